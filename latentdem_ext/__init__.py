@@ -1,0 +1,32 @@
+"""The operations of latentdem: one definition each (`latentdem_ext.reference`), several implementations."""
+
+from ._backends import Backend, backends, requested_backend, use_backend
+from ._blur import blur, blur_adjoint, kernel_to_otf
+from ._dps_step import dps_step
+from ._fidelity import blur_fidelity, blur_proximal
+from ._group_norm_silu import group_norm_silu
+from ._hqs import hqs_kernel_update, hqs_prepare, project_kernel
+from ._renoise import renoise
+from ._upsample_conv import upsample_conv
+from .reference import Fidelity, HQSFactors
+
+__all__ = [
+    "Backend",
+    "Fidelity",
+    "HQSFactors",
+    "backends",
+    "blur",
+    "blur_adjoint",
+    "blur_fidelity",
+    "blur_proximal",
+    "dps_step",
+    "group_norm_silu",
+    "hqs_kernel_update",
+    "hqs_prepare",
+    "kernel_to_otf",
+    "project_kernel",
+    "renoise",
+    "requested_backend",
+    "upsample_conv",
+    "use_backend",
+]

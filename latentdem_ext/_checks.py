@@ -1,0 +1,90 @@
+"""Argument checks of the operations: every error names the argument and says what was expected.
+
+Shapes, dtypes and devices only. Values are not looked at: on a GPU that would wait for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FFT_DTYPES = (torch.float32, torch.float64)
+REAL_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def tensor(name: str, value: object, dtypes: Sequence[torch.dtype], dims: int | None = None) -> Tensor:
+    """`value`, a dense tensor of one of `dtypes` with `dims` dimensions (at least one where None)."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, not {value.layout}")
+    if value.dtype not in dtypes:
+        wanted = " or ".join(_short(dtype) for dtype in dtypes)
+        raise TypeError(f"{name} must be of dtype {wanted}, not {_short(value.dtype)}")
+    if value.dim() == 0 or (dims is not None and value.dim() != dims):
+        wanted = "a batch dimension" if dims is None else f"{dims} dimension{'s' if dims > 1 else ''}"
+        raise ValueError(f"{name} must have {wanted}, its shape is {tuple(value.shape)}")
+    return value
+
+
+def companion(
+    name: str,
+    value: object,
+    other_name: str,
+    other: Tensor,
+    shape: Sequence[int] | None = None,
+    dtypes: Sequence[torch.dtype] | None = None,
+) -> Tensor:
+    """`value`, a tensor on the device of `other`, with its dtype and shape unless told otherwise."""
+    shape = other.shape if shape is None else shape
+    found = tensor(name, value, (other.dtype,) if dtypes is None else dtypes, len(shape))
+    if found.device != other.device:
+        raise ValueError(f"{name} is on {found.device}, but {other_name} is on {other.device}")
+    if tuple(found.shape) != tuple(shape):
+        raise ValueError(
+            f"{name} must have shape {tuple(shape)} to go with {other_name} of shape {tuple(other.shape)}, "
+            f"its shape is {tuple(found.shape)}"
+        )
+    return found
+
+
+def per_sample(name: str, value: object, other_name: str, other: Tensor) -> Tensor:
+    """`value`, a tensor of shape (B,), any real dtype, on the device of `other`."""
+    return companion(name, value, other_name, other, shape=other.shape[:1], dtypes=REAL_DTYPES)
+
+
+def spectrum(name: str, value: object, other_name: str, other: Tensor) -> Tensor:
+    """`value`, a half spectrum of a tensor like `other`."""
+    dtype = torch.complex128 if other.dtype == torch.float64 else torch.complex64
+    return companion(name, value, other_name, other, (*other.shape[:-1], other.shape[-1] // 2 + 1), (dtype,))
+
+
+def kernel_size(size: int, height: int, width: int) -> None:
+    """A K x K kernel fits on the lattice."""
+    if not 1 <= size <= min(height, width):
+        raise ValueError(
+            f"the kernel size must be between 1 and the smaller side of the image: K is {size}, "
+            f"the image {height} x {width}"
+        )
+
+
+def kernel(value: object) -> Tensor:
+    """`value`, a kernel (B, 1, K, K)."""
+    found = tensor("kernel", value, FFT_DTYPES, 4)
+    if found.shape[1] != 1 or found.shape[2] != found.shape[3] or found.shape[2] < 1:
+        raise ValueError(f"kernel must have shape (B, 1, K, K), its shape is {tuple(found.shape)}")
+    return found
+
+
+def blur_arguments(image_name: str, image: Tensor, kernel_value: Tensor) -> None:
+    """`image` is (B, C, H, W) and `kernel_value` a kernel of the same batch that fits it."""
+    tensor(image_name, image, FFT_DTYPES, 4)
+    size = kernel(kernel_value).shape[-1]
+    companion("kernel", kernel_value, image_name, image, (image.shape[0], 1, size, size))
+    kernel_size(size, image.shape[-2], image.shape[-1])
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

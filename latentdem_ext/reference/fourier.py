@@ -1,0 +1,232 @@
+"""Blur, its data fidelity and the kernel update: everything that works in the Fourier domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .common import per_sample
+
+
+class Fidelity(NamedTuple):
+    """Data fidelity of an image: see `blur_fidelity`."""
+
+    norm2: Tensor
+    gradient: Tensor
+    glued: Tensor
+
+
+class HQSFactors(NamedTuple):
+    """What a kernel update needs to know of image and measurement: see `hqs_prepare`."""
+
+    data_term: Tensor
+    filter: Tensor
+
+
+def kernel_to_otf(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Transfer function F k: the kernel zero-padded to `shape` with its origin moved to (0, 0), transformed.
+
+    Args:
+        kernel: (B, 1, K, K), K at most min(H, W).
+        shape: (H, W) of the lattice.
+
+    Returns:
+        (B, 1, H, W // 2 + 1) complex, the half spectrum of a real transform.
+    """
+    height, width = shape
+    size = kernel.shape[-1]
+    padded = F.pad(kernel, (0, width - size, 0, height - size))
+    return _forward(padded.roll((-(size // 2), -(size // 2)), dims=(-2, -1)))
+
+
+def _forward(image: Tensor) -> Tensor:
+    if image.numel() == 0:  # MKL refuses an empty batch
+        dtype = torch.complex128 if image.dtype == torch.float64 else torch.complex64
+        return image.new_empty((*image.shape[:-1], image.shape[-1] // 2 + 1), dtype=dtype)
+    return torch.fft.rfft2(image)
+
+
+def _inverse(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
+    if spectrum.numel() == 0:
+        return spectrum.real.new_empty((*spectrum.shape[:-2], *shape[-2:]))
+    return torch.fft.irfft2(spectrum, s=tuple(shape[-2:]))
+
+
+def _column_weights(width: int, like: Tensor) -> Tensor:
+    """How often each column of a half spectrum occurs in the whole one: 2, but 1 for zero and for Nyquist."""
+    weights = torch.full((width // 2 + 1,), 2.0, dtype=like.dtype, device=like.device)
+    weights[0] = 1.0
+    if width % 2 == 0:
+        weights[-1] = 1.0
+    return weights
+
+
+def blur(x: Tensor, kernel: Tensor) -> Tensor:
+    """k * x: (k * x)[n] = sum_m k[m] x[n - (m - K // 2)], indices of x modulo (H, W).
+
+    Args:
+        x: (B, C, H, W).
+        kernel: (B, 1, K, K).
+
+    Returns:
+        (B, C, H, W).
+    """
+    return _inverse(kernel_to_otf(kernel, (x.shape[-2], x.shape[-1])) * _forward(x), x.shape)
+
+
+def blur_adjoint(y: Tensor, kernel: Tensor) -> Tensor:
+    """Adjoint of `blur` in its first argument: F^-1[conj(F k) F y], circular correlation with the kernel.
+
+    Args:
+        y: (B, C, H, W).
+        kernel: (B, 1, K, K).
+
+    Returns:
+        (B, C, H, W).
+    """
+    return _inverse(kernel_to_otf(kernel, (y.shape[-2], y.shape[-1])).conj() * _forward(y), y.shape)
+
+
+def blur_fidelity(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None = None) -> Fidelity:
+    """Squared residual, its gradient in x and the gluing target, from one transform of x and one back.
+
+    With R = F y - F k F x and c = F^-1[conj(F k) R], the adjoint blur of the residual:
+    norm2 = ||y - k*x||^2 (by Parseval the mean over frequencies of |R|^2), gradient = -2 c,
+    glued = x + c = A^T y + (I - A^T A) x, the argument of the encoder in the gluing term of PSLD
+    (LatentDEM, Algorithm 1; Rout et al. 2023).
+
+    Args:
+        x: (B, C, H, W).
+        kernel: (B, 1, K, K).
+        y: (B, C, H, W).
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+
+    Returns:
+        norm2 (B,), gradient (B, C, H, W), glued (B, C, H, W).
+    """
+    height, width = x.shape[-2:]
+    otf = kernel_to_otf(kernel, (height, width))
+    residual = (_forward(y) if y_hat is None else y_hat) - otf * _forward(x)
+    power = (residual.real.square() + residual.imag.square()) * _column_weights(width, x)
+    correction = _inverse(otf.conj() * residual, x.shape)
+    return Fidelity(power.sum(dim=(1, 2, 3)) / (height * width), -2.0 * correction, x + correction)
+
+
+def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Tensor | None = None) -> Tensor:
+    """argmin_x ||y - k*x||^2 + rho ||x - x0||^2 = x0 + F^-1[conj(F k) (F y - F k F x0) / (|F k|^2 + rho)].
+
+    Args:
+        x0: (B, C, H, W).
+        kernel: (B, 1, K, K).
+        y: (B, C, H, W).
+        rho: (B,), positive.
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+
+    Returns:
+        (B, C, H, W).
+    """
+    otf = kernel_to_otf(kernel, (x0.shape[-2], x0.shape[-1]))
+    residual = (_forward(y) if y_hat is None else y_hat) - otf * _forward(x0)
+    gain = otf.conj() / (otf.real.square() + otf.imag.square() + per_sample(rho, x0))
+    return x0 + _inverse(gain * residual, x0.shape)
+
+
+def _fast_lattice(minimum: int) -> int:
+    """Smallest even number that is at least `minimum` and has no prime factor above 5."""
+    size = minimum + minimum % 2
+    while True:
+        rest = size
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 2
+
+
+def hqs_prepare(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    kernel_size: int,
+    per_channel: bool = False,
+    y_hat: Tensor | None = None,
+) -> HQSFactors:
+    """Reduce the least-squares half of an M-step (LatentDEM Eq. 17-19) to the lags a K x K kernel can reach.
+
+    The step is Z = crop F^-1[ (sum_j conj(F x_j) F y_j + a F k) / (sum_j |F x_j|^2 + a) ], j over samples and
+    channels. N, D being the two sums, Z = crop F^-1[N / (D + a)] + crop(g * k) with g = F^-1[a / (D + a)]. Only
+    the lags |l| < K of g reach the crop, so g is copied (modulo H, W: exact for images smaller than 2K - 1 too)
+    to a lattice of M >= 2K - 1 points a side, on which every later update is one product.
+
+    Args:
+        x: (B, S, C, H, W), S posterior samples.
+        y: (B, C, H, W).
+        weight: (B,), the a above, positive. It is compared with sum_j |F x_j|^2 of the unnormalised DFT, images
+            in [-1, 1]: the paper's delta sigma^2 with delta = 5e6.
+        kernel_size: K, at most min(H, W).
+        per_channel: solve for each channel alone and average the solutions (as FastDiffusionEM does) instead of
+            the joint least squares over the channels.
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+
+    Returns:
+        data_term (B, 1, K, K), the crop of F^-1[N / (D + a)]; filter (B, 1, M, M // 2 + 1), real, the transform
+        of g on the small lattice.
+    """
+    height, width = x.shape[-2:]
+    x_hat = _forward(x)
+    numerator = x_hat.sum(dim=1).conj() * (_forward(y) if y_hat is None else y_hat)
+    power = (x_hat.real.square() + x_hat.imag.square()).sum(dim=1)
+    if not per_channel:
+        numerator, power = numerator.sum(dim=1, keepdim=True), power.sum(dim=1, keepdim=True)
+    a = per_sample(weight, y)
+    solution = _inverse(numerator / (power + a), y.shape).mean(dim=1, keepdim=True)
+    response = _inverse((a / (power + a)).mean(dim=1, keepdim=True).to(x_hat.dtype), y.shape)
+
+    support = torch.arange(kernel_size, device=x.device) - kernel_size // 2
+    data_term = solution[..., (support % height)[:, None], support % width]
+    lags = torch.arange(1 - kernel_size, kernel_size, device=x.device)
+    side = _fast_lattice(2 * kernel_size - 1)
+    small = response.new_zeros(*response.shape[:2], side, side)
+    small[..., (lags % side)[:, None], lags % side] = response[..., (lags % height)[:, None], lags % width]
+    # D is even under l -> -l, hence so is g, on either lattice: the imaginary part is rounding error.
+    return HQSFactors(data_term, _forward(small).real.contiguous())
+
+
+def hqs_kernel_update(kernel: Tensor, factors: HQSFactors, project: bool = True) -> Tensor:
+    """Z = Z_data + crop(g * k), the least-squares half of one HQS iteration (see `hqs_prepare`).
+
+    Args:
+        kernel: (B, 1, K, K), the current kernel.
+        factors: what `hqs_prepare` returned for this image and K.
+        project: pass Z through `project_kernel`.
+
+    Returns:
+        (B, 1, K, K).
+    """
+    size, side = kernel.shape[-1], factors.filter.shape[-2]
+    spectrum = _forward(F.pad(kernel, (0, side - size, 0, side - size)))
+    response = _inverse(spectrum * factors.filter, (side, side))
+    updated = factors.data_term + response[..., :size, :size]
+    return project_kernel(updated) if project else updated
+
+
+def project_kernel(kernel: Tensor) -> Tensor:
+    """Clip to non-negative values and divide by the sum; a kernel without a positive value becomes uniform.
+
+    Uniform, because a kernel with nothing left says nothing about the blur, while a delta would say "no blur",
+    which is a solution blind deblurring does not come back from.
+
+    Args:
+        kernel: (B, 1, K, K).
+
+    Returns:
+        (B, 1, K, K), non-negative, sum 1.
+    """
+    clipped = kernel.clamp(min=0)
+    total = clipped.sum(dim=(-2, -1), keepdim=True)
+    return torch.where(total > 0, clipped / total, 1.0 / (kernel.shape[-1] * kernel.shape[-2]))
