@@ -1,0 +1,62 @@
+"""LatentDEM: blind inverse problems with latent diffusion priors.
+
+The names below are imported when they are first used, so that `latentdem --help` does not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import deblur
+    from .blind import PAPER, BlindSearch, Recipe, Start
+    from .e_steps import Posterior, Proximal
+    from .errors import UserError
+    from .operators import HQS, Blur
+    from .priors import EmbeddedPrior, LatentPrior
+    from .result import Result, TraceStep
+    from .schedules import Annealing, Skip
+    from .solver import LatentDEM
+    from .stages import Pass
+
+__all__ = [
+    "HQS",
+    "PAPER",
+    "Annealing",
+    "BlindSearch",
+    "Blur",
+    "EmbeddedPrior",
+    "LatentDEM",
+    "LatentPrior",
+    "Pass",
+    "Posterior",
+    "Proximal",
+    "Recipe",
+    "Result",
+    "Skip",
+    "Start",
+    "TraceStep",
+    "UserError",
+    "deblur",
+]
+
+_MODULES = {
+    "api": ("deblur",),
+    "blind": ("PAPER", "BlindSearch", "Recipe", "Start"),
+    "e_steps": ("Posterior", "Proximal"),
+    "errors": ("UserError",),
+    "operators": ("HQS", "Blur"),
+    "priors": ("EmbeddedPrior", "LatentPrior"),
+    "result": ("Result", "TraceStep"),
+    "schedules": ("Annealing", "Skip"),
+    "solver": ("LatentDEM",),
+    "stages": ("Pass",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

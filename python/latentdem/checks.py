@@ -1,0 +1,70 @@
+"""Checks of what a user asks for, shared by the Python interface and the command line."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+
+
+def check_kernel_size(size: int, height: int, width: int) -> None:
+    """Refuses a kernel size below 3 or above the smaller side of the image.
+
+    Raises:
+        UserError: see above.
+    """
+    if size < 3:
+        raise UserError(f"The kernel size must be at least 3 pixels, not {size}.")
+    if size > min(height, width):
+        raise UserError(
+            f"The kernel size {size} is larger than the image ({width} x {height}); "
+            f"give at most {min(height, width)}."
+        )
+
+
+def check_noise_sigma(sigma: float) -> float:
+    """Refuses a noise standard deviation that is not a positive number up to 1.
+
+    Raises:
+        UserError: see above.
+    """
+    if not 0 < sigma <= 1:
+        raise UserError(
+            f"The noise standard deviation must lie between 0 and 1 (in units of [-1, 1]), not {sigma}."
+        )
+    return float(sigma)
+
+
+def check_kernel(kernel: Tensor, batch: int) -> Tensor:
+    """A known kernel as float32 (batch, 1, K, K).
+
+    Raises:
+        UserError: another shape, values that are negative or not finite, or a sum that is not 1.
+    """
+    square = kernel.ndim == 4 and kernel.shape[1] == 1 and kernel.shape[-1] == kernel.shape[-2]
+    if not square or kernel.shape[0] not in (1, batch):
+        raise UserError(f"A kernel has the shape (1 or {batch}, 1, K, K), not {tuple(kernel.shape)}.")
+    kernel = kernel.detach().float()
+    if not torch.isfinite(kernel).all() or kernel.min() < 0:
+        raise UserError("The kernel has negative values or values that are not finite.")
+    if (kernel.sum((1, 2, 3)) - 1).abs().max() > 1e-3:
+        raise UserError("The kernel must have the sum 1; divide it by its sum.")
+    return kernel.expand(batch, -1, -1, -1)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device behind "auto" (CUDA where there is one), "cpu" or "cuda".
+
+    Raises:
+        UserError: another name, or CUDA where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"Unknown device '{name}'; give auto, cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("No CUDA device is available to PyTorch; use --device cpu, or install a CUDA PyTorch.")
+    return device

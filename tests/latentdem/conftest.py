@@ -1,0 +1,119 @@
+"""Fixtures shared by the tests around the solver: a small picture and a stand-in for the restoration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+import latentdem
+from latentdem.priors import EmbeddedPrior
+from latentdem.priors.autoencoder import EmbeddedAutoencoder
+from latentdem.result import Result, TraceStep
+
+
+@pytest.fixture
+def scene() -> Callable[..., Tensor]:
+    """Makes (1, C, H, W) pictures in [-1, 1] with edges at all scales."""
+
+    def make(height: int = 40, width: int = 48, channels: int = 3, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        steps = torch.randn(1, channels, height, width, generator=generator)
+        smooth = torch.nn.functional.avg_pool2d(steps, 5, stride=1, padding=2, count_include_pad=False)
+        return (3 * smooth).clamp(-1, 1)
+
+    return make
+
+
+class FakeDeblur:
+    """Stands in for `latentdem.deblur`: returns its input and a delta at once, and remembers its arguments."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.fail_at: int | None = None
+        self.error: BaseException = KeyboardInterrupt()
+
+    def __call__(self, image: Tensor, kernel_size: int = 64, **options: Any) -> Result:
+        if len(self.calls) == self.fail_at:
+            raise self.error
+        self.calls.append({"image": image, "kernel_size": kernel_size, **options})
+        kernel = options.get("kernel")
+        if kernel is None:
+            kernel = torch.zeros(1, 1, kernel_size, kernel_size)
+            kernel[..., kernel_size // 2, kernel_size // 2] = 1
+        for done in range(3):
+            options["progress"]("stage", done + 1, 3)
+        residuals = np.geomspace(0.3, 0.02, 12)
+        trace = [TraceStep("stage", 900 - 80 * i, torch.tensor([r]), kernel) for i, r in enumerate(residuals)]
+        sigma = torch.tensor([options.get("noise_sigma") or 0.01])
+        settings = {"kernel_size": kernel_size, "seed": options["seed"], "device": "cpu"}
+        return Result(
+            image.clone(),
+            kernel,
+            image,
+            sigma,
+            torch.tensor([0.02]),
+            trace,
+            {"search": 1.5, "total": 2.0},
+            settings,
+        )
+
+
+@pytest.fixture
+def fake_deblur(monkeypatch: pytest.MonkeyPatch) -> FakeDeblur:
+    """Replaces `latentdem.deblur` by one that takes no time."""
+    fake = FakeDeblur()
+    monkeypatch.setattr(latentdem, "deblur", fake, raising=False)
+    return fake
+
+
+class OraclePrior:
+    """A prior that knows the image: latents are its pixels, rearranged; noise is what is not the image."""
+
+    def __init__(self, target: Tensor) -> None:
+        self.target = target
+        self.alphas_cumprod = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return 12, height // 2, width // 2
+
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.pixel_unshuffle(x, 2)
+
+    def decode(self, z: Tensor, height: int, width: int) -> Tensor:
+        return torch.nn.functional.pixel_shuffle(z, 2)
+
+    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
+        a = self.alphas_cumprod[t]
+        clean = self.encode(self.target).repeat_interleave(len(z_t) // len(self.target), 0)
+        return (z_t - a.sqrt() * clean) / (1 - a).sqrt()
+
+
+@pytest.fixture
+def oracle() -> type[OraclePrior]:
+    return OraclePrior
+
+
+@pytest.fixture(scope="session")
+def tiny_prior() -> EmbeddedPrior:
+    """The architecture of the embedded prior with a few thousand random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            in_channels=8,
+            out_channels=8,
+            block_out_channels=(16, 16),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+            add_attention=False,
+            norm_num_groups=4,
+        )
+        autoencoder = EmbeddedAutoencoder(widths=(8, 16))
+    abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
+    return EmbeddedPrior(autoencoder, unet, abar)
