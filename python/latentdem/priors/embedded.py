@@ -1,0 +1,105 @@
+"""The prior that ships with the package, and any prior saved in the same layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Tensor
+
+from ..checkpoints import load_network
+from ..errors import UserError
+from .autoencoder import EmbeddedAutoencoder
+
+EMBEDDED_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded"
+
+
+class EmbeddedPrior:
+    """A small unconditional latent diffusion prior: downsampling 4, 8 channels (see docs/model_card.md).
+
+    Args:
+        autoencoder: images in [-1, 1] to standardised latents and back.
+        unet: noise predictor on those latents.
+        alphas_cumprod: (T,) cumulative alphas the noise predictor was trained with.
+        autocast: type that the networks' convolutions are computed in; None for the weights' own.
+    """
+
+    def __init__(
+        self,
+        autoencoder: EmbeddedAutoencoder,
+        unet: UNet2DModel,
+        alphas_cumprod: Tensor,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.autoencoder = autoencoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.unet = unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.alphas_cumprod, self._autocast = alphas_cumprod, autocast
+        halvings = len(unet.config["block_out_channels"]) - 1
+        self.multiple = autoencoder.downsampling * 2**halvings
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path = EMBEDDED_WEIGHTS, device: torch.device | str = "cpu"
+    ) -> EmbeddedPrior:
+        """Loads a folder with `autoencoder/`, `unet/` and `scheduler/` as tools/train_prior.py writes it.
+
+        Raises:
+            UserError: the folder or a file in it is missing, unreadable or of another shape.
+        """
+        path = Path(path)
+        for part in ("autoencoder", "unet", "scheduler"):
+            if not (path / part).is_dir():
+                raise UserError(
+                    f"No prior at {path}: the folder '{part}' is missing; "
+                    "give 'embedded' or a folder written by tools/train_prior.py export."
+                )
+        autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
+        unet = load_network(UNet2DModel, path / "unet", device)
+        try:
+            scheduler = DDPMScheduler.from_pretrained(path / "scheduler", local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UserError(f"The schedule in {path / 'scheduler'} cannot be read: {error}") from error
+        half = torch.bfloat16 if bfloat16_is_fast(torch.device(device)) else None
+        return cls(autoencoder, unet, scheduler.alphas_cumprod, half)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(c, h, w) of the latent of an image of this size, after padding to a multiple of 16."""
+        factor, multiple = self.autoencoder.downsampling, self.multiple
+        rows, columns = (-(-n // multiple) * multiple // factor for n in (height, width))
+        return self.autoencoder.config["latent_channels"], rows, columns
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Standardised latents of `x` (B, 3, H, W) in [-1, 1], right and lower edge replicated as needed."""
+        height, width = x.shape[-2:]
+        bottom, right = -height % self.multiple, -width % self.multiple
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+        with self._precision(x):
+            return self.autoencoder.encode(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
+
+    def decode(self, z: Tensor, height: int, width: int) -> Tensor:
+        """Images (B, 3, height, width) of latents `z`, not clamped."""
+        with self._precision(z):
+            image = self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last))
+        return image[..., :height, :width].to(z.dtype)
+
+    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
+        """Noise predicted by the U-Net, (B, c, h, w)."""
+        with self._precision(z_t):
+            return self.unet(z_t.contiguous(memory_format=torch.channels_last), t).sample.to(z_t.dtype)
+
+    def _precision(self, like: Tensor) -> torch.autocast:
+        return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 on a CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Not public, but there since PyTorch 2.4 and the only way to ask; without it float32 is the safe answer.
+    queries = (
+        getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    )
+    return device.type == "cpu" and any(query() for query in queries if query is not None)

@@ -1,0 +1,135 @@
+"""A small resumable training loop: AdamW, warm-up and cosine decay, EMA, bf16 autocast, a loss curve."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+
+def ema_with_warmup(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """Exponential moving average with decay min(`decay`, (1 + n) / (10 + n)) after n updates.
+
+    A fixed decay close to 1 would keep a share of the untrained weights for thousands of steps.
+    """
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        n = int(count)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return torch.no_grad()(update)
+
+
+class Trainer:
+    """Runs `loss_fn(step) -> dict of scalars with "loss"` until `steps`, saving to `folder` as it goes.
+
+    A second start with the same folder continues where the last one stopped (`seconds` adds up).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: Path,
+        *,
+        steps: int,
+        learning_rate: float,
+        final_rate: float = 0.01,
+        ema_decay: float = 0.999,
+        minutes: float | None = None,
+        save_every: int = 500,
+    ) -> None:
+        self.model, self.folder, self.steps = model, Path(folder), steps
+        self.learning_rate, self.final_rate = learning_rate, final_rate
+        self.limit, self.save_every = minutes and 60 * minutes, save_every
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True)
+        self.ema = AveragedModel(model, multi_avg_fn=ema_with_warmup(ema_decay))
+        self.step, self.seconds = 0, 0.0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = self.folder / "checkpoint.pt"
+        self.log = self.folder / "loss.csv"
+        if self.checkpoint.exists():
+            self._load()
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        temporary = self.checkpoint.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.checkpoint)
+
+    def _rate(self) -> float:
+        warmup = min(1.0, (self.step + 1) / 200)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.steps)))
+        return self.learning_rate * warmup * (self.final_rate + (1 - self.final_rate) * cosine)
+
+    def run(self, loss_fn: Callable[[int], dict[str, Tensor]], device: torch.device) -> None:
+        started, offset, window = time.monotonic(), self.seconds, []
+        bar = tqdm(total=self.steps, initial=self.step, desc=self.folder.name, mininterval=5)
+        while self.step < self.steps and not (self.limit and time.monotonic() - started > self.limit):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate()
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                losses = loss_fn(self.step)
+            losses["loss"].backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.ema.update_parameters(self.model)
+            self.step += 1
+            self.seconds = offset + time.monotonic() - started
+            window.append({name: float(value.detach()) for name, value in losses.items()})
+            bar.update()
+            if self.step % 100 == 0:
+                mean = {name: sum(row[name] for row in window) / len(window) for name in window[0]}
+                window.clear()
+                bar.set_postfix({name: f"{value:.4f}" for name, value in mean.items()})
+                self._append(mean)
+            if self.step % self.save_every == 0:
+                self.save()
+        bar.close()
+        self.save()
+        self.plot()
+
+    def _append(self, mean: dict[str, float]) -> None:
+        new = not self.log.exists()
+        with self.log.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "seconds", *mean])
+            writer.writerow([self.step, round(self.seconds), *(round(v, 6) for v in mean.values())])
+
+    def plot(self) -> None:
+        """Writes loss.png from loss.csv."""
+        if not self.log.exists():
+            return
+        with self.log.open() as file:
+            rows = list(csv.DictReader(file))
+        figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+        axis.plot([int(r["step"]) for r in rows], [float(r["loss"]) for r in rows])
+        axis.set(xlabel="step", ylabel="loss", yscale="log", title=self.folder.name)
+        figure.savefig(self.folder / "loss.png", dpi=120)
+        plt.close(figure)
