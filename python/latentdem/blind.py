@@ -1,0 +1,291 @@
+"""Blind restoration at the working size: several hypotheses, coarse to fine, the best one kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .e_steps import EStep, Proximal
+from .kernel_denoiser import KernelDenoiser
+from .motion import delta_kernel, gaussian_kernel
+from .operators.blur import HQS, Blur, resize_kernel
+from .priors.base import LatentPrior
+from .schedules import EVERY_STEP, Skip
+from .solver import LatentDEM
+from .stages import Candidates, OnWork, Pass, full_steps, run_passes
+
+
+@dataclass(frozen=True)
+class Start:
+    """One hypothesis of the blind search.
+
+    Attributes:
+        width: standard deviation of its first Gaussian kernel in units of K; 0 is a delta.
+        level: the denoiser's noise level in units of the kernel's peak; None for the paper's absolute
+            sqrt(lambda / delta).
+        m_step_from: no M-step above this timestep.
+        modelling_error: c of the proximal E-step (see `Proximal`).
+    """
+
+    width: float
+    level: float | None = 0.05
+    m_step_from: int = 950
+    modelling_error: float = 2.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """Passes of the hypotheses still in the race, after which the best `keep` of each image go on."""
+
+    passes: tuple[Pass, ...]
+    hqs: HQS
+    keep: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Constants of the blind search.
+
+    Attributes:
+        starts: the hypotheses, run as one batch.
+        coarse: rounds at the coarsest scale.
+        fine: rounds at every finer scale.
+        largest_kernel: K up to which a kernel is searched at full size; above it the image is halved first.
+        consistency: r^2 of the pixel-space step after each pass, see `run_passes`.
+        sigma_floor: least noise standard deviation assumed at reduced size, for the error of reducing.
+    """
+
+    starts: tuple[Start, ...] = (
+        Start(0.3),
+        Start(0.15),
+        Start(0.3, m_step_from=700),
+        Start(0.15, m_step_from=700, modelling_error=5.0),
+        Start(0.3, m_step_from=550, modelling_error=5.0),
+        Start(0.3, modelling_error=5.0),
+    )
+    coarse: tuple[Round, ...] = (
+        Round((Pass(30),), HQS(5, 1e6, centre=True), keep=3),
+        Round((Pass(40, 600),), HQS(5, 1e6, centre=True), keep=2),
+    )
+    fine: tuple[Round, ...] = (Round((Pass(40, 500),), HQS(5, 3e6, centre=True)),)
+    largest_kernel: int = 40
+    consistency: float = 0.007
+    sigma_floor: float = 0.01
+
+
+PAPER = Recipe(
+    starts=(Start(0.0, None, 1000),),
+    coarse=(Round((Pass(1000),), HQS()),),
+    fine=(),
+    largest_kernel=10**6,
+)
+"""Algorithm 1 with the paper's constants: one run of 1000 steps at full size from a delta kernel."""
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """A measurement at one scale: `y` (B, 3, H, W), `sigma` (B,), `mask`, kernel size and name."""
+
+    y: Tensor
+    sigma: Tensor
+    mask: Tensor | None
+    kernel_size: int
+    name: str
+
+
+class BlindSearch:
+    """Finds the kernel of measurements on their lattice.
+
+    Args:
+        prior: latent diffusion prior.
+        denoiser: kernel denoiser of the M-step.
+        recipe: constants.
+        e_step: E-step of every pass; a `Proximal` takes each hypothesis's modelling error.
+        skip: which steps are full ones; None for all.
+        num_samples: posterior samples per hypothesis.
+    """
+
+    def __init__(
+        self,
+        prior: LatentPrior,
+        denoiser: KernelDenoiser,
+        recipe: Recipe | None = None,
+        e_step: EStep | None = None,
+        skip: Skip | None = None,
+        num_samples: int = 1,
+    ) -> None:
+        self.prior, self.denoiser, self.recipe = prior, denoiser, recipe or Recipe()
+        self.e_step: EStep = e_step or Proximal()
+        self.skip, self.num_samples = skip or EVERY_STEP, num_samples
+
+    def work(self, height: int, width: int, kernel_size: int) -> int:
+        """Pixels that all full EM steps together go through, for one measurement of this size."""
+        total, alive = 0, len(self.recipe.starts)
+        for factor, each in self._rounds(height, width, kernel_size):
+            pixels = (height // factor) * (width // factor)
+            total += pixels * alive * full_steps(each.passes, self.skip)
+            alive = each.keep
+        return total
+
+    def __call__(
+        self,
+        y: Tensor,
+        kernel_size: int,
+        noise_sigma: Tensor,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
+        on_work: OnWork | None = None,
+    ) -> Candidates:
+        """The best candidate of each image.
+
+        Args:
+            y: (B, 3, H, W) in [-1, 1].
+            kernel_size: K.
+            noise_sigma: (B,) standard deviation of the noise.
+            generator: the only source of randomness.
+            mask: (1, 1, H, W), 1 where y was measured; None for everywhere.
+            on_work: called after every full EM step with the stage's name and the pixels it went through.
+        """
+        batch = len(y)
+        which = torch.arange(len(self.recipe.starts), device=y.device).repeat(batch)
+        found: Candidates | None = None
+        for factor, each in self._rounds(y.shape[-2], y.shape[-1], kernel_size):
+            scale = self._scale(y, noise_sigma, mask, kernel_size, factor)
+            if found is None:
+                kernel, image, trace = self._first_kernels(scale).repeat(batch, 1, 1, 1), None, []
+            else:
+                kernel, image, trace = found.kernel, found.image, found.trace
+                if kernel.shape[-1] != scale.kernel_size:
+                    kernel = resize_kernel(kernel, scale.kernel_size, 2.0)
+                    image = F.interpolate(image, scale.y.shape[-2:], mode="bicubic")
+            found = self._run(each, scale, kernel, image, which, generator, on_work)
+            found.trace[:0] = trace
+            best = choose(found, scale.sigma, each.keep)
+            found, which = found.pick(best), which[best]
+        if found is None:
+            raise ValueError("the recipe has no rounds")
+        return found
+
+    def _rounds(self, height: int, width: int, kernel_size: int) -> list[tuple[int, Round]]:
+        """(reduction, round) in order; the last one keeps a single hypothesis."""
+        factor = coarsest_factor(kernel_size, self.recipe.largest_kernel)
+        while factor > 1 and reduced_kernel(kernel_size, factor) > min(height, width) // factor:
+            factor //= 2
+        rounds = [(factor, each) for each in self.recipe.coarse]
+        while factor > 1:
+            factor //= 2
+            rounds += [(factor, each) for each in self.recipe.fine]
+        return [*rounds[:-1], (rounds[-1][0], replace(rounds[-1][1], keep=1))]
+
+    def _scale(self, y: Tensor, sigma: Tensor, mask: Tensor | None, kernel_size: int, factor: int) -> _Scale:
+        if factor == 1:
+            return _Scale(y, sigma, mask, kernel_size, "kernel search")
+        return _Scale(
+            F.avg_pool2d(y, factor),
+            (sigma / factor).clamp_min(self.recipe.sigma_floor),
+            shrink_mask(mask, factor),
+            reduced_kernel(kernel_size, factor),
+            f"kernel search at 1/{factor} size",
+        )
+
+    def _run(
+        self,
+        each: Round,
+        scale: _Scale,
+        kernel: Tensor,
+        image: Tensor | None,
+        which: Tensor,
+        generator: torch.Generator,
+        on_work: OnWork | None,
+    ) -> Candidates:
+        """All passes of a round, for all hypotheses at once."""
+        hypotheses = len(kernel) // len(scale.y)
+        operator = Blur(
+            scale.kernel_size,
+            self.denoiser.denoise,
+            replace(each.hqs, noise_level=self._of_start("level", which)),
+            scale.mask,
+        )
+        e_step = self.e_step
+        if isinstance(e_step, Proximal):
+            e_step = replace(e_step, modelling_error=self._of_start("modelling_error", which, self.num_samples))
+        solver = LatentDEM(
+            self.prior,
+            operator,
+            e_step,
+            skip=self.skip,
+            num_samples=self.num_samples,
+            m_step_from=self._of_start("m_step_from", which),
+            hypotheses=hypotheses,
+        )
+        return run_passes(
+            solver,
+            operator,
+            each.passes,
+            scale.y.repeat_interleave(hypotheses, 0),
+            kernel,
+            scale.sigma.repeat_interleave(hypotheses),
+            generator,
+            consistency=self.recipe.consistency,
+            image=image,
+            stage=scale.name,
+            on_work=on_work,
+        )
+
+    def _of_start(self, name: str, which: Tensor, repeats: int = 1) -> Any:
+        """A setting of the hypotheses `which` as a tensor, each `repeats` times; None where one has none."""
+        values = [getattr(start, name) for start in self.recipe.starts]
+        if None in values:
+            return None
+        return torch.tensor(values, device=which.device)[which].repeat_interleave(repeats)
+
+    def _first_kernels(self, scale: _Scale) -> Tensor:
+        size = scale.kernel_size
+        widths = (start.width * size for start in self.recipe.starts)
+        kernels = [gaussian_kernel(size, width) if width else delta_kernel(size) for width in widths]
+        return torch.cat(kernels).to(scale.y)
+
+
+def coarsest_factor(kernel_size: int, largest: int) -> int:
+    """The power of two that brings a K x K kernel down to at most `largest`."""
+    factor = 1
+    while kernel_size / factor > largest:
+        factor *= 2
+    return factor
+
+
+def reduced_kernel(kernel_size: int, factor: int) -> int:
+    """Size of a K x K kernel on an image reduced by `factor` > 1."""
+    return kernel_size // factor + 1
+
+
+def shrink_mask(mask: Tensor | None, factor: int) -> Tensor | None:
+    """A reduced pixel counts as measured when all it covers was."""
+    return None if mask is None else (F.avg_pool2d(mask, factor) > 0.999).to(mask.dtype)
+
+
+def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
+    """Indices (B * keep,) of the hypotheses to go on with, the best of each image first.
+
+    Two kinds of failure have to be told from the truth. The no-blur solution explains everything, noise too,
+    and has the most concentrated kernel, the one with the most energy (sum of squares). Divergence has a
+    diffuse kernel and a residual well above sigma. The least energy * max(1, residual / sigma)^5 is neither;
+    the power was chosen on photographs.
+
+    Args:
+        candidates: N = B * H hypotheses, those of one image together.
+        sigma: (B,) standard deviation of the noise.
+        keep: how many of the H.
+    """
+    images = len(sigma)
+    energy = candidates.kernel.square().sum((1, 2, 3)).view(images, -1)
+    excess = (candidates.residual.view(images, -1) / sigma[:, None]).clamp_min(1)
+    # A residual that is not finite has lost.
+    score = torch.nan_to_num(energy * excess**5, nan=torch.inf)
+    best = score.argsort(1)[:, :keep]
+    first = torch.arange(images, device=best.device)[:, None] * score.shape[1]
+    return (best + first).flatten()

@@ -1,0 +1,159 @@
+"""The two E-steps: how a diffusion step is bent towards the measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+import latentdem_ext as ext
+
+from .operators.blur import Blur
+from .priors.base import LatentPrior
+from .schedules import Annealing
+
+
+@dataclass
+class Move:
+    """One full step of the diffusion, batch and samples flattened to N = B * S.
+
+    Attributes:
+        t: timestep; abar, abar_next: (N,) cumulative alphas before and after the step.
+        z_t: (N, c, h, w) noisy latent; eps: its predicted noise; z0: its clean prediction.
+        x0: (N, C, H, W) decoded z0; y: (N, C, H, W); kernel: (N, 1, K, K) after the M-step.
+        variance: (N,) sigma^2 of the measurement noise; noise: (N, c, h, w) fresh unit noise.
+    """
+
+    t: int
+    abar: Tensor
+    abar_next: Tensor
+    z_t: Tensor
+    eps: Tensor
+    z0: Tensor
+    x0: Tensor
+    y: Tensor
+    kernel: Tensor
+    variance: Tensor
+    noise: Tensor
+
+
+def measured_variance(
+    operator: Blur, x: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, factor: float | Tensor = 1.0
+) -> Tensor:
+    """(N,) sigma^2 + c nu^2: the noise's `variance` (N,) and `factor` times the modelling error's.
+
+    nu^2 is what the mean square of y - k * x exceeds the noise's variance by (arXiv App. A).
+    """
+    measured = operator.mean_square(y - operator(x, kernel))
+    return variance + factor * (measured - variance).clamp_min(0)
+
+
+class EStep(Protocol):
+    """`differentiate` tells the solver to record the graph from z_t to x0; `__call__` returns z_{t-1}."""
+
+    @property
+    def differentiate(self) -> bool: ...
+
+    def __call__(self, move: Move, prior: LatentPrior, operator: Blur) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Proximal:
+    """Closed-form consistency in image space, encoded and re-noised; no back-propagation.
+
+    x' = argmin_x ||y - k * x||^2 / (2 v_t) + ||x - x0||^2 / (2 r_t^2), r_t^2 = spread (1 - abar_t) / abar_t,
+    z_{t-1} = sqrt(abar_{t-1}) E(x') + sqrt(1 - abar_{t-1}) (old noise direction and fresh noise).
+
+    Attributes:
+        modelling_error: c in v_t = sigma^2 + c nu_t^2, where nu_t^2 is what the mean square of y - k * x0
+            exceeds sigma^2 by, measured at every step; a tensor (N,) gives one per image. The paper derives
+            its annealing from such a variance (arXiv App. A) and fixes it in advance; measured, it cannot be
+            too small for a bad kernel.
+        annealing: zeta_t of the paper instead: v_t = zeta_t sigma^2.
+        spread: factor of r_t^2.
+        fresh: share of the new noise's variance that is fresh rather than the old direction.
+        iterations: fillings of the unmeasured pixels per step, with a mask.
+    """
+
+    modelling_error: float | Tensor = 2.0
+    annealing: Annealing | None = None
+    spread: float = 1.0
+    fresh: float = 1.0
+    iterations: int = 2
+    differentiate: bool = field(default=False, init=False)
+
+    def variance(self, move: Move, operator: Blur) -> Tensor:
+        """(N,) v_t."""
+        if self.annealing is not None:
+            return self.annealing(move.t) * move.variance
+        return measured_variance(
+            operator, move.x0, move.kernel, move.y, move.variance, self.modelling_error
+        )
+
+    def __call__(self, move: Move, prior: LatentPrior, operator: Blur) -> Tensor:
+        r2 = self.spread * (1 - move.abar) / move.abar
+        rho = self.variance(move, operator) / r2
+        x = operator.proximal(move.x0, move.kernel, move.y, rho, self.iterations)
+        # The encoder has never seen values beyond black and white, and beyond the frame nothing else forbids them.
+        z0 = prior.encode(x.clamp(-1, 1))
+        return ext.renoise(move.z_t, z0, move.abar, move.abar_next, move.noise, self.fresh)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Diffusion posterior sampling through decoder and noise predictor, with gluing (Algorithm 1).
+
+    form "squared" (the paper): z_{t-1} = z' - scale grad [ ||y - k * x0||^2 / (2 zeta_t sigma^2)
+    + gluing ||z0 - E(x0 + A^T (y - k * x0))||^2 ].
+    form "norm" (the authors' release): the norms themselves, weights s_t and s_t gluing, with s_t rising from
+    0.1 at t = 1000 to 0.8 at t = 600: z_{t-1} = z' - scale s_t grad [ ||y - k * x0|| + gluing ||...|| ].
+
+    Attributes:
+        gluing: weight of the gluing term, 0 switches it off (released code: 0.1).
+        annealing: zeta_t of the squared form; s_t = 0.8 / zeta_t' of the norm form has the same ends and
+            `annealing=None` holds both at their last value.
+        scale: factor of the whole gradient step.
+        eta: 0 for DDIM, 1 for DDPM.
+    """
+
+    form: Literal["norm", "squared"] = "norm"
+    annealing: Annealing | None = field(default_factory=Annealing)
+    gluing: float = 0.1
+    scale: float = 1.0
+    eta: float = 0.0
+    differentiate: bool = field(default=True, init=False)
+
+    def __call__(self, move: Move, prior: LatentPrior, operator: Blur) -> Tensor:
+        with torch.enable_grad():
+            gap = operator.fill(move.y, move.x0.detach(), move.kernel) - operator(move.x0, move.kernel)
+            fidelity = gap.square().sum((1, 2, 3))
+            glue = torch.zeros_like(fidelity)
+            if self.gluing:
+                target = move.x0 + ext.blur_adjoint(gap, move.kernel)
+                glue = (move.z0 - prior.encode(target)).square().sum((1, 2, 3))
+            if self.form == "norm":
+                loss = fidelity.sqrt() + self.gluing * glue.clamp_min(1e-12).sqrt()
+            else:
+                zeta = self.annealing(move.t) if self.annealing else 1.0
+                loss = fidelity / (2 * zeta * move.variance) + self.gluing * glue
+            (gradient,) = torch.autograd.grad(loss.sum(), move.z_t)
+        step = self.scale * (self._norm_weight(move.t) if self.form == "norm" else 1.0)
+        return ext.dps_step(
+            move.z_t.detach(),
+            move.eps.detach(),
+            move.abar,
+            move.abar_next,
+            eta=self.eta,
+            noise=move.noise,
+            gradient=gradient,
+            step_size=torch.full_like(move.abar, step),
+        )[0]
+
+    def _norm_weight(self, t: int) -> float:
+        """s_t: 0.1 at t = 1000, exponentially to 0.8 at `t_end`, then 0.8."""
+        if self.annealing is None:
+            return 0.8
+        fraction = min(max((1000 - t) / (1000 - self.annealing.t_end), 0.0), 1.0)
+        return 0.1 * 8.0**fraction

@@ -1,0 +1,5 @@
+"""Forward operators with unknown parameters."""
+
+from .blur import HQS, Blur
+
+__all__ = ["HQS", "Blur"]

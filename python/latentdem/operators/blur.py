@@ -1,0 +1,149 @@
+"""Blur with an unknown K x K kernel: Eq. 10, 11 and 17-19 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import latentdem_ext as ext
+
+
+@dataclass(frozen=True)
+class HQS:
+    """Settings of the M-step: half-quadratic splitting with a plug-and-play kernel denoiser.
+
+    Attributes:
+        iterations: HQS iterations per M-step (paper: 20).
+        delta: weight of the splitting, delta * sigma^2 is the weight `a` in the filter (paper: 5e6).
+        noise_level: level given to the denoiser, in units of the kernel's peak; None takes the paper's
+            sqrt(lambda / delta) with lambda = 1, in absolute units. A tensor (B,) gives one per sample.
+        centre: move the kernel by whole pixels so that its centre of mass is at K // 2 after each M-step.
+    """
+
+    iterations: int = 20
+    delta: float = 5e6
+    noise_level: float | Tensor | None = None
+    centre: bool = False
+
+
+class Blur:
+    """y = k * x + n, the kernel unknown; circular on the lattice of x.
+
+    Where `mask` is given only those pixels of y were measured. The rest is filled with the current
+    prediction k * x, one step of expectation-maximisation over the missing data, so that the closed forms in
+    the Fourier domain hold: this is how photographs without a periodic boundary are treated (docs/method.md).
+
+    Args:
+        kernel_size: K, the kernel is (B, 1, K, K), non-negative, sum 1, origin at K // 2.
+        denoiser: callable (kernel (B, 1, K, K), level (B,) relative to the peak) -> kernel; None for none.
+        hqs: settings of the M-step.
+        mask: (1 or B, 1, H, W), 1 where y was measured, or None when all of it was.
+        fixed: the kernel is known, `m_step` returns it unchanged.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int,
+        denoiser: Callable[[Tensor, Tensor], Tensor] | None = None,
+        hqs: HQS | None = None,
+        mask: Tensor | None = None,
+        fixed: bool = False,
+    ) -> None:
+        self.kernel_size, self.denoiser, self.hqs = kernel_size, denoiser, hqs or HQS()
+        self.mask, self.fixed = mask, fixed
+
+    def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """k * x, (B, C, H, W)."""
+        return ext.blur(x, kernel)
+
+    def fill(self, y: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+        """`y` with its unmeasured pixels replaced by the prediction k * x."""
+        return y if self.mask is None else torch.where(self.mask > 0, y, self(x, kernel))
+
+    def mean_square(self, error: Tensor) -> Tensor:
+        """(B,) mean square of `error` (B, C, H, W) over the measured pixels."""
+        square = error.square().mean(1, keepdim=True)
+        if self.mask is None:
+            return square.mean((1, 2, 3))
+        mask = self.mask.expand_as(square)
+        return (square * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))
+
+    def residual(self, x: Tensor, kernel: Tensor, y: Tensor) -> Tensor:
+        """(B,) root mean square of y - k * x over the measured pixels."""
+        return self.mean_square(y - self(x, kernel)).sqrt()
+
+    def fidelity(self, x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """||y - k * x||^2 (B,), its gradient in x and the gluing target x + A^T (y - k * x)."""
+        return ext.blur_fidelity(x, kernel, self.fill(y, x, kernel))
+
+    def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 1) -> Tensor:
+        """argmin_x ||y - k * x||^2 + rho ||x - x0||^2 with rho (B,), by FFT.
+
+        With a mask each of `iterations` fills the unmeasured pixels with the last x (exact in the limit).
+        """
+        x = x0
+        for _ in range(1 if self.mask is None else iterations):
+            x = ext.blur_proximal(x0, kernel, self.fill(y, x, kernel), rho)
+        return x
+
+    def m_step(self, x: Tensor, y: Tensor, kernel: Tensor, variance: Tensor) -> Tensor:
+        """Kernel (B, 1, K, K) that explains y from posterior samples (Eq. 11 by HQS, Eq. 17-19).
+
+        Args:
+            x: (B, S, C, H, W) posterior samples in [-1, 1].
+            y: (B, C, H, W) measurement.
+            kernel: (B, 1, K, K) kernel to start from.
+            variance: (B,) variance of y - k * x, the noise's and the modelling error's.
+        """
+        if self.fixed:
+            return kernel
+        hqs = self.hqs
+        samples = x.clamp(-1, 1)
+        factors = ext.hqs_prepare(
+            samples, self.fill(y, samples.mean(1), kernel), hqs.delta * variance, self.kernel_size
+        )
+        for _ in range(hqs.iterations):
+            kernel = ext.hqs_kernel_update(kernel, factors)
+            if self.denoiser is not None:
+                kernel = ext.project_kernel(self.denoiser(kernel, self._level(kernel)))
+        return centre_kernel(kernel) if hqs.centre else kernel
+
+    def _level(self, kernel: Tensor) -> Tensor:
+        level = self.hqs.noise_level
+        if level is None:
+            return self.hqs.delta**-0.5 / kernel.amax((1, 2, 3))
+        return torch.as_tensor(level, dtype=kernel.dtype, device=kernel.device).expand(kernel.shape[0])
+
+
+def centre_kernel(kernel: Tensor) -> Tensor:
+    """Moves each kernel (B, 1, K, K) by whole pixels so that its centre of mass is nearest to K // 2.
+
+    What leaves the frame is lost and the sum is restored to 1. Image and kernel share a shift that no
+    measurement can tell; without this the pair can drift until the kernel is cut off at the frame.
+    """
+    size = kernel.shape[-1]
+    grid = torch.arange(size, dtype=kernel.dtype, device=kernel.device) - size // 2
+    moved = []
+    for k in kernel:
+        row, column = ((k.sum(-1)[0] * grid).sum().round(), (k.sum(-2)[0] * grid).sum().round())
+        dy, dx = int(row), int(column)
+        padded = F.pad(k, (max(-dx, 0), max(dx, 0), max(-dy, 0), max(dy, 0)))
+        top, left = max(dy, 0), max(dx, 0)
+        moved.append(padded[:, top : top + size, left : left + size])
+    return ext.project_kernel(torch.stack(moved))
+
+
+def resize_kernel(kernel: Tensor, size: int, factor: float) -> Tensor:
+    """Kernels (B, 1, K, K) enlarged by `factor` about their origin, cut or padded to `size`, sum 1."""
+    old = kernel.shape[-1]
+    offsets = torch.arange(size, dtype=kernel.dtype, device=kernel.device) - size // 2
+    # grid_sample's coordinates run over [-1, 1] with the centre of pixel i at (2 i + 1) / n - 1.
+    coordinates = (2 * (offsets / factor + old // 2) + 1) / old - 1
+    rows, columns = torch.meshgrid(coordinates, coordinates, indexing="ij")
+    grid = torch.stack([columns, rows], -1).expand(kernel.shape[0], -1, -1, -1)
+    enlarged = F.grid_sample(kernel, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return ext.project_kernel(enlarged)

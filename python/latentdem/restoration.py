@@ -1,0 +1,225 @@
+"""From a measurement of any size to image and kernel: lattice, window, search, tiles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .blind import BlindSearch
+from .boundary import Frame
+from .e_steps import EStep, Proximal
+from .operators.blur import Blur
+from .result import TraceStep
+from .schedules import EVERY_STEP, Skip
+from .solver import LatentDEM
+from .stages import Candidates, Pass, full_steps, join, run_passes
+from .tiles import Window, informative_window, restore_in_tiles, tile_windows
+
+WORKING_SIZE = 384  # pixels a side: what needs a larger lattice is restored in tiles
+LATTICE_MULTIPLE = 32  # of extended lattices: small factors for FFTs, whole latents at half size
+SEARCH_SIZE = 256  # pixels a side of the window that a larger photograph's kernel is found on
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class KnownKernel:
+    """How an image is restored once its kernel is known, or found.
+
+    Attributes:
+        passes: passes of the reverse diffusion.
+        e_step: E-step of every one.
+        skip: which steps are full ones.
+        num_samples: posterior samples; the image is their mean, which is nearer to the truth than each.
+        consistency: r^2 of the pixel-space step after each pass, see `run_passes`.
+    """
+
+    passes: tuple[Pass, ...] = (Pass(30),)
+    e_step: EStep = Proximal(modelling_error=1.0)
+    skip: Skip = EVERY_STEP
+    num_samples: int = 4
+    consistency: float = 0.007
+
+    def steps(self) -> int:
+        """Full EM steps of all samples."""
+        return full_steps(self.passes, self.skip) * self.num_samples
+
+
+@dataclass
+class Restoration:
+    """One job; `run` does it.
+
+    Attributes:
+        search: finds the kernel.
+        known: restores the image with it.
+        again: whether the image is restored anew after the search, or the search's own image is the result.
+        kernel_size: K.
+        seed: of all randomness.
+        circular: whether the blur wraps around; otherwise the lattice is extended beyond the frame.
+        progress: called as progress(stage, done, total), in pixels that full EM steps have gone through.
+        seconds: wall-clock seconds per phase, filled by `run`.
+    """
+
+    search: BlindSearch
+    known: KnownKernel
+    again: bool
+    kernel_size: int
+    seed: int
+    circular: bool
+    progress: Progress | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._done = self._total = 0
+
+    def run(self, y: Tensor, sigma: Tensor, kernel: Tensor | None) -> Candidates:
+        """Restores measurements of one size, one candidate each.
+
+        Args:
+            y: (B, 3, H, W) in [-1, 1]; sigma: (B,); kernel: (B, 1, K, K) when it is known.
+
+        Returns:
+            Images (B, 3, H, W), kernels, residuals over the measured pixels and the steps of the search (with a
+            known kernel those of the restoration; the steps of tiles are left out).
+        """
+        height, width = y.shape[-2:]
+        frame = self._frame(height, width)
+        self._done, self._total = 0, self._work(height, width, len(y), kernel is None)
+        if self._fits(frame):
+            found = self._whole(y, sigma, kernel, frame)
+        else:
+            rows = [slice(i, i + 1) for i in range(len(y))]
+            found = join([self._large(y[i], sigma[i], None if kernel is None else kernel[i]) for i in rows])
+        inside = interior_mask(height, width, 1 if self.circular else self.kernel_size, y.device)
+        operator = Blur(self.kernel_size, mask=inside)
+        return replace(found, residual=operator.residual(found.image, found.kernel, y))
+
+    @staticmethod
+    def _fits(frame: Frame) -> bool:
+        return max(frame.lattice) <= WORKING_SIZE
+
+    def _frame(self, height: int, width: int) -> Frame:
+        if self.circular:
+            return Frame.circular(height, width)
+        return self._part_frame(height, width)
+
+    def _whole(self, y: Tensor, sigma: Tensor, kernel: Tensor | None, frame: Frame) -> Candidates:
+        if kernel is not None:
+            return self._known(y, sigma, kernel, frame)
+        found = self._blind(y, sigma, frame)
+        if not self.again:
+            return found
+        return replace(self._known(y, sigma, found.kernel, frame), trace=found.trace)
+
+    def _blind(self, y: Tensor, sigma: Tensor, frame: Frame) -> Candidates:
+        """Image and kernel of a measurement that fits, the image cropped to it."""
+        with self._phase("kernel search"):
+            mask = frame.mask(y.device)
+            found = self.search(
+                frame.place(y), self.kernel_size, sigma, self._generator(y), mask, self._work_done
+            )
+        return replace(found, image=frame.crop(found.image))
+
+    def _known(self, y: Tensor, sigma: Tensor, kernel: Tensor, frame: Frame) -> Candidates:
+        """Image of a measurement that fits, its kernel known."""
+        known = self.known
+        operator = Blur(self.kernel_size, mask=frame.mask(y.device), fixed=True)
+        solver = LatentDEM(
+            self.search.prior, operator, known.e_step, skip=known.skip, num_samples=known.num_samples
+        )
+        with self._phase("restoration"):
+            found = run_passes(
+                solver,
+                operator,
+                known.passes,
+                frame.place(y),
+                kernel,
+                sigma,
+                self._generator(y),
+                consistency=known.consistency,
+                stage="restoration",
+                on_work=lambda stage, pixels: self._work_done(stage, pixels * known.num_samples),
+            )
+        return replace(found, image=frame.crop(found.image))
+
+    def _large(self, y: Tensor, sigma: Tensor, kernel: Tensor | None) -> Candidates:
+        """One photograph (1, 3, H, W) that does not fit: kernel from a window, image in tiles.
+
+        A window or tile is no circle even of a photograph that is one.
+        """
+        trace: list[TraceStep] = []
+        if kernel is None:
+            rows, columns = informative_window(y, self._search_size, self.kernel_size)
+            part = y[..., rows, columns]
+            found = self._blind(part, sigma, self._part_frame(*part.shape[-2:]))
+            kernel, trace = found.kernel, found.trace
+
+        def restore(tile: Tensor, _: Window) -> Tensor:
+            return self._known(tile, sigma, kernel, self._part_frame(*tile.shape[-2:])).image
+
+        image = restore_in_tiles(y, restore, self._tile_size, self._overlap)
+        return Candidates(image, kernel, torch.zeros_like(sigma), trace)
+
+    def _part_frame(self, rows: int, columns: int) -> Frame:
+        return Frame.extended(rows, columns, self.kernel_size, LATTICE_MULTIPLE)
+
+    @property
+    def _tile_size(self) -> int:
+        """Pixels a side of the tiles whose lattice is of the working size."""
+        return max(WORKING_SIZE - self.kernel_size + 1, 2 * self.kernel_size)
+
+    @property
+    def _search_size(self) -> int:
+        return max(SEARCH_SIZE, 2 * self.kernel_size)
+
+    @property
+    def _overlap(self) -> int:
+        return self._tile_size // 6
+
+    def _work(self, height: int, width: int, batch: int, blind: bool) -> int:
+        """Pixels that all full EM steps of the job go through."""
+        steps = self.known.steps()
+        frame = self._frame(height, width)
+        if self._fits(frame):
+            each = self.search.work(*frame.lattice, self.kernel_size) if blind else 0
+            return batch * (each + (frame.pixels * steps if self.again or not blind else 0))
+        total = 0
+        if blind:
+            window = self._part_frame(*(min(self._search_size, n) for n in (height, width)))
+            total += self.search.work(*window.lattice, self.kernel_size)
+        for rows, columns in tile_windows(height, width, self._tile_size, self._overlap):
+            total += steps * self._part_frame(rows.stop - rows.start, columns.stop - columns.start).pixels
+        return batch * total
+
+    def _generator(self, y: Tensor) -> torch.Generator:
+        return torch.Generator(y.device).manual_seed(self.seed)
+
+    def _work_done(self, stage: str, pixels: int) -> None:
+        self._done += pixels
+        if self.progress is not None:
+            self.progress(stage, min(self._done, self._total), self._total)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def interior_mask(height: int, width: int, kernel_size: int, device: torch.device) -> Tensor | None:
+    """(1, 1, H, W), 1 where a K x K blur sees only pixels of the image; None for K = 1."""
+    if kernel_size == 1:
+        return None
+    mask = torch.zeros(1, 1, height, width, device=device)
+    after = kernel_size // 2
+    before = kernel_size - 1 - after
+    # Pixel n of k * x takes x[n - (m - K // 2)], from n - before to n + after.
+    mask[..., before : height - after, before : width - after] = 1.0
+    return mask

@@ -1,0 +1,131 @@
+"""Passes of the solver at one scale, each followed by a consistency step in pixel space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .e_steps import measured_variance
+from .operators.blur import Blur
+from .result import TraceStep
+from .schedules import Skip, timesteps
+from .solver import LatentDEM
+
+OnWork = Callable[[str, int], None]
+
+_FILLINGS = 4  # of the unmeasured pixels, in the consistency step
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One reverse diffusion: `steps` per 1000 timesteps, from timestep `start` down.
+
+    A start below 999 re-noises the image of the pass before.
+    """
+
+    steps: int
+    start: int = 999
+
+
+def full_steps(passes: tuple[Pass, ...], skip: Skip) -> int:
+    """How many full EM steps `passes` take."""
+    count = 0
+    for each in passes:
+        t_before = each.start + skip.every
+        for t, _ in timesteps(each.steps, each.start):
+            count += skip.full(t, t_before)
+            t_before = t
+    return count
+
+
+@dataclass
+class Candidates:
+    """Restorations of a batch under H hypotheses each, N = B * H, those of one image together.
+
+    Attributes:
+        image: (N, 3, H, W) in [-1, 1]; kernel: (N, 1, K, K); residual: (N,) root mean square of y - k * x.
+        trace: the steps that led there, of all N.
+    """
+
+    image: Tensor
+    kernel: Tensor
+    residual: Tensor
+    trace: list[TraceStep]
+
+    def pick(self, index: Tensor) -> Candidates:
+        """The candidates `index` (M,), with their own histories."""
+        rows = index.cpu()
+        trace = [TraceStep(s.stage, s.t, s.residual[rows], s.kernel[rows]) for s in self.trace]
+        return Candidates(self.image[index], self.kernel[index], self.residual[index], trace)
+
+
+def join(parts: list[Candidates]) -> Candidates:
+    """One batch of candidates that were restored one after the other, with equal steps."""
+    steps = zip(*(part.trace for part in parts), strict=True)
+    trace = [
+        TraceStep(
+            same[0].stage,
+            same[0].t,
+            torch.cat([step.residual for step in same]),
+            torch.cat([step.kernel for step in same]),
+        )
+        for same in steps
+    ]
+    image, kernel, residual = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("image", "kernel", "residual")
+    )
+    return Candidates(image, kernel, residual, trace)
+
+
+def run_passes(
+    solver: LatentDEM,
+    operator: Blur,
+    passes: tuple[Pass, ...],
+    y: Tensor,
+    kernel: Tensor,
+    noise_sigma: Tensor,
+    generator: torch.Generator,
+    *,
+    consistency: float,
+    image: Tensor | None = None,
+    stage: str = "",
+    on_work: OnWork | None = None,
+) -> Candidates:
+    """Runs `passes` one after the other; every one starts from the kernel and image of the one before.
+
+    Args:
+        y: (N, 3, H, W) in [-1, 1]; kernel: (N, 1, K, K) to start from; noise_sigma: (N,).
+        consistency: r^2 of the pixel-space step argmin_x ||y - k * x||^2 / v + ||x - D(z0)||^2 / r^2 after each
+            pass, the variance of the decoded image's error. It lifts the result above what the autoencoder can
+            represent; v is the noise's and the measured modelling error's variance.
+        image: (N, 3, H, W) for a first pass that does not start from noise.
+        on_work: called after every full EM step with the stage's name and the pixels it went through.
+    """
+    trace: list[TraceStep] = []
+
+    def record(step: TraceStep) -> None:
+        trace.append(step)
+        if on_work is not None:
+            on_work(stage, y[:, 0].numel())
+
+    for number, each in enumerate(passes, 1):
+        name = f"{stage}, pass {number}" if len(passes) > 1 else stage
+        image, kernel = solver(
+            y,
+            kernel,
+            noise_sigma,
+            generator=generator,
+            steps=each.steps,
+            start=each.start,
+            image=image,
+            stage=name,
+            on_step=record,
+        )
+        rho = measured_variance(operator, image, kernel, y, noise_sigma.square()) / consistency
+        image = operator.proximal(image, kernel, y, rho, _FILLINGS).clamp(-1, 1)
+    if image is None:
+        raise ValueError("at least one pass is needed")
+    return Candidates(image, kernel, operator.residual(image, kernel, y), trace)

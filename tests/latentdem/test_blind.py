@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import latentdem_ext as ext
+from latentdem import HQS, PAPER, BlindSearch, Pass, Recipe, Start
+from latentdem.blind import Round, choose, coarsest_factor, shrink_mask
+from latentdem.kernel_denoiser import KernelDenoiser
+from latentdem.motion import gaussian_kernel
+from latentdem.priors import EmbeddedPrior
+from latentdem.result import TraceStep
+from latentdem.stages import Candidates, join
+
+Scene = Callable[..., Tensor]
+
+HQS_QUICK = HQS(2, 1e6, centre=True)
+QUICK = Recipe(
+    starts=(Start(0.3), Start(0.2, m_step_from=600), Start(0.1, 0.1, modelling_error=5.0)),
+    coarse=(Round((Pass(4),), HQS_QUICK, 2), Round((Pass(4, 500),), HQS_QUICK, 2)),
+    fine=(Round((Pass(6, 500),), HQS_QUICK),),
+    largest_kernel=10,
+)
+
+
+def search(prior: Any, recipe: Recipe = QUICK) -> BlindSearch:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = KernelDenoiser()
+    return BlindSearch(prior, denoiser.requires_grad_(False), recipe)
+
+
+def candidates(energies: list[float], residuals: list[float]) -> Candidates:
+    kernel = torch.zeros(len(energies), 1, 3, 3)
+    kernel[:, 0, 1, 1] = torch.tensor(energies).sqrt()
+    n = len(energies)
+    trace = [TraceStep("s", t, torch.arange(n) + t, kernel) for t in (9, 0)]
+    return Candidates(torch.arange(n).view(n, 1, 1, 1).float(), kernel, torch.tensor(residuals), trace)
+
+
+def test_choose_takes_neither_no_blur_nor_divergence() -> None:
+    found = candidates([0.02, 0.004, 0.003, 0.5, 0.1, 0.2], [0.021, 0.020, 0.06, 0.03, 0.02, 0.004])
+    sigma = torch.full((2,), 0.02)
+    # First image: 2 diverged, 1 has the least energy of the others. Second: 5 is the no-blur solution.
+    assert choose(found, sigma, 1).tolist() == [1, 4]
+    assert choose(found, sigma, 2).tolist() == [1, 0, 4, 5]
+    assert choose(found, sigma, 3).tolist() == [1, 0, 2, 4, 5, 3]
+
+
+def test_choose_drops_what_is_not_finite() -> None:
+    found = candidates([0.001, 0.1], [float("nan"), 0.5])
+    assert choose(found, torch.tensor([0.02]), 1).tolist() == [1]
+
+
+def test_picked_candidates_keep_their_own_history() -> None:
+    picked = candidates([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]).pick(torch.tensor([2, 0]))
+    assert picked.residual.tolist() == [3.0, 1.0]
+    assert [step.residual.tolist() for step in picked.trace] == [[11, 9], [2, 0]]
+
+
+def test_joined_candidates_are_one_batch() -> None:
+    parts = [candidates([0.1], [1.0]), candidates([0.2], [2.0])]
+    joined = join(parts)
+    assert joined.residual.tolist() == [1.0, 2.0]
+    assert [step.residual.shape[0] for step in joined.trace] == [2, 2]
+
+
+@pytest.mark.parametrize(("size", "factor"), [(9, 1), (40, 1), (41, 2), (64, 2), (81, 4), (129, 4)])
+def test_coarsest_factor(size: int, factor: int) -> None:
+    assert coarsest_factor(size, 40) == factor
+
+
+def test_shrunk_mask_counts_whole_pixels_only() -> None:
+    mask = torch.zeros(1, 1, 4, 8)
+    mask[..., :3] = 1
+    assert shrink_mask(mask, 2)[0, 0].tolist() == [[1, 0, 0, 0]] * 2
+    assert shrink_mask(None, 2) is None
+
+
+@pytest.mark.parametrize("size", [9, 15])
+def test_batch_gives_what_single_runs_give(scene: Scene, tiny_prior: EmbeddedPrior, size: int) -> None:
+    y = torch.cat([scene(64, 64, seed=s) for s in range(2)])
+    find = search(tiny_prior)
+    both = find(y, size, torch.full((2,), 0.02), torch.Generator().manual_seed(0))
+    assert both.kernel.shape == (2, 1, size, size)
+    torch.testing.assert_close(both.kernel.sum((1, 2, 3)), torch.ones(2))
+    for i in range(2):
+        one = find(y[i : i + 1], size, torch.full((1,), 0.02), torch.Generator().manual_seed(0))
+        torch.testing.assert_close(both.image[i : i + 1], one.image, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(both.kernel[i : i + 1], one.kernel, atol=1e-4, rtol=1e-3)
+        assert [s.stage for s in both.trace] == [s.stage for s in one.trace]
+
+
+@pytest.mark.parametrize("size", [9, 15])
+def test_work_is_what_is_done(scene: Scene, tiny_prior: EmbeddedPrior, size: int) -> None:
+    find, done = search(tiny_prior), []
+    find(scene(64, 64), size, torch.tensor([0.02]), torch.Generator(), on_work=lambda _, n: done.append(n))
+    assert sum(done) == find.work(64, 64, size)
+
+
+def test_trace_tells_the_stages_in_order(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    found = search(tiny_prior)(scene(64, 64), 15, torch.tensor([0.02]), torch.Generator())
+    stages = list(dict.fromkeys(step.stage for step in found.trace))
+    coarse = "kernel search at 1/2 size"
+    assert stages == [coarse, "kernel search"]
+    assert all(step.kernel.shape[0] == 1 for step in found.trace)
+    assert found.trace[0].kernel.shape[-1] == 8
+    assert found.trace[-1].kernel.shape[-1] == 15
+
+
+def test_a_perfect_prior_finds_the_kernel_coarse_to_fine(scene: Scene, oracle: Callable[..., Any]) -> None:
+    """The oracle is told the image at the size it is asked for."""
+    x = torch.nn.functional.interpolate(scene(48, 48), scale_factor=2, mode="bicubic").clamp(-1, 1)
+    kernel = gaussian_kernel(15, 2.5)
+    y = ext.blur(x, kernel)
+    prior = oracle(x)
+    plain = prior.encode
+
+    def latent_shape(height: int, width: int) -> tuple[int, int, int]:
+        prior.target = torch.nn.functional.interpolate(x, (height, width), mode="area")
+        return 12, height // 2, width // 2
+
+    prior.latent_shape, prior.encode = latent_shape, plain
+    recipe = Recipe(
+        starts=(Start(0.3, None),),
+        coarse=(Round((Pass(10),), HQS(10, 10.0)),),
+        fine=(Round((Pass(10, 500),), HQS(10, 10.0)),),
+        largest_kernel=10,
+    )
+    find = search(prior, recipe)
+    find.denoiser.denoise = lambda kernel, level: kernel
+    found = find(y, 15, torch.tensor([0.02]), torch.Generator().manual_seed(0))
+    assert float((found.kernel * kernel).sum() / (found.kernel.norm() * kernel.norm())) > 0.97
+
+
+def test_recipe_of_the_paper_is_one_full_size_run_from_a_delta() -> None:
+    find = search(None, PAPER)
+    ((factor, only),) = find._rounds(256, 256, 129)
+    assert factor == 1
+    assert only.passes == (Pass(1000),)
+    assert only.hqs == HQS(20, 5e6)
+    y = torch.zeros(1, 3, 80, 80)
+    first = find._first_kernels(find._scale(y, torch.tensor([0.02]), None, 64, 1))
+    assert first.shape == (1, 1, 64, 64)
+    assert first[0, 0, 32, 32] == 1
+
+
+def test_paper_search_runs_from_the_delta(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    paper = replace(PAPER, coarse=(Round((Pass(10),), HQS(2)),))
+    found = search(tiny_prior, paper)(scene(32, 32), 9, torch.tensor([0.02]), torch.Generator())
+    assert found.kernel.shape == (1, 1, 9, 9)
+    assert len(found.trace) == 10
