@@ -1,0 +1,53 @@
+"""The command `latentdem`: one module per subcommand, heavy imports only once a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._common import CommandGroup
+from .blur import blur
+from .deblur import deblur
+from .evaluate import evaluate
+from .info import info
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: latentdem deblur photo.jpg",
+)
+for command, example in (
+    (deblur, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
+    (blur, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
+    (evaluate, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
+    (info, "latentdem info"),
+):
+    app.command(epilog=f"Example: {example}")(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"latentdem {version('latentdem')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Restore a blurred photograph, and the blur kernel with it, by a latent diffusion prior."""
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    app(prog_name="latentdem")

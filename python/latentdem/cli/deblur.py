@@ -1,0 +1,154 @@
+"""`latentdem deblur`: restore one photograph."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UserError
+from . import _common as common
+
+if TYPE_CHECKING:
+    from ..io import ImageFile
+    from ..metrics import ImageMetrics
+    from ..result import Result
+
+
+class BoundaryName(str, Enum):
+    """What the blur did at the frame."""
+
+    auto = "auto"
+    circular = "circular"
+    valid = "valid"
+
+
+def deblur(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The blurred photograph.", show_default=False)],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", help="File or folder of the result.", show_default="IMAGE_deblurred.* here"
+        ),
+    ] = None,
+    kernel_size: common.KernelSize = 64,
+    noise_sigma: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Standard deviation of the noise, in units of the image range [-1, 1].",
+            show_default="estimated",
+        ),
+    ] = None,
+    prior: common.Prior = "embedded",
+    e_step: common.EStep = common.EStepName.proximal,
+    steps: common.Steps = None,
+    seed: common.Seed = 0,
+    device: common.Device = common.DeviceName.auto,
+    boundary: Annotated[
+        BoundaryName,
+        typer.Option(
+            help="'valid' for photographs, 'circular' for blur that wraps around, 'auto' looks at the edges."
+        ),
+    ] = BoundaryName.auto,
+    kernel: Annotated[
+        Path | None,
+        typer.Option(help="The kernel, where it is known: a .npy file or a picture.", show_default=False),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="The sharp image, to measure the result with.", show_default=False)
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Write settings, versions, times and metrics to this file.", show_default=False),
+    ] = None,
+    figure: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw the figure of the run.")] = True,
+) -> None:
+    """Restore a blurred photograph and find its blur kernel.
+
+    Writes the restored image (size and format of IMAGE), the kernel as *_kernel.png and *_kernel.npy, and a
+    figure of the run as *_figure.png.
+    """
+    import latentdem
+
+    from ..figures import save_figure
+    from ..files import staging_folder, write_json
+    from ..io import check_output, read_image, read_kernel, write_image, write_kernel
+    from ..metrics import image_metrics
+    from ..report import build_report
+
+    source = read_image(image)
+    known_kernel = None if kernel is None else read_kernel(kernel)
+    sharp = None if reference is None else _read_reference(reference, source)
+
+    target = common.output_path(out, f"{image.stem}_deblurred{source.suffix}")
+    check_output(target)
+    kernel_stem = target.with_name(f"{target.stem}_kernel")
+    figure_path = target.with_name(f"{target.stem}_figure.png")
+    outputs = [target, *(kernel_stem.with_name(kernel_stem.name + s) for s in (".png", ".npy"))]
+    outputs += [figure_path] if figure else []
+    outputs += [json] if json else []
+    common.check_outputs(outputs, [p for p in (image, kernel, reference) if p])
+
+    with common.progress_bar() as advance:
+        result = latentdem.deblur(
+            source.pixels,
+            kernel_size=kernel_size,
+            kernel=known_kernel,
+            noise_sigma=noise_sigma,
+            prior=prior,
+            e_step=e_step.value,
+            steps=steps,
+            seed=seed,
+            device=device.value,
+            boundary=boundary.value,
+            progress=advance,
+        )
+    after = before = None
+    if sharp is not None:
+        after, before = image_metrics(result.image, sharp.pixels), image_metrics(source.pixels, sharp.pixels)
+    report = build_report(result, image=after, blurred=before)
+    with staging_folder(target.parent) as stage:
+        write_image(stage / target.name, result.image, like=source)
+        write_kernel(stage / kernel_stem.name, result.kernel)
+        if figure:
+            save_figure(result.plot(), stage / figure_path.name)
+    if json is not None:
+        write_json(json, report)
+    common.print_table(_summary(result, outputs, before, after))
+
+
+def _read_reference(path: Path, source: ImageFile) -> ImageFile:
+    from ..io import read_image
+
+    reference = read_image(path)
+    if reference.pixels.shape != source.pixels.shape:
+        raise UserError(
+            f"The reference {path} is {_shape(reference)} and the image {source.path} is {_shape(source)}; "
+            "both must be of the same size and kind."
+        )
+    return reference
+
+
+def _shape(image: ImageFile) -> str:
+    channels, height, width = image.pixels.shape[1:]
+    return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"
+
+
+def _summary(
+    result: Result, outputs: list[Path], before: ImageMetrics | None, after: ImageMetrics | None
+) -> list[tuple[str, str]]:
+    rows = [(("written" if i == 0 else ""), str(path)) for i, path in enumerate(outputs)]
+    rows.append(("noise sigma", f"{float(result.noise_sigma[0]):.4f}"))
+    rows.append(("residual", f"{float(result.residual[0]):.4f}"))
+    rows.append(("seconds", f"{result.seconds['total']:.1f}"))
+    if before is not None and after is not None:
+        rows.append(
+            ("PSNR", f"{after.psnr:.2f} dB, aligned {after.psnr_aligned:.2f} dB, input {before.psnr:.2f} dB")
+        )
+        rows.append(("SSIM", f"{after.ssim:.3f}, aligned {after.ssim_aligned:.3f}, input {before.ssim:.3f}"))
+        if after.lpips is not None and before.lpips is not None:
+            rows.append(("LPIPS", f"{after.lpips:.3f}, input {before.lpips:.3f}"))
+    return rows

@@ -1,0 +1,35 @@
+"""`latentdem info`: what is installed and what would be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import _common as common
+
+
+def info() -> None:
+    """Print versions, devices, backends and weights."""
+    import torch
+
+    from ..metrics import lpips_available
+    from ..report import backends, versions
+
+    rows = list(versions().items())
+    rows.append(("device", "cpu"))
+    rows += [("", f"cuda:{i} {torch.cuda.get_device_name(i)}") for i in range(torch.cuda.device_count())]
+    rows.append(("threads", str(torch.get_num_threads())))
+    rows += [(f"backend {name}", state) for name, state in backends().items()]
+    rows += _weights()
+    available, reason = lpips_available()
+    rows.append(("LPIPS", reason if available else f"not available: {reason}"))
+    common.print_table(rows)
+
+
+def _weights() -> list[tuple[str, str]]:
+    folder = Path(__file__).parent.parent / "weights"
+    files = sorted(folder.rglob("*.safetensors"))
+    if not files:
+        return [("weights", f"missing: no .safetensors file below {folder}; reinstall the package")]
+    return [("weights", str(folder))] + [
+        ("", f"{file.relative_to(folder)} ({file.stat().st_size / 1e6:.1f} MB)") for file in files
+    ]

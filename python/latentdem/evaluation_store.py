@@ -1,0 +1,146 @@
+"""What an evaluation leaves on disk: metrics.csv, settings.json, restored images and kernels; and resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+from .files import atomic_path, make_folder, write_json
+from .io import read_image, read_kernel, write_image, write_kernel
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one image; None where a figure was not measured.
+
+    PSNR is in dB, `aligned` means after the best whole-pixel shift, the kernel figures are always aligned,
+    `noise_sigma` (the one used) and `residual` are in units of [-1, 1].
+    """
+
+    index: int
+    image: str
+    psnr_input: float
+    psnr_input_aligned: float
+    psnr: float
+    psnr_aligned: float
+    ssim: float
+    ssim_aligned: float
+    lpips: float | None
+    lpips_aligned: float | None
+    kernel_mse: float | None
+    mnc: float | None
+    noise_sigma: float
+    residual: float
+    seconds: float
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+FIGURES = COLUMNS[2:]
+
+
+class EvaluationStore:
+    """The output folder of one evaluation.
+
+    Args:
+        folder: created where it does not exist.
+        settings: everything that determines the figures; a folder made with other settings is refused.
+
+    Raises:
+        UserError: other settings, unreadable files of an earlier run, or a folder that cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder, self.images = folder, folder / "images"
+        make_folder(self.images)
+        self._settings_path, self._csv_path = folder / "settings.json", folder / "metrics.csv"
+        self._check_settings(json.loads(json.dumps(settings)))
+        self.rows = self._read() if self._csv_path.exists() else []
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        if not self._settings_path.exists():
+            write_json(self._settings_path, settings)
+            return
+        try:
+            earlier = json.loads(self._settings_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._settings_path} is not readable; choose another folder with -o.") from error
+        differing = [
+            f"{name} {earlier.get(name)} instead of {settings.get(name)}"
+            for name in sorted({*settings, *earlier})
+            if earlier.get(name) != settings.get(name)
+        ]
+        if differing:
+            raise UserError(
+                f"{self.folder} holds an evaluation with other settings ({', '.join(differing)}); "
+                "choose another folder with -o, or delete this one."
+            )
+
+    def _read(self) -> list[Row]:
+        try:
+            with self._csv_path.open(newline="", encoding="utf-8") as file:
+                return [_parse(record) for record in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._csv_path} is not a table of this program; delete it.") from error
+
+    def restored_path(self, index: int, name: str) -> Path:
+        """Where the restored image goes; the index keeps a.png and a.jpg apart."""
+        return self.images / f"{index:03d}_{Path(name).stem}_restored.png"
+
+    def _kernel_stem(self, index: int, name: str) -> Path:
+        return self.images / f"{index:03d}_{Path(name).stem}_kernel"
+
+    def find(self, index: int, name: str) -> Row | None:
+        """The finished row of an image, if its restored image is still there too."""
+        rows = (row for row in self.rows if (row.index, row.image) == (index, name))
+        return next(rows, None) if self.restored_path(index, name).exists() else None
+
+    def add(self, row: Row, image: Tensor, kernel: Tensor) -> None:
+        """Writes a result's files and then the table with its row.
+
+        Args:
+            row: replaces an earlier row of the same index.
+            image: (1, C, H, W) restored, in [-1, 1].
+            kernel: (1, 1, K, K).
+        """
+        write_image(self.restored_path(row.index, row.image), image)
+        write_kernel(self._kernel_stem(row.index, row.image), kernel)
+        self.rows = sorted([r for r in self.rows if r.index != row.index] + [row], key=lambda r: r.index)
+        with (
+            atomic_path(self._csv_path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows([_cell(getattr(r, name)) for name in COLUMNS] for r in self.rows)
+
+    def load(self, row: Row) -> tuple[Tensor, Tensor]:
+        """The restored image (1, C, H, W) and the kernel (1, 1, K, K) of a finished row."""
+        kernel_path = self._kernel_stem(row.index, row.image)
+        image = read_image(self.restored_path(row.index, row.image)).pixels
+        return image, read_kernel(kernel_path.with_name(kernel_path.name + ".npy"))
+
+
+def mean_row(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Mean of every figure over the rows where it was measured; None where it never was."""
+    means: dict[str, float | None] = {}
+    for name in FIGURES:
+        values = [value for row in rows if (value := getattr(row, name)) is not None]
+        means[name] = float(torch.tensor(values, dtype=torch.float64).mean()) if values else None
+    return means
+
+
+def _cell(value: int | str | float | None) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _parse(record: dict[str, str]) -> Row:
+    figures: dict[str, Any] = {name: float(record[name]) if record[name] else None for name in FIGURES}
+    return Row(index=int(record["index"]), image=record["image"], **figures)
