@@ -174,13 +174,20 @@ def export(
     ),
 ) -> None:
     """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
-    coder = EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model")
+    trained = EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model")
+    # A fresh model: the configuration of a loaded one remembers the path it was loaded from.
+    coder = EmbeddedAutoencoder(
+        latents_mean=trained.config["latents_mean"], latents_std=trained.config["latents_std"]
+    )
+    coder.load_state_dict(trained.state_dict())
     model = build_unet()
     state = torch.load(out / "unet" / "checkpoint.pt", map_location="cpu", weights_only=True)["ema"]
     model.load_state_dict({k[len("module.") :]: v for k, v in state.items() if k.startswith("module.")})
     coder.half().save_pretrained(weights / "autoencoder")
     model.half().save_pretrained(weights / "unet")
     build_scheduler().save_pretrained(weights / "scheduler")
+    for path in weights.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors creates them readable by their owner only
     total = sum(p.numel() for m in (coder, model) for p in m.parameters())
     typer.echo(f"Wrote {total / 1e6:.2f} M parameters to {weights}.")
 

@@ -88,15 +88,13 @@ class Proximal:
         """(N,) v_t."""
         if self.annealing is not None:
             return self.annealing(move.t) * move.variance
-        return measured_variance(
-            operator, move.x0, move.kernel, move.y, move.variance, self.modelling_error
-        )
+        return measured_variance(operator, move.x0, move.kernel, move.y, move.variance, self.modelling_error)
 
     def __call__(self, move: Move, prior: LatentPrior, operator: Blur) -> Tensor:
         r2 = self.spread * (1 - move.abar) / move.abar
         rho = self.variance(move, operator) / r2
         x = operator.proximal(move.x0, move.kernel, move.y, rho, self.iterations)
-        # The encoder has never seen values beyond black and white, and beyond the frame nothing else forbids them.
+        # The encoder has never seen values beyond black and white; beyond the frame nothing else forbids them.
         z0 = prior.encode(x.clamp(-1, 1))
         return ext.renoise(move.z_t, z0, move.abar, move.abar_next, move.noise, self.fresh)
 

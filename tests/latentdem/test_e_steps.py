@@ -94,7 +94,7 @@ def test_proximal_is_its_formula(scene: Scene, oracle: Oracle) -> None:
         found = Proximal(annealing=Annealing(), spread=0.5, fresh=0.3)(move, prior, Blur(7))
         r2 = 0.5 * (1 - ABAR) / ABAR
         rho = (1 + 9 * 100 / 400) * move.variance / r2
-        x = ext.blur_proximal(move.x0, move.kernel, move.y, rho)
+        x = ext.blur_proximal(move.x0, move.kernel, move.y, rho).clamp(-1, 1)
         clean = prior.encode(x)
         direction = (move.z_t - ABAR**0.5 * clean) / (1 - ABAR) ** 0.5
         noise = 0.7**0.5 * direction + 0.3**0.5 * move.noise
