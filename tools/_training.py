@@ -87,6 +87,14 @@ class Trainer:
         return self.learning_rate * warmup * (self.final_rate + (1 - self.final_rate) * cosine)
 
     def run(self, loss_fn: Callable[[int], dict[str, Tensor]], device: torch.device) -> None:
+        """Trains until the last step, the time limit or Ctrl-C, and saves in every case."""
+        try:
+            self._run(loss_fn, device)
+        finally:
+            self.save()
+            self.plot()
+
+    def _run(self, loss_fn: Callable[[int], dict[str, Tensor]], device: torch.device) -> None:
         started, offset, window = time.monotonic(), self.seconds, []
         bar = tqdm(total=self.steps, initial=self.step, desc=self.folder.name, mininterval=5)
         while self.step < self.steps and not (self.limit and time.monotonic() - started > self.limit):
@@ -111,8 +119,6 @@ class Trainer:
             if self.step % self.save_every == 0:
                 self.save()
         bar.close()
-        self.save()
-        self.plot()
 
     def _append(self, mean: dict[str, float]) -> None:
         new = not self.log.exists()
