@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 import latentdem
+from latentdem.io import read_kernel, to_tensor
+from latentdem.metrics import image_metrics, kernel_metrics
 from latentdem.motion import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 
@@ -111,3 +113,14 @@ def test_public_names_can_be_imported() -> None:
     assert all(getattr(latentdem, name) is not None for name in latentdem.__all__)
     with pytest.raises(AttributeError, match="no attribute"):
         latentdem.deblurr  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_is_restored() -> None:
+    """The shipped weights on the shipped photograph, everything estimated."""
+    folder = Path(__file__).resolve().parents[2] / "examples"
+    result = latentdem.deblur(folder / "blurred.png", device="cpu")
+    sharp = to_tensor(folder / "sharp.png")
+    before, after = (image_metrics(image, sharp) for image in (result.blurred, result.image))
+    assert after.psnr_aligned > before.psnr_aligned + 1
+    assert kernel_metrics(result.kernel, read_kernel(folder / "kernel.npy")).mnc > 0.85
