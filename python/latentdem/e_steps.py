@@ -74,14 +74,14 @@ class Proximal:
         annealing: zeta_t of the paper instead: v_t = zeta_t sigma^2.
         spread: factor of r_t^2.
         fresh: share of the new noise's variance that is fresh rather than the old direction.
-        iterations: fillings of the unmeasured pixels per step, with a mask.
+        iterations: of conjugate gradients per step, where not all pixels were measured.
     """
 
     modelling_error: float | Tensor = 2.0
     annealing: Annealing | None = None
     spread: float = 1.0
     fresh: float = 1.0
-    iterations: int = 2
+    iterations: int = 4
     differentiate: bool = field(default=False, init=False)
 
     def variance(self, move: Move, operator: Blur) -> Tensor:

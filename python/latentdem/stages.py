@@ -16,8 +16,6 @@ from .solver import LatentDEM
 
 OnWork = Callable[[str, int], None]
 
-_FILLINGS = 4  # of the unmeasured pixels, in the consistency step
-
 
 @dataclass(frozen=True)
 class Pass:
@@ -125,7 +123,7 @@ def run_passes(
             on_step=record,
         )
         rho = measured_variance(operator, image, kernel, y, noise_sigma.square()) / consistency
-        image = operator.proximal(image, kernel, y, rho, _FILLINGS).clamp(-1, 1)
+        image = operator.proximal(image, kernel, y, rho).clamp(-1, 1)
     if image is None:
         raise ValueError("at least one pass is needed")
     return Candidates(image, kernel, operator.residual(image, kernel, y), trace)

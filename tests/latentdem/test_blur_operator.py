@@ -91,12 +91,24 @@ def test_masked_fidelity_counts_measured_pixels_only(scene: Scene, mask: Tensor)
     torch.testing.assert_close(residual[0], (expected.detach() / (3 * mask.sum())).sqrt())
 
 
-def test_masked_proximal_step_converges_to_the_minimum(scene: Scene, mask: Tensor) -> None:
-    x0, y, kernel = scene(48, 64), scene(48, 64, seed=5), gaussian_kernel(9, 2)
-    x = Blur(9, mask=mask).proximal(x0, kernel, y, torch.tensor([0.5]), iterations=100).requires_grad_()
-    loss = (mask * (y - ext.blur(x, kernel))).square().sum() + 0.5 * (x - x0).square().sum()
-    (gradient,) = torch.autograd.grad(loss, x)
+@pytest.mark.parametrize("shape", [(48, 64), (47, 61)])
+def test_masked_proximal_step_finds_the_minimum_of_each_sample(scene: Scene, shape: tuple[int, int]) -> None:
+    mask = torch.zeros(1, 1, *shape)
+    mask[..., 5:-7, 9:-4] = 1
+    x0, y = (torch.cat([scene(*shape, seed=seed) for seed in seeds]) for seeds in ((1, 2), (5, 6)))
+    kernel, rho = torch.cat([gaussian_kernel(9, 2), gaussian_kernel(9, 0.7)]), torch.tensor([0.05, 0.5])
+    x = Blur(9, mask=mask).proximal(x0, kernel, y, rho, iterations=25).requires_grad_()
+    fidelity = (mask * (y - ext.blur(x, kernel))).square().sum((1, 2, 3))
+    loss = fidelity + rho * (x - x0).square().sum((1, 2, 3))
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
     assert gradient.abs().max() < 1e-4
+
+
+def test_masked_proximal_step_stays_at_a_solution(scene: Scene, mask: Tensor) -> None:
+    """Nothing is left to do: no direction, no division by zero."""
+    x0, kernel = scene(48, 64), gaussian_kernel(9, 2)
+    x = Blur(9, mask=mask).proximal(x0, kernel, mask * ext.blur(x0, kernel), torch.tensor([0.5]))
+    torch.testing.assert_close(x, x0, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [9, 12])

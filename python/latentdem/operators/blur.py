@@ -11,6 +11,8 @@ from torch import Tensor
 
 import latentdem_ext as ext
 
+from .masked import masked_proximal
+
 
 @dataclass(frozen=True)
 class HQS:
@@ -33,9 +35,10 @@ class HQS:
 class Blur:
     """y = k * x + n, the kernel unknown; circular on the lattice of x.
 
-    Where `mask` is given only those pixels of y were measured. The rest is filled with the current
-    prediction k * x, one step of expectation-maximisation over the missing data, so that the closed forms in
-    the Fourier domain hold: this is how photographs without a periodic boundary are treated (docs/method.md).
+    Where `mask` is given only those pixels of y were measured: this is how photographs without a periodic
+    boundary are treated (docs/method.md, "Boundaries"). The proximal step leaves the others out.
+    The M-step fills them with the current prediction k * x, one step of expectation-maximisation over the
+    missing data, so that its closed form in the Fourier domain holds.
 
     Args:
         kernel_size: K, the kernel is (B, 1, K, K), non-negative, sum 1, origin at K // 2.
@@ -80,15 +83,14 @@ class Blur:
         """||y - k * x||^2 (B,), its gradient in x and the gluing target x + A^T (y - k * x)."""
         return ext.blur_fidelity(x, kernel, self.fill(y, x, kernel))
 
-    def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 1) -> Tensor:
-        """argmin_x ||y - k * x||^2 + rho ||x - x0||^2 with rho (B,), by FFT.
+    def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
+        """argmin_x ||y - k * x||^2 + rho ||x - x0||^2 over the measured pixels, rho (B,), by FFT.
 
-        With a mask each of `iterations` fills the unmeasured pixels with the last x (exact in the limit).
+        Closed form without a mask; with one, `iterations` of conjugate gradients.
         """
-        x = x0
-        for _ in range(1 if self.mask is None else iterations):
-            x = ext.blur_proximal(x0, kernel, self.fill(y, x, kernel), rho)
-        return x
+        if self.mask is None:
+            return ext.blur_proximal(x0, kernel, y, rho)
+        return masked_proximal(x0, kernel, y, self.mask, rho, iterations)
 
     def m_step(self, x: Tensor, y: Tensor, kernel: Tensor, variance: Tensor) -> Tensor:
         """Kernel (B, 1, K, K) that explains y from posterior samples (Eq. 11 by HQS, Eq. 17-19).
