@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from .schedules import Annealing, Skip
     from .solver import LatentDEM
     from .stages import Pass
+    from .trust import Annealed, MaximumLikelihood, ModellingError
 
 __all__ = [
     "HQS",
     "PAPER",
+    "Annealed",
     "Annealing",
     "BlindSearch",
     "Blur",
     "EmbeddedPrior",
     "LatentDEM",
     "LatentPrior",
+    "MaximumLikelihood",
+    "ModellingError",
     "Pass",
     "Posterior",
     "Proximal",
@@ -52,6 +56,7 @@ _MODULES = {
     "schedules": ("Annealing", "Skip"),
     "solver": ("LatentDEM",),
     "stages": ("Pass",),
+    "trust": ("Annealed", "MaximumLikelihood", "ModellingError"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

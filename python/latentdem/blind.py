@@ -17,6 +17,7 @@ from .priors.base import LatentPrior
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
 from .stages import Candidates, OnWork, Pass, full_steps, run_passes
+from .trust import ModellingError, Trust
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Start:
         level: the denoiser's noise level in units of the kernel's peak; None for the paper's absolute
             sqrt(lambda / delta).
         m_step_from: no M-step above this timestep.
-        modelling_error: c of the proximal E-step (see `Proximal`).
+        modelling_error: c of the proximal E-step (see `ModellingError`).
     """
 
     width: float
@@ -55,7 +56,7 @@ class Recipe:
         coarse: rounds at the coarsest scale.
         fine: rounds at every finer scale.
         largest_kernel: K up to which a kernel is searched at full size; above it the image is halved first.
-        consistency: r^2 of the pixel-space step after each pass, see `run_passes`.
+        consistency: of the pixel-space step after each pass, see `run_passes`.
         sigma_floor: least noise standard deviation assumed at reduced size, for the error of reducing.
     """
 
@@ -73,7 +74,7 @@ class Recipe:
     )
     fine: tuple[Round, ...] = (Round((Pass(40, 500),), HQS(5, 3e6, centre=True)),)
     largest_kernel: int = 40
-    consistency: float = 0.007
+    consistency: Trust = ModellingError(1.0)
     sigma_floor: float = 0.01
 
 
@@ -104,7 +105,7 @@ class BlindSearch:
         prior: latent diffusion prior.
         denoiser: kernel denoiser of the M-step.
         recipe: constants.
-        e_step: E-step of every pass; a `Proximal` takes each hypothesis's modelling error.
+        e_step: E-step of every pass; None for `Proximal` with each hypothesis's modelling error.
         skip: which steps are full ones; None for all.
         num_samples: posterior samples per hypothesis.
     """
@@ -119,7 +120,7 @@ class BlindSearch:
         num_samples: int = 1,
     ) -> None:
         self.prior, self.denoiser, self.recipe = prior, denoiser, recipe or Recipe()
-        self.e_step: EStep = e_step or Proximal()
+        self.e_step = e_step
         self.skip, self.num_samples = skip or EVERY_STEP, num_samples
 
     def work(self, height: int, width: int, kernel_size: int) -> int:
@@ -210,9 +211,9 @@ class BlindSearch:
             replace(each.hqs, noise_level=self._of_start("level", which)),
             scale.mask,
         )
-        e_step = self.e_step
-        if isinstance(e_step, Proximal):
-            e_step = replace(e_step, modelling_error=self._of_start("modelling_error", which, self.num_samples))
+        e_step = self.e_step or Proximal(
+            ModellingError(self._of_start("modelling_error", which, self.num_samples))
+        )
         solver = LatentDEM(
             self.prior,
             operator,

@@ -13,6 +13,7 @@ import latentdem_ext as ext
 from .operators.blur import Blur
 from .priors.base import LatentPrior
 from .schedules import Annealing
+from .trust import ModellingError, Trust
 
 
 @dataclass
@@ -39,17 +40,6 @@ class Move:
     noise: Tensor
 
 
-def measured_variance(
-    operator: Blur, x: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, factor: float | Tensor = 1.0
-) -> Tensor:
-    """(N,) sigma^2 + c nu^2: the noise's `variance` (N,) and `factor` times the modelling error's.
-
-    nu^2 is what the mean square of y - k * x exceeds the noise's variance by (arXiv App. A).
-    """
-    measured = operator.mean_square(y - operator(x, kernel))
-    return variance + factor * (measured - variance).clamp_min(0)
-
-
 class EStep(Protocol):
     """`differentiate` tells the solver to record the graph from z_t to x0; `__call__` returns z_{t-1}."""
 
@@ -63,36 +53,23 @@ class EStep(Protocol):
 class Proximal:
     """Closed-form consistency in image space, encoded and re-noised; no back-propagation.
 
-    x' = argmin_x ||y - k * x||^2 / (2 v_t) + ||x - x0||^2 / (2 r_t^2), r_t^2 = spread (1 - abar_t) / abar_t,
+    x' = argmin_x ||y - k * x||^2 / v + ||x - x0||^2 / r^2, the schedule's r_t^2 being (1 - abar_t) / abar_t,
     z_{t-1} = sqrt(abar_{t-1}) E(x') + sqrt(1 - abar_{t-1}) (old noise direction and fresh noise).
 
     Attributes:
-        modelling_error: c in v_t = sigma^2 + c nu_t^2, where nu_t^2 is what the mean square of y - k * x0
-            exceeds sigma^2 by, measured at every step; a tensor (N,) gives one per image. The paper derives
-            its annealing from such a variance (arXiv App. A) and fixes it in advance; measured, it cannot be
-            too small for a bad kernel.
-        annealing: zeta_t of the paper instead: v_t = zeta_t sigma^2.
-        spread: factor of r_t^2.
+        trust: gives v / r^2.
         fresh: share of the new noise's variance that is fresh rather than the old direction.
         iterations: of conjugate gradients per step, where not all pixels were measured.
     """
 
-    modelling_error: float | Tensor = 2.0
-    annealing: Annealing | None = None
-    spread: float = 1.0
+    trust: Trust = ModellingError()
     fresh: float = 1.0
     iterations: int = 4
     differentiate: bool = field(default=False, init=False)
 
-    def variance(self, move: Move, operator: Blur) -> Tensor:
-        """(N,) v_t."""
-        if self.annealing is not None:
-            return self.annealing(move.t) * move.variance
-        return measured_variance(operator, move.x0, move.kernel, move.y, move.variance, self.modelling_error)
-
     def __call__(self, move: Move, prior: LatentPrior, operator: Blur) -> Tensor:
-        r2 = self.spread * (1 - move.abar) / move.abar
-        rho = self.variance(move, operator) / r2
+        r2 = (1 - move.abar) / move.abar
+        rho = self.trust(operator, move.x0, move.kernel, move.y, move.variance, move.t, r2)
         x = operator.proximal(move.x0, move.kernel, move.y, rho, self.iterations)
         # The encoder has never seen values beyond black and white; beyond the frame nothing else forbids them.
         z0 = prior.encode(x.clamp(-1, 1))

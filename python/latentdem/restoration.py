@@ -19,6 +19,7 @@ from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
 from .stages import Candidates, Pass, full_steps, join, run_passes
 from .tiles import Window, informative_window, restore_in_tiles, tile_windows
+from .trust import MaximumLikelihood, Trust
 
 WORKING_SIZE = 384  # pixels a side: what needs a larger lattice is restored in tiles
 LATTICE_MULTIPLE = 32  # of extended lattices: small factors for FFTs, whole latents at half size
@@ -36,14 +37,14 @@ class KnownKernel:
         e_step: E-step of every one.
         skip: which steps are full ones.
         num_samples: posterior samples; the image is their mean, which is nearer to the truth than each.
-        consistency: r^2 of the pixel-space step after each pass, see `run_passes`.
+        consistency: of the pixel-space step after each pass, see `run_passes`.
     """
 
     passes: tuple[Pass, ...] = (Pass(30),)
-    e_step: EStep = Proximal(modelling_error=1.0)
+    e_step: EStep = Proximal(MaximumLikelihood())
     skip: Skip = EVERY_STEP
     num_samples: int = 4
-    consistency: float = 0.007
+    consistency: Trust = MaximumLikelihood()
 
     def steps(self) -> int:
         """Full EM steps of all samples."""

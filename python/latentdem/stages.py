@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .e_steps import measured_variance
 from .operators.blur import Blur
 from .result import TraceStep
 from .schedules import Skip, timesteps
 from .solver import LatentDEM
+from .trust import Trust
 
 OnWork = Callable[[str, int], None]
+
+_DECODED_VARIANCE = 0.007  # of the error of D(z0), where it is not estimated
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def run_passes(
     noise_sigma: Tensor,
     generator: torch.Generator,
     *,
-    consistency: float,
+    consistency: Trust,
     image: Tensor | None = None,
     stage: str = "",
     on_work: OnWork | None = None,
@@ -96,9 +98,8 @@ def run_passes(
 
     Args:
         y: (N, 3, H, W) in [-1, 1]; kernel: (N, 1, K, K) to start from; noise_sigma: (N,).
-        consistency: r^2 of the pixel-space step argmin_x ||y - k * x||^2 / v + ||x - D(z0)||^2 / r^2 after each
-            pass, the variance of the decoded image's error. It lifts the result above what the autoencoder can
-            represent; v is the noise's and the measured modelling error's variance.
+        consistency: gives v / r^2 of the pixel-space step argmin_x ||y - k * x||^2 / v + ||x - D(z0)||^2 / r^2
+            after each pass, which lifts the result above what the autoencoder can represent.
         image: (N, 3, H, W) for a first pass that does not start from noise.
         on_work: called after every full EM step with the stage's name and the pixels it went through.
     """
@@ -122,7 +123,8 @@ def run_passes(
             stage=name,
             on_step=record,
         )
-        rho = measured_variance(operator, image, kernel, y, noise_sigma.square()) / consistency
+        r2 = torch.full_like(noise_sigma, _DECODED_VARIANCE)
+        rho = consistency(operator, image, kernel, y, noise_sigma.square(), 0, r2)
         image = operator.proximal(image, kernel, y, rho).clamp(-1, 1)
     if image is None:
         raise ValueError("at least one pass is needed")

@@ -55,6 +55,38 @@ def test_m_step_sums_over_samples(scene: Scene) -> None:
     assert not torch.allclose(found, alone, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [8, 11])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_m_step_uses_measured_pixels_only(scene: Scene, mask: Tensor, size: int, samples: int) -> None:
+    """The kernel is found although everything unmeasured is nonsense, and the nonsense does not matter."""
+    x = torch.cat([scene(48, 64, seed=seed) for seed in (1, 2)])
+    kernel, start = motion_kernels(2, size, 0.5, 3), gaussian_kernel(size, 2).repeat(2, 1, 1, 1)
+    operator = Blur(size, hqs=HQS(60, delta=1.0), mask=mask)
+    y = ext.blur(x, kernel)
+    found, same = (
+        operator.m_step(
+            x[:, None].repeat(1, samples, 1, 1, 1),
+            torch.where(mask > 0, y, other),
+            start,
+            torch.full((2,), 1e-2),
+        )
+        for other in (5.0, -3.0)
+    )
+    assert torch.equal(found, same)
+    for one, truth in zip(found, kernel, strict=True):
+        assert correlation(one, truth) / float(one.norm() * truth.norm()) > 0.99
+
+
+def test_masked_m_step_with_everything_measured_is_the_closed_form(scene: Scene) -> None:
+    x, kernel = torch.cat([scene(33, 40, seed=1), scene(33, 40, seed=2)]), motion_kernels(2, 7, 0.5, 3)
+    y, start, variance = ext.blur(x, kernel), gaussian_kernel(7, 2).repeat(2, 1, 1, 1), torch.full((2,), 1e-2)
+    found, expected = (
+        Blur(7, hqs=HQS(3, delta=100.0), mask=mask).m_step(x[:, None], y, start, variance)
+        for mask in (torch.ones(1, 1, 33, 40), None)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_fixed_kernel_stays(scene: Scene) -> None:
     x, kernel = scene(32, 32), gaussian_kernel(7, 1)
     assert Blur(7, fixed=True).m_step(x[:, None], x, kernel, torch.ones(1)) is kernel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem import Annealing, Blur, Posterior, Proximal
+from latentdem import Annealed, Blur, Posterior, Proximal
 from latentdem.e_steps import Move
 from latentdem.motion import gaussian_kernel
 
@@ -91,8 +91,8 @@ def test_proximal_is_its_formula(scene: Scene, oracle: Oracle) -> None:
     prior = oracle(torch.zeros(1, 3, 32, 32))
     move = make_move(scene, prior)
     with torch.no_grad():
-        found = Proximal(annealing=Annealing(), spread=0.5, fresh=0.3)(move, prior, Blur(7))
-        r2 = 0.5 * (1 - ABAR) / ABAR
+        found = Proximal(Annealed(), fresh=0.3)(move, prior, Blur(7))
+        r2 = (1 - ABAR) / ABAR
         rho = (1 + 9 * 100 / 400) * move.variance / r2
         x = ext.blur_proximal(move.x0, move.kernel, move.y, rho).clamp(-1, 1)
         clean = prior.encode(x)
@@ -100,15 +100,3 @@ def test_proximal_is_its_formula(scene: Scene, oracle: Oracle) -> None:
         noise = 0.7**0.5 * direction + 0.3**0.5 * move.noise
         expected = ABAR_NEXT**0.5 * clean + (1 - ABAR_NEXT) ** 0.5 * noise
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_measured_modelling_error(scene: Scene, oracle: Oracle) -> None:
-    prior = oracle(torch.zeros(1, 3, 32, 32))
-    move = make_move(scene, prior)
-    operator = Blur(7)
-    with torch.no_grad():
-        measured = (move.y - ext.blur(move.x0, move.kernel)).square().mean((1, 2, 3))
-        found = Proximal(modelling_error=2.0).variance(move, operator)
-        torch.testing.assert_close(found, move.variance + 2 * (measured - move.variance))
-        move.variance = torch.full((2,), 1e6)
-        torch.testing.assert_close(Proximal().variance(move, operator), move.variance)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem import HQS, Blur, LatentDEM, Posterior, Proximal, Skip
+from latentdem import HQS, Blur, LatentDEM, ModellingError, Posterior, Proximal, Skip
 from latentdem.motion import delta_kernel, gaussian_kernel, motion_kernels
 from latentdem.priors import EmbeddedPrior
 from latentdem.result import TraceStep
@@ -101,7 +101,7 @@ def test_known_kernel_restores_better_than_the_input(scene: Scene, oracle: Calla
     smooth = ext.blur(x, gaussian_kernel(9, 2))
     kernel = gaussian_kernel(9, 0.8)
     y = ext.blur(x, kernel)
-    e_step = Proximal(modelling_error=0.0, fresh=0.0)
+    e_step = Proximal(ModellingError(0.0), fresh=0.0)
     solver = LatentDEM(oracle(smooth), Blur(9, fixed=True), e_step)
     trace: list[TraceStep] = []
     run(solver, y, kernel, on_step=trace.append)

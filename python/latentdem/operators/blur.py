@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 
 import latentdem_ext as ext
 
-from .masked import masked_proximal
+from .masked import MaskedKernelUpdate, masked_proximal
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ class Blur:
     """y = k * x + n, the kernel unknown; circular on the lattice of x.
 
     Where `mask` is given only those pixels of y were measured: this is how photographs without a periodic
-    boundary are treated (docs/method.md, "Boundaries"). The proximal step leaves the others out.
-    The M-step fills them with the current prediction k * x, one step of expectation-maximisation over the
-    missing data, so that its closed form in the Fourier domain holds.
+    boundary are treated (docs/method.md, "Boundaries"). The M-step also leaves out measured pixels nearer than
+    K / 4 to an unmeasured one: they depend the most on what the prior has invented beyond the frame.
 
     Args:
         kernel_size: K, the kernel is (B, 1, K, K), non-negative, sum 1, origin at K // 2.
@@ -58,6 +58,7 @@ class Blur:
     ) -> None:
         self.kernel_size, self.denoiser, self.hqs = kernel_size, denoiser, hqs or HQS()
         self.mask, self.fixed = mask, fixed
+        self._interior = None if mask is None else _eroded(mask, kernel_size // 4)
 
     def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
         """k * x, (B, C, H, W)."""
@@ -105,11 +106,14 @@ class Blur:
             return kernel
         hqs = self.hqs
         samples = x.clamp(-1, 1)
-        factors = ext.hqs_prepare(
-            samples, self.fill(y, samples.mean(1), kernel), hqs.delta * variance, self.kernel_size
-        )
+        update: Callable[[Tensor], Tensor]
+        if self._interior is None:
+            factors = ext.hqs_prepare(samples, y, hqs.delta * variance, self.kernel_size)
+            update = partial(ext.hqs_kernel_update, factors=factors)
+        else:
+            update = MaskedKernelUpdate(samples, y, self._interior, hqs.delta * variance)
         for _ in range(hqs.iterations):
-            kernel = ext.hqs_kernel_update(kernel, factors)
+            kernel = update(kernel)
             if self.denoiser is not None:
                 kernel = ext.project_kernel(self.denoiser(kernel, self._level(kernel)))
         return centre_kernel(kernel) if hqs.centre else kernel
@@ -119,6 +123,12 @@ class Blur:
         if level is None:
             return self.hqs.delta**-0.5 / kernel.amax((1, 2, 3))
         return torch.as_tensor(level, dtype=kernel.dtype, device=kernel.device).expand(kernel.shape[0])
+
+
+def _eroded(mask: Tensor, margin: int) -> Tensor:
+    """`mask` (B, 1, H, W) without its pixels nearer than `margin` to one that is 0; whole if none remained."""
+    inside = 1 - F.max_pool2d(1 - mask, 2 * margin + 1, 1, margin)
+    return inside if inside.any() else mask
 
 
 def centre_kernel(kernel: Tensor) -> Tensor:

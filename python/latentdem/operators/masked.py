@@ -1,4 +1,10 @@
-"""The proximal step of a blur of which only some pixels were measured."""
+"""Least squares of a blur of which only some pixels were measured, for the image and for the kernel.
+
+The normal equations are solved in the Fourier domain, preconditioned with the closed form that holds without
+a mask. Iterates stay there, so that an iteration costs one inverse and one forward transform, no more than
+filling the unmeasured pixels with k * x and solving the closed form again. That is the same iteration with
+steps of length 1 and without conjugate directions, and needs many times as many.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +19,6 @@ def masked_proximal(
 ) -> Tensor:
     """argmin_x ||mask (y - k * x)||^2 + rho ||x - x0||^2 by preconditioned conjugate gradients.
 
-    The preconditioner is the closed form without the mask, 1 / (|F k|^2 + rho), which leaves eigenvalues
-    between rho / (1 + rho) and 1. Iterates are kept in the Fourier domain, so that an iteration costs one
-    inverse and one forward transform, no more than filling the unmeasured pixels with k * x and solving the
-    closed form again; that, which is the same iteration without conjugate directions, needs many times as many.
-
     Args:
         x0: (B, C, H, W) the iteration starts from.
         kernel: (B, 1, K, K).
@@ -31,33 +32,74 @@ def masked_proximal(
     """
     shape = (x0.shape[-2], x0.shape[-1])
     otf = ext.kernel_to_otf(kernel, shape)
-    adjoint = otf.conj()
-    weight = rho.view(-1, 1, 1, 1)
+    adjoint, weight = otf.conj(), rho.view(-1, 1, 1, 1)
     inverse = 1 / (otf.real.square() + otf.imag.square() + weight)
-    start = torch.fft.rfft2(x0)
-    residual = adjoint * torch.fft.rfft2(mask * (y - torch.fft.irfft2(otf * start, s=shape)))
+    blurred = torch.fft.irfft2(otf * torch.fft.rfft2(x0), s=shape)
+    residual = adjoint * torch.fft.rfft2(mask * (y - blurred))
     found = torch.zeros_like(residual)
     direction = inverse * residual
     power = _inner(residual, direction, shape[1])
     for _ in range(iterations):
-        blurred = mask * torch.fft.irfft2(otf * direction, s=shape)
-        image = adjoint * torch.fft.rfft2(blurred) + weight * direction
-        # A sample that is solved has no direction left.
-        step = power / _inner(direction, image, shape[1]).clamp_min(torch.finfo(power.dtype).tiny)
+        blurred = torch.fft.irfft2(otf * direction, s=shape)
+        image = adjoint * torch.fft.rfft2(mask * blurred) + weight * direction
+        step = _ratio(power, _inner(direction, image, shape[1]))
         found = found + step * direction
         residual = residual - step * image
         conditioned = inverse * residual
         power, before = _inner(residual, conditioned, shape[1]), power
-        direction = conditioned + power / before.clamp_min(torch.finfo(power.dtype).tiny) * direction
+        direction = conditioned + _ratio(power, before) * direction
     return x0 + torch.fft.irfft2(found, s=shape)
 
 
+class MaskedKernelUpdate:
+    """One step towards argmin_k ||mask (y - k * x)||^2 + a ||k - k_0||^2 from k_0, cropped to K x K.
+
+    The steepest descent of the preconditioned problem, its length exact: what `hqs_kernel_update` does where
+    everything was measured, in which case it arrives. The sum over samples of Eq. 11 is over x.
+
+    Args:
+        x: (B, S, C, H, W), S posterior samples.
+        y: (B, C, H, W); its unmeasured pixels do not count.
+        mask: (1 or B, 1, H, W), 1 where y was measured, else 0.
+        weight: (B,) the a above, on the scale of `latentdem_ext.hqs_prepare`.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, mask: Tensor, weight: Tensor) -> None:
+        self._shape = (x.shape[-2], x.shape[-1])
+        self._x = torch.fft.rfft2(x.flatten(1, 2))
+        self._y, self._mask = y.repeat(1, x.shape[1], 1, 1), mask
+        self._weight = weight.view(-1, 1, 1, 1)
+        power = (self._x.real.square() + self._x.imag.square()).sum(1, keepdim=True)
+        self._inverse = 1 / (power + self._weight)
+
+    def __call__(self, kernel: Tensor) -> Tensor:
+        """The kernel (B, 1, K, K) that follows `kernel`, non-negative with sum 1."""
+        height, width = self._shape
+        start = ext.kernel_to_otf(kernel, self._shape)
+        residual = self._correlate(self._y - self._blur(start))
+        direction = self._inverse * residual
+        image = self._correlate(self._blur(direction)) + self._weight * direction
+        step = _ratio(_inner(residual, direction, width), _inner(direction, image, width))
+        change = torch.fft.irfft2(step * direction, s=self._shape)
+        support = torch.arange(kernel.shape[-1], device=kernel.device) - kernel.shape[-1] // 2
+        return ext.project_kernel(kernel + change[..., (support % height)[:, None], support % width])
+
+    def _blur(self, otf: Tensor) -> Tensor:
+        return torch.fft.irfft2(otf * self._x, s=self._shape)
+
+    def _correlate(self, image: Tensor) -> Tensor:
+        return (self._x.conj() * torch.fft.rfft2(self._mask * image)).sum(1, keepdim=True)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b of non-negative numbers; a sample that is solved has 0 / 0 and goes nowhere."""
+    return a / b.clamp_min(torch.finfo(b.dtype).tiny)
+
+
 def _inner(a: Tensor, b: Tensor, width: int) -> Tensor:
-    """(B, 1, 1, 1) real inner product of two real images given by their half spectra, times H W."""
+    """(B, 1, 1, 1) inner product of two real images, times H W, from their half spectra."""
     product = a.real * b.real + a.imag * b.imag
     total = 2 * product.sum((1, 2, 3), keepdim=True)
     # The first column, and the last of an even width, occur once in the whole spectrum.
-    total = total - product[..., 0].sum((1, 2), keepdim=True).unsqueeze(-1)
-    if width % 2 == 0:
-        total = total - product[..., -1].sum((1, 2), keepdim=True).unsqueeze(-1)
-    return total
+    once = product[..., :1] if width % 2 else product[..., [0, -1]]
+    return total - once.sum((1, 2, 3), keepdim=True)

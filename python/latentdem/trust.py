@@ -1,0 +1,99 @@
+"""How far a proximal step trusts the measurement: the ratio of two variances, fixed, annealed or estimated.
+
+The step is argmin_x ||y - k * x||^2 / v + ||x - x0||^2 / r^2, so what it needs is rho = v / r^2: v is the
+variance of y - k * x, r^2 that of the error of the prediction x0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+import latentdem_ext as ext
+
+from .operators.blur import Blur
+from .schedules import Annealing
+
+
+class Trust(Protocol):
+    """rho (N,) of a step.
+
+    Called with the operator, the prediction x0 (N, C, H, W), its kernel (N, 1, K, K), y (N, C, H, W), the
+    variance sigma^2 (N,) of the measurement noise, the timestep t and the variance r2 (N,) that the
+    diffusion's schedule gives x0.
+    """
+
+    def __call__(
+        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """v = zeta_t sigma^2, the annealing of the paper (arXiv Sec. 4.2), fixed in advance."""
+
+    annealing: Annealing = Annealing()
+
+    def __call__(
+        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+    ) -> Tensor:
+        return self.annealing(t) * variance / r2
+
+
+@dataclass(frozen=True)
+class ModellingError:
+    """v = sigma^2 + c nu^2, nu^2 being what the mean square of y - k * x0 exceeds sigma^2 by.
+
+    The paper derives its annealing from such a variance (arXiv App. A) and fixes it in advance; measured at
+    every step, it cannot be too small for a wrong kernel.
+
+    Attributes:
+        factor: c; a tensor (N,) gives one per image.
+    """
+
+    factor: float | Tensor = 2.0
+
+    def __call__(
+        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+    ) -> Tensor:
+        measured = operator.mean_square(y - operator(x0, kernel))
+        return (variance + self.factor * (measured - variance).clamp_min(0)) / r2
+
+
+_CLASSES = 64  # of frequencies with like |F k|^2, over the six decades below its greatest value, 1
+_DECADES = 6
+_CANDIDATES = torch.logspace(-4.5, 0, 73)  # for r^2; the image range is 2
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood:
+    """v = sigma^2 and the r^2 under which y - k * x0 is the most likely, for a kernel that is right.
+
+    If the error of x0 is white with variance r^2, the coefficients of y - k * x0 in the (orthonormal) Fourier
+    domain are independent with variance sigma^2 + r^2 |F k|^2. The one parameter is found on a logarithmic
+    grid, the frequencies sorted into classes of like |F k|^2 first. With a mask the unmeasured pixels are
+    taken to be zero and the spectrum is scaled up by their share. The schedule's r^2 does not count.
+    """
+
+    def __call__(
+        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+    ) -> Tensor:
+        height, width = y.shape[-2:]
+        error, share = y - operator(x0, kernel), y.new_ones(())
+        if operator.mask is not None:
+            error, share = error * operator.mask, operator.mask.mean()
+        gain = ext.kernel_to_otf(kernel, (height, width)).abs().square().flatten(1)
+        power = torch.fft.rfft2(error).abs().square().mean(1).flatten(1) / (height * width * share)
+        position = (gain.clamp_min(1e-30).log10() / _DECADES + 1) * _CLASSES
+        index = position.long().clamp(0, _CLASSES - 1)
+        count, gains, powers = (
+            gain.new_zeros(len(gain), _CLASSES).scatter_add(1, index, values)
+            for values in (torch.ones_like(gain), gain, power)
+        )
+        candidates = _CANDIDATES.to(gain).view(-1, 1)
+        spectrum = variance.view(-1, 1, 1) + candidates * (gains / count.clamp_min(1))[:, None]
+        cost = (powers[:, None] / spectrum + count[:, None] * spectrum.log()).sum(-1)
+        return variance / candidates[cost.argmin(1), 0]
