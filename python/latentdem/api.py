@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ def deblur(
     noise_sigma: float | None = None,
     prior: str | Path | LatentPrior = "embedded",
     e_step: Literal["proximal", "posterior"] = "proximal",
+    without: Collection[str] = (),
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -52,6 +54,8 @@ def deblur(
         prior: "embedded", a folder in the same layout, or a `LatentPrior`.
         e_step: "proximal" (closed form, the default) or "posterior" (Algorithm 1 of the paper with its
             constants; far slower).
+        without: parts of the posterior E-step to leave out, to see what they do: any of "annealing" (its weight
+            is the last one throughout), "gluing" and "skipping" (every step is a full one).
         steps: diffusion steps per 1000 timesteps; None takes the E-step's default.
         seed: of all randomness; the same seed gives the same image.
         device: "auto", "cpu" or "cuda".
@@ -81,7 +85,7 @@ def deblur(
         estimate_noise_sigma(y) if noise_sigma is None else torch.full((batch,), check_noise_sigma(noise_sigma))
     )
     circular = looks_circular(y) if boundary == "auto" else boundary == "circular"
-    search, known = build_methods(load_prior(prior, where), where, e_step, steps, num_samples)
+    search, known = build_methods(load_prior(prior, where), where, e_step, steps, num_samples, without)
     again = e_step == "proximal"
     restoration = Restoration(search, known, again, kernel_size, seed, circular, progress)
     restoration.seconds["loading"] = time.perf_counter() - started
@@ -104,6 +108,7 @@ def deblur(
             "noise_sigma": noise_sigma,
             "prior": prior if isinstance(prior, (str, Path)) else type(prior).__name__,
             "e_step": e_step,
+            "without": sorted(without),
             "steps": steps,
             "seed": seed,
             "device": str(where),
@@ -119,21 +124,36 @@ def build_methods(
     e_step: Literal["proximal", "posterior"] = "proximal",
     steps: int | None = None,
     num_samples: int = 1,
+    without: Collection[str] = (),
 ) -> tuple[BlindSearch, KnownKernel]:
     """The blind search and the restoration with a known kernel that belong to an E-step.
 
     Raises:
-        UserError: unknown E-step, or a number of steps or samples that is too small.
+        UserError: unknown E-step, a part to leave out that it does not have, or a number of steps or samples
+            that is too small.
     """
     if e_step not in ("proximal", "posterior"):
         raise UserError(f"Unknown E-step '{e_step}'; give proximal or posterior.")
+    parts = ("annealing", "gluing", "skipping") if e_step == "posterior" else ()
+    for part in without:
+        if part not in parts:
+            raise UserError(
+                f"The {e_step} E-step has no {part} to leave out; "
+                + (f"it has {', '.join(parts)}." if parts else "the posterior one has such parts.")
+            )
     if (steps is not None and steps < 2) or num_samples < 1:
         raise UserError("At least 2 steps and 1 sample are needed.")
     recipe, known = Recipe(), KnownKernel()
     known = replace(known, num_samples=max(known.num_samples, num_samples))
     skip, step = EVERY_STEP, None
     if e_step == "posterior":
-        recipe, skip, step = PAPER, Skip(), Posterior()
+        recipe = PAPER
+        skip = EVERY_STEP if "skipping" in without else Skip()
+        step = Posterior()
+        if "annealing" in without:
+            step = replace(step, annealing=None)
+        if "gluing" in without:
+            step = replace(step, gluing=0.0)
         known = KnownKernel(PAPER.coarse[0].passes, step, skip, num_samples)
     if steps is not None:
         coarse, fine = (tuple(_with_steps(each, steps) for each in r) for r in (recipe.coarse, recipe.fine))

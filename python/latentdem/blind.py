@@ -67,9 +67,11 @@ class Recipe:
         Start(0.15, m_step_from=700, modelling_error=5.0),
         Start(0.3, m_step_from=550, modelling_error=5.0),
         Start(0.3, modelling_error=5.0),
+        Start(0.15, 0.08, m_step_from=700, modelling_error=5.0),
+        Start(0.2, m_step_from=700, modelling_error=5.0),
     )
     coarse: tuple[Round, ...] = (
-        Round((Pass(30),), HQS(5, 1e6, centre=True), keep=3),
+        Round((Pass(30),), HQS(5, 1e6, centre=True), keep=4),
         Round((Pass(40, 600),), HQS(5, 1e6, centre=True), keep=2),
     )
     fine: tuple[Round, ...] = (Round((Pass(40, 500),), HQS(5, 3e6, centre=True)),)

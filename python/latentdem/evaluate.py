@@ -17,7 +17,7 @@ from .errors import UserError
 from .evaluation_store import EvaluationStore, Row, mean_row
 from .figures import SheetRow, contact_sheet
 from .files import write_json
-from .io import SUFFIXES, read_image
+from .io import MIN_SIDE, SUFFIXES, read_image
 from .metrics import image_metrics, kernel_metrics, lpips_available
 from .report import peak_memory, versions
 from .result import Result
@@ -38,10 +38,12 @@ class EvaluationSettings:
         estimate_noise: whether the method is not told the noise level.
         non_blind: whether the method is told the kernel.
         boundary: "circular" as in the paper, or "valid" as in a photograph.
+        margin: pixels at every edge that image metrics leave out.
         size: side that images are cut square and resized to; None leaves them.
         seed: image i has the kernel and noise of seed + i; the method always gets `seed`.
         prior: as in `latentdem.deblur`.
         e_step: as in `latentdem.deblur`.
+        without: as in `latentdem.deblur`, sorted.
         steps: as in `latentdem.deblur`.
     """
 
@@ -51,10 +53,12 @@ class EvaluationSettings:
     estimate_noise: bool = False
     non_blind: bool = False
     boundary: SimulatedBoundary = "circular"
+    margin: int = 0
     size: int | None = None
     seed: int = 0
     prior: str = "embedded"
     e_step: Literal["proximal", "posterior"] = "proximal"
+    without: tuple[str, ...] = ()
     steps: int | None = None
 
 
@@ -156,6 +160,11 @@ def make_case(path: Path, index: int, settings: EvaluationSettings) -> Case:
     kernel = motion_kernel(settings.kernel_size, settings.intensity, generator)
     blurred, reference = blur_and_add_noise(sharp, kernel, settings.noise_sigma, generator, settings.boundary)
     check_kernel_size(settings.kernel_size, *blurred.shape[-2:])
+    if min(blurred.shape[-2:]) - 2 * settings.margin < MIN_SIDE:
+        raise UserError(
+            f"Without a margin of {settings.margin} less than {MIN_SIDE} x {MIN_SIDE} pixels are left of "
+            f"{path.name}, blurred {blurred.shape[-1]} x {blurred.shape[-2]}; use a smaller one."
+        )
     return Case(reference, kernel, blurred)
 
 
@@ -201,6 +210,7 @@ def _restore(
         noise_sigma=None if settings.estimate_noise else settings.noise_sigma,
         prior=settings.prior,
         e_step=settings.e_step,
+        without=settings.without,
         steps=settings.steps,
         seed=settings.seed,
         device=device,
@@ -208,8 +218,10 @@ def _restore(
         progress=progress,
     )
     seconds = perf_counter() - started
-    before = image_metrics(case.blurred, case.reference)
-    after = image_metrics(result.image, case.reference)
+    blurred, restored, reference = (
+        _without_margin(image, settings.margin) for image in (case.blurred, result.image, case.reference)
+    )
+    before, after = image_metrics(blurred, reference), image_metrics(restored, reference)
     kernel = None if settings.non_blind else kernel_metrics(result.kernel, case.kernel)
     row = Row(
         index=index,
@@ -229,6 +241,11 @@ def _restore(
         seconds=seconds,
     )
     return row, result
+
+
+def _without_margin(image: Tensor, margin: int) -> Tensor:
+    height, width = image.shape[-2:]
+    return image[..., margin : height - margin, margin : width - margin]
 
 
 def _write_summary(path: Path, evaluation: Evaluation, identity: dict[str, Any]) -> None:

@@ -11,10 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 import latentdem
+from latentdem import PAPER, Posterior, Skip
+from latentdem.api import build_methods
 from latentdem.io import read_kernel, to_tensor
 from latentdem.metrics import image_metrics, kernel_metrics
 from latentdem.motion import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
+from latentdem.schedules import EVERY_STEP
 
 Scene = Callable[..., Tensor]
 
@@ -65,6 +68,17 @@ def test_posterior_with_two_samples(scene: Scene, tiny_prior: EmbeddedPrior) -> 
     assert result.finite
 
 
+def test_parts_of_the_posterior_e_step_can_be_left_out(tiny_prior: EmbeddedPrior) -> None:
+    device = torch.device("cpu")
+    whole, _ = build_methods(tiny_prior, device, "posterior")
+    bare, known = build_methods(tiny_prior, device, "posterior", without=("annealing", "gluing", "skipping"))
+    assert whole.e_step == Posterior()
+    assert whole.skip == Skip()
+    assert bare.e_step == known.e_step == Posterior(annealing=None, gluing=0.0)
+    assert bare.skip == known.skip == EVERY_STEP
+    assert bare.recipe == PAPER
+
+
 def test_progress_reaches_the_end(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
     seen: list[tuple[str, int, int]] = []
     deblur(scene(40, 48), tiny_prior, progress=lambda *event: seen.append(event))
@@ -79,6 +93,8 @@ def test_progress_reaches_the_end(scene: Scene, tiny_prior: EmbeddedPrior) -> No
         ({"noise_sigma": 0.0}, "noise standard deviation"),
         ({"noise_sigma": float("nan")}, "noise standard deviation"),
         ({"e_step": "gibbs"}, "Unknown E-step"),
+        ({"e_step": "posterior", "without": ["walls"]}, "no walls to leave out"),
+        ({"without": ["gluing"]}, "the posterior one has such parts"),
         ({"steps": 1}, "2 steps"),
         ({"num_samples": 0}, "1 sample"),
         ({"prior": "sd99"}, "Unknown prior"),

@@ -343,6 +343,16 @@ def test_evaluate_prints_a_table_with_the_mean(here: Path, fake_deblur: Any, sce
     assert ("LPIPS was not measured" in result.stdout) == (not lpips_available()[0])
 
 
+def test_evaluate_leaves_parts_out(here: Path, fake_deblur: Any, scene: Scene) -> None:
+    Path("photos").mkdir()
+    write_image("photos/a.png", scene())
+    parts = ("--without", "skipping", "--without", "gluing")
+    run("evaluate", "photos", "--kernel-size", 9, "--e-step", "posterior", *parts, "-o", "out")
+    assert fake_deblur.calls[0]["without"] == ("gluing", "skipping")
+    run("evaluate", "photos", "--kernel-size", 9, "--e-step", "posterior", *parts, "-o", "out")  # resumes
+    assert len(fake_deblur.calls) == 1
+
+
 def test_evaluate_without_a_single_success_fails(here: Path, fake_deblur: Any) -> None:
     (here / "photos").mkdir()
     (here / "photos" / "bad.png").touch()

@@ -19,6 +19,7 @@ from latentdem.evaluate import EvaluationSettings, evaluate, make_case
 from latentdem.evaluation_store import COLUMNS
 from latentdem.figures import SheetRow
 from latentdem.io import read_image, read_kernel, write_image
+from latentdem.metrics import psnr
 from latentdem.simulate import blur_and_add_noise
 
 Scene = Callable[..., Tensor]
@@ -278,3 +279,16 @@ def test_stored_kernels_are_what_was_estimated(
     evaluate(folder, tmp_path / "out", SETTINGS, limit=1)
     kernel = read_kernel(tmp_path / "out" / "images" / "000_a_kernel.npy")
     assert kernel[0, 0, 4, 4] == 1
+
+
+def test_margin_does_not_count(folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets) -> None:
+    settings = replace(SETTINGS, margin=7)
+    row = evaluate(folder, tmp_path / "out", settings, limit=1).rows[0]
+    case = make_case(folder / "a.bmp", 0, settings)
+    inner = (..., slice(7, -7), slice(7, -7))
+    assert row.psnr == pytest.approx(psnr(case.blurred[inner], case.reference[inner]))
+
+
+def test_margin_that_leaves_nothing_is_a_failure(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
+    result = evaluate(folder, tmp_path / "out", replace(SETTINGS, margin=13), limit=1)
+    assert "use a smaller one" in result.failures["a.bmp"]

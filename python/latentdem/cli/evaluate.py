@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,14 @@ _SHOWN = {
 }
 
 
+class PartName(str, Enum):
+    """Parts of the posterior E-step."""
+
+    annealing = "annealing"
+    gluing = "gluing"
+    skipping = "skipping"
+
+
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of sharp images.", metavar="DIR", show_default=False)],
     out: Annotated[
@@ -45,6 +54,9 @@ def evaluate(
         bool, typer.Option("--non-blind", help="Tell the method the true kernel: what is left for the image.")
     ] = False,
     boundary: Boundary = common.SimulatedBoundaryName.circular,
+    margin: Annotated[
+        int, typer.Option(min=0, help="Pixels at every edge that the image metrics leave out.")
+    ] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     size: Annotated[
         int | None,
@@ -54,6 +66,10 @@ def evaluate(
     ] = None,
     prior: common.Prior = "embedded",
     e_step: common.EStep = common.EStepName.proximal,
+    without: Annotated[
+        list[PartName] | None,
+        typer.Option(help="Leave out a part of the posterior E-step (repeatable).", show_default="nothing"),
+    ] = None,
     steps: common.Steps = None,
     seed: common.Seed = 0,
     device: common.Device = common.DeviceName.auto,
@@ -76,10 +92,12 @@ def evaluate(
         estimate_noise=estimate_noise,
         non_blind=non_blind,
         boundary=boundary.value,
+        margin=margin,
         size=size,
         seed=seed,
         prior=prior,
         e_step=e_step.value,
+        without=tuple(sorted({part.value for part in without or ()})),
         steps=steps,
     )
     try:
