@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .blind import PAPER, BlindSearch, Recipe
 from .boundary import looks_circular
-from .checks import check_kernel, check_kernel_size, check_noise_sigma, resolve_device
+from .checks import check_backend, check_kernel, check_kernel_size, check_noise_sigma, resolve_device
 from .e_steps import Posterior
 from .errors import UserError
 from .io import to_tensor
@@ -78,7 +78,7 @@ def deblur(
         kernel = check_kernel(kernel, batch)
         kernel_size = kernel.shape[-1]
     check_kernel_size(kernel_size, height, width)
-    where = resolve_device(device)
+    where, backend = resolve_device(device), check_backend()
     if boundary not in ("auto", "circular", "valid"):
         raise UserError(f"Unknown boundary '{boundary}'; give auto, circular or valid.")
     sigma = (
@@ -112,6 +112,7 @@ def deblur(
             "steps": steps,
             "seed": seed,
             "device": str(where),
+            "backend": backend,
             "boundary": "circular" if circular else "valid",
             "num_samples": num_samples,
         },

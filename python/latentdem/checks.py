@@ -68,3 +68,17 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("No CUDA device is available to PyTorch; use --device cpu, or install a CUDA PyTorch.")
     return device
+
+
+def check_backend() -> str:
+    """Name of the backend that LATENTDEM_BACKEND or `use_backend` asks for, "automatic" without a request.
+
+    Raises:
+        UserError: it does not exist or cannot be used on this machine.
+    """
+    import latentdem_ext
+
+    try:
+        return latentdem_ext.requested_backend() or "automatic"
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"The backend asked for by LATENTDEM_BACKEND cannot be used: {error}.") from None

@@ -18,6 +18,7 @@ from latentdem.metrics import image_metrics, kernel_metrics
 from latentdem.motion import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 from latentdem.schedules import EVERY_STEP
+from latentdem_ext import _backends, use_backend
 
 Scene = Callable[..., Tensor]
 
@@ -112,6 +113,20 @@ def test_wrong_arguments(
 ) -> None:
     with pytest.raises(latentdem.UserError, match=message):
         deblur(scene(40, 48), **{"prior": tiny_prior, **options})
+
+
+def test_backend_that_does_not_exist(
+    scene: Scene, tiny_prior: EmbeddedPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_backends, "_environment", "opencl")
+    with pytest.raises(latentdem.UserError, match="LATENTDEM_BACKEND cannot be used: there is no backend"):
+        deblur(scene(40, 48), tiny_prior)
+
+
+def test_backend_is_reported(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    with use_backend("reference"):
+        result = deblur(scene(40, 48), tiny_prior, kernel=gaussian_kernel(7, 1))
+    assert result.settings["backend"] == "reference"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
