@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .consensus import choose, merged_kernels
 from .e_steps import EStep, Proximal
 from .kernel_denoiser import KernelDenoiser
 from .motion import delta_kernel, gaussian_kernel
@@ -143,7 +144,7 @@ class BlindSearch:
         mask: Tensor | None = None,
         on_work: OnWork | None = None,
     ) -> Candidates:
-        """The best candidate of each image.
+        """The best candidate of each image, its kernel averaged with those that agree (`merged_kernels`).
 
         Args:
             y: (B, 3, H, W) in [-1, 1].
@@ -167,11 +168,11 @@ class BlindSearch:
                     image = F.interpolate(image, scale.y.shape[-2:], mode="bicubic")
             found = self._run(each, scale, kernel, image, which, generator, on_work)
             found.trace[:0] = trace
-            best = choose(found, scale.sigma, each.keep)
+            everything, best = found, choose(found, scale.sigma, each.keep)
             found, which = found.pick(best), which[best]
         if found is None:
             raise ValueError("the recipe has no rounds")
-        return found
+        return replace(found, kernel=merged_kernels(everything, best))
 
     def _rounds(self, height: int, width: int, kernel_size: int) -> list[tuple[int, Round]]:
         """(reduction, round) in order; the last one keeps a single hypothesis."""
@@ -269,26 +270,3 @@ def reduced_kernel(kernel_size: int, factor: int) -> int:
 def shrink_mask(mask: Tensor | None, factor: int) -> Tensor | None:
     """A reduced pixel counts as measured when all it covers was."""
     return None if mask is None else (F.avg_pool2d(mask, factor) > 0.999).to(mask.dtype)
-
-
-def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
-    """Indices (B * keep,) of the hypotheses to go on with, the best of each image first.
-
-    Two kinds of failure have to be told from the truth. The no-blur solution explains everything, noise too,
-    and has the most concentrated kernel, the one with the most energy (sum of squares). Divergence has a
-    diffuse kernel and a residual well above sigma. The least energy * max(1, residual / sigma)^5 is neither;
-    the power was chosen on photographs.
-
-    Args:
-        candidates: N = B * H hypotheses, those of one image together.
-        sigma: (B,) standard deviation of the noise.
-        keep: how many of the H.
-    """
-    images = len(sigma)
-    energy = candidates.kernel.square().sum((1, 2, 3)).view(images, -1)
-    excess = (candidates.residual.view(images, -1) / sigma[:, None]).clamp_min(1)
-    # A residual that is not finite has lost.
-    score = torch.nan_to_num(energy * excess**5, nan=torch.inf)
-    best = score.argsort(1)[:, :keep]
-    first = torch.arange(images, device=best.device)[:, None] * score.shape[1]
-    return (best + first).flatten()

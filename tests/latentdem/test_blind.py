@@ -10,12 +10,10 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem import HQS, PAPER, BlindSearch, Pass, Recipe, Start
-from latentdem.blind import Round, choose, coarsest_factor, shrink_mask
+from latentdem.blind import Round, coarsest_factor, shrink_mask
 from latentdem.kernel_denoiser import KernelDenoiser
 from latentdem.motion import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
-from latentdem.result import TraceStep
-from latentdem.stages import Candidates, join
 
 Scene = Callable[..., Tensor]
 
@@ -33,41 +31,6 @@ def search(prior: Any, recipe: Recipe = QUICK) -> BlindSearch:
         torch.manual_seed(0)
         denoiser = KernelDenoiser()
     return BlindSearch(prior, denoiser.requires_grad_(False), recipe)
-
-
-def candidates(energies: list[float], residuals: list[float]) -> Candidates:
-    kernel = torch.zeros(len(energies), 1, 3, 3)
-    kernel[:, 0, 1, 1] = torch.tensor(energies).sqrt()
-    n = len(energies)
-    trace = [TraceStep("s", t, torch.arange(n) + t, kernel) for t in (9, 0)]
-    return Candidates(torch.arange(n).view(n, 1, 1, 1).float(), kernel, torch.tensor(residuals), trace)
-
-
-def test_choose_takes_neither_no_blur_nor_divergence() -> None:
-    found = candidates([0.02, 0.004, 0.003, 0.5, 0.1, 0.2], [0.021, 0.020, 0.06, 0.03, 0.02, 0.004])
-    sigma = torch.full((2,), 0.02)
-    # First image: 2 diverged, 1 has the least energy of the others. Second: 5 is the no-blur solution.
-    assert choose(found, sigma, 1).tolist() == [1, 4]
-    assert choose(found, sigma, 2).tolist() == [1, 0, 4, 5]
-    assert choose(found, sigma, 3).tolist() == [1, 0, 2, 4, 5, 3]
-
-
-def test_choose_drops_what_is_not_finite() -> None:
-    found = candidates([0.001, 0.1], [float("nan"), 0.5])
-    assert choose(found, torch.tensor([0.02]), 1).tolist() == [1]
-
-
-def test_picked_candidates_keep_their_own_history() -> None:
-    picked = candidates([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]).pick(torch.tensor([2, 0]))
-    assert picked.residual.tolist() == [3.0, 1.0]
-    assert [step.residual.tolist() for step in picked.trace] == [[11, 9], [2, 0]]
-
-
-def test_joined_candidates_are_one_batch() -> None:
-    parts = [candidates([0.1], [1.0]), candidates([0.2], [2.0])]
-    joined = join(parts)
-    assert joined.residual.tolist() == [1.0, 2.0]
-    assert [step.residual.shape[0] for step in joined.trace] == [2, 2]
 
 
 @pytest.mark.parametrize(("size", "factor"), [(9, 1), (40, 1), (41, 2), (64, 2), (81, 4), (129, 4)])

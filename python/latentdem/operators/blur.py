@@ -142,11 +142,16 @@ def centre_kernel(kernel: Tensor) -> Tensor:
     moved = []
     for k in kernel:
         row, column = ((k.sum(-1)[0] * grid).sum().round(), (k.sum(-2)[0] * grid).sum().round())
-        dy, dx = int(row), int(column)
-        padded = F.pad(k, (max(-dx, 0), max(dx, 0), max(-dy, 0), max(dy, 0)))
-        top, left = max(dy, 0), max(dx, 0)
-        moved.append(padded[:, top : top + size, left : left + size])
+        moved.append(shifted(k, -int(row), -int(column)))
     return ext.project_kernel(torch.stack(moved))
+
+
+def shifted(kernel: Tensor, rows: int, columns: int) -> Tensor:
+    """`kernel` (..., K, K) moved down by `rows` and right by `columns`; what leaves the frame is lost."""
+    size = kernel.shape[-1]
+    padded = F.pad(kernel, (max(columns, 0), max(-columns, 0), max(rows, 0), max(-rows, 0)))
+    top, left = max(-rows, 0), max(-columns, 0)
+    return padded[..., top : top + size, left : left + size]
 
 
 def resize_kernel(kernel: Tensor, size: int, factor: float) -> Tensor:

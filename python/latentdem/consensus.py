@@ -1,0 +1,61 @@
+"""Which of several restorations of one image to believe, and what they say together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import latentdem_ext as ext
+
+from .operators.blur import shifted
+from .stages import Candidates
+
+_POWER = 3  # of the residual's excess; chosen on photographs
+_AGREEMENT = 0.85  # normalised correlation from which two kernels are taken for two estimates of one
+
+
+def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
+    """Indices (B * keep,) of the hypotheses to go on with, the best of each image first.
+
+    Two kinds of failure have to be told from the truth. The no-blur solution explains everything, noise too,
+    and has the most concentrated kernel, the one with the most energy (sum of squares). Divergence has a
+    diffuse kernel and a residual well above sigma. The least energy * max(1, residual / sigma)^3 is neither.
+
+    Args:
+        candidates: N = B * H hypotheses, those of one image together.
+        sigma: (B,) standard deviation of the noise.
+        keep: how many of the H.
+    """
+    images = len(sigma)
+    energy = candidates.kernel.square().sum((1, 2, 3)).view(images, -1)
+    excess = (candidates.residual.view(images, -1) / sigma[:, None]).clamp_min(1)
+    # A residual that is not finite has lost.
+    score = torch.nan_to_num(energy * excess**_POWER, nan=torch.inf)
+    best = score.argsort(1)[:, :keep]
+    first = torch.arange(images, device=best.device)[:, None] * score.shape[1]
+    return (best + first).flatten()
+
+
+def merged_kernels(candidates: Candidates, best: Tensor) -> Tensor:
+    """The best candidate's kernel, averaged with those of its image that agree with it, (B, 1, K, K).
+
+    Candidates that found the truth are estimates with errors of their own, which the mean reduces; the others
+    agree neither with them nor, as a rule, with each other. Kernels are shifted to where they correlate the
+    most with the best one; they agree if the normalised correlation is at least 0.85 there.
+
+    Args:
+        candidates: N = B * H hypotheses, those of one image together.
+        best: (B,) index of the best of each image.
+    """
+    kernel = candidates.kernel
+    images, size = len(best), kernel.shape[-1]
+    side = 2 * size  # room for every shift without wrapping
+    reference = kernel[best].repeat_interleave(len(kernel) // images, 0)
+    product = torch.fft.rfft2(reference, s=(side, side)) * torch.fft.rfft2(kernel, s=(side, side)).conj()
+    overlap, place = torch.fft.irfft2(product, s=(side, side)).flatten(1).max(1)
+    norms = reference.square().sum((1, 2, 3)).sqrt() * kernel.square().sum((1, 2, 3)).sqrt()
+    shifts = torch.stack([place // side, place % side], 1)
+    shifts = torch.where(shifts < size, shifts, shifts - side)
+    moved = torch.stack([shifted(one, *shift) for one, shift in zip(kernel, shifts.tolist(), strict=True)])
+    agrees = (overlap >= _AGREEMENT * norms).to(kernel.dtype).view(-1, 1, 1, 1)
+    return ext.project_kernel((agrees * moved).unflatten(0, (images, -1)).sum(1))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import torch
+
+from latentdem.consensus import choose, merged_kernels
+from latentdem.motion import motion_kernels
+from latentdem.operators.blur import shifted
+from latentdem.result import TraceStep
+from latentdem.stages import Candidates, join
+
+
+def candidates(energies: list[float], residuals: list[float]) -> Candidates:
+    kernel = torch.zeros(len(energies), 1, 3, 3)
+    kernel[:, 0, 1, 1] = torch.tensor(energies).sqrt()
+    n = len(energies)
+    trace = [TraceStep("s", t, torch.arange(n) + t, kernel) for t in (9, 0)]
+    return Candidates(torch.arange(n).view(n, 1, 1, 1).float(), kernel, torch.tensor(residuals), trace)
+
+
+def test_choose_takes_neither_no_blur_nor_divergence() -> None:
+    found = candidates([0.02, 0.004, 0.003, 0.5, 0.1, 0.2], [0.021, 0.020, 0.06, 0.03, 0.02, 0.004])
+    sigma = torch.full((2,), 0.02)
+    # First image: 2 diverged, 1 has the least energy of the others. Second: 5 is the no-blur solution.
+    assert choose(found, sigma, 1).tolist() == [1, 4]
+    assert choose(found, sigma, 2).tolist() == [1, 0, 4, 5]
+    assert choose(found, sigma, 3).tolist() == [1, 0, 2, 4, 5, 3]
+
+
+def test_choose_drops_what_is_not_finite() -> None:
+    found = candidates([0.001, 0.1], [float("nan"), 0.5])
+    assert choose(found, torch.tensor([0.02]), 1).tolist() == [1]
+
+
+def test_picked_candidates_keep_their_own_history() -> None:
+    picked = candidates([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]).pick(torch.tensor([2, 0]))
+    assert picked.residual.tolist() == [3.0, 1.0]
+    assert [step.residual.tolist() for step in picked.trace] == [[11, 9], [2, 0]]
+
+
+def test_joined_candidates_are_one_batch() -> None:
+    parts = [candidates([0.1], [1.0]), candidates([0.2], [2.0])]
+    joined = join(parts)
+    assert joined.residual.tolist() == [1.0, 2.0]
+    assert [step.residual.shape[0] for step in joined.trace] == [2, 2]
+
+
+def test_merged_kernels_average_what_agrees() -> None:
+    """Two noisy, shifted estimates of one kernel and a wrong one; of the second image only the best is left."""
+    truth, wrong = motion_kernels(1, 21, 0.3, 1), motion_kernels(1, 21, 0.9, 7)
+    noise = 0.15 * truth.amax() * torch.rand(3, 1, 21, 21, generator=torch.Generator().manual_seed(0))
+    first = shifted(truth, 2, -1) + noise[:1]
+    kernels = torch.cat([wrong, first, truth + noise[1:2], wrong, truth, wrong.flip(-1)])
+    kernels = kernels / kernels.sum((1, 2, 3), keepdim=True)
+    merged = merged_kernels(candidates_of(kernels), torch.tensor([1, 4]))
+    expected = kernels[1] + shifted(kernels[2], 2, -1)
+    torch.testing.assert_close(merged[0], expected / expected.sum())
+    torch.testing.assert_close(merged[1], kernels[4])
+
+
+def candidates_of(kernel: torch.Tensor) -> Candidates:
+    return Candidates(kernel, kernel, torch.zeros(len(kernel)), [])
