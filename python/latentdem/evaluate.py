@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -90,6 +91,7 @@ def evaluate(
     settings: EvaluationSettings,
     *,
     limit: int | None = None,
+    batch: int = 1,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -103,6 +105,8 @@ def evaluate(
         out: metrics.csv, summary.json, settings.json, contact sheets and images/ go here.
         settings: see `EvaluationSettings`.
         limit: stop after this many images.
+        batch: restore up to this many consecutive images of one size at a time; the figures do not depend on
+            it, but for the seconds, which are shared equally.
         device: as in `latentdem.deblur`.
         progress: called with the number of images done (fractions while one is in work), their total and
             the name of the image in work.
@@ -119,25 +123,38 @@ def evaluate(
     store = EvaluationStore(out, identity)
     evaluation = Evaluation()
     report = progress or (lambda done, total, name: None)
-    for index, name in enumerate(names):
-        report(index, len(names), name)
-        row = store.find(index, name)
-        if row is None:
-            try:
-                case = make_case(folder / name, index, settings)
-            except UserError as error:
-                evaluation.failures[name] = str(error)
-                continue
+    waiting: list[tuple[int, str, Case]] = []
 
-            def within(stage: str, done: int, total: int, index: int = index, name: str = name) -> None:
-                report(index + done / max(total, 1), len(names), name)
+    def restore_waiting() -> None:
+        done, shown = len(evaluation.rows) + len(evaluation.failures), ", ".join(name for _, name, _ in waiting)
 
-            row, result = _restore(case, index, name, settings, device, within)
+        def within(stage: str, part: int, whole: int) -> None:
+            report(done + len(waiting) * part / max(whole, 1), len(names), shown)
+
+        for row, result in _restore(waiting, settings, device, within) if waiting else ():
             if not result.finite:
-                evaluation.failures[name] = "the result has values that are not finite."
+                evaluation.failures[row.image] = "the result has values that are not finite."
                 continue
             store.add(row, result.image, result.kernel)
-        evaluation.rows.append(row)
+            evaluation.rows.append(row)
+        waiting.clear()
+
+    for index, name in enumerate(names):
+        report(len(evaluation.rows) + len(evaluation.failures), len(names), name)
+        row = store.find(index, name)
+        if row is not None:
+            evaluation.rows.append(row)
+            continue
+        try:
+            case = make_case(folder / name, index, settings)
+        except UserError as error:
+            evaluation.failures[name] = str(error)
+            continue
+        if waiting and (len(waiting) == batch or waiting[0][2].blurred.shape != case.blurred.shape):
+            restore_waiting()
+        waiting.append((index, name, case))
+    restore_waiting()
+    evaluation.rows.sort(key=lambda row: row.index)
     report(len(names), len(names), "contact sheet")
     if evaluation.rows:
         _write_summary(out / "summary.json", evaluation, identity)
@@ -193,20 +210,20 @@ def _resized(sharp: Tensor, size: int, path: Path) -> Tensor:
 
 
 def _restore(
-    case: Case,
-    index: int,
-    name: str,
+    cases: list[tuple[int, str, Case]],
     settings: EvaluationSettings,
     device: str,
     progress: Callable[[str, int, int], None],
-) -> tuple[Row, Result]:
+) -> list[tuple[Row, Result]]:
+    """Row and result of each of `cases`, (index, name, case) of one size, restored together."""
     import latentdem
 
+    kernels = torch.cat([case.kernel for _, _, case in cases])
     started = perf_counter()
-    result = latentdem.deblur(
-        case.blurred,
+    results = latentdem.deblur(
+        torch.cat([case.blurred for _, _, case in cases]),
         settings.kernel_size,
-        kernel=case.kernel if settings.non_blind else None,
+        kernel=kernels if settings.non_blind else None,
         noise_sigma=None if settings.estimate_noise else settings.noise_sigma,
         prior=settings.prior,
         e_step=settings.e_step,
@@ -217,13 +234,22 @@ def _restore(
         boundary=settings.boundary,
         progress=progress,
     )
-    seconds = perf_counter() - started
+    seconds = (perf_counter() - started) / len(cases)
+    return [
+        (_row(index, name, case, results[i], settings, seconds), results[i])
+        for i, (index, name, case) in enumerate(cases)
+    ]
+
+
+def _row(
+    index: int, name: str, case: Case, result: Result, settings: EvaluationSettings, seconds: float
+) -> Row:
     blurred, restored, reference = (
         _without_margin(image, settings.margin) for image in (case.blurred, result.image, case.reference)
     )
     before, after = image_metrics(blurred, reference), image_metrics(restored, reference)
     kernel = None if settings.non_blind else kernel_metrics(result.kernel, case.kernel)
-    row = Row(
+    return Row(
         index=index,
         image=name,
         psnr_input=before.psnr,
@@ -240,7 +266,6 @@ def _restore(
         residual=float(result.residual[0]),
         seconds=seconds,
     )
-    return row, result
 
 
 def _without_margin(image: Tensor, margin: int) -> Tensor:

@@ -44,20 +44,23 @@ class FakeDeblur:
         self.calls.append({"image": image, "kernel_size": kernel_size, **options})
         kernel = options.get("kernel")
         if kernel is None:
-            kernel = torch.zeros(1, 1, kernel_size, kernel_size)
+            kernel = torch.zeros(len(image), 1, kernel_size, kernel_size)
             kernel[..., kernel_size // 2, kernel_size // 2] = 1
         for done in range(3):
             options["progress"]("stage", done + 1, 3)
         residuals = np.geomspace(0.3, 0.02, 12)
-        trace = [TraceStep("stage", 900 - 80 * i, torch.tensor([r]), kernel) for i, r in enumerate(residuals)]
-        sigma = torch.tensor([options.get("noise_sigma") or 0.01])
+        trace = [
+            TraceStep("stage", 900 - 80 * i, torch.full((len(image),), r), kernel)
+            for i, r in enumerate(residuals)
+        ]
+        sigma = torch.full((len(image),), options.get("noise_sigma") or 0.01)
         settings = {"kernel_size": kernel_size, "seed": options["seed"], "device": "cpu"}
         return Result(
             image.clone(),
             kernel,
             image,
             sigma,
-            torch.tensor([0.02]),
+            torch.full((len(image),), 0.02),
             trace,
             {"search": 1.5, "total": 2.0},
             settings,

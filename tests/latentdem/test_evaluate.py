@@ -292,3 +292,20 @@ def test_margin_does_not_count(folder: Path, tmp_path: Path, fake_deblur: Any, s
 def test_margin_that_leaves_nothing_is_a_failure(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
     result = evaluate(folder, tmp_path / "out", replace(SETTINGS, margin=13), limit=1)
     assert "use a smaller one" in result.failures["a.bmp"]
+
+
+def test_images_of_one_size_are_restored_together(
+    folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets, scene: Scene
+) -> None:
+    write_image(folder / "e.png", scene(40, 44, seed=5))
+    singly, together = evaluate(folder, tmp_path / "one", SETTINGS), len(fake_deblur.calls)
+    seen: list[tuple[float, int, str]] = []
+    batched = evaluate(folder, tmp_path / "two", SETTINGS, batch=4, progress=lambda *args: seen.append(args))
+    shapes = [call["image"].shape[:2] for call in fake_deblur.calls[together:]]
+    assert shapes == [(2, 3), (1, 1), (1, 3)]  # the grey one and the one of another size go alone
+    for row, other in zip(batched.rows, singly.rows, strict=True):
+        assert replace(row, seconds=0) == replace(other, seconds=0)
+    # Two files that cannot be used came before they were restored.
+    assert pytest.approx((8 / 3, 10 / 3, 4)) == [done for done, _, name in seen if name == "a.bmp, a.png"]
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+    assert seen[-1][:2] == (6, 6)

@@ -58,6 +58,9 @@ def evaluate(
         int, typer.Option(min=0, help="Pixels at every edge that the image metrics leave out.")
     ] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Images of one size to restore at a time; takes more memory.")
+    ] = 1,
     size: Annotated[
         int | None,
         typer.Option(
@@ -106,7 +109,9 @@ def evaluate(
             def progress(done: float, total: int, name: str) -> None:
                 advance(f"{min(int(done) + 1, total)}/{total} {name}", done, total)
 
-            evaluation = run(folder, target, settings, limit=limit, device=device.value, progress=progress)
+            evaluation = run(
+                folder, target, settings, limit=limit, batch=batch, device=device.value, progress=progress
+            )
     except KeyboardInterrupt:
         common.say_error(f"Interrupted; what is finished is kept in {target}, and the same command continues.")
         raise typer.Exit(common.INTERRUPTED) from None
