@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from skimage.measure import label
 from torch import Tensor
 
 import latentdem_ext as ext
@@ -10,16 +12,17 @@ import latentdem_ext as ext
 from .operators.blur import shifted
 from .stages import Candidates
 
-_POWER = 3  # of the residual's excess; chosen on photographs
 _AGREEMENT = 0.85  # normalised correlation from which two kernels are taken for two estimates of one
 
 
 def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
     """Indices (B * keep,) of the hypotheses to go on with, the best of each image first.
 
-    Two kinds of failure have to be told from the truth. The no-blur solution explains everything, noise too,
+    Three kinds of failure have to be told from the truth. The no-blur solution explains everything, noise too,
     and has the most concentrated kernel, the one with the most energy (sum of squares). Divergence has a
-    diffuse kernel and a residual well above sigma. The least energy * max(1, residual / sigma)^3 is neither.
+    diffuse kernel and a residual well above sigma. And ghosts of the image give kernels in several pieces,
+    while a camera moves continuously, so that a kernel is connected. The least energy *
+    max(1, residual / sigma)^3 / connectedness^2 is none of them; the powers were chosen on photographs.
 
     Args:
         candidates: N = B * H hypotheses, those of one image together.
@@ -29,11 +32,23 @@ def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
     images = len(sigma)
     energy = candidates.kernel.square().sum((1, 2, 3)).view(images, -1)
     excess = (candidates.residual.view(images, -1) / sigma[:, None]).clamp_min(1)
+    whole = torch.tensor([connectedness(kernel) for kernel in candidates.kernel]).to(energy).view(images, -1)
     # A residual that is not finite has lost.
-    score = torch.nan_to_num(energy * excess**_POWER, nan=torch.inf)
+    score = torch.nan_to_num(energy * excess**3 / whole**2, nan=torch.inf)
     best = score.argsort(1)[:, :keep]
     first = torch.arange(images, device=best.device)[:, None] * score.shape[1]
     return (best + first).flatten()
+
+
+def connectedness(kernel: Tensor) -> float:
+    """Share of the mass of a kernel (1, K, K) in the largest connected part of what exceeds 5 % of its peak.
+
+    Pixels are connected to their eight neighbours. A kernel that is not finite has 0.
+    """
+    values = kernel[0].double().cpu().numpy()
+    parts = label(values > 0.05 * values.max(), connectivity=2)
+    masses = np.bincount(parts.ravel(), weights=values.ravel())[1:]
+    return float(masses.max() / values.sum()) if len(masses) else 0.0
 
 
 def merged_kernels(candidates: Candidates, best: Tensor) -> Tensor:

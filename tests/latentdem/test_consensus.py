@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from latentdem.consensus import choose, merged_kernels
+from latentdem.consensus import choose, connectedness, merged_kernels
 from latentdem.motion import motion_kernels
 from latentdem.operators.blur import shifted
 from latentdem.result import TraceStep
@@ -29,6 +30,22 @@ def test_choose_takes_neither_no_blur_nor_divergence() -> None:
 def test_choose_drops_what_is_not_finite() -> None:
     found = candidates([0.001, 0.1], [float("nan"), 0.5])
     assert choose(found, torch.tensor([0.02]), 1).tolist() == [1]
+
+
+def test_choose_prefers_a_kernel_in_one_piece() -> None:
+    found = candidates([0.02, 0.021], [0.02, 0.02])
+    found.kernel[0, 0] = torch.tensor([[0.1, 0, 0], [0, 0, 0], [0, 0, 0.1]])
+    found.kernel[1, 0] = torch.tensor([[0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.05]])
+    assert choose(found, torch.tensor([0.02]), 2).tolist() == [1, 0]
+
+
+def test_connectedness() -> None:
+    kernel = torch.zeros(1, 7, 7)
+    kernel[0, 0, 0], kernel[0, 1, 1], kernel[0, 2, 1] = 0.2, 0.3, 0.2  # diagonal neighbours count
+    kernel[0, 5, 5] = 0.2
+    kernel[0, 3, 6] = 0.01  # below 5 % of the peak it belongs to no part
+    assert connectedness(kernel) == pytest.approx(0.7 / 0.91)
+    assert connectedness(kernel * torch.nan) == 0
 
 
 def test_picked_candidates_keep_their_own_history() -> None:
