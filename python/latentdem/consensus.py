@@ -22,7 +22,7 @@ def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
     and has the most concentrated kernel, the one with the most energy (sum of squares). Divergence has a
     diffuse kernel and a residual well above sigma. And ghosts of the image give kernels in several pieces,
     while a camera moves continuously, so that a kernel is connected. The least energy *
-    max(1, residual / sigma)^3 / connectedness^2 is none of them; the powers were chosen on photographs.
+    max(1, residual / sigma)^5 / connectedness^2 is none of them; the powers were chosen on photographs.
 
     Args:
         candidates: N = B * H hypotheses, those of one image together.
@@ -34,7 +34,7 @@ def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
     excess = (candidates.residual.view(images, -1) / sigma[:, None]).clamp_min(1)
     whole = torch.tensor([connectedness(kernel) for kernel in candidates.kernel]).to(energy).view(images, -1)
     # A residual that is not finite has lost.
-    score = torch.nan_to_num(energy * excess**3 / whole**2, nan=torch.inf)
+    score = torch.nan_to_num(energy * excess**5 / whole**2, nan=torch.inf)
     best = score.argsort(1)[:, :keep]
     first = torch.arange(images, device=best.device)[:, None] * score.shape[1]
     return (best + first).flatten()

@@ -19,7 +19,7 @@ from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
 from .stages import Candidates, Pass, full_steps, join, run_passes
 from .tiles import Window, informative_window, restore_in_tiles, tile_windows
-from .trust import MaximumLikelihood, Trust
+from .trust import MaximumLikelihood, ModellingError, Trust
 
 WORKING_SIZE = 384  # pixels a side: what needs a larger lattice is restored in tiles
 LATTICE_MULTIPLE = 32  # of extended lattices: small factors for FFTs, whole latents at half size
@@ -45,6 +45,12 @@ class KnownKernel:
     skip: Skip = EVERY_STEP
     num_samples: int = 4
     consistency: Trust = MaximumLikelihood()
+
+    def cautious(self) -> KnownKernel:
+        """The same for a kernel that was found and may be wrong: its measured modelling error counts."""
+        trust = ModellingError(1.0)
+        e_step = replace(self.e_step, trust=trust) if isinstance(self.e_step, Proximal) else self.e_step
+        return replace(self, e_step=e_step, consistency=trust)
 
     def steps(self) -> int:
         """Full EM steps of all samples."""
@@ -111,11 +117,11 @@ class Restoration:
 
     def _whole(self, y: Tensor, sigma: Tensor, kernel: Tensor | None, frame: Frame) -> Candidates:
         if kernel is not None:
-            return self._known(y, sigma, kernel, frame)
+            return self._known(y, sigma, kernel, frame, self.known)
         found = self._blind(y, sigma, frame)
         if not self.again:
             return found
-        return replace(self._known(y, sigma, found.kernel, frame), trace=found.trace)
+        return replace(self._known(y, sigma, found.kernel, frame, self.known.cautious()), trace=found.trace)
 
     def _blind(self, y: Tensor, sigma: Tensor, frame: Frame) -> Candidates:
         """Image and kernel of a measurement that fits, the image cropped to it."""
@@ -126,9 +132,8 @@ class Restoration:
             )
         return replace(found, image=frame.crop(found.image))
 
-    def _known(self, y: Tensor, sigma: Tensor, kernel: Tensor, frame: Frame) -> Candidates:
+    def _known(self, y: Tensor, sigma: Tensor, kernel: Tensor, frame: Frame, known: KnownKernel) -> Candidates:
         """Image of a measurement that fits, its kernel known."""
-        known = self.known
         operator = Blur(self.kernel_size, mask=frame.mask(y.device), fixed=True)
         solver = LatentDEM(
             self.search.prior, operator, known.e_step, skip=known.skip, num_samples=known.num_samples
@@ -154,14 +159,15 @@ class Restoration:
         A window or tile is no circle even of a photograph that is one.
         """
         trace: list[TraceStep] = []
+        known = self.known
         if kernel is None:
             rows, columns = informative_window(y, self._search_size, self.kernel_size)
             part = y[..., rows, columns]
             found = self._blind(part, sigma, self._part_frame(*part.shape[-2:]))
-            kernel, trace = found.kernel, found.trace
+            kernel, trace, known = found.kernel, found.trace, known.cautious()
 
         def restore(tile: Tensor, _: Window) -> Tensor:
-            return self._known(tile, sigma, kernel, self._part_frame(*tile.shape[-2:])).image
+            return self._known(tile, sigma, kernel, self._part_frame(*tile.shape[-2:]), known).image
 
         image = restore_in_tiles(y, restore, self._tile_size, self._overlap)
         return Candidates(image, kernel, torch.zeros_like(sigma), trace)

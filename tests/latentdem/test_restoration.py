@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem import HQS, BlindSearch, Pass, Recipe, Start, restoration
+from latentdem import (
+    HQS,
+    BlindSearch,
+    ModellingError,
+    Pass,
+    Posterior,
+    Proximal,
+    Recipe,
+    Start,
+    restoration,
+)
 from latentdem.blind import Round
 from latentdem.kernel_denoiser import KernelDenoiser
 from latentdem.motion import gaussian_kernel
@@ -105,3 +115,12 @@ def test_interior_mask_is_where_no_pixel_from_outside_is_seen(size: int) -> None
     seen = ext.blur(outside, torch.ones(1, 1, size, size))[..., 20:40, 18:42]
     expected = (seen.abs() < 1e-3).float()
     assert torch.equal(expected, torch.ones_like(expected) if mask is None else mask)
+
+
+def test_a_found_kernel_is_trusted_less_than_a_given_one() -> None:
+    given = KnownKernel(num_samples=3)
+    cautious = given.cautious()
+    assert cautious.e_step == Proximal(ModellingError(1.0))
+    assert cautious.consistency == ModellingError(1.0)
+    assert cautious.num_samples == 3
+    assert KnownKernel(e_step=Posterior()).cautious().e_step == Posterior()
