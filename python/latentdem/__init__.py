@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .schedules import Annealing, Skip
     from .solver import LatentDEM
     from .stages import Pass
-    from .trust import Annealed, MaximumLikelihood, ModellingError
+    from .trust import Annealed, MaximumLikelihood, ModellingError, MostCautious
 
 __all__ = [
     "HQS",
@@ -33,6 +33,7 @@ __all__ = [
     "LatentPrior",
     "MaximumLikelihood",
     "ModellingError",
+    "MostCautious",
     "Pass",
     "Posterior",
     "Proximal",
@@ -56,7 +57,7 @@ _MODULES = {
     "schedules": ("Annealing", "Skip"),
     "solver": ("LatentDEM",),
     "stages": ("Pass",),
-    "trust": ("Annealed", "MaximumLikelihood", "ModellingError"),
+    "trust": ("Annealed", "MaximumLikelihood", "ModellingError", "MostCautious"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

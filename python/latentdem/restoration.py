@@ -19,7 +19,7 @@ from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
 from .stages import Candidates, Pass, full_steps, join, run_passes
 from .tiles import Window, informative_window, restore_in_tiles, tile_windows
-from .trust import MaximumLikelihood, ModellingError, Trust
+from .trust import MaximumLikelihood, MostCautious, Trust
 
 WORKING_SIZE = 384  # pixels a side: what needs a larger lattice is restored in tiles
 LATTICE_MULTIPLE = 32  # of extended lattices: small factors for FFTs, whole latents at half size
@@ -47,8 +47,8 @@ class KnownKernel:
     consistency: Trust = MaximumLikelihood()
 
     def cautious(self) -> KnownKernel:
-        """The same for a kernel that was found and may be wrong: its measured modelling error counts."""
-        trust = ModellingError(1.0)
+        """The same for a kernel that was found and may be wrong: its measured modelling error counts too."""
+        trust = MostCautious()
         e_step = replace(self.e_step, trust=trust) if isinstance(self.e_step, Proximal) else self.e_step
         return replace(self, e_step=e_step, consistency=trust)
 

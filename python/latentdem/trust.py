@@ -97,3 +97,20 @@ class MaximumLikelihood:
         spectrum = variance.view(-1, 1, 1) + candidates * (gains / count.clamp_min(1))[:, None]
         cost = (powers[:, None] / spectrum + count[:, None] * spectrum.log()).sum(-1)
         return variance / candidates[cost.argmin(1), 0]
+
+
+@dataclass(frozen=True)
+class MostCautious:
+    """The greatest rho of several: for a kernel that was found and may be wrong.
+
+    Maximum likelihood knows how smooth a picture is but takes the kernel for right; the modelling error notices
+    a wrong kernel but not how smooth the picture is. The measurement is trusted as far as both allow.
+    """
+
+    parts: tuple[Trust, ...] = (ModellingError(1.0), MaximumLikelihood())
+
+    def __call__(
+        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+    ) -> Tensor:
+        estimates = [part(operator, x0, kernel, y, variance, t, r2) for part in self.parts]
+        return torch.stack(estimates).amax(0)

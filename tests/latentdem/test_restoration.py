@@ -10,7 +10,7 @@ import latentdem_ext as ext
 from latentdem import (
     HQS,
     BlindSearch,
-    ModellingError,
+    MostCautious,
     Pass,
     Posterior,
     Proximal,
@@ -120,7 +120,7 @@ def test_interior_mask_is_where_no_pixel_from_outside_is_seen(size: int) -> None
 def test_a_found_kernel_is_trusted_less_than_a_given_one() -> None:
     given = KnownKernel(num_samples=3)
     cautious = given.cautious()
-    assert cautious.e_step == Proximal(ModellingError(1.0))
-    assert cautious.consistency == ModellingError(1.0)
+    assert cautious.e_step == Proximal(MostCautious())
+    assert cautious.consistency == MostCautious()
     assert cautious.num_samples == 3
     assert KnownKernel(e_step=Posterior()).cautious().e_step == Posterior()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem import Annealed, Blur, MaximumLikelihood, ModellingError
+from latentdem import Annealed, Blur, MaximumLikelihood, ModellingError, MostCautious
 from latentdem.motion import gaussian_kernel
 from latentdem.trust import Trust
 
@@ -57,3 +57,14 @@ def test_maximum_likelihood_trusts_a_perfect_prediction(scene: Scene) -> None:
     x0, variance = scene(), torch.tensor([4e-4])
     y = ext.blur(x0, gaussian_kernel(9, 1.2))
     assert rho(MaximumLikelihood(), Blur(9), x0, y, variance).item() == pytest.approx(4e-4 * 10**4.5, rel=1e-3)
+
+
+def test_most_cautious_is_the_greatest_ratio_of_each_image(scene: Scene) -> None:
+    x0, variance = torch.cat([scene(seed=1), scene(seed=2)]), torch.tensor([4e-4, 4e-4])
+    y = torch.cat([ext.blur(x0[:1], gaussian_kernel(9, 1.2)), scene(seed=3)])
+    parts = (MaximumLikelihood(), ModellingError(1.0), Annealed())
+    each = torch.stack([rho(part, Blur(9), x0, y, variance) for part in parts])
+    assert torch.equal(rho(MostCautious(parts), Blur(9), x0, y, variance), each.amax(0))
+    assert torch.equal(rho(MostCautious(), Blur(9), x0, y, variance), each[:2].amax(0))
+    assert each[0, 0] > each[1, 0]  # the prediction is right
+    assert each[0, 1] < each[1, 1]  # the kernel, or the image, is wrong
