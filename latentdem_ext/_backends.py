@@ -1,9 +1,10 @@
 """Which implementations of the operations exist on this machine, and which one is used.
 
-"reference" is plain PyTorch and always there; "cpp" is the compiled module for CPU tensors. Without a request
-an operation takes the fastest backend that supports its arguments, in silence. A backend is requested with
-`use_backend` or, for a whole process, with the environment variable LATENTDEM_BACKEND; where it cannot be used
-an exception says why. Operations that have no implementation on a requested backend run their reference.
+"reference" is plain PyTorch and always there; "cpp" and "cuda" are the compiled modules for CPU and for CUDA
+tensors. Without a request an operation takes the fastest backend that supports its arguments, in silence. A
+backend is requested with `use_backend` or, for a whole process, with the environment variable
+LATENTDEM_BACKEND; where it cannot be used an exception says why. Operations that have no implementation on a
+requested backend run their reference.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
+
+import torch
 
 
 class Backend(NamedTuple):
@@ -28,33 +32,52 @@ class Backend(NamedTuple):
         return "available" if self.available else f"not available: {self.reason}"
 
 
-def _load_cpu() -> tuple[ModuleType | None, str]:
+def _load(name: str) -> tuple[ModuleType | None, str]:
     try:
-        from . import _cpu
+        return import_module(f".{name}", __package__), ""
     except ImportError as error:
-        return None, _why_missing(Path(__file__).resolve().parent, error)
-    return _cpu, ""
+        return None, _why_missing(Path(__file__).resolve().parent, name, error)
 
 
-def _why_missing(folder: Path, error: ImportError) -> str:
-    if any((folder / f"_cpu{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+def _why_missing(folder: Path, name: str, error: ImportError) -> str:
+    def built(module: str) -> bool:
+        return any((folder / f"{module}{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
+
+    if built(name):
         return f"its compiled module does not load ({error})"
+    if built("_cpu"):
+        return "latentdem was built without CUDA (nvcc not found or LATENTDEM_CUDA=OFF)"
     if (folder.parent / "pyproject.toml").exists():
         return (
             f"latentdem_ext was imported from the source folder {folder}, which holds no compiled module; "
             "start Python in another folder, or install with `pip install -e .`"
         )
-    return "latentdem was installed without its compiled module (LATENTDEM_NATIVE=OFF)"
+    return "latentdem was installed without its compiled modules (LATENTDEM_NATIVE=OFF)"
 
 
-cpu, _cpu_reason = _load_cpu()
+cpu, _cpu_reason = _load("_cpu")
+cuda, _cuda_reason = _load("_cuda")
 _environment = os.environ.get("LATENTDEM_BACKEND") or None
 _request = threading.local()
 
 
 def backends() -> dict[str, Backend]:
     """Every backend by name, with its state."""
-    return {"reference": Backend(True, ""), "cpp": Backend(cpu is not None, _cpu_reason)}
+    return {name: state() for name, state in _STATES.items()}
+
+
+def _cuda_state() -> Backend:
+    if cuda is not None and (torch.version.cuda is None or not torch.cuda.is_available()):
+        return Backend(False, "PyTorch sees no CUDA device")
+    return Backend(cuda is not None, _cuda_reason)
+
+
+# Functions: whether there is a CUDA device is not asked before somebody wants to know.
+_STATES = {
+    "reference": lambda: Backend(True, ""),
+    "cpp": lambda: Backend(cpu is not None, _cpu_reason),
+    "cuda": _cuda_state,
+}
 
 
 @contextmanager
@@ -105,14 +128,14 @@ def choose(operation: str, refusals: Mapping[str, str]) -> str:
     for name, refusal in refusals.items():
         if wanted == name and refusal:
             raise RuntimeError(f"{operation} cannot run on the backend {name!r}: {refusal}")
-        if wanted in (None, name) and not refusal and backends()[name].available:
+        if wanted in (None, name) and not refusal and _STATES[name]().available:
             return name
     return "reference"
 
 
 def _require(name: str) -> None:
-    states = backends()
-    if name not in states:
-        raise ValueError(f"there is no backend {name!r}; there are {', '.join(states)}")
-    if not states[name].available:
-        raise RuntimeError(f"the backend {name!r} cannot be used: {states[name].reason}")
+    if name not in _STATES:
+        raise ValueError(f"there is no backend {name!r}; there are {', '.join(_STATES)}")
+    state = _STATES[name]()
+    if not state.available:
+        raise RuntimeError(f"the backend {name!r} cannot be used: {state.reason}")

@@ -1,9 +1,10 @@
-"""What every test relies on: the installed package, its share of the processors, a fixed seed."""
+"""What every test relies on: the installed package, its share of the processors, a fixed seed, test data."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ if Path(sys.path[0] or os.curdir).resolve() == ROOT:
     del sys.path[0]
 
 import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
@@ -32,3 +34,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+def _problem(
+    batch: int, channels: int, shape: tuple[int, int, int], dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
+    height, width, size = shape
+    kernel = torch.rand(batch, 1, size, size, dtype=dtype)
+    x, y = torch.rand(2, batch, channels, height, width, dtype=dtype) * 2 - 1
+    return x, kernel / kernel.sum(dim=(-2, -1), keepdim=True), y
+
+
+@pytest.fixture
+def problem() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """(B, C, (H, W, K)) -> image and measurement (B, C, H, W), kernel (B, 1, K, K), unrelated to each other."""
+    return _problem

@@ -18,6 +18,7 @@ from .fourier import (
     hqs_kernel_update,
     hqs_prepare,
     kernel_to_otf,
+    lattice_side,
     project_kernel,
 )
 from .network import group_norm_silu, upsample_conv
@@ -37,6 +38,7 @@ __all__ = [
     "hqs_kernel_update",
     "hqs_prepare",
     "kernel_to_otf",
+    "lattice_side",
     "per_sample",
     "project_kernel",
     "renoise",

@@ -135,8 +135,15 @@ def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Ten
     return x0 + _inverse(gain * residual, x0.shape)
 
 
-def _fast_lattice(minimum: int) -> int:
-    """Smallest even number that is at least `minimum` and has no prime factor above 5."""
+def lattice_side(kernel_size: int, device: torch.device) -> int:
+    """Points a side of the lattice of `hqs_prepare`, at least 2K - 1 and even: a size with a fast transform.
+
+    The smallest without a prime factor above 5; on a CUDA device, where the lattice can live in the shared
+    memory of a block, a power of two from 32 to 128 if it can be one.
+    """
+    minimum = 2 * kernel_size - 1
+    if device.type == "cuda" and minimum <= 128:
+        return max(32, 1 << (minimum - 1).bit_length())
     size = minimum + minimum % 2
     while True:
         rest = size
@@ -190,7 +197,7 @@ def hqs_prepare(
     support = torch.arange(kernel_size, device=x.device) - kernel_size // 2
     data_term = solution[..., (support % height)[:, None], support % width]
     lags = torch.arange(1 - kernel_size, kernel_size, device=x.device)
-    side = _fast_lattice(2 * kernel_size - 1)
+    side = lattice_side(kernel_size, x.device)
     small = response.new_zeros(*response.shape[:2], side, side)
     small[..., (lags % side)[:, None], lags % side] = response[..., (lags % height)[:, None], lags % width]
     # D is even under l -> -l, hence so is g, on either lattice: the imaginary part is rounding error.

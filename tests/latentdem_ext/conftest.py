@@ -1,4 +1,4 @@
-"""Test data, and the blur as a matrix written down entry by entry: shares nothing with the operations."""
+"""The blur as a matrix written down entry by entry: shares nothing with the operations."""
 
 from __future__ import annotations
 
@@ -25,18 +25,3 @@ def _blur_matrix(kernel: Tensor, height: int, width: int) -> Tensor:
 def blur_matrix() -> Callable[[Tensor, int, int], Tensor]:
     """(kernel (K, K), H, W) -> (H W, H W): the matrix of the circular blur of a flattened image."""
     return _blur_matrix
-
-
-def _problem(
-    batch: int, channels: int, shape: tuple[int, int, int], dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor, Tensor]:
-    height, width, size = shape
-    kernel = torch.rand(batch, 1, size, size, dtype=dtype)
-    x, y = torch.rand(2, batch, channels, height, width, dtype=dtype) * 2 - 1
-    return x, kernel / kernel.sum(dim=(-2, -1), keepdim=True), y
-
-
-@pytest.fixture
-def problem() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """(B, C, (H, W, K)) -> image and measurement (B, C, H, W), kernel (B, 1, K, K), unrelated to each other."""
-    return _problem

@@ -29,13 +29,34 @@ def test_reference_is_always_there():
 def test_missing_module_is_explained(tmp_path):
     folder = tmp_path / "latentdem_ext"
     folder.mkdir()
-    (folder / "_cpu.pyi").touch()
+    for name in ("_cpu", "_cuda"):
+        (folder / f"{name}.pyi").touch()
     error = ImportError("GLIBCXX_3.4.99 not found")
-    assert "LATENTDEM_NATIVE=OFF" in _backends._why_missing(folder, error)
+    for name in ("_cpu", "_cuda"):
+        assert "LATENTDEM_NATIVE=OFF" in _backends._why_missing(folder, name, error)
     (tmp_path / "pyproject.toml").touch()
-    assert f"imported from the source folder {folder}" in _backends._why_missing(folder, error)
+    for name in ("_cpu", "_cuda"):
+        assert f"imported from the source folder {folder}" in _backends._why_missing(folder, name, error)
     (folder / f"_cpu{EXTENSION_SUFFIXES[0]}").touch()
-    assert "does not load (GLIBCXX_3.4.99 not found)" in _backends._why_missing(folder, error)
+    assert "does not load (GLIBCXX_3.4.99 not found)" in _backends._why_missing(folder, "_cpu", error)
+    assert "built without CUDA (nvcc not found or LATENTDEM_CUDA=OFF)" in _backends._why_missing(
+        folder, "_cuda", error
+    )
+    (folder / f"_cuda{EXTENSION_SUFFIXES[0]}").touch()
+    assert "does not load (GLIBCXX_3.4.99 not found)" in _backends._why_missing(folder, "_cuda", error)
+
+
+def test_cuda_needs_the_module_and_a_device(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(_backends, "cuda", None)
+    monkeypatch.setattr(_backends, "_cuda_reason", "it was not built")
+    assert ext.backends()["cuda"] == ext.Backend(False, "it was not built")
+    monkeypatch.setattr(_backends, "cuda", sys)
+    monkeypatch.setattr(_backends, "_cuda_reason", "")
+    assert ext.backends()["cuda"] == ext.Backend(True, "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert ext.backends()["cuda"] == ext.Backend(False, "PyTorch sees no CUDA device")
 
 
 def test_request_ends_with_the_block_and_blocks_nest():
@@ -49,7 +70,7 @@ def test_request_ends_with_the_block_and_blocks_nest():
 
 def test_unknown_backend_is_refused_with_the_known_ones():
     with (
-        pytest.raises(ValueError, match="there is no backend 'opencl'; there are reference, cpp"),
+        pytest.raises(ValueError, match="there is no backend 'opencl'; there are reference, cpp, cuda"),
         ext.use_backend("opencl"),
     ):
         pass

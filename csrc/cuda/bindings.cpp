@@ -1,0 +1,128 @@
+// Python face of the CUDA operations. Tensors come as addresses in device memory (0 for an absent one) that
+// latentdem_ext has checked and keeps alive; no PyTorch header is needed, so one build serves every PyTorch version.
+
+#include <stdexcept>
+#include <string>
+
+#include <pybind11/pybind11.h>
+
+#include "blur_residual.hpp"
+#include "hqs_finish.hpp"
+#include "hqs_kernel_update.hpp"
+#include "hqs_prepare.hpp"
+
+namespace py = pybind11;
+namespace cuda = latentdem::cuda;
+
+namespace {
+
+using Address = std::uintptr_t;
+using std::int64_t;
+
+template <class T>
+T *pointer(Address address) {
+    return reinterpret_cast<T *>(address);
+}
+
+void check(const char *operation, cudaError_t error) {
+    if (error == cudaSuccess)
+        return;
+    cudaGetLastError(); // it has been seen: the next launch must not report it again
+    throw std::runtime_error(std::string(operation) + ": " + cudaGetErrorString(error));
+}
+
+// Launches on `device`, then makes the device current again that was so before.
+template <class Params>
+void run(const char *operation, const Params &params, int device, Address stream) {
+    int before = 0;
+    check(operation, cudaGetDevice(&before));
+    check(operation, cudaSetDevice(device));
+    const cudaError_t error = cuda::launch(params, pointer<CUstream_st>(stream));
+    check(operation, cudaSetDevice(before));
+    check(operation, error);
+}
+
+} // namespace
+
+PYBIND11_MODULE(_cuda, module) {
+    module.doc() = "Operations on contiguous arrays in CUDA device memory, for latentdem_ext.";
+    module.attr("oldest_architecture") = LATENTDEM_OLDEST_ARCHITECTURE;
+
+    module.def(
+        "hqs_kernel_update",
+        [](Address kernel, Address data_term, Address filter, Address updated, int64_t batch, int size, int side,
+           bool project, int device, Address stream) {
+            run("hqs_kernel_update",
+                cuda::HqsKernelUpdate{pointer<const float>(kernel), pointer<const float>(data_term),
+                                      pointer<const float>(filter), pointer<float>(updated), batch, size, side,
+                                      project},
+                device, stream);
+        },
+        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"),
+        py::arg("batch"), py::arg("size"), py::arg("side"), py::arg("project"), py::arg("device"), py::arg("stream"),
+        py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "hqs_finish",
+        [](Address response, Address data_term, Address updated, int64_t batch, int size, int side, bool project,
+           int device, Address stream) {
+            run("hqs_finish",
+                cuda::HqsFinish{pointer<const float>(response), pointer<const float>(data_term),
+                                pointer<float>(updated), batch, size, side, project},
+                device, stream);
+        },
+        py::kw_only(), py::arg("response"), py::arg("data_term"), py::arg("updated"), py::arg("batch"),
+        py::arg("size"), py::arg("side"), py::arg("project"), py::arg("device"), py::arg("stream"),
+        py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "hqs_solve",
+        [](Address x_hat, Address y_hat, Address weight, Address spectra, int64_t batch, int64_t samples,
+           int64_t channels, int64_t points, int parts, bool per_channel, int device, Address stream) {
+            run("hqs_solve",
+                cuda::HqsSolve{pointer<const float2>(x_hat), pointer<const float2>(y_hat),
+                               pointer<const float>(weight), pointer<float2>(spectra), batch, samples, channels,
+                               points, parts, per_channel},
+                device, stream);
+        },
+        py::kw_only(), py::arg("x_hat"), py::arg("y_hat"), py::arg("weight"), py::arg("spectra"), py::arg("batch"),
+        py::arg("samples"), py::arg("channels"), py::arg("points"), py::arg("parts"), py::arg("per_channel"),
+        py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "hqs_crop",
+        [](Address images, Address data_term, Address lattice, int64_t batch, int64_t height, int64_t width, int size,
+           int side, int parts, int device, Address stream) {
+            run("hqs_crop",
+                cuda::HqsCrop{pointer<const float>(images), pointer<float>(data_term), pointer<float>(lattice), batch,
+                              height, width, size, side, parts},
+                device, stream);
+        },
+        py::kw_only(), py::arg("images"), py::arg("data_term"), py::arg("lattice"), py::arg("batch"),
+        py::arg("height"), py::arg("width"), py::arg("size"), py::arg("side"), py::arg("parts"), py::arg("device"),
+        py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "blur_residual",
+        [](Address spectrum, Address y_hat, Address otf, Address rho, Address norm2, int64_t batch, int64_t channels,
+           int height, int width, int parts, int device, Address stream) {
+            run("blur_residual",
+                cuda::BlurResidual{pointer<float2>(spectrum), pointer<const float2>(y_hat),
+                                   pointer<const float2>(otf), pointer<const float>(rho), pointer<float>(norm2),
+                                   batch, channels, height, width, parts},
+                device, stream);
+        },
+        py::kw_only(), py::arg("spectrum"), py::arg("y_hat"), py::arg("otf"), py::arg("rho"), py::arg("norm2"),
+        py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("parts"),
+        py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "blur_glue",
+        [](Address correction, Address x, Address glued, int64_t count, int device, Address stream) {
+            run("blur_glue",
+                cuda::BlurGlue{pointer<float>(correction), pointer<const float>(x), pointer<float>(glued), count},
+                device, stream);
+        },
+        py::kw_only(), py::arg("correction"), py::arg("x"), py::arg("glued"), py::arg("count"), py::arg("device"),
+        py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+}

@@ -1,0 +1,136 @@
+"""The CUDA backend on a GPU; tests/native runs the same kernels on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import latentdem_ext as ext
+from latentdem_ext import _backends, _cuda_ops, reference
+
+
+def assert_exact(found: Tensor, expected: Tensor) -> None:
+    assert found.dtype == torch.float32
+    assert found.is_cuda
+    samples = expected.shape[0]
+    difference = (found - expected).reshape(samples, -1).abs().amax(1)
+    assert (difference <= 1e-5 * expected.reshape(samples, -1).abs().amax(1)).all()
+
+
+def everything(x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Every operation of the backend, or of the reference for float64."""
+    module = reference if x.dtype == torch.float64 else _cuda_ops
+    ones = torch.ones(x.shape[0], device=x.device)
+    size = kernel.shape[-1]
+    joint = module.hqs_prepare(x[:, None], y, ones, size)
+    single = module.hqs_prepare(x[:, None], y, ones, size, True)
+    return (
+        *module.blur_fidelity(x, kernel, y),
+        module.blur_proximal(x, kernel, y, ones),
+        *joint,
+        *single,
+        module.hqs_kernel_update(kernel, joint),
+        module.hqs_kernel_update(kernel, single, False),
+        module.project_kernel(kernel - kernel.mean()),
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(16, 16, 16), (33, 40, 31), (65, 64, 64), (250, 140, 129), (600, 401, 33)])
+@pytest.mark.parametrize(("batch", "channels"), [(1, 1), (7, 3)])
+def test_operations_are_those_of_the_reference(problem, shape, batch, channels):
+    double = [value.cuda() for value in problem(batch, channels, shape)]
+    singles = [value.float() for value in double]
+    for found, expected in zip(everything(*singles), everything(*double), strict=True):
+        assert_exact(found, expected)
+
+
+@pytest.mark.gpu
+def test_work_goes_to_the_current_stream(problem):
+    values = [value.cuda() for value in problem(2, 3, (64, 60, 32), torch.float32)]
+    expected = everything(*values)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)  # work on any other stream would come too early
+        later = [value.clone() for value in values]
+        found = everything(*later)
+    stream.synchronize()
+    for one, two in zip(found, expected, strict=True):
+        assert one.equal(two)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_iterations_are_captured_in_a_graph(problem, size):
+    x, kernel, y = (value.cuda() for value in problem(3, 3, (80, 70, size), torch.float32))
+    factors = _cuda_ops.hqs_prepare(x[:, None], y, torch.ones(3, device="cuda"), size)
+
+    def iterations(kernel: Tensor) -> Tensor:
+        for _ in range(5):
+            kernel = _cuda_ops.project_kernel(_cuda_ops.hqs_kernel_update(kernel, factors))
+        return kernel
+
+    iterations(kernel)
+    start, graph = kernel.clone(), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        end = iterations(start)
+    for _ in range(2):
+        start.copy_(torch.rand_like(start))
+        graph.replay()
+        assert end.equal(iterations(start))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_second_device_is_used_whichever_is_current(problem):
+    values = problem(2, 3, (40, 41, 17), torch.float32)
+    first = everything(*(value.to("cuda:0") for value in values))
+    second = everything(*(value.to("cuda:1") for value in values))
+    assert torch.cuda.current_device() == 0
+    for one, two in zip(first, second, strict=True):
+        assert two.device == torch.device("cuda:1")
+        torch.testing.assert_close(one.cpu(), two.cpu())
+
+
+@pytest.mark.gpu
+def test_errors_of_the_device_are_exceptions():
+    with pytest.raises(RuntimeError, match="blur_glue: invalid device ordinal"):
+        _backends.cuda.blur_glue(correction=0, x=0, glued=0, count=1, device=10_000, stream=0)
+    values = torch.rand(4, device="cuda")  # the error was that call's alone
+    _cuda_ops._call("blur_glue", correction=values, x=values.clone(), glued=values.clone(), count=4)
+
+
+@pytest.mark.skipif(_backends.cuda is None, reason=ext.backends()["cuda"].reason)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_the_module_loads_and_says_so():
+    assert ext.backends()["cuda"] == ext.Backend(False, "PyTorch sees no CUDA device")
+    with pytest.raises(RuntimeError, match="blur_glue: "):
+        _backends.cuda.blur_glue(correction=0, x=0, glued=0, count=1, device=0, stream=0)
+
+
+def test_refusals_say_why(monkeypatch):
+    assert _cuda_ops.refusal("x", torch.zeros(1, 3, 8, 8)) == "x is on cpu, not on a CUDA device"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    _cuda_ops._refusal_of_device.cache_clear()
+    with FakeTensorMode():
+        assert _cuda_ops.refusal("x", torch.zeros(1, 8, 8, device="cuda", dtype=torch.half)) == (
+            "x is float16, not float32"
+        )
+        monkeypatch.setattr(_backends, "cuda", None)
+        assert not _cuda_ops.refusal("x", torch.zeros(1, 8, 8, device="cuda:1"))
+        assert "points" in _cuda_ops.refusal("x", torch.zeros(1, 2**16, 2**15, device="cuda"))
+        monkeypatch.setattr(_backends, "cuda", type("Module", (), {"oldest_architecture": 80}))
+        assert _cuda_ops.refusal("x", torch.zeros(1, 8, 8, device="cuda:0")) == (
+            "cuda:0 has compute capability 7.5, the module was built for 8.0 and newer"
+        )
+    _cuda_ops._refusal_of_device.cache_clear()
+
+
+def test_lattice_is_a_power_of_two_where_it_fits_in_shared_memory():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [reference.lattice_side(size, cuda) for size in (1, 16, 17, 33, 64)] == [32, 32, 64, 128, 128]
+    assert [reference.lattice_side(size, cpu) for size in (1, 16, 17, 33, 64)] == [2, 32, 36, 72, 128]
+    assert reference.lattice_side(65, cuda) == reference.lattice_side(65, cpu) == 144

@@ -1,0 +1,76 @@
+// CUDA for a C++ compiler: the part of it that csrc/cuda uses. The blocks of a launch run one after another, the
+// threads of a block as fibers, each until its next barrier; shim.cpp has the scheduler.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static // one block at a time
+
+struct alignas(8) float2 {
+    float x, y;
+};
+
+struct dim3 {
+    unsigned x, y, z;
+    explicit dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorLaunchFailure };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+using cudaStream_t = struct CUstream_st *;
+
+cudaError_t cudaGetLastError();
+const char *cudaGetErrorString(cudaError_t error);
+inline cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
+inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+
+namespace shim {
+
+struct Thread {
+    dim3 thread, block, grid;
+};
+
+const Thread &current();
+void *dynamic_shared();
+void allow_dynamic_shared(const void *kernel, int bytes);
+void launch(const void *kernel, dim3 grid, dim3 block, std::size_t shared, const std::function<void()> &body);
+void wait_for_block(const char *file, int line);
+float shuffle_down(float value, unsigned offset, const char *file, int line);
+
+template <unsigned Mask>
+float shuffle_down_of(float value, unsigned offset, const char *file, int line) {
+    static_assert(Mask == 0xffffffffu, "the shim knows shuffles of whole warps only");
+    return shuffle_down(value, offset, file, line);
+}
+
+} // namespace shim
+
+template <class... Arguments>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Arguments...), cudaFuncAttribute, int bytes) {
+    shim::allow_dynamic_shared(reinterpret_cast<const void *>(kernel), bytes);
+    return cudaSuccess;
+}
+
+inline void sincospif(float x, float *sine, float *cosine) {
+    *sine = static_cast<float>(std::sin(M_PI * static_cast<double>(x)));
+    *cosine = static_cast<float>(std::cos(M_PI * static_cast<double>(x)));
+}
+
+#define threadIdx (shim::current().thread)
+#define blockIdx (shim::current().block)
+#define gridDim (shim::current().grid)
+#define __syncthreads() shim::wait_for_block(__FILE__, __LINE__)
+#define __shfl_down_sync(mask, value, offset)                                                                          \
+    shim::shuffle_down_of<mask>(value, static_cast<unsigned>(offset), __FILE__, __LINE__)
+
+#define LATENTDEM_DYNAMIC_SHARED(type, name) type *const name = static_cast<type *>(shim::dynamic_shared())
+#define LATENTDEM_LAUNCH(kernel, grid, block, shared, stream, ...)                                                     \
+    (static_cast<void>(stream),                                                                                        \
+     shim::launch(reinterpret_cast<const void *>(&kernel), grid, block, shared, [=] { kernel(__VA_ARGS__); }))
