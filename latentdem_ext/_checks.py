@@ -5,6 +5,7 @@ Shapes, dtypes and devices only. Values are not looked at: on a GPU that would w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,10 +24,24 @@ def tensor(name: str, value: object, dtypes: Sequence[torch.dtype], dims: int | 
     if value.dtype not in dtypes:
         wanted = " or ".join(_short(dtype) for dtype in dtypes)
         raise TypeError(f"{name} must be of dtype {wanted}, not {_short(value.dtype)}")
+    if _is_freed(value):
+        raise RuntimeError(f"{name} refers to memory that has been freed")
     if value.dim() == 0 or (dims is not None and value.dim() != dims):
         wanted = "a batch dimension" if dims is None else f"{dims} dimension{'s' if dims > 1 else ''}"
         raise ValueError(f"{name} must have {wanted}, its shape is {tuple(value.shape)}")
     return value
+
+
+def _is_freed(value: Tensor) -> bool:
+    """The memory behind a tensor ends before its last element; False where none can be read: tracing, vmap."""
+    if torch.compiler.is_compiling() or value.is_meta or value.numel() == 0:
+        return False
+    try:
+        memory = value.untyped_storage().nbytes()
+    except NotImplementedError:
+        return False
+    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    return bool(memory < (value.storage_offset() + last + 1) * value.element_size())
 
 
 def companion(
@@ -61,11 +76,51 @@ def spectrum(name: str, value: object, other_name: str, other: Tensor) -> Tensor
     return companion(name, value, other_name, other, (*other.shape[:-1], other.shape[-1] // 2 + 1), (dtype,))
 
 
-def kernel_size(size: int, height: int, width: int) -> None:
+def integer(name: str, value: object, least: int, most: float = math.inf) -> None:
+    """`value` is an integer from `least` to `most`."""
+    if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, not {value}")
+
+
+def number(name: str, value: object, least: float = -math.inf, most: float = math.inf) -> None:
+    """`value` is a number between `least` and `most`."""
+    if not isinstance(value, (int, float, torch.SymFloat)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least:g} and {most:g}, not {value}")
+
+
+def flag(name: str, value: object) -> None:
+    """`value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+
+
+def lattice(name: str, value: object) -> tuple[int, int]:
+    """`value`, the height and the width of a lattice."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair of integers (H, W), not {value!r}")
+    for side in value:
+        integer(name, side, 1)
+    return value[0], value[1]
+
+
+def no_gradient(operation: str, **tensors: Tensor | None) -> None:
+    """`operation` is not differentiable: none of its arguments asks for it."""
+    for name, value in tensors.items():
+        if value is not None and value.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{name} requires a gradient, which {operation} does not compute: detach it")
+
+
+def kernel_size(name: str, size: int, height: int, width: int) -> None:
     """A K x K kernel fits on the lattice."""
     if not 1 <= size <= min(height, width):
         raise ValueError(
-            f"the kernel size must be between 1 and the smaller side of the image: K is {size}, "
+            f"{name} does not go with the image, K must be between 1 and its smaller side: K is {size}, "
             f"the image {height} x {width}"
         )
 
@@ -83,7 +138,7 @@ def blur_arguments(image_name: str, image: Tensor, kernel_value: Tensor) -> None
     tensor(image_name, image, FFT_DTYPES, 4)
     size = kernel(kernel_value).shape[-1]
     companion("kernel", kernel_value, image_name, image, (image.shape[0], 1, size, size))
-    kernel_size(size, image.shape[-2], image.shape[-1])
+    kernel_size("kernel", size, image.shape[-2], image.shape[-1])
 
 
 def _short(dtype: torch.dtype) -> str:

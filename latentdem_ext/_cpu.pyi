@@ -1,6 +1,67 @@
-# The compiled module; csrc/cpu/bindings.cpp. Addresses of contiguous float32 latents and float64 numbers, 0 for
-# what is absent.
+# The compiled module, csrc/cpu. Tensors are addresses of contiguous float32 values, complex ones of pairs of
+# them, the numbers of a sample and norms of float64; 0 for what is absent.
 
+def has_fft(length: int) -> bool: ...
+def blur(
+    *,
+    x: int,
+    kernel: int,
+    y: int = 0,
+    rho: int = 0,
+    norm2: int = 0,
+    batch: int,
+    channels: int,
+    height: int,
+    columns: int,
+    size: int,
+    adjoint: bool = False,
+    whole_y: bool = False,
+    even_width: bool = False,
+    threads: int,
+) -> None: ...
+def finish_fidelity(*, x: int, correction: int, glued: int, count: int, threads: int) -> None: ...
+def hqs_prepare(
+    *,
+    x: int,
+    y: int,
+    weight: int,
+    lags: int,
+    batch: int,
+    samples: int,
+    channels: int,
+    height: int,
+    columns: int,
+    size: int,
+    per_channel: bool,
+    whole_y: bool,
+    threads: int,
+) -> None: ...
+def hqs_update(
+    *,
+    kernel: int,
+    data_term: int,
+    filter: int,
+    updated: int,
+    batch: int,
+    size: int,
+    side: int,
+    iterations: int,
+    project: bool,
+    threads: int,
+) -> None: ...
+def renoise(
+    *,
+    z_t: int,
+    z0: int,
+    noise: int,
+    abar_t: int,
+    abar_prev: int,
+    fresh: int,
+    z_prev: int,
+    batch: int,
+    numel: int,
+    threads: int,
+) -> None: ...
 def dps_step(
     *,
     z_t: int,

@@ -1,13 +1,15 @@
 """The operations of the Fourier domain on CUDA tensors: torch.fft for images, compiled kernels for the rest.
 
 The functions are those of the same names in `reference`. Their arguments are checked, `refusal` has nothing
-against the first, and none takes part in autograd. All work goes to the current stream of the device and
+against them, and none takes part in autograd. All work goes to the current stream of the device and
 nothing waits for it, so the updates of a kernel can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,14 +23,15 @@ _MAX_PARTS = 1024  # blocks for one image
 _MAX_POINTS = 2**30
 
 
-def refusal(name: str, tensor: Tensor) -> str:
-    """Why an operation with the first argument `tensor` does not run here ("" if it does)."""
+def refusal(operation: str, arguments: Mapping[str, Any]) -> str:
+    """Why an operation of this module does not take its arguments, the first one above all ("" if it does)."""
+    name, tensor = next(iter(arguments.items()))
     if tensor.device.type != "cuda":
         return f"{name} is on {tensor.device}, not on a CUDA device"
     if tensor.dtype != torch.float32:
         return f"{name} is {str(tensor.dtype).removeprefix('torch.')}, not float32"
     if tensor.shape[-2] * tensor.shape[-1] > _MAX_POINTS:
-        return f"{name} has more than {_MAX_POINTS} points"
+        return f"{name} has more than {_MAX_POINTS} points, more than {operation} takes"
     return _refusal_of_device(tensor.device)
 
 
@@ -43,19 +46,22 @@ def _refusal_of_device(device: torch.device) -> str:
     return f"{device} has compute capability {major}.{minor}, the module was built for {oldest / 10} and newer"
 
 
-def hqs_kernel_update(kernel: Tensor, factors: HQSFactors, project: bool = True) -> Tensor:
-    """See `reference.hqs_kernel_update`; one launch where the lattice fits in shared memory."""
+def hqs_kernel_update(kernel: Tensor, factors: HQSFactors, project: bool = True, iterations: int = 1) -> Tensor:
+    """See `reference.hqs_kernel_update`; one launch an iteration where the lattice fits in shared memory."""
     size, side = kernel.shape[-1], factors.filter.shape[-2]
     kernel, data_term, gain = _dense(kernel), _dense(factors.data_term), _dense(factors.filter)
-    updated = torch.empty_like(kernel)
     numbers = {"batch": kernel.shape[0], "size": size, "side": side, "project": project}
-    if side in _SHARED_LATTICES and 2 * size <= side:
-        _call("hqs_kernel_update", kernel=kernel, data_term=data_term, filter=gain, updated=updated, **numbers)
-    elif kernel.numel():
-        spectrum = torch.fft.rfft2(kernel, s=(side, side))
-        response = _dense(torch.fft.irfft2(spectrum * gain, s=(side, side)))
-        _call("hqs_finish", response=response, data_term=data_term, updated=updated, **numbers)
-    return updated
+    for _ in range(iterations):
+        updated = torch.empty_like(kernel)
+        if side in _SHARED_LATTICES and 2 * size <= side:
+            arrays = {"kernel": kernel, "data_term": data_term, "filter": gain, "updated": updated}
+            _call("hqs_kernel_update", **arrays, **numbers)
+        elif kernel.numel():
+            spectrum = torch.fft.rfft2(kernel, s=(side, side))
+            response = _dense(torch.fft.irfft2(spectrum * gain, s=(side, side)))
+            _call("hqs_finish", response=response, data_term=data_term, updated=updated, **numbers)
+        kernel = updated
+    return kernel
 
 
 def project_kernel(kernel: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _backends, _checks, reference
+from . import _backends, _checks, _cpp_ops, reference
 
 
 def dps_step(
@@ -45,10 +45,10 @@ def dps_step(
                 raise ValueError(f"{name} requires a gradient, which dps_step does not compute: detach it")
     if (gradient is None) != (step_size is None):
         raise ValueError("gradient and step_size go together: give both or neither")
+    _checks.number("guidance", guidance)
+    _checks.number("eta", eta, 0, 1)
     if eps_uncond is None and guidance != 1.0:
         raise ValueError(f"guidance is {guidance}, but without eps_uncond there is nothing to guide away from")
-    if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"eta must be between 0 and 1, not {eta}")
     if eta > 0.0 and noise is None:
         raise ValueError(f"noise must be given for eta = {eta}")
     return _operation(z_t, eps, abar_t, abar_prev, eps_uncond, guidance, eta, noise, gradient, step_size)
@@ -73,17 +73,9 @@ def _operation(
     step_size: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     arguments = (z_t, eps, abar_t, abar_prev, eps_uncond, guidance, eta, noise, gradient, step_size)
-    if _backends.choose("dps_step", {"cpp": _cpp_refusal(z_t)}) == "cpp":
+    if _backends.choose("dps_step", {"cpp": _cpp_ops.tensor_refusal("z_t", z_t)}) == "cpp":
         return _cpp(*arguments)
     return reference.dps_step(*arguments)
-
-
-def _cpp_refusal(z_t: Tensor) -> str:
-    if z_t.device.type != "cpu":
-        return f"z_t is on {z_t.device}, not in CPU memory"
-    if z_t.dtype != torch.float32:
-        return f"z_t is {str(z_t.dtype).removeprefix('torch.')}, not float32"
-    return ""
 
 
 def _cpp(
@@ -101,13 +93,12 @@ def _cpp(
     latents = {"z_t": z_t, "eps": eps, "eps_uncond": eps_uncond, "noise": noise, "gradient": gradient}
     numbers = {"abar_t": abar_t, "abar_prev": abar_prev, "step_size": step_size}
     # The dictionary keeps the converted tensors alive until the call returns.
-    held = {name: None if tensor is None else tensor.contiguous() for name, tensor in latents.items()}
+    held = {name: None if tensor is None else _cpp_ops.plain(tensor) for name, tensor in latents.items()}
     for name, tensor in numbers.items():
-        held[name] = None if tensor is None else tensor.to(torch.float64).contiguous()
+        held[name] = None if tensor is None else _cpp_ops.plain(tensor.double())
     z_prev = torch.empty_like(z_t, memory_format=torch.contiguous_format)
     z0 = torch.empty_like(z_prev)
-    assert _backends.cpu is not None
-    _backends.cpu.dps_step(
+    _cpp_ops.module().dps_step(
         **{name: 0 if tensor is None else tensor.data_ptr() for name, tensor in held.items()},
         z_prev=z_prev.data_ptr(),
         z0=z0.data_ptr(),

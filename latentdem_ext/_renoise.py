@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from . import _checks, reference
+from . import _backends, _checks, _cpp_ops, reference
 
 
 def renoise(
@@ -18,11 +20,13 @@ def renoise(
 ) -> Tensor:
     """Latent of the earlier timestep from (B, ...) z_t and z0: see `reference.renoise`.
 
-    `fresh` in [0, 1], one number or (B,), is the share of the noise variance that comes from `noise`.
+    `fresh` in [0, 1], one number or (B,), is the share of the noise variance that comes from `noise`. Not
+    differentiable.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, or the dtypes of z_t, z0 and noise differ.
-        ValueError: shapes or devices do not go together, or the number `fresh` is not in [0, 1].
+        ValueError: shapes or devices do not go together, the number `fresh` is not in [0, 1], or an argument
+            requires a gradient.
     """
     _checks.tensor("z_t", z_t, _checks.REAL_DTYPES)
     _checks.companion("z0", z0, "z_t", z_t)
@@ -30,8 +34,44 @@ def renoise(
     for name, value in (("abar_t", abar_t), ("abar_prev", abar_prev)):
         _checks.per_sample(name, value, "z_t", z_t)
     if not isinstance(fresh, Tensor):
-        if not 0.0 <= fresh <= 1.0:
-            raise ValueError(f"fresh must be between 0 and 1, not {fresh}")
+        _checks.number("fresh", fresh, 0, 1)
         fresh = torch.full_like(abar_t, fresh)
     _checks.per_sample("fresh", fresh, "z_t", z_t)
-    return reference.renoise(z_t, z0, abar_t, abar_prev, noise, fresh)
+    arguments = {"z_t": z_t, "z0": z0, "abar_t": abar_t, "abar_prev": abar_prev, "noise": noise, "fresh": fresh}
+    _checks.no_gradient("renoise", **arguments)
+    return _operation(**arguments)
+
+
+@torch.library.custom_op(
+    "latentdem::renoise",
+    mutates_args=(),
+    schema="(Tensor z_t, Tensor z0, Tensor abar_t, Tensor abar_prev, Tensor noise, Tensor fresh) -> Tensor",
+)
+def _operation(
+    z_t: Tensor, z0: Tensor, abar_t: Tensor, abar_prev: Tensor, noise: Tensor, fresh: Tensor
+) -> Tensor:
+    if _backends.choose("renoise", {"cpp": _cpp_ops.tensor_refusal("z_t", z_t)}) == "cpp":
+        return _cpp(z_t, z0, abar_t, abar_prev, noise, fresh)
+    return reference.renoise(z_t, z0, abar_t, abar_prev, noise, fresh).contiguous()
+
+
+def _cpp(z_t: Tensor, z0: Tensor, abar_t: Tensor, abar_prev: Tensor, noise: Tensor, fresh: Tensor) -> Tensor:
+    latents = {"z_t": z_t, "z0": z0, "noise": noise}
+    numbers = {"abar_t": abar_t, "abar_prev": abar_prev, "fresh": fresh}
+    # The dictionary keeps the converted tensors alive until the call returns.
+    held = {name: _cpp_ops.plain(tensor) for name, tensor in latents.items()}
+    held |= {name: _cpp_ops.plain(tensor.double()) for name, tensor in numbers.items()}
+    z_prev = torch.empty_like(held["z_t"])
+    _cpp_ops.module().renoise(
+        **{name: tensor.data_ptr() for name, tensor in held.items()},
+        z_prev=z_prev.data_ptr(),
+        batch=z_t.shape[0],
+        numel=z_t[:1].numel(),
+        threads=torch.get_num_threads(),
+    )
+    return z_prev
+
+
+@_operation.register_fake
+def _(z_t: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(z_t, memory_format=torch.contiguous_format)

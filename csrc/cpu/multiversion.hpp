@@ -1,9 +1,25 @@
 // LATENTDEM_MULTIVERSION before a function compiles it once for every listed instruction set; the loader picks
-// the best one the machine has, so the module needs no particular machine.
+// the best one the machine has, so the module needs no particular machine. A helper that such a function calls in
+// its inner loops has to become part of it, or it would be compiled for the oldest machine alone:
+// LATENTDEM_INLINE. LATENTDEM_INDEPENDENT before a loop says that its iterations do not touch each other's data.
 #pragma once
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define LATENTDEM_MULTIVERSION __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
 #else
 #define LATENTDEM_MULTIVERSION
+#endif
+
+#if defined(__clang__)
+#define LATENTDEM_INLINE inline __attribute__((always_inline))
+#define LATENTDEM_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define LATENTDEM_INLINE inline __attribute__((always_inline))
+#define LATENTDEM_INDEPENDENT _Pragma("GCC ivdep")
+#elif defined(_MSC_VER)
+#define LATENTDEM_INLINE __forceinline
+#define LATENTDEM_INDEPENDENT __pragma(loop(ivdep))
+#else
+#define LATENTDEM_INLINE inline
+#define LATENTDEM_INDEPENDENT
 #endif

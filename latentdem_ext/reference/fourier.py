@@ -56,6 +56,12 @@ def _inverse(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.fft.irfft2(spectrum, s=tuple(shape[-2:]))
 
 
+def _conj(spectrum: Tensor) -> Tensor:
+    # Not put off as Tensor.conj() does: torch.compile calls a registered operation with that switched off, and
+    # the values would come out as they were.
+    return torch.conj_physical(spectrum)
+
+
 def _column_weights(width: int, like: Tensor) -> Tensor:
     """How often each column of a half spectrum occurs in the whole one: 2, but 1 for zero and for Nyquist."""
     weights = torch.full((width // 2 + 1,), 2.0, dtype=like.dtype, device=like.device)
@@ -88,7 +94,29 @@ def blur_adjoint(y: Tensor, kernel: Tensor) -> Tensor:
     Returns:
         (B, C, H, W).
     """
-    return _inverse(kernel_to_otf(kernel, (y.shape[-2], y.shape[-1])).conj() * _forward(y), y.shape)
+    return _inverse(_conj(kernel_to_otf(kernel, (y.shape[-2], y.shape[-1]))) * _forward(y), y.shape)
+
+
+def blur_kernel_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+    """Adjoint of `blur` in its second argument: crop F^-1[conj(F x) F gradient], summed over the channels.
+
+    Args:
+        x: (B, C, H, W).
+        gradient: (B, C, H, W), what is known of the blurred image.
+        kernel_size: K, at most min(H, W).
+
+    Returns:
+        (B, 1, K, K).
+    """
+    product = (_conj(_forward(x)) * _forward(gradient)).sum(dim=1, keepdim=True)
+    return _crop(_inverse(product, x.shape), kernel_size)
+
+
+def _crop(image: Tensor, kernel_size: int) -> Tensor:
+    """The K x K window around the origin of a lattice, whose own origin is at K // 2."""
+    height, width = image.shape[-2:]
+    support = torch.arange(kernel_size, device=image.device) - kernel_size // 2
+    return image[..., (support % height)[:, None], support % width]
 
 
 def blur_fidelity(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None = None) -> Fidelity:
@@ -112,7 +140,7 @@ def blur_fidelity(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None = N
     otf = kernel_to_otf(kernel, (height, width))
     residual = (_forward(y) if y_hat is None else y_hat) - otf * _forward(x)
     power = (residual.real.square() + residual.imag.square()) * _column_weights(width, x)
-    correction = _inverse(otf.conj() * residual, x.shape)
+    correction = _inverse(_conj(otf) * residual, x.shape)
     return Fidelity(power.sum(dim=(1, 2, 3)) / (height * width), -2.0 * correction, x + correction)
 
 
@@ -131,7 +159,7 @@ def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Ten
     """
     otf = kernel_to_otf(kernel, (x0.shape[-2], x0.shape[-1]))
     residual = (_forward(y) if y_hat is None else y_hat) - otf * _forward(x0)
-    gain = otf.conj() / (otf.real.square() + otf.imag.square() + per_sample(rho, x0))
+    gain = _conj(otf) / (otf.real.square() + otf.imag.square() + per_sample(rho, x0))
     return x0 + _inverse(gain * residual, x0.shape)
 
 
@@ -186,7 +214,7 @@ def hqs_prepare(
     """
     height, width = x.shape[-2:]
     x_hat = _forward(x)
-    numerator = x_hat.sum(dim=1).conj() * (_forward(y) if y_hat is None else y_hat)
+    numerator = _conj(x_hat.sum(dim=1)) * (_forward(y) if y_hat is None else y_hat)
     power = (x_hat.real.square() + x_hat.imag.square()).sum(dim=1)
     if not per_channel:
         numerator, power = numerator.sum(dim=1, keepdim=True), power.sum(dim=1, keepdim=True)
@@ -194,32 +222,33 @@ def hqs_prepare(
     solution = _inverse(numerator / (power + a), y.shape).mean(dim=1, keepdim=True)
     response = _inverse((a / (power + a)).mean(dim=1, keepdim=True).to(x_hat.dtype), y.shape)
 
-    support = torch.arange(kernel_size, device=x.device) - kernel_size // 2
-    data_term = solution[..., (support % height)[:, None], support % width]
     lags = torch.arange(1 - kernel_size, kernel_size, device=x.device)
     side = lattice_side(kernel_size, x.device)
     small = response.new_zeros(*response.shape[:2], side, side)
     small[..., (lags % side)[:, None], lags % side] = response[..., (lags % height)[:, None], lags % width]
     # D is even under l -> -l, hence so is g, on either lattice: the imaginary part is rounding error.
-    return HQSFactors(data_term, _forward(small).real.contiguous())
+    return HQSFactors(_crop(solution, kernel_size), _forward(small).real.contiguous())
 
 
-def hqs_kernel_update(kernel: Tensor, factors: HQSFactors, project: bool = True) -> Tensor:
-    """Z = Z_data + crop(g * k), the least-squares half of one HQS iteration (see `hqs_prepare`).
+def hqs_kernel_update(kernel: Tensor, factors: HQSFactors, project: bool = True, iterations: int = 1) -> Tensor:
+    """Z = Z_data + crop(g * k), the least-squares half of an HQS iteration (see `hqs_prepare`).
 
     Args:
         kernel: (B, 1, K, K), the current kernel.
         factors: what `hqs_prepare` returned for this image and K.
         project: pass Z through `project_kernel`.
+        iterations: how often, each time from the last result; at least 1.
 
     Returns:
         (B, 1, K, K).
     """
     size, side = kernel.shape[-1], factors.filter.shape[-2]
-    spectrum = _forward(F.pad(kernel, (0, side - size, 0, side - size)))
-    response = _inverse(spectrum * factors.filter, (side, side))
-    updated = factors.data_term + response[..., :size, :size]
-    return project_kernel(updated) if project else updated
+    for _ in range(iterations):
+        spectrum = _forward(F.pad(kernel, (0, side - size, 0, side - size)))
+        response = _inverse(spectrum * factors.filter, (side, side))
+        kernel = factors.data_term + response[..., :size, :size]
+        kernel = project_kernel(kernel) if project else kernel
+    return kernel
 
 
 def project_kernel(kernel: Tensor) -> Tensor:

@@ -111,19 +111,21 @@ def test_without_a_device_the_module_loads_and_says_so():
         _backends.cuda.blur_glue(correction=0, x=0, glued=0, count=1, device=0, stream=0)
 
 
+def refusal(x: Tensor) -> str:
+    return _cuda_ops.refusal("blur_fidelity", {"x": x})
+
+
 def test_refusals_say_why(monkeypatch):
-    assert _cuda_ops.refusal("x", torch.zeros(1, 3, 8, 8)) == "x is on cpu, not on a CUDA device"
+    assert refusal(torch.zeros(1, 3, 8, 8)) == "x is on cpu, not on a CUDA device"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     _cuda_ops._refusal_of_device.cache_clear()
     with FakeTensorMode():
-        assert _cuda_ops.refusal("x", torch.zeros(1, 8, 8, device="cuda", dtype=torch.half)) == (
-            "x is float16, not float32"
-        )
+        assert refusal(torch.zeros(1, 8, 8, device="cuda", dtype=torch.half)) == ("x is float16, not float32")
         monkeypatch.setattr(_backends, "cuda", None)
-        assert not _cuda_ops.refusal("x", torch.zeros(1, 8, 8, device="cuda:1"))
-        assert "points" in _cuda_ops.refusal("x", torch.zeros(1, 2**16, 2**15, device="cuda"))
+        assert not refusal(torch.zeros(1, 8, 8, device="cuda:1"))
+        assert "points" in refusal(torch.zeros(1, 2**16, 2**15, device="cuda"))
         monkeypatch.setattr(_backends, "cuda", type("Module", (), {"oldest_architecture": 80}))
-        assert _cuda_ops.refusal("x", torch.zeros(1, 8, 8, device="cuda:0")) == (
+        assert refusal(torch.zeros(1, 8, 8, device="cuda:0")) == (
             "cuda:0 has compute capability 7.5, the module was built for 8.0 and newer"
         )
     _cuda_ops._refusal_of_device.cache_clear()

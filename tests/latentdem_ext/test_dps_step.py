@@ -184,6 +184,8 @@ BAD = [
     ({"step_size": torch.ones(2)}, ValueError, "gradient and step_size go together"),
     ({"guidance": 7.5}, ValueError, "guidance is 7.5, but without eps_uncond"),
     ({"eta": 0.5}, ValueError, "noise must be given for eta = 0.5"),
+    ({"eta": "1"}, TypeError, "eta must be a number, not str"),
+    ({"guidance": None}, TypeError, "guidance must be a number, not NoneType"),
     ({"eta": -1.0}, ValueError, "eta must be between 0 and 1, not -1.0"),
 ]
 

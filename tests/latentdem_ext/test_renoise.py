@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import latentdem_ext as ext
+from latentdem_ext import reference
 
 SHAPE = (3, 4, 5, 6)
 
@@ -42,6 +43,48 @@ def test_without_fresh_noise_it_is_the_ddim_step(latents):
     torch.testing.assert_close(ext.renoise(**latents | {"z0": z0}, fresh=0.0), z_prev)
 
 
+# On both sides of a thread's share (65536 items), odd, without more than a batch, empty.
+@pytest.mark.usefixtures("poisoned", "backend")
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (7, 3, 7, 5), (3, 4, 150, 150), (2,), (0, 4, 8, 8)])
+def test_single_precision_is_close_to_double(shape, assert_close_per_sample):
+    z_t, z0, noise = torch.randn(3, *shape, dtype=torch.float64)
+    abar_t, abar_prev, fresh = torch.rand(3, shape[0], dtype=torch.float64) * 0.9 + 0.05
+    found = ext.renoise(z_t.float(), z0.float(), abar_t, abar_prev, noise.float(), fresh)
+    # Measured: 1e-7.
+    expected = reference.renoise(z_t, z0, abar_t, abar_prev, noise, fresh)
+    assert_close_per_sample(found, expected, 1e-6)
+
+
+@pytest.mark.usefixtures("backend")
+def test_layout_and_number_of_threads_do_not_matter(on_every_number_of_threads):
+    z_t, z0, noise = torch.randn(3, 4, 4, 150, 150)
+    abar_t, abar_prev = torch.rand(2, 4)
+    first, *others = on_every_number_of_threads(lambda: (ext.renoise(z_t, z0, abar_t, abar_prev, noise, 0.5),))
+    for other in others:
+        assert torch.equal(other[0], first[0])
+    strided = (value.to(memory_format=torch.channels_last) for value in (z_t, z0, noise))
+    z_t, z0, noise = strided
+    expanded = abar_t.double().repeat_interleave(2)[::2]
+    found = ext.renoise(z_t, z0, expanded, abar_prev, noise.mT.contiguous().mT, 0.5)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, first[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_registration(latents, dtype):
+    given = [value.to(dtype) if value.dim() > 1 else value for value in latents.values()]
+    torch.library.opcheck(torch.ops.latentdem.renoise.default, (*given, torch.rand(3)))
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_as_one_graph(latents, compiler):
+    def step(z_t: torch.Tensor) -> torch.Tensor:
+        return ext.renoise(**latents | {"z_t": 2 * z_t}, fresh=0.5)
+
+    compiled = torch.compile(step, fullgraph=True, backend=compiler)
+    torch.testing.assert_close(compiled(latents["z_t"]), step(latents["z_t"]))
+
+
 def test_half_precision_only_rounds_the_result(latents):
     half = {k: v.half() if v.dim() > 1 else v for k, v in latents.items()}
     found = ext.renoise(**half, fresh=0.5)
@@ -59,3 +102,7 @@ def test_bad_arguments_are_named(latents):
         ext.renoise(**latents | {"noise": latents["noise"].float()}, fresh=0.5)
     with pytest.raises(TypeError, match="abar_prev must be a tensor, not float"):
         ext.renoise(**latents | {"abar_prev": 0.5}, fresh=0.5)
+    with pytest.raises(TypeError, match="fresh must be a number, not str"):
+        ext.renoise(**latents, fresh="half")
+    with pytest.raises(ValueError, match="z0 requires a gradient, which renoise does not compute: detach it"):
+        ext.renoise(**latents | {"z0": latents["z0"].requires_grad_()}, fresh=0.5)

@@ -1,0 +1,31 @@
+"""The implementations that make a row of every table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+import latentdem_ext as ext
+from latentdem_ext import reference
+
+COMPILED = "torch.compile(reference)"
+# What is measured: the GPU where there is one.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+NATIVE = "cpp" if DEVICE.type == "cpu" else "cuda"
+BACKENDS = ["reference", pytest.param(COMPILED, marks=pytest.mark.slow), NATIVE]
+STREAMING = [*BACKENDS[:2], "cpp" if DEVICE.type == "cpu" else "triton"]
+
+
+@cache
+def compiled(name: str) -> Callable[..., Any]:
+    """The reference of an operation, compiled by PyTorch."""
+    return torch.compile(getattr(reference, name))
+
+
+def implementation(name: str, backend: str) -> Callable[..., Any]:
+    """What a row calls; `measure` requests the backend where it is one of the package's."""
+    return compiled(name) if backend == COMPILED else getattr(ext, name)

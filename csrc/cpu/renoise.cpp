@@ -1,0 +1,72 @@
+// Re-noising of a corrected clean latent on contiguous float32 arrays (reference.renoise).
+
+#include <algorithm>
+#include <cmath>
+
+#include "bindings.hpp"
+#include "multiversion.hpp"
+#include "parallel.hpp"
+
+namespace latentdem {
+namespace {
+
+constexpr std::int64_t kGrain = 16384; // items worth a thread
+
+struct Renoise {
+    const float *z_t, *z0, *noise;            // batch x numel
+    const double *abar_t, *abar_prev, *fresh; // batch
+    float *z_prev;                            // batch x numel, may not overlap the inputs
+    std::int64_t batch, numel;
+    int threads; // at most this many
+};
+
+// The factors of one sample.
+struct Scales {
+    float signal_t, rsqrt_noise_t;    // sqrt(abar_t), 1 / sqrt(1 - abar_t)
+    float signal_prev, kept, renewed; // sqrt(abar_prev), and of the two parts of the noise
+};
+
+Scales scales_of(const Renoise &task, std::int64_t sample) {
+    const double now = task.abar_t[sample], prev = task.abar_prev[sample], fresh = task.fresh[sample];
+    const auto f = [](double value) { return static_cast<float>(value); };
+    return {f(std::sqrt(now)), f(1 / std::sqrt(1 - now)), f(std::sqrt(prev)), f(std::sqrt(1 - prev) * std::sqrt(1 - fresh)),
+            f(std::sqrt(1 - prev) * std::sqrt(fresh))};
+}
+
+LATENTDEM_MULTIVERSION void run(const Renoise &task, const Scales &s, std::int64_t begin, std::int64_t end) {
+    const float *const z_t = task.z_t, *const z0 = task.z0, *const noise = task.noise;
+    float *const __restrict z_prev = task.z_prev;
+    for (std::int64_t i = begin; i < end; ++i) {
+        const float direction = (z_t[i] - s.signal_t * z0[i]) * s.rsqrt_noise_t;
+        z_prev[i] = s.signal_prev * z0[i] + s.kept * direction + s.renewed * noise[i];
+    }
+}
+
+void renoise(const Renoise &task) {
+    parallel_for(task.batch * task.numel, kGrain, task.threads, [&task](std::int64_t begin, std::int64_t end) {
+        while (begin < end) {
+            const std::int64_t sample = begin / task.numel, stop = std::min(end, (sample + 1) * task.numel);
+            run(task, scales_of(task, sample), begin, stop);
+            begin = stop;
+        }
+    });
+}
+
+} // namespace
+
+void bind_renoise(pybind11::module_ &module) {
+    namespace py = pybind11;
+    module.def(
+        "renoise",
+        [](Address z_t, Address z0, Address noise, Address abar_t, Address abar_prev, Address fresh, Address z_prev,
+           std::int64_t batch, std::int64_t numel, int threads) {
+            renoise({pointer<const float>(z_t), pointer<const float>(z0), pointer<const float>(noise),
+                     pointer<const double>(abar_t), pointer<const double>(abar_prev), pointer<const double>(fresh),
+                     pointer<float>(z_prev), batch, numel, threads});
+        },
+        py::kw_only(), py::arg("z_t"), py::arg("z0"), py::arg("noise"), py::arg("abar_t"), py::arg("abar_prev"),
+        py::arg("fresh"), py::arg("z_prev"), py::arg("batch"), py::arg("numel"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>());
+}
+
+} // namespace latentdem

@@ -1,0 +1,69 @@
+"""The registered operations of latentdem_ext on the CUDA kernels, which run on the CPU here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import latentdem_ext as ext
+from latentdem_ext import _backends, _cuda_ops, reference
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(on_shim: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The backend "cuda" is there, takes tensors in CPU memory, and has been requested."""
+    monkeypatch.setitem(_backends._STATES, "cuda", lambda: ext.Backend(True, ""))
+    monkeypatch.setattr(_cuda_ops, "refusal", lambda operation, arguments: "")
+    monkeypatch.setattr(reference, "lattice_side", _cuda_ops.lattice_side)
+    with ext.use_backend("cuda"):
+        yield
+
+
+def everything(x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    ones = torch.ones(x.shape[0])
+    factors = ext.hqs_prepare(x[:, None], y, ones, kernel.shape[-1])
+    return (
+        *factors,
+        ext.hqs_kernel_update(kernel, factors, iterations=3),
+        ext.hqs_kernel_update(kernel, factors, project=False),
+        ext.project_kernel(kernel - kernel.mean()),
+        *ext.blur_fidelity(x, kernel, y),
+        ext.blur_proximal(x, kernel, y, ones),
+    )
+
+
+@pytest.mark.parametrize("shape", [(20, 23, 7), (70, 66, 65)])
+def test_operations_run_on_the_kernels(problem, shape, monkeypatch):
+    values = problem(2, 3, shape, torch.float32)
+    called = set()
+    call = _cuda_ops._call
+    monkeypatch.setattr(_cuda_ops, "_call", lambda name, **given: (called.add(name), call(name, **given)))
+    found = everything(*values)
+    own = "hqs_kernel_update" if shape[2] <= 64 else "hqs_finish"
+    assert called >= {own, "hqs_finish", "hqs_solve", "hqs_crop", "blur_residual", "blur_glue"}
+    with ext.use_backend("reference"):
+        expected = everything(*(value.double() for value in values))
+    for one, exact in zip(found, expected, strict=True):
+        assert one.shape == exact.shape
+        assert float((one - exact).norm()) <= 1e-5 * float(exact.norm())
+
+
+def test_gradient_of_the_norm_comes_from_the_kernels(problem):
+    x, kernel, y = problem(2, 3, (20, 23, 7), torch.float32)
+    (gradient,) = torch.autograd.grad(ext.blur_fidelity(x.requires_grad_(), kernel, y).norm2.sum(), x)
+    torch.testing.assert_close(gradient, ext.blur_fidelity(x, kernel, y).gradient)
+
+
+def test_registration(problem):
+    x, kernel, y = problem(2, 3, (20, 23, 7), torch.float32)
+    operations, ones = torch.ops.latentdem, torch.ones(2)
+    factors = ext.hqs_prepare(x[:, None], y, ones, 7)
+    checks = {"test_utils": ("test_schema", "test_faketensor")}  # autograd is that of every backend
+    torch.library.opcheck(operations.hqs_prepare.default, (x[:, None], y, ones, 7, False, None), **checks)
+    torch.library.opcheck(operations.hqs_kernel_update.default, (kernel, *factors, True, 2), **checks)
+    torch.library.opcheck(operations.blur_fidelity.default, (x, kernel, y, None), **checks)
+    torch.library.opcheck(operations.blur_proximal.default, (x, kernel, y, ones, None), **checks)
+    torch.library.opcheck(operations.project_kernel.default, (kernel,), **checks)
