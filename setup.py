@@ -2,7 +2,7 @@
 
 Environment variables:
     LATENTDEM_NATIVE=OFF leaves all of them out: the operations then run on their PyTorch references.
-    LATENTDEM_CUDA: AUTO (the default) builds the CUDA module where a working nvcc is found, ON insists, OFF
+    LATENTDEM_CUDA: AUTO (the default) builds the CUDA module where nvcc is found and works, ON insists, OFF
         leaves it out.
     LATENTDEM_CUDA_ARCHS: the GPU architectures it carries code for (default 80;86;89;90); the newest of them
         gets PTX too.
@@ -10,6 +10,7 @@ Environment variables:
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,10 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
+MODULES = ("latentdem_ext._cpu", "latentdem_ext._cuda")
+RECORD = "_build.json"  # what latentdem_ext.backends() says of a build without CUDA
 ROOT = Path(__file__).resolve().parent
 NATIVE = os.environ.get("LATENTDEM_NATIVE", "ON").upper()
 CUDA = os.environ.get("LATENTDEM_CUDA", "AUTO").upper()
@@ -33,16 +37,41 @@ class CMakeBuild(build_ext):
     """Configures and builds CMakeLists.txt; the modules land where setuptools expects them."""
 
     def build_extensions(self) -> None:
-        """Build every target of CMakeLists.txt."""
+        """Build every target of CMakeLists.txt, and write down why CUDA was left out."""
         require_tools()
-        nvcc = usable_nvcc()
+        nvcc, without_cuda = usable_nvcc()
+        folder = Path(self.build_lib).resolve() / "latentdem_ext"
+        folder.mkdir(parents=True, exist_ok=True)
+        for module in MODULES:
+            # A module that is left out this time must not stay from the last.
+            Path(self.get_ext_fullpath(module)).unlink(missing_ok=True)
+
+        failure = self._run_cmake(folder, nvcc)
+        if failure and nvcc and CUDA == "AUTO":
+            without_cuda, nvcc = f"the modules could not be {failure}", None
+            failure = self._run_cmake(folder, None)
+        if failure:
+            how = f"{CUDA_HELP} {HELP}" if nvcc else HELP
+            raise SystemExit(f"The native modules could not be {failure}. {how}")
+        if without_cuda:
+            print(f"latentdem is built without CUDA: {without_cuda}.")
+        (folder / RECORD).write_text(json.dumps({"without_cuda": without_cuda}) + "\n")
+
+    def copy_extensions_to_source(self) -> None:
+        """Put what was built beside the sources, and nothing that an earlier build has left there."""
+        folder = Path(self.get_ext_fullpath(MODULES[0])).parent
+        for module in MODULES:
+            Path(self.get_ext_fullpath(module)).unlink(missing_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
+        super().copy_extensions_to_source()
+        if self.extensions:
+            self.copy_file(str(Path(self.build_lib) / "latentdem_ext" / RECORD), str(folder / RECORD))
+
+    def _run_cmake(self, folder: Path, nvcc: str | None) -> str:
+        """Build into `folder`, with the CUDA module where there is an nvcc; what went wrong, or ""."""
         import pybind11
 
         work = Path(self.build_temp).resolve() / "cmake"
-        modules = [Path(self.get_ext_fullpath(extension.name)).resolve() for extension in self.extensions]
-        for module in modules:
-            module.unlink(missing_ok=True)  # a module that is left out this time must not stay from the last
-
         configure = [
             "cmake",
             "--fresh",  # the last build's tools may have been in an isolated environment that is gone
@@ -50,17 +79,34 @@ class CMakeBuild(build_ext):
             "-B", str(work),
             "-G", "Ninja",
             "-DCMAKE_BUILD_TYPE=Release",
-            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={modules[0].parent}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={folder}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DLATENTDEM_CUDA={'ON' if nvcc else 'OFF'}",
         ]  # fmt: skip
         if nvcc:
             configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", f"-DLATENTDEM_CUDA_ARCHS={';'.join(cuda_archs())}"]
-        how = f"{CUDA_HELP} {HELP}" if nvcc else HELP
         for stage, command in (("configured", configure), ("compiled", ["cmake", "--build", str(work)])):
-            if subprocess.run(command, check=False).returncode:
-                raise SystemExit(f"The native modules could not be {stage}, see the messages above. {how}")
+            run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            messages = []
+            for line in run.stdout or ():
+                print(line, end="", flush=True)
+                messages.append(line)
+            if run.wait():
+                return f"{stage} ({first_error(messages, run.returncode)})"
+        return ""
+
+
+class PythonBuild(build_py):
+    """An editable install without native modules has none left from an earlier one."""
+
+    def run(self) -> None:
+        """Copy the Python files."""
+        super().run()
+        if self.editable_mode and NATIVE == "OFF":
+            modules = self.get_finalized_command("build_ext")
+            modules.inplace = True
+            modules.copy_extensions_to_source()
 
 
 def require_tools() -> None:
@@ -82,21 +128,20 @@ def cuda_archs() -> list[str]:
     return sorted(set(archs), key=int)
 
 
-def usable_nvcc() -> str | None:
-    """The nvcc that builds the CUDA module; None where the module is left out."""
+def usable_nvcc() -> tuple[str | None, str]:
+    """The nvcc that builds the CUDA module, or None and why the module is left out."""
     if CUDA == "OFF":
-        return None
+        return None, "LATENTDEM_CUDA=OFF was set"
     nvcc = find_nvcc()
     if nvcc is None:
         problem = "nvcc, named by CUDACXX, on the PATH or below CUDA_PATH, was not found"
     else:
         problem = failure_of(nvcc)
     if not problem:
-        return nvcc
+        return nvcc, ""
     if CUDA == "ON":
         raise SystemExit(f"LATENTDEM_CUDA=ON, but {problem}. {CUDA_HELP}")
-    print(f"latentdem is built without CUDA: {problem}.")
-    return None
+    return None, problem
 
 
 def find_nvcc() -> str | None:
@@ -110,19 +155,29 @@ def find_nvcc() -> str | None:
 
 def failure_of(nvcc: str) -> str:
     """Why `nvcc` does not compile a test program with the host's compiler ("" if it does)."""
-    command = [nvcc, "-c", "test.cu", "-o", "test.o"]
+    command = [nvcc, "-std=c++17", "-c", "test.cu", "-o", "test.o"]
     command += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in cuda_archs()]
     if os.environ.get("CUDAHOSTCXX"):
         command += ["-ccbin", os.environ["CUDAHOSTCXX"]]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "test.cu").write_text("__global__ void kernel() {}\n")
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        try:
+            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        except OSError as error:
+            return f"{nvcc} cannot be started ({error.strerror})"
     if run.returncode == 0:
         return ""
-    messages = (run.stderr + run.stdout).splitlines()
-    errors = [line.strip() for line in messages if re.search("error|fatal", line)]
-    said = errors[0] if errors else f"it ended with {run.returncode}"
+    said = first_error((run.stderr + run.stdout).splitlines(), run.returncode)
     return f"{nvcc} cannot compile a test program ({said})"
+
+
+def first_error(messages: list[str], status: int) -> str:
+    """The first line that names an error, with the one after it where it ends in a colon."""
+    lines = [" ".join(line.split()) for line in messages if line.strip()]
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE):
+            return f"{line} {after}".strip() if line.endswith(":") else line
+    return f"it ended with {status}"
 
 
 for variable, value, known in (("NATIVE", NATIVE, ("ON", "OFF")), ("CUDA", CUDA, ("AUTO", "ON", "OFF"))):
@@ -137,10 +192,10 @@ setup(
         "latentdem_kernels": "kernels",
     },
     ext_modules=[
-        Extension("latentdem_ext._cpu", sources=[]),
-        Extension("latentdem_ext._cuda", sources=[], optional=True),
+        Extension(MODULES[0], sources=[]),
+        Extension(MODULES[1], sources=[], optional=True),
     ]
     if NATIVE == "ON"
     else [],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "build_py": PythonBuild},
 )

@@ -1,6 +1,6 @@
 """The operations of latentdem: one definition each (`latentdem_ext.reference`), several implementations."""
 
-from ._backends import Backend, backends, requested_backend, use_backend
+from ._backends import Backend, backends, record_backends, requested_backend, use_backend
 from ._blur import blur, blur_adjoint, kernel_to_otf
 from ._dps_step import dps_step
 from ._fidelity import blur_fidelity, blur_proximal
@@ -25,6 +25,7 @@ __all__ = [
     "hqs_prepare",
     "kernel_to_otf",
     "project_kernel",
+    "record_backends",
     "renoise",
     "requested_backend",
     "upsample_conv",

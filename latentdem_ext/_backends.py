@@ -9,6 +9,7 @@ requested backend run their reference.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,13 +24,19 @@ import torch
 
 
 class Backend(NamedTuple):
-    """Whether a backend can be used on this machine, and why not ("" if it can)."""
+    """Whether a backend can be used on this machine, why not ("" if it can), and whether it is there at all."""
 
     available: bool
     reason: str
+    built: bool = True
 
     def __str__(self) -> str:
-        return "available" if self.available else f"not available: {self.reason}"
+        if self.available:
+            return "available"
+        return f"{'built, but not usable here' if self.built else 'not built'}: {self.reason}"
+
+
+_DOES_NOT_LOAD = "its compiled module does not load"
 
 
 def _load(name: str) -> tuple[ModuleType | None, str]:
@@ -44,9 +51,9 @@ def _why_missing(folder: Path, name: str, error: ImportError) -> str:
         return any((folder / f"{module}{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
 
     if built(name):
-        return f"its compiled module does not load ({error})"
+        return f"{_DOES_NOT_LOAD} ({error})"
     if built("_cpu"):
-        return "latentdem was built without CUDA (nvcc not found or LATENTDEM_CUDA=OFF)"
+        return f"latentdem was built without CUDA: {_why_without_cuda(folder)}"
     if (folder.parent / "pyproject.toml").exists():
         return (
             f"latentdem_ext was imported from the source folder {folder}, which holds no compiled module; "
@@ -55,10 +62,19 @@ def _why_missing(folder: Path, name: str, error: ImportError) -> str:
     return "latentdem was installed without its compiled modules (LATENTDEM_NATIVE=OFF)"
 
 
+def _why_without_cuda(folder: Path) -> str:
+    """What setup.py has written down."""
+    try:
+        return str(json.loads((folder / "_build.json").read_text())["without_cuda"])
+    except OSError:
+        return "there is no record of the reason"
+
+
 cpu, _cpu_reason = _load("_cpu")
 cuda, _cuda_reason = _load("_cuda")
 _environment = os.environ.get("LATENTDEM_BACKEND") or None
 _request = threading.local()
+_records: list[dict[str, list[str]]] = []
 
 
 def backends() -> dict[str, Backend]:
@@ -67,15 +83,27 @@ def backends() -> dict[str, Backend]:
 
 
 def _cuda_state() -> Backend:
-    if cuda is not None and (torch.version.cuda is None or not torch.cuda.is_available()):
-        return Backend(False, "PyTorch sees no CUDA device")
-    return Backend(cuda is not None, _cuda_reason)
+    if cuda is None:
+        return _missing(_cuda_reason)
+    reason = without_cuda_device()
+    return Backend(not reason, reason)
+
+
+def _missing(reason: str) -> Backend:
+    return Backend(False, reason, built=reason.startswith(_DOES_NOT_LOAD))
+
+
+def without_cuda_device() -> str:
+    """Why PyTorch has no CUDA device to offer ("" if it has one)."""
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} is built without CUDA"
+    return "" if torch.cuda.is_available() else "PyTorch sees no CUDA device"
 
 
 # Functions: whether there is a CUDA device is not asked before somebody wants to know.
 _STATES = {
     "reference": lambda: Backend(True, ""),
-    "cpp": lambda: Backend(cpu is not None, _cpu_reason),
+    "cpp": lambda: Backend(True, "") if cpu is not None else _missing(_cpu_reason),
     "cuda": _cuda_state,
 }
 
@@ -98,6 +126,17 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _request.name = before
+
+
+@contextmanager
+def record_backends() -> Iterator[dict[str, list[str]]]:
+    """Note which backends the operations run on inside the block, in every thread: {operation: [backend]}."""
+    record: dict[str, list[str]] = {}
+    _records.append(record)
+    try:
+        yield record
+    finally:
+        _records[:] = [other for other in _records if other is not record]
 
 
 def requested_backend() -> str | None:
@@ -124,6 +163,15 @@ def choose(operation: str, refusals: Mapping[str, str]) -> str:
     Raises:
         ValueError, RuntimeError: as `requested_backend`; also when the requested backend refuses the arguments.
     """
+    backend = _choose(operation, refusals)
+    for record in _records:
+        used = record.setdefault(operation, [])
+        if backend not in used:
+            used.append(backend)
+    return backend
+
+
+def _choose(operation: str, refusals: Mapping[str, str]) -> str:
     wanted = requested_backend()
     for name, refusal in refusals.items():
         if wanted == name and refusal:

@@ -61,6 +61,22 @@ def _blur_adjoint(y: Tensor, kernel: Tensor) -> Tensor:
     return _dispatch.run("blur_adjoint", y=y, kernel=kernel).contiguous()
 
 
+# Registered, although only gradients use it: PyTorch 2.6 cannot trace a Fourier transform.
+@torch.library.custom_op(
+    "latentdem::blur_kernel_gradient",
+    mutates_args=(),
+    schema="(Tensor x, Tensor gradient, SymInt kernel_size) -> Tensor",
+)
+def kernel_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+    """Adjoint of `blur` in its second argument: see `reference.blur_kernel_gradient`."""
+    return reference.blur_kernel_gradient(x, gradient, kernel_size).contiguous()
+
+
+@kernel_gradient.register_fake
+def _(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+    return x.new_empty(x.shape[0], 1, kernel_size, kernel_size)
+
+
 @_blur.register_fake
 @_blur_adjoint.register_fake
 def _(image: Tensor, kernel: Tensor) -> Tensor:
@@ -76,7 +92,7 @@ def _blur_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | 
     by_image, by_kernel = ctx.needs_input_grad
     return (
         _blur_adjoint(gradient, kernel) if by_image else None,
-        reference.blur_kernel_gradient(x, gradient, kernel.shape[-1]) if by_kernel else None,
+        kernel_gradient(x, gradient, kernel.shape[-1]) if by_kernel else None,
     )
 
 
@@ -86,9 +102,25 @@ def _adjoint_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor
     return (
         _blur(gradient, kernel) if by_image else None,
         # <gradient, A^T y> = <A gradient, y>
-        reference.blur_kernel_gradient(gradient, y, kernel.shape[-1]) if by_kernel else None,
+        kernel_gradient(gradient, y, kernel.shape[-1]) if by_kernel else None,
+    )
+
+
+def _save_images(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _kernel_gradient_backward(ctx: Any, kernel: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    # <kernel, blur_kernel_gradient(x, gradient)> = <blur(x, kernel), gradient>
+    x, gradient = ctx.saved_tensors
+    by_x, by_gradient, _ = ctx.needs_input_grad
+    return (
+        _blur_adjoint(gradient, kernel) if by_x else None,
+        _blur(x, kernel) if by_gradient else None,
+        None,
     )
 
 
 _blur.register_autograd(_blur_backward, setup_context=_save)
 _blur_adjoint.register_autograd(_adjoint_backward, setup_context=_save)
+kernel_gradient.register_autograd(_kernel_gradient_backward, setup_context=_save_images)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _dispatch, reference
-from ._blur import blur, blur_adjoint
+from . import _checks, _dispatch
+from ._blur import blur, blur_adjoint, kernel_gradient
 from .reference import Fidelity
 
 
@@ -97,9 +97,9 @@ def _backward(
         results[0] = through_residual if by_glued is None else through_residual + by_glued
     if by_kernel:
         size = kernel.shape[-1]
-        gradient_of_kernel = -reference.blur_kernel_gradient(x, by_residual, size)
+        gradient_of_kernel = -kernel_gradient(x, by_residual, size)
         if by_correction is not None:
-            adjoint_part = reference.blur_kernel_gradient(by_correction, residual, size)
+            adjoint_part = kernel_gradient(by_correction, residual, size)
             gradient_of_kernel = gradient_of_kernel + adjoint_part
         results[1] = gradient_of_kernel
     if by_y:

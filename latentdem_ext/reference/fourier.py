@@ -47,7 +47,8 @@ def _forward(image: Tensor) -> Tensor:
     if image.numel() == 0:  # MKL refuses an empty batch
         dtype = torch.complex128 if image.dtype == torch.float64 else torch.complex64
         return image.new_empty((*image.shape[:-1], image.shape[-1] // 2 + 1), dtype=dtype)
-    return torch.fft.rfft2(image)
+    # Contiguous: PyTorch 2.6 fails on an expanded tensor, which the gradient of a sum is.
+    return torch.fft.rfft2(image.contiguous())
 
 
 def _inverse(spectrum: Tensor, shape: Sequence[int]) -> Tensor:

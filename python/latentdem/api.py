@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from latentdem_ext import record_backends
+
 from .blind import PAPER, BlindSearch, Recipe
 from .boundary import looks_circular
 from .checks import check_backend, check_kernel, check_kernel_size, check_noise_sigma, resolve_device
@@ -89,9 +91,10 @@ def deblur(
     again = e_step == "proximal"
     restoration = Restoration(search, known, again, kernel_size, seed, circular, progress)
     restoration.seconds["loading"] = time.perf_counter() - started
-    found = restoration.run(
-        y.expand(-1, 3, -1, -1).to(where), sigma.to(where), None if kernel is None else kernel.to(where)
-    )
+    with record_backends() as operations:
+        found = restoration.run(
+            y.expand(-1, 3, -1, -1).to(where), sigma.to(where), None if kernel is None else kernel.to(where)
+        )
     restored = found.image if channels == 3 else found.image.mean(1, keepdim=True)
     restoration.seconds["total"] = time.perf_counter() - started
     return Result(
@@ -113,6 +116,7 @@ def deblur(
             "seed": seed,
             "device": str(where),
             "backend": backend,
+            "operations": {name: ", ".join(used) for name, used in sorted(operations.items())},
             "boundary": "circular" if circular else "valid",
             "num_samples": num_samples,
         },

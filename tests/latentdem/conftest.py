@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor
+from typer.testing import CliRunner
 
 import latentdem
+from latentdem.cli import app
+from latentdem.io import write_image
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.result import Result, TraceStep
@@ -28,6 +32,44 @@ def scene() -> Callable[..., Tensor]:
         return (3 * smooth).clamp(-1, 1)
 
     return make
+
+
+class Cli:
+    """The command line, run inside the process."""
+
+    @staticmethod
+    def run(*args: object, status: int = 0) -> Any:
+        result = CliRunner().invoke(app, [str(arg) for arg in args])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == status, result.output
+        return result
+
+    @classmethod
+    def sentence(cls, *args: object, status: int = 1) -> str:
+        """The one line on stderr of a command that fails."""
+        lines = cls.run(*args, status=status).stderr.strip().splitlines()
+        assert len(lines) == 1
+        return lines[0]
+
+    @staticmethod
+    def names(folder: Path) -> list[str]:
+        return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def cli() -> type[Cli]:
+    return Cli
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Callable[..., Tensor]) -> Path:
+    """An empty current folder, with photo.png in the folder above."""
+    current = tmp_path / "here"
+    current.mkdir()
+    monkeypatch.chdir(current)
+    write_image(tmp_path / "photo.png", scene())
+    return current
 
 
 class FakeDeblur:

@@ -39,9 +39,10 @@ def test_missing_module_is_explained(tmp_path):
         assert f"imported from the source folder {folder}" in _backends._why_missing(folder, name, error)
     (folder / f"_cpu{EXTENSION_SUFFIXES[0]}").touch()
     assert "does not load (GLIBCXX_3.4.99 not found)" in _backends._why_missing(folder, "_cpu", error)
-    assert "built without CUDA (nvcc not found or LATENTDEM_CUDA=OFF)" in _backends._why_missing(
-        folder, "_cuda", error
-    )
+    assert "built without CUDA: there is no record" in _backends._why_missing(folder, "_cuda", error)
+    (folder / "_build.json").write_text('{"without_cuda": "nvcc was not found"}')
+    reason = _backends._why_missing(folder, "_cuda", error)
+    assert reason == "latentdem was built without CUDA: nvcc was not found"
     (folder / f"_cuda{EXTENSION_SUFFIXES[0]}").touch()
     assert "does not load (GLIBCXX_3.4.99 not found)" in _backends._why_missing(folder, "_cuda", error)
 
@@ -50,13 +51,17 @@ def test_cuda_needs_the_module_and_a_device(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(_backends, "cuda", None)
-    monkeypatch.setattr(_backends, "_cuda_reason", "it was not built")
-    assert ext.backends()["cuda"] == ext.Backend(False, "it was not built")
+    monkeypatch.setattr(_backends, "_cuda_reason", "nvcc was not found")
+    assert ext.backends()["cuda"] == ext.Backend(False, "nvcc was not found", built=False)
+    assert str(ext.backends()["cuda"]) == "not built: nvcc was not found"
+    monkeypatch.setattr(_backends, "_cuda_reason", "its compiled module does not load (no libc)")
+    assert ext.backends()["cuda"].built
     monkeypatch.setattr(_backends, "cuda", sys)
-    monkeypatch.setattr(_backends, "_cuda_reason", "")
     assert ext.backends()["cuda"] == ext.Backend(True, "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert ext.backends()["cuda"] == ext.Backend(False, "PyTorch sees no CUDA device")
+    assert str(ext.backends()["cuda"]) == "built, but not usable here: PyTorch sees no CUDA device"
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert ext.backends()["cuda"].reason == f"PyTorch {torch.__version__} is built without CUDA"
 
 
 def test_request_ends_with_the_block_and_blocks_nest():
@@ -106,6 +111,19 @@ def test_choice_is_the_fastest_unless_the_reference_is_requested(monkeypatch):
     assert not calls
     ext.dps_step(*STEP)
     assert calls
+
+
+def test_what_ran_is_recorded():
+    with ext.record_backends() as outer:
+        with ext.use_backend("reference"), ext.record_backends() as inner:
+            ext.dps_step(*STEP)
+            ext.dps_step(*STEP)
+        assert inner == {"dps_step": ["reference"]}
+        ext.dps_step(*STEP)
+    ext.dps_step(*(value.double() for value in STEP))
+    automatic = "cpp" if ext.backends()["cpp"].available else "reference"
+    assert outer == {"dps_step": list(dict.fromkeys(["reference", automatic]))}
+    assert inner == {"dps_step": ["reference"]}
 
 
 def test_environment_requests_for_the_whole_process():

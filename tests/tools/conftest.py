@@ -1,0 +1,44 @@
+"""The programs of tools/, which are not installed, as modules."""
+
+from __future__ import annotations
+
+import sys
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+def _load(name: str) -> ModuleType:
+    path = TOOLS / name
+    folders = [str(path)] if path.is_dir() else None
+    file = path / "__init__.py" if folders else path.with_suffix(".py")
+    spec = util.spec_from_file_location(name, file, submodule_search_locations=folders)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(TOOLS))  # the training programs import their neighbours
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(TOOLS))
+    return module
+
+
+@pytest.fixture(scope="session")
+def gpu_report() -> ModuleType:
+    return _load("gpu_report")
+
+
+@pytest.fixture(scope="session")
+def train_prior() -> ModuleType:
+    return _load("train_prior")
+
+
+@pytest.fixture(scope="session")
+def train_kernel_denoiser() -> ModuleType:
+    return _load("train_kernel_denoiser")
