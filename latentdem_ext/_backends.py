@@ -1,10 +1,10 @@
 """Which implementations of the operations exist on this machine, and which one is used.
 
 "reference" is plain PyTorch and always there; "cpp" and "cuda" are the compiled modules for CPU and for CUDA
-tensors. Without a request an operation takes the fastest backend that supports its arguments, in silence. A
-backend is requested with `use_backend` or, for a whole process, with the environment variable
-LATENTDEM_BACKEND; where it cannot be used an exception says why. Operations that have no implementation on a
-requested backend run their reference.
+tensors; "triton" are the Triton kernels for CUDA tensors, compiled at their first use. Without a request an
+operation takes the fastest backend that supports its arguments, in silence. A backend is requested with
+`use_backend` or, for a whole process, with the environment variable LATENTDEM_BACKEND; where it cannot be used
+an exception says why. Operations that have no implementation on a requested backend run their reference.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -100,11 +102,30 @@ def without_cuda_device() -> str:
     return "" if torch.cuda.is_available() else "PyTorch sees no CUDA device"
 
 
+def triton_interprets() -> bool:
+    """Whether Triton runs its kernels on the CPU (slowly, to test them) instead of compiling them."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _triton_state() -> Backend:
+    if find_spec("triton") is None:
+        return Backend(False, "the package triton is not installed", built=False)
+    if without_cuda_device() and not triton_interprets():
+        return Backend(False, without_cuda_device())
+    try:
+        import_module("triton")
+    except Exception as error:  # a package that does not go with this Python or PyTorch fails in many ways
+        return Backend(False, f"the package triton does not load ({error})")
+    return Backend(True, "")
+
+
 # Functions: whether there is a CUDA device is not asked before somebody wants to know.
-_STATES = {
+_STATES: dict[str, Callable[[], Backend]] = {
     "reference": lambda: Backend(True, ""),
     "cpp": lambda: Backend(True, "") if cpu is not None else _missing(_cpu_reason),
     "cuda": _cuda_state,
+    "triton": _triton_state,
 }
 
 

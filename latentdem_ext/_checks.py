@@ -65,6 +65,12 @@ def companion(
     return found
 
 
+def parameter(name: str, value: object, other_name: str, other: Tensor, shape: Sequence[int]) -> Tensor:
+    """`value`, a parameter of a layer: on the device of `other`, of its dtype or float32."""
+    dtypes = (other.dtype,) if other.dtype.itemsize > 2 else (other.dtype, torch.float32)
+    return companion(name, value, other_name, other, shape, dtypes)
+
+
 def per_sample(name: str, value: object, other_name: str, other: Tensor) -> Tensor:
     """`value`, a tensor of shape (B,), any real dtype, on the device of `other`."""
     return companion(name, value, other_name, other, shape=other.shape[:1], dtypes=REAL_DTYPES)

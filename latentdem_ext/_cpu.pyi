@@ -80,3 +80,48 @@ def dps_step(
     eta: float,
     threads: int,
 ) -> None: ...
+
+# float32 or bfloat16 arrays; weight, bias, mean and rstd float32; gradients of weight and bias float64.
+
+def group_norm_silu(
+    *,
+    x: int,
+    weight: int,
+    bias: int,
+    y: int,
+    mean: int,
+    rstd: int,
+    batch: int,
+    channels: int,
+    spatial: int,
+    groups: int,
+    channels_last: bool,
+    bfloat16: bool,
+    eps: float,
+    threads: int,
+) -> None: ...
+def group_norm_silu_backward(
+    *,
+    grad: int,
+    x: int,
+    weight: int,
+    bias: int,
+    mean: int,
+    rstd: int,
+    grad_x: int,
+    grad_weight: int,
+    grad_bias: int,
+    batch: int,
+    channels: int,
+    spatial: int,
+    groups: int,
+    channels_last: bool,
+    bfloat16: bool,
+    threads: int,
+) -> None: ...
+
+# Elements of 2 or 4 bytes.
+
+def transpose(
+    *, from_: int, to: int, batch: int, rows: int, columns: int, item_size: int, threads: int
+) -> None: ...

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _backends, _checks, _cpp_ops, reference
+from . import _backends, _checks, _cpp_ops, _triton_ops, reference
 
 
 def dps_step(
@@ -73,8 +73,12 @@ def _operation(
     step_size: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     arguments = (z_t, eps, abar_t, abar_prev, eps_uncond, guidance, eta, noise, gradient, step_size)
-    if _backends.choose("dps_step", {"cpp": _cpp_ops.tensor_refusal("z_t", z_t)}) == "cpp":
+    refusals = {"cpp": _cpp_ops.tensor_refusal("z_t", z_t), "triton": _triton_ops.refusal("z_t", z_t)}
+    backend = _backends.choose("dps_step", refusals)
+    if backend == "cpp":
         return _cpp(*arguments)
+    if backend == "triton":
+        return _triton_ops.dps_step(*arguments)
     return reference.dps_step(*arguments)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _backends, _checks, _cpp_ops, reference
+from . import _backends, _checks, _cpp_ops, _triton_ops, reference
 
 
 def renoise(
@@ -50,8 +50,12 @@ def renoise(
 def _operation(
     z_t: Tensor, z0: Tensor, abar_t: Tensor, abar_prev: Tensor, noise: Tensor, fresh: Tensor
 ) -> Tensor:
-    if _backends.choose("renoise", {"cpp": _cpp_ops.tensor_refusal("z_t", z_t)}) == "cpp":
+    refusals = {"cpp": _cpp_ops.tensor_refusal("z_t", z_t), "triton": _triton_ops.refusal("z_t", z_t)}
+    backend = _backends.choose("renoise", refusals)
+    if backend == "cpp":
         return _cpp(z_t, z0, abar_t, abar_prev, noise, fresh)
+    if backend == "triton":
+        return _triton_ops.renoise(z_t, z0, abar_t, abar_prev, noise, fresh)
     return reference.renoise(z_t, z0, abar_t, abar_prev, noise, fresh).contiguous()
 
 

@@ -1,51 +1,152 @@
-"""Nearest upsampling and a 3 x 3 convolution, as four 2 x 2 convolutions at the low resolution.
+"""Nearest upsampling and a 3 x 3 convolution at once: checks, choice of the implementation, registration.
 
-An upsampled image repeats every pixel twice, so of the three taps of a row two always meet the same pixel:
-output row 2i sees pixel rows i - 1 (tap 0) and i (taps 1 and 2), output row 2i + 1 sees i (taps 0 and 1) and
-i + 1 (tap 2). Columns behave alike. Adding up the taps that meet leaves a 2 x 2 kernel for each of the four
-parities of the output: 4/9 of the multiplications, and the large image is never read. The zero border of the
-large image becomes a zero border of one pixel of the small one.
+An upsampled image repeats every pixel twice, so of the three taps of a row two always meet the same pixel.
+Adding up the taps that meet leaves a 2 x 2 kernel for each of the four parities of the output: 4/9 of the
+multiplications, and the large image is never read. The four kernels together are one 4 x 4 kernel
+(`_folded_weights`): the operation is a transposed convolution of stride 2 with it, and the gradient of its
+input a convolution of stride 2.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
-from . import _backends, _checks, reference
+from . import _backends, _checks, _triton_ops, reference
+from ._folded_weights import folded
 
 
 def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """3 x 3 convolution (O, C, 3, 3) of the 2x upsampled (B, C, H, W): see `reference.upsample_conv`.
 
+    float16, bfloat16, float32 or float64. Differentiable once, in x, weight and bias. The result is laid out as
+    x is, channels last or contiguous, and has its dtype, also under autocast; weight and bias may be float32
+    for any half x. What is computed from a weight that requires no gradient is kept until the weight changes;
+    changes made through `weight.data` are not seen. Weights must be below 16000 for a float16 x: sums of four
+    are formed.
+
     Raises:
-        TypeError: an argument is not a floating-point tensor, or the dtypes differ.
+        TypeError: an argument is not a floating-point tensor, or the dtypes do not go together.
         ValueError: shapes or devices do not go together.
     """
     _checks.tensor("x", x, _checks.REAL_DTYPES, 4)
     _checks.tensor("weight", weight, _checks.REAL_DTYPES, 4)
-    _checks.companion("weight", weight, "x", x, (weight.shape[0], x.shape[1], 3, 3))
+    _checks.parameter("weight", weight, "x", x, (weight.shape[0], x.shape[1], 3, 3))
     if bias is not None:
         _checks.companion("bias", bias, "weight", weight, weight.shape[:1])
-    if _backends.requested_backend() == "reference":
-        return reference.upsample_conv(x, weight, bias)
-    return _four_convolutions(x, weight, bias)
+    result: Tensor = _operation(x, weight, bias)
+    return result
 
 
-def _fold(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The two-tap kernels along `dim` of the even and of the odd output positions."""
-    first, middle, last = weight.unbind(dim)
-    return torch.stack((first, middle + last), dim), torch.stack((first + middle, last), dim)
+@torch.library.custom_op("latentdem::upsample_conv", mutates_args=())
+def _operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    layout = _layout(x)
+    shape = _output_shape(x, weight)
+    if math.prod(shape) == 0:
+        return x.new_empty(shape)
+    with torch.autocast(x.device.type, enabled=False):
+        if _backends.requested_backend() == "reference":
+            return reference.upsample_conv(x, weight, bias).contiguous(memory_format=layout)
+        kernel = folded(weight, x.dtype)
+        if _backends.choose("upsample_conv", {"triton": _triton_ops.refusal("x", x)}) == "triton":
+            return _triton_ops.upsample_conv(x, kernel, bias, layout)
+        # oneDNN is fast on channels last only here.
+        laid_out = _relayout(x, torch.channels_last) if x.device.type == "cpu" else x
+        bias = None if bias is None else bias.to(x.dtype)
+        return _relayout(F.conv_transpose2d(laid_out, kernel, bias, stride=2, padding=1), layout)
 
 
-def _four_convolutions(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    batch, _, height, width = x.shape
-    folded = torch.cat([corner for rows in _fold(weight, 2) for corner in _fold(rows, 3)])
-    # One convolution gives all four parities on (H + 1) x (W + 1) points; each parity is a window of it.
-    every = F.conv2d(x, folded, None if bias is None else bias.repeat(4), padding=1)
-    every = every.view(batch, 2, 2, weight.shape[0], height + 1, width + 1)
-    rows = [
-        torch.stack([every[:, a, b, :, a : a + height, b : b + width] for b in (0, 1)], dim=-1) for a in (0, 1)
-    ]
-    return torch.stack(rows, dim=3).view(batch, weight.shape[0], 2 * height, 2 * width)
+@torch.library.custom_op("latentdem::upsample_conv_input_gradient", mutates_args=())
+def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """Gradient in x, (B, C, H, W), from that in the result, (B, O, 2H, 2W)."""
+    layout = _layout(grad)
+    shape = _input_shape(grad, weight)
+    if math.prod(shape) == 0:
+        return grad.new_empty(shape)
+    with torch.autocast(grad.device.type, enabled=False):
+        if _backends.requested_backend() == "reference":
+            fine = F.conv_transpose2d(grad, weight.to(grad.dtype), padding=1)
+            return F.avg_pool2d(fine, 2, divisor_override=1).contiguous(memory_format=layout)
+        kernel = folded(weight, grad.dtype)
+        if _backends.choose("upsample_conv", {"triton": _triton_ops.refusal("grad", grad)}) == "triton":
+            return _triton_ops.upsample_conv_input_gradient(grad, kernel, layout)
+        return F.conv2d(grad, kernel, stride=2, padding=1).contiguous(memory_format=layout)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """That of the result."""
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def _output_shape(x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
+    return x.shape[0], weight.shape[0], 2 * x.shape[2], 2 * x.shape[3]
+
+
+def _input_shape(grad: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
+    return grad.shape[0], weight.shape[1], grad.shape[2] // 2, grad.shape[3] // 2
+
+
+def _relayout(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """`x.contiguous(memory_format=layout)`, by the compiled module where that is several times faster."""
+    if x.is_contiguous(memory_format=layout):
+        return x
+    contiguous = layout == torch.contiguous_format
+    other = torch.channels_last if contiguous else torch.contiguous_format
+    native = _backends.cpu
+    if (
+        native is None
+        or x.device.type != "cpu"
+        or x.element_size() > 4
+        or not x.is_contiguous(memory_format=other)
+    ):
+        return x.contiguous(memory_format=layout)
+    y = torch.empty_like(x, memory_format=layout)
+    channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
+    native.transpose(
+        from_=x.data_ptr(),
+        to=y.data_ptr(),
+        batch=x.shape[0],
+        rows=pixels if contiguous else channels,
+        columns=channels if contiguous else pixels,
+        item_size=x.element_size(),
+        threads=torch.get_num_threads(),
+    )
+    return y
+
+
+@_operation.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(_output_shape(x, weight)).contiguous(memory_format=_layout(x))
+
+
+@_input_gradient.register_fake
+def _(grad: Tensor, weight: Tensor) -> Tensor:
+    return grad.new_empty(_input_shape(grad, weight)).contiguous(memory_format=_layout(grad))
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    x, weight, _ = inputs
+    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+    ctx.layout = _layout(x)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    x, weight = ctx.saved_tensors
+    grad = grad.contiguous(memory_format=ctx.layout)
+    wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+    grad_x = _input_gradient(grad, weight) if wants_x else None
+    grad_weight = None
+    if wants_weight:
+        fine = F.interpolate(x, scale_factor=2, mode="nearest")
+        grad_weight = conv2d_weight(fine, list(weight.shape), grad, padding=1).to(weight.dtype)
+    return grad_x, grad_weight, grad.sum((0, 2, 3)).to(weight.dtype) if wants_bias else None
+
+
+_operation.register_autograd(_backward, setup_context=_save)

@@ -18,8 +18,11 @@ T *pointer(Address address) {
 // Each adds the operation of its file to the module.
 void bind_blur(pybind11::module_ &module);
 void bind_dps_step(pybind11::module_ &module);
+void bind_group_norm_silu(pybind11::module_ &module);
+void bind_group_norm_silu_backward(pybind11::module_ &module);
 void bind_hqs_prepare(pybind11::module_ &module);
 void bind_hqs_update(pybind11::module_ &module);
 void bind_renoise(pybind11::module_ &module);
+void bind_transpose(pybind11::module_ &module);
 
 } // namespace latentdem

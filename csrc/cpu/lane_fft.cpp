@@ -105,14 +105,18 @@ LATENTDEM_INLINE void odd_butterfly(const FftPlan::Pass &pass, float *re, float 
     const int radix = pass.radix, half = radix / 2;
     const std::ptrdiff_t step = pass.span * kRow;
     Row x[kLargestRadix];
-    const auto turn = [=](int q, Twiddles when) {
-        return twiddles == when && q > 0 ? Complex{factors[2 * q - 2], factors[2 * q - 1]} : Complex{1, 0};
-    };
+    // In an array, with 1 for "none": GCC 12 miscompiles a choice made inside the loops (for AVX2 and wider, at -O3).
+    Complex before[kLargestRadix], after[kLargestRadix];
     for (int q = 0; q < radix; ++q) {
-        const Complex before = turn(q, Twiddles::before);
+        const bool turned = twiddles != Twiddles::none && q > 0;
+        const Complex turn = turned ? Complex{factors[2 * q - 2], factors[2 * q - 1]} : Complex{1, 0};
+        before[q] = twiddles == Twiddles::before ? turn : Complex{1, 0};
+        after[q] = twiddles == Twiddles::after ? turn : Complex{1, 0};
+    }
+    for (int q = 0; q < radix; ++q) {
         LATENTDEM_INDEPENDENT
         for (int lane = 0; lane < kLanes; ++lane) {
-            const Complex value = Complex{re[q * step + lane], im[q * step + lane]} * before;
+            const Complex value = Complex{re[q * step + lane], im[q * step + lane]} * before[q];
             x[q].re[lane] = value.re;
             x[q].im[lane] = value.im;
         }
@@ -131,11 +135,10 @@ LATENTDEM_INLINE void odd_butterfly(const FftPlan::Pass &pass, float *re, float 
             }
         }
         const int opposite = (radix - k) % radix; // of 0 it is 0 itself, where there is no difference
-        const Complex after = turn(k, Twiddles::after), opposite_after = turn(opposite, Twiddles::after);
         LATENTDEM_INDEPENDENT
         for (int lane = 0; lane < kLanes; ++lane) {
             const Complex sum{even.re[lane], even.im[lane]}, difference{odd.re[lane], odd.im[lane]};
-            const Complex first = (sum + difference) * after, second = (sum - difference) * opposite_after;
+            const Complex first = (sum + difference) * after[k], second = (sum - difference) * after[opposite];
             re[k * step + lane] = first.re;
             im[k * step + lane] = first.im;
             re[opposite * step + lane] = second.re;
@@ -184,16 +187,19 @@ LATENTDEM_INLINE void run_pass(const FftPlan::Pass &pass, int length, float *re,
 
 using Passes = const FftPlan::Pass *;
 
+// Rows as one array: a pointer to the `re` of one may not be moved to another.
+LATENTDEM_INLINE float *values(Row *rows) { return reinterpret_cast<float *>(rows); }
+
 // Decimation in frequency.
 LATENTDEM_MULTIVERSION void forward_passes(Passes first, Passes last, int length, Row *rows) {
     for (; first != last; ++first)
-        run_pass<Twiddles::after>(*first, length, rows->re, rows->im);
+        run_pass<Twiddles::after>(*first, length, values(rows), values(rows) + kLanes);
 }
 
 // Decimation in time; with real and imaginary parts exchanged a forward transform is an inverse one.
 LATENTDEM_MULTIVERSION void inverse_passes(Passes first, Passes last, int length, Row *rows) {
     while (last != first)
-        run_pass<Twiddles::before>(*--last, length, rows->im, rows->re);
+        run_pass<Twiddles::before>(*--last, length, values(rows) + kLanes, values(rows));
 }
 
 // A pass leaves transforms of `span` points to be done: what is too long for the cache is cut there.

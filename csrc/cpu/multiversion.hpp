@@ -1,13 +1,16 @@
 // LATENTDEM_MULTIVERSION before a function compiles it once for every listed instruction set; the loader picks
-// the best one the machine has, so the module needs no particular machine. A helper that such a function calls in
-// its inner loops has to become part of it, or it would be compiled for the oldest machine alone:
-// LATENTDEM_INLINE. LATENTDEM_INDEPENDENT before a loop says that its iterations do not touch each other's data.
+// the best one the machine has, so the module needs no particular machine. The sets are named by their features: the
+// version for an "arch=" of a product is taken on exactly that processor and on none of its successors. A helper that
+// such a function calls in its inner loops has to become part of it, or it would be compiled for the oldest machine
+// alone: LATENTDEM_INLINE. LATENTDEM_INDEPENDENT before a loop says that its iterations do not touch each other's data.
 #pragma once
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define LATENTDEM_MULTIVERSION __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
-#else
+#if !defined(__x86_64__) || !defined(__linux__) || !defined(__GNUC__) || defined(__clang__)
 #define LATENTDEM_MULTIVERSION
+#elif __GNUC__ >= 12
+#define LATENTDEM_MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define LATENTDEM_MULTIVERSION __attribute__((target_clones("default", "avx2", "avx512f")))
 #endif
 
 #if defined(__clang__)

@@ -12,14 +12,14 @@ def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: f
     Args:
         x: (B, C, ...).
         groups: number of groups, a divisor of C.
-        weight: (C,).
-        bias: (C,).
+        weight: (C,), of the dtype of x or float32.
+        bias: (C,), of the dtype of weight.
         eps: added to the variance.
 
     Returns:
         shape of x.
     """
-    return F.silu(F.group_norm(x, groups, weight, bias, eps))
+    return F.silu(F.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), eps))
 
 
 def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -27,10 +27,11 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
     Args:
         x: (B, C, H, W).
-        weight: (O, C, 3, 3).
-        bias: (O,).
+        weight: (O, C, 3, 3), of the dtype of x or float32.
+        bias: (O,), of the dtype of weight.
 
     Returns:
         (B, O, 2H, 2W).
     """
-    return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, bias, padding=1)
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight.to(x.dtype), bias, padding=1)

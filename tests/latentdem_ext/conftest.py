@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -39,21 +41,58 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+class Native(NamedTuple):
+    """A backend other than the reference, requested while the test runs, and the device of its tensors."""
+
+    name: str
+    device: str
+    interpreted: bool  # by Triton on the CPU: for small tensors
+
+
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(params=["cpp", pytest.param("triton", marks=() if _INTERPRETED else pytest.mark.gpu)])
+def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Native]:
+    """Each backend of the network operations in turn."""
+    state = ext.backends()[request.param]
+    if not state.available:
+        pytest.skip(state.reason)
+    triton = request.param == "triton"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    with ext.use_backend(request.param):
+        yield Native(request.param, "cuda" if triton and not _INTERPRETED else "cpu", triton and _INTERPRETED)
+
+
 @pytest.fixture
 def poisoned() -> Iterator[None]:
     """Memory that PyTorch allocates without filling it holds NaN, so that what is not written shows."""
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     assert torch.empty(1).isnan().all()
     yield
     torch.use_deterministic_algorithms(before)
 
 
-def _assert_close_per_sample(found: Tensor, expected: Tensor, tolerance: float) -> None:
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
     assert found.shape == expected.shape
+    assert found.isfinite().all()
+    if expected.numel() == 0:
+        return 0.0
+    difference, scale = (t.reshape(t.shape[0], -1).norm(dim=1) for t in (found - expected, expected))
+    return float((difference / scale.clamp(min=1e-30)).max())
+
+
+@pytest.fixture
+def relative_error() -> Callable[[Tensor, Tensor], float]:
+    """(found, expected), both (B, ...) -> the largest ||found - expected|| / ||expected|| of a sample."""
+    return _relative_error
+
+
+def _assert_close_per_sample(found: Tensor, expected: Tensor, tolerance: float) -> None:
     assert found.is_contiguous()
-    for one, other in zip(found.double(), expected.double(), strict=True):
-        assert (one - other).norm() <= tolerance * other.norm()
+    assert _relative_error(found, expected) <= tolerance
 
 
 @pytest.fixture

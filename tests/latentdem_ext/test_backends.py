@@ -64,6 +64,22 @@ def test_cuda_needs_the_module_and_a_device(monkeypatch):
     assert ext.backends()["cuda"].reason == f"PyTorch {torch.__version__} is built without CUDA"
 
 
+def test_triton_needs_the_package_and_a_device(monkeypatch):
+    state = _backends._triton_state.__wrapped__  # it is asked for once in a process
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(_backends, "find_spec", lambda name: None)
+    assert state() == ext.Backend(False, "the package triton is not installed", built=False)
+    monkeypatch.setattr(_backends, "find_spec", lambda name: sys)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert state() == ext.Backend(False, _backends.without_cuda_device())
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert state().reason.startswith("the package triton does not load (")
+    monkeypatch.setitem(sys.modules, "triton", sys)
+    assert state() == ext.Backend(True, "")
+
+
 def test_request_ends_with_the_block_and_blocks_nest():
     assert ext.requested_backend() is None
     with ext.use_backend("reference"):

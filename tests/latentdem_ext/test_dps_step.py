@@ -70,19 +70,55 @@ def test_step_is_the_literal_formula_of_each_sample(shape, name):
             torch.testing.assert_close(output[sample], expected)
 
 
-@needs_cpp
+def placed(given: dict[str, Any], device: str) -> dict[str, Any]:
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in given.items()}
+
+
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_native_step_equals_the_reference(shape, name):
+def test_native_step_equals_the_reference(native, shape, name):
+    if native.interpreted and math.prod(shape) > 100_000:
+        pytest.skip("too large for the interpreter")
     given = variant(name, shape, torch.float32)
-    with ext.use_backend("cpp"):
-        found = ext.dps_step(**given)
+    found = ext.dps_step(**placed(given, native.device))
     double = {k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()}
-    for native, expected in zip(found, reference.dps_step(**double), strict=True):
-        assert native.is_contiguous()
+    for value, expected in zip(found, reference.dps_step(**double), strict=True):
+        assert value.is_contiguous()
         # Measured: 2.5e-7 of the largest value.
         scale = float(expected.abs().max()) if expected.numel() else 1.0
-        torch.testing.assert_close(native.double(), expected, rtol=0, atol=1e-6 * scale)
+        torch.testing.assert_close(value.cpu().double(), expected, rtol=0, atol=1e-6 * scale)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_native_step_of_half_precision_errs_at_most_twice_as_much_as_pytorch(
+    native, relative_error, dtype, name
+):
+    if native.name == "cpp":
+        pytest.skip("the C++ step does not take half precision")
+    given = variant(name, (7, 3, 11, 5), dtype)
+    exact = reference.dps_step(**{k: v.float() if isinstance(v, Tensor) else v for k, v in given.items()})
+    rounded = reference.dps_step(**given)
+    # Triton's interpreter cuts bfloat16 off instead of rounding.
+    factor = 2.5 if native.interpreted and dtype == torch.bfloat16 else 2.0
+    for value, true, plain in zip(ext.dps_step(**placed(given, native.device)), exact, rounded, strict=True):
+        assert value.dtype == dtype
+        assert relative_error(value, true) <= factor * relative_error(plain, true)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e4])
+def test_native_step_of_extreme_values(native, relative_error, scale):
+    """Almost no noise, almost nothing but noise, and no step at all."""
+    given = variant("everything", (4, 3, 5, 7), torch.float32)
+    given |= {key: given[key] * scale for key in LATENTS}
+    given["abar_t"] = torch.tensor([1e-4, 0.5, 1 - 1e-9, 0.7], dtype=torch.float64)
+    given["abar_prev"] = torch.tensor([2e-4, 1.0, 1 - 1e-10, 0.7], dtype=torch.float64)
+    found = ext.dps_step(**placed(given, native.device))
+    expected = reference.dps_step(**{k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()})
+    for value, true in zip(found, expected, strict=True):
+        assert relative_error(value, true) < 1e-5
 
 
 @needs_cpp

@@ -56,12 +56,13 @@ class Builder:
 
 
 @pytest.fixture(scope="session")
-def builder(pytestconfig: pytest.Config) -> Builder:
+def builder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Builder:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs a C++ compiler on Linux")
-    assert pytestconfig.cache is not None
-    return Builder(pytestconfig.cache.mkdir("latentdem_native"), compiler)
+    cache = getattr(pytestconfig, "cache", None)  # none under `-p no:cacheprovider`
+    folder = tmp_path_factory.mktemp("native") if cache is None else cache.mkdir("latentdem_native")
+    return Builder(folder, compiler)
 
 
 @pytest.fixture(scope="session")

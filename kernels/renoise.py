@@ -1,0 +1,53 @@
+"""Re-noising of a corrected clean latent in one pass; the formula stands in `latentdem_ext.reference.renoise`.
+
+Types and precision as in `dps_step`.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 1024
+
+
+@triton.jit
+def kernel(z_t, z0, abar_t, abar_prev, noise, fresh, z_prev, numel, blocks, BLOCK: tl.constexpr):
+    """Program: `BLOCK` items of one of the samples, which have `blocks` blocks each."""
+    program = tl.program_id(0)
+    sample = (program // blocks).to(tl.int64)
+    now = tl.load(abar_t + sample).to(tl.float64)
+    prev = tl.load(abar_prev + sample).to(tl.float64)
+    share = tl.load(fresh + sample).to(tl.float64)
+    signal_t = tl.sqrt(now).to(tl.float32)
+    rsqrt_noise = (1 / tl.sqrt(1 - now)).to(tl.float32)
+    signal_prev = tl.sqrt(prev).to(tl.float32)
+    level = tl.sqrt(1 - prev)
+    old = (level * tl.sqrt(1 - share)).to(tl.float32)
+    new = (level * tl.sqrt(share)).to(tl.float32)
+
+    item = program % blocks * BLOCK + tl.arange(0, BLOCK)
+    inside = item < numel
+    at = sample * numel + item
+    clean = tl.load(z0 + at, mask=inside).to(tl.float32)
+    direction = (tl.load(z_t + at, mask=inside).to(tl.float32) - signal_t * clean) * rsqrt_noise
+    moved = signal_prev * clean + old * direction
+    moved += new * tl.load(noise + at, mask=inside).to(tl.float32)
+    tl.store(z_prev + at, moved, mask=inside)
+
+
+def launch(
+    z_t: Tensor,
+    z0: Tensor,
+    abar_t: Tensor,
+    abar_prev: Tensor,
+    noise: Tensor,
+    fresh: Tensor,
+    z_prev: Tensor,
+) -> None:
+    """All tensors contiguous and of one device, not empty; z_prev (B, ...) is written."""
+    numel = z_t[0].numel()
+    blocks = triton.cdiv(numel, BLOCK)
+    grid = (z_t.shape[0] * blocks,)
+    kernel[grid](z_t, z0, abar_t, abar_prev, noise, fresh, z_prev, numel, blocks, BLOCK, num_warps=4)
