@@ -27,5 +27,7 @@ def compiled(name: str) -> Callable[..., Any]:
 
 
 def implementation(name: str, backend: str) -> Callable[..., Any]:
-    """What a row calls; `measure` requests the backend where it is one of the package's."""
-    return compiled(name) if backend == COMPILED else getattr(ext, name)
+    """What a row calls: the bare definition, or the operation, whose backend `measure` requests."""
+    if backend == COMPILED:
+        return compiled(name)
+    return getattr(reference if backend == "reference" else ext, name)
