@@ -296,27 +296,6 @@ def test_single_precision_stays_close_over_the_iterations(problem):
     torch.testing.assert_close(double, kernel, rtol=0, atol=0.05 * float(kernel.max()))
 
 
-def test_projection_clips_and_normalises():
-    kernel = torch.tensor([[[[1.0, -2.0], [3.0, 0.0]]], [[[0.0, -1.0], [-1.0, 0.0]]]])
-    expected = torch.tensor([[[[0.25, 0.0], [0.75, 0.0]]], [[[0.25, 0.25], [0.25, 0.25]]]])
-    torch.testing.assert_close(ext.project_kernel(kernel), expected)
-
-
-def test_projection_is_differentiable():
-    kernel = torch.randn(2, 1, 2, 2, dtype=torch.float64)
-    kernel[0, 0, 0, 0] = 1.0
-    kernel[1] = -kernel[1].abs()  # becomes uniform, whatever it was
-    assert torch.autograd.gradcheck(ext.project_kernel, kernel.requires_grad_())
-    assert torch.autograd.gradgradcheck(ext.project_kernel, kernel)
-    torch.library.opcheck(torch.ops.latentdem.project_kernel.default, (kernel,))
-
-
-def test_projection_of_one_kernel_ignores_the_others():
-    kernels = torch.randn(3, 1, 6, 6)
-    for b in range(3):
-        torch.testing.assert_close(ext.project_kernel(kernels)[b], ext.project_kernel(kernels[b : b + 1])[0])
-
-
 def test_bad_arguments_are_named(problem):
     _, kernel, y = problem(2, 3, (12, 13, 5))
     x, weight = samples_like(y, 2), torch.ones(2)
