@@ -40,7 +40,10 @@ def _is_freed(value: Tensor) -> bool:
         memory = value.untyped_storage().nbytes()
     except NotImplementedError:
         return False
-    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    if value.is_contiguous():
+        last = value.numel() - 1
+    else:
+        last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
     return bool(memory < (value.storage_offset() + last + 1) * value.element_size())
 
 
@@ -57,7 +60,7 @@ def companion(
     found = tensor(name, value, (other.dtype,) if dtypes is None else dtypes, len(shape))
     if found.device != other.device:
         raise ValueError(f"{name} is on {found.device}, but {other_name} is on {other.device}")
-    if tuple(found.shape) != tuple(shape):
+    if found.shape != tuple(shape):
         raise ValueError(
             f"{name} must have shape {tuple(shape)} to go with {other_name} of shape {tuple(other.shape)}, "
             f"its shape is {tuple(found.shape)}"

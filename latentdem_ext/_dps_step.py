@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _backends, _checks, _cpp_ops, _triton_ops, reference
+from ._eager import needs_dispatcher
 
 
 def dps_step(
@@ -51,16 +52,11 @@ def dps_step(
         raise ValueError(f"guidance is {guidance}, but without eps_uncond there is nothing to guide away from")
     if eta > 0.0 and noise is None:
         raise ValueError(f"noise must be given for eta = {eta}")
-    return _operation(z_t, eps, abar_t, abar_prev, eps_uncond, guidance, eta, noise, gradient, step_size)
+    arguments = (z_t, eps, abar_t, abar_prev, eps_uncond, guidance, eta, noise, gradient, step_size)
+    return _operation(*arguments) if needs_dispatcher(*arguments) else _compute(*arguments)
 
 
-@torch.library.custom_op(
-    "latentdem::dps_step",
-    mutates_args=(),
-    schema="(Tensor z_t, Tensor eps, Tensor abar_t, Tensor abar_prev, Tensor? eps_uncond, float guidance, "
-    "float eta, Tensor? noise, Tensor? gradient, Tensor? step_size) -> (Tensor, Tensor)",
-)
-def _operation(
+def _compute(
     z_t: Tensor,
     eps: Tensor,
     abar_t: Tensor,
@@ -80,6 +76,15 @@ def _operation(
     if backend == "triton":
         return _triton_ops.dps_step(*arguments)
     return reference.dps_step(*arguments)
+
+
+_operation = torch.library.custom_op(
+    "latentdem::dps_step",
+    _compute,
+    mutates_args=(),
+    schema="(Tensor z_t, Tensor eps, Tensor abar_t, Tensor abar_prev, Tensor? eps_uncond, float guidance, "
+    "float eta, Tensor? noise, Tensor? gradient, Tensor? step_size) -> (Tensor, Tensor)",
+)
 
 
 def _cpp(

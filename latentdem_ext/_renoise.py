@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _backends, _checks, _cpp_ops, _triton_ops, reference
+from ._eager import needs_dispatcher
 
 
 def renoise(
@@ -39,15 +40,11 @@ def renoise(
     _checks.per_sample("fresh", fresh, "z_t", z_t)
     arguments = {"z_t": z_t, "z0": z0, "abar_t": abar_t, "abar_prev": abar_prev, "noise": noise, "fresh": fresh}
     _checks.no_gradient("renoise", **arguments)
-    return _operation(**arguments)
+    tensors = arguments.values()
+    return _operation(*tensors) if needs_dispatcher(*tensors) else _compute(*tensors)
 
 
-@torch.library.custom_op(
-    "latentdem::renoise",
-    mutates_args=(),
-    schema="(Tensor z_t, Tensor z0, Tensor abar_t, Tensor abar_prev, Tensor noise, Tensor fresh) -> Tensor",
-)
-def _operation(
+def _compute(
     z_t: Tensor, z0: Tensor, abar_t: Tensor, abar_prev: Tensor, noise: Tensor, fresh: Tensor
 ) -> Tensor:
     refusals = {"cpp": _cpp_ops.tensor_refusal("z_t", z_t), "triton": _triton_ops.refusal("z_t", z_t)}
@@ -57,6 +54,14 @@ def _operation(
     if backend == "triton":
         return _triton_ops.renoise(z_t, z0, abar_t, abar_prev, noise, fresh)
     return reference.renoise(z_t, z0, abar_t, abar_prev, noise, fresh).contiguous()
+
+
+_operation = torch.library.custom_op(
+    "latentdem::renoise",
+    _compute,
+    mutates_args=(),
+    schema="(Tensor z_t, Tensor z0, Tensor abar_t, Tensor abar_prev, Tensor noise, Tensor fresh) -> Tensor",
+)
 
 
 def _cpp(z_t: Tensor, z0: Tensor, abar_t: Tensor, abar_prev: Tensor, noise: Tensor, fresh: Tensor) -> Tensor:

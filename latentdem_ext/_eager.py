@@ -1,0 +1,52 @@
+"""Whether a call needs PyTorch's dispatcher.
+
+To go through it takes a registered Python operation about as long as a diffusion step of small latents takes to
+compute. It has nothing to add where nothing is traced, transformed, profiled or differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def _questions() -> tuple[Callable[[], Any], ...]:
+    """Each answers with something false where its part of PyTorch is not at work.
+
+    Not public, but there since PyTorch 2.0; a PyTorch without them gets its dispatcher called every time.
+    """
+    try:
+        return (
+            torch.compiler.is_compiling,
+            torch._C._get_tracing_state,
+            torch._C._len_torch_dispatch_stack,
+            torch._C._functorch.peek_interpreter_stack,
+            torch._C._autograd._profiler_enabled,
+        )
+    except AttributeError:
+        return (lambda: True,)
+
+
+_QUESTIONS = _questions()
+
+
+def needs_dispatcher(*arguments: Any) -> bool:
+    """Whether an operation with these arguments has to be called through PyTorch's dispatcher."""
+    for asked in _QUESTIONS:
+        if asked():
+            return True
+    if getattr(forward_ad, "_current_level", 0) >= 0:
+        return True
+    differentiating = torch.is_grad_enabled()
+    for argument in arguments:
+        if isinstance(argument, Tensor) and (
+            type(argument) is not Tensor
+            or argument.device.type not in ("cpu", "cuda")
+            or (differentiating and argument.requires_grad)
+        ):
+            return True
+    return False
