@@ -9,6 +9,7 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem.motion import delta_kernel, gaussian_kernel, motion_kernels
 from latentdem.operators.blur import HQS, Blur, centre_kernel, resize_kernel
+from latentdem.operators.masked import MaskedKernelUpdate
 
 Scene = Callable[..., Tensor]
 
@@ -107,6 +108,28 @@ def test_denoiser_gets_the_level_of_its_sample(scene: Scene) -> None:
     Blur(7, denoiser, HQS(1, delta=4e4)).m_step(x[:, None], x, start, torch.full((2,), 1e9))
     # The paper's absolute level sqrt(1 / delta), the kernel still being the one it started from.
     assert levels[0].tolist() == pytest.approx([0.005 / float(start.max())] * 2, rel=1e-3)
+
+
+def test_masked_kernel_update_is_the_dense_least_squares_solution() -> None:
+    height, width, size, weight = 9, 12, 5, 0.7
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 2, 3, height, width, generator=generator, dtype=torch.float64)
+    mask = (torch.rand(1, 1, height, width, generator=generator) > 0.3).double()
+    kernel = motion_kernels(2, size, 0.5, 3).double()
+    update = MaskedKernelUpdate(x[:, None], y, mask, torch.full((2,), weight).double(), iterations=60)
+    units = torch.eye(height * width, dtype=torch.float64).view(-1, height, width)
+    for found, image, measured, start in zip(update(kernel), x, y, kernel, strict=True):
+        # Column n of a channel's matrix is the image shifted to pixel n, the unmeasured rows left out.
+        shifted = torch.fft.irfft2(torch.fft.rfft2(units)[:, None] * torch.fft.rfft2(image), s=(height, width))
+        matrix = (mask[0] * shifted).flatten(1).T
+        support = torch.arange(size) - size // 2
+        whole = torch.zeros(height, width, dtype=torch.float64)
+        whole[(support % height)[:, None], support % width] = start[0]
+        left = matrix.T @ matrix + weight * torch.eye(height * width, dtype=torch.float64)
+        right = matrix.T @ (mask[0] * measured).flatten() + weight * whole.flatten()
+        solved = torch.linalg.solve(left, right).view(height, width)
+        expected = solved[(support % height)[:, None], support % width].clamp_min(0)
+        torch.testing.assert_close(found[0], expected / expected.sum(), rtol=1e-8, atol=1e-10)
 
 
 def test_masked_fidelity_counts_measured_pixels_only(scene: Scene, mask: Tensor) -> None:

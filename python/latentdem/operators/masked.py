@@ -8,6 +8,8 @@ steps of length 1 and without conjugate directions, and needs many times as many
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -34,61 +36,80 @@ def masked_proximal(
     otf = ext.kernel_to_otf(kernel, shape)
     adjoint, weight = otf.conj(), rho.view(-1, 1, 1, 1)
     inverse = 1 / (otf.real.square() + otf.imag.square() + weight)
+
+    def normal(spectrum: Tensor) -> Tensor:
+        blurred = torch.fft.irfft2(otf * spectrum, s=shape)
+        return adjoint * torch.fft.rfft2(mask * blurred) + weight * spectrum
+
     blurred = torch.fft.irfft2(otf * torch.fft.rfft2(x0), s=shape)
     residual = adjoint * torch.fft.rfft2(mask * (y - blurred))
-    found = torch.zeros_like(residual)
-    direction = inverse * residual
-    power = _inner(residual, direction, shape[1])
-    for _ in range(iterations):
-        blurred = torch.fft.irfft2(otf * direction, s=shape)
-        image = adjoint * torch.fft.rfft2(mask * blurred) + weight * direction
-        step = _ratio(power, _inner(direction, image, shape[1]))
-        found = found + step * direction
-        residual = residual - step * image
-        conditioned = inverse * residual
-        power, before = _inner(residual, conditioned, shape[1]), power
-        direction = conditioned + _ratio(power, before) * direction
+    found = _conjugate_gradients(normal, inverse, residual, shape[1], iterations)
     return x0 + torch.fft.irfft2(found, s=shape)
 
 
 class MaskedKernelUpdate:
-    """One step towards argmin_k ||mask (y - k * x)||^2 + a ||k - k_0||^2 from k_0, cropped to K x K.
+    """Steps towards argmin_k ||mask (y - k * x)||^2 + a ||k - k_0||^2 from k_0, cropped to K x K.
 
-    The steepest descent of the preconditioned problem, its length exact: what `hqs_kernel_update` does where
-    everything was measured, in which case it arrives. The sum over samples of Eq. 11 is over x.
+    What `hqs_kernel_update` computes in closed form where everything was measured. The sum over samples of
+    Eq. 11 is over x.
 
     Args:
         x: (B, S, C, H, W), S posterior samples.
         y: (B, C, H, W); its unmeasured pixels do not count.
         mask: (1 or B, 1, H, W), 1 where y was measured, else 0.
         weight: (B,) the a above, on the scale of `latentdem_ext.hqs_prepare`.
+        iterations: of conjugate gradients per update.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, mask: Tensor, weight: Tensor) -> None:
+    def __init__(self, x: Tensor, y: Tensor, mask: Tensor, weight: Tensor, iterations: int = 4) -> None:
         self._shape = (x.shape[-2], x.shape[-1])
         self._x = torch.fft.rfft2(x.flatten(1, 2))
         self._y, self._mask = y.repeat(1, x.shape[1], 1, 1), mask
         self._weight = weight.view(-1, 1, 1, 1)
         power = (self._x.real.square() + self._x.imag.square()).sum(1, keepdim=True)
         self._inverse = 1 / (power + self._weight)
+        self._iterations = iterations
 
     def __call__(self, kernel: Tensor) -> Tensor:
         """The kernel (B, 1, K, K) that follows `kernel`, non-negative with sum 1."""
         height, width = self._shape
-        start = ext.kernel_to_otf(kernel, self._shape)
-        residual = self._correlate(self._y - self._blur(start))
-        direction = self._inverse * residual
-        image = self._correlate(self._blur(direction)) + self._weight * direction
-        step = _ratio(_inner(residual, direction, width), _inner(direction, image, width))
-        change = torch.fft.irfft2(step * direction, s=self._shape)
+        residual = self._correlate(self._y - self._blur(ext.kernel_to_otf(kernel, self._shape)))
+        found = _conjugate_gradients(self._normal, self._inverse, residual, width, self._iterations)
+        change = torch.fft.irfft2(found, s=self._shape)
         support = torch.arange(kernel.shape[-1], device=kernel.device) - kernel.shape[-1] // 2
         return ext.project_kernel(kernel + change[..., (support % height)[:, None], support % width])
+
+    def _normal(self, otf: Tensor) -> Tensor:
+        return self._correlate(self._blur(otf)) + self._weight * otf
 
     def _blur(self, otf: Tensor) -> Tensor:
         return torch.fft.irfft2(otf * self._x, s=self._shape)
 
     def _correlate(self, image: Tensor) -> Tensor:
         return (self._x.conj() * torch.fft.rfft2(self._mask * image)).sum(1, keepdim=True)
+
+
+def _conjugate_gradients(
+    normal: Callable[[Tensor], Tensor], inverse: Tensor, residual: Tensor, width: int, iterations: int
+) -> Tensor:
+    """`iterations` towards the solution of normal(found) = residual, half spectra of real images, from zero.
+
+    Args:
+        normal: the normal equations, for images of this `width`.
+        inverse: the preconditioner, a factor for every frequency.
+    """
+    found = torch.zeros_like(residual)
+    direction = inverse * residual
+    power = _inner(residual, direction, width)
+    for _ in range(iterations):
+        image = normal(direction)
+        step = _ratio(power, _inner(direction, image, width))
+        found = found + step * direction
+        residual = residual - step * image
+        conditioned = inverse * residual
+        power, before = _inner(residual, conditioned, width), power
+        direction = conditioned + _ratio(power, before) * direction
+    return found
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
