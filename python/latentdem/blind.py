@@ -56,7 +56,9 @@ class Recipe:
         starts: the hypotheses, run as one batch.
         coarse: rounds at the coarsest scale.
         fine: rounds at every finer scale.
-        largest_kernel: K up to which a kernel is searched at full size; above it the image is halved first.
+        largest_kernel: above this K the image is halved before the search, again and again.
+        halved_kernel: above this K it is halved too, where that leaves at least `halved_side` pixels a side:
+            the search takes a quarter of the time there and sees more of the picture at once.
         consistency: of the pixel-space step after each pass, see `run_passes`.
         sigma_floor: least noise standard deviation assumed at reduced size, for the error of reducing.
     """
@@ -77,6 +79,8 @@ class Recipe:
     )
     fine: tuple[Round, ...] = (Round((Pass(40, 500),), HQS(5, 3e6, centre=True)),)
     largest_kernel: int = 40
+    halved_kernel: int = 20
+    halved_side: int = 112
     consistency: Trust = ModellingError(1.0)
     sigma_floor: float = 0.01
 
@@ -86,6 +90,7 @@ PAPER = Recipe(
     coarse=(Round((Pass(1000),), HQS()),),
     fine=(),
     largest_kernel=10**6,
+    halved_kernel=10**6,
 )
 """Algorithm 1 with the paper's constants: one run of 1000 steps at full size from a delta kernel."""
 
@@ -176,9 +181,7 @@ class BlindSearch:
 
     def _rounds(self, height: int, width: int, kernel_size: int) -> list[tuple[int, Round]]:
         """(reduction, round) in order; the last one keeps a single hypothesis."""
-        factor = coarsest_factor(kernel_size, self.recipe.largest_kernel)
-        while factor > 1 and reduced_kernel(kernel_size, factor) > min(height, width) // factor:
-            factor //= 2
+        factor = coarsest_factor(kernel_size, min(height, width), self.recipe)
         rounds = [(factor, each) for each in self.recipe.coarse]
         while factor > 1:
             factor //= 2
@@ -254,11 +257,15 @@ class BlindSearch:
         return torch.cat(kernels).to(scale.y)
 
 
-def coarsest_factor(kernel_size: int, largest: int) -> int:
-    """The power of two that brings a K x K kernel down to at most `largest`."""
+def coarsest_factor(kernel_size: int, side: int, recipe: Recipe) -> int:
+    """The power of two by which the search of a K x K kernel reduces an image of `side` pixels at first."""
     factor = 1
-    while kernel_size / factor > largest:
+    while kernel_size / factor > recipe.largest_kernel or (
+        kernel_size / factor > recipe.halved_kernel and side // (2 * factor) >= recipe.halved_side
+    ):
         factor *= 2
+    while factor > 1 and reduced_kernel(kernel_size, factor) > side // factor:
+        factor //= 2
     return factor
 
 

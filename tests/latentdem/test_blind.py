@@ -33,9 +33,25 @@ def search(prior: Any, recipe: Recipe = QUICK) -> BlindSearch:
     return BlindSearch(prior, denoiser.requires_grad_(False), recipe)
 
 
-@pytest.mark.parametrize(("size", "factor"), [(9, 1), (40, 1), (41, 2), (64, 2), (81, 4), (129, 4)])
-def test_coarsest_factor(size: int, factor: int) -> None:
-    assert coarsest_factor(size, 40) == factor
+@pytest.mark.parametrize(
+    ("size", "side", "factor"),
+    [
+        (9, 512, 1),
+        (20, 256, 1),
+        (21, 256, 2),
+        (21, 223, 1),  # the half would have 111 pixels
+        (40, 128, 1),
+        (41, 128, 2),
+        (64, 256, 2),
+        (64, 512, 4),
+        (81, 256, 4),
+        (129, 300, 4),
+        (45, 46, 2),
+        (45, 45, 1),  # 23 x 23 does not fit 22 pixels
+    ],
+)
+def test_coarsest_factor(size: int, side: int, factor: int) -> None:
+    assert coarsest_factor(size, side, Recipe()) == factor
 
 
 def test_shrunk_mask_counts_whole_pixels_only() -> None:
