@@ -21,6 +21,7 @@ from ..errors import UserError
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 UNETS = ("UNet2DConditionModel", "UNet2DModel")
 CONFIGURATION = ("*.json", "*.txt")
+ORIGINAL_PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,21 @@ class Checkpoint:
         require_transformers()
         parts: dict[str, Any] = dict.fromkeys(("vae", "unet", "scheduler", "feature_extractor"))
         for name in encoders:
+            parts[name] = encoder = self._text_encoder(name).to(device)
             tokenizer = name.replace("text_encoder", "tokenizer")
-            parts[tokenizer], parts[name] = self._from_pretrained(tokenizer), self._text_encoder(name)
+            parts[tokenizer] = self._from_pretrained(tokenizer)
+            if (
+                len(parts[tokenizer]) < encoder.config.vocab_size
+            ):  # without its files transformers makes an empty one
+                raise UserError(self._missing(tokenizer, OSError("there are no files of a vocabulary")))
         if "text_encoder_2" not in encoders:
-            pipeline = diffusers.StableDiffusionPipeline(
+            return diffusers.StableDiffusionPipeline(
                 **parts, safety_checker=None, requires_safety_checker=False
             )
-        else:
-            zeros = self.index.get("force_zeros_for_empty_prompt", True)
-            pipeline = diffusers.StableDiffusionXLPipeline(
-                **parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False
-            )
-        return pipeline.to(device)
+        zeros = self.index.get("force_zeros_for_empty_prompt", True)
+        return diffusers.StableDiffusionXLPipeline(
+            **parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False
+        )
 
     def _text_encoder(self, name: str) -> Any:
         encoder, report = self._from_pretrained(name, variant=self.variant, output_loading_info=True)
@@ -164,12 +168,13 @@ def pipeline_of_file(
         raise UserError(f"There is no file {path}; check the path.")
     require_transformers()
     unreadable = f"{path} cannot be read as a checkpoint of Stable Diffusion in its original layout"
-    if config is None:
-        try:
-            found = fetch_diffusers_config(load_single_file_checkpoint(str(path)))
-            config = found["pretrained_model_name_or_path"]
-        except Exception as error:  # whatever unpickling raises
-            raise UserError(f"{unreadable}: {reason_of(error)}.") from error
+    try:
+        state = load_single_file_checkpoint(str(path))
+        config = config or fetch_diffusers_config(state)["pretrained_model_name_or_path"]
+        held = {part: _elements(state, prefix) for part, prefix in ORIGINAL_PREFIXES.items()}
+        del state
+    except Exception as error:  # whatever unpickling raises
+        raise UserError(f"{unreadable}: {reason_of(error)}.") from error
     folder = _configuration(str(config), local_files_only)
     index = Checkpoint(folder).index
     is_xl = "text_encoder_2" in index
@@ -178,11 +183,21 @@ def pipeline_of_file(
     if "safety_checker" in index:
         parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     try:
-        return kind.from_single_file(
+        pipeline = kind.from_single_file(
             str(path), config=folder, torch_dtype=torch_dtype, local_files_only=True, **parts
         )
     except Exception as error:  # OSError, ValueError, RuntimeError, KeyError and diffusers' own
         raise UserError(f"{unreadable} with the configuration of {config}: {reason_of(error)}.") from error
+    for part in held.keys() - parts.keys():
+        # diffusers leaves parameters that are absent as they were initialised, and does not say so.
+        if held[part] < sum(parameter.numel() for parameter in getattr(pipeline, part).parameters()):
+            raise UserError(f"{unreadable}: weights of its {part} are missing.")
+    return pipeline
+
+
+def _elements(state: dict[str, Any], prefix: str) -> int:
+    """How many numbers there are under the names that begin with `prefix`."""
+    return sum(value.numel() for key, value in state.items() if key.startswith(prefix))
 
 
 def require_transformers() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import string
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, UNet2DModel, VQModel
 from safetensors.torch import load_file, save_file
 
+from latentdem import DiffusersPrior
+
 Build = Callable[..., Path]
+Load = Callable[..., DiffusersPrior]
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SD_SCHEDULE = {**SD_BETAS, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
 
@@ -25,6 +30,20 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("huggingface_hub.constants", "diffusers.utils.constants"):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def in_cache(folder: Path, name: str, hub: Path) -> None:
+    """Puts a checkpoint where the hub's client keeps its downloads."""
+    cached, commit = hub / f"models--{name.replace('/', '--')}", "0" * 40
+    shutil.copytree(folder, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text(commit)
+
+
+@pytest.fixture(scope="session")
+def load() -> Load:
+    """`DiffusersPrior.from_pretrained`, once for the same arguments."""
+    return cache(DiffusersPrior.from_pretrained)
 
 
 def tiny_vae(latent_channels: int = 4, **config: Any) -> AutoencoderKL:

@@ -16,6 +16,7 @@ from latentdem import DiffusersPrior, LatentPrior, UserError
 from latentdem.priors import Condition
 
 Scene = Callable[..., Tensor]
+Load = Callable[..., DiffusersPrior]
 PROMPT, NEGATIVE = "a photo", "a drawing"
 
 
@@ -25,9 +26,9 @@ def pipeline(folder: Path) -> Any:
 
 @pytest.mark.parametrize("layout", ["sd15", "sd21", "sdxl", "ldm_vq4"])
 def test_every_layout_is_a_prior_for_any_size(
-    request: pytest.FixtureRequest, scene: Scene, layout: str
+    load: Load, request: pytest.FixtureRequest, scene: Scene, layout: str
 ) -> None:
-    prior = DiffusersPrior.from_pretrained(request.getfixturevalue(layout))
+    prior = load(request.getfixturevalue(layout))
     assert isinstance(prior, LatentPrior)
     assert not any(p.requires_grad for net in (prior.vae, prior.unet) for p in net.parameters())
     for height, width in ((16, 24), (17, 30)):
@@ -38,23 +39,23 @@ def test_every_layout_is_a_prior_for_any_size(
         assert prior.predict_noise(z, 500).shape == z.shape
 
 
-def test_autoencoder_is_that_of_diffusers(sd15: Path, scene: Scene) -> None:
-    pipe, prior, x = pipeline(sd15), DiffusersPrior.from_pretrained(sd15), scene(16, 24)
+def test_autoencoder_is_that_of_diffusers(load: Load, sd15: Path, scene: Scene) -> None:
+    pipe, prior, x = pipeline(sd15), load(sd15), scene(16, 24)
     z = pipe.vae.encode(x).latent_dist.mode() * pipe.vae.config.scaling_factor
     torch.testing.assert_close(prior.encode(x), z)
     image = pipe.vae.decode(z / pipe.vae.config.scaling_factor).sample
     torch.testing.assert_close(prior.decode(z, 16, 24), image)
 
 
-def test_padding_replicates_the_edge(sd15: Path, scene: Scene) -> None:
-    prior, x = DiffusersPrior.from_pretrained(sd15), scene(17, 30)
+def test_padding_replicates_the_edge(load: Load, sd15: Path, scene: Scene) -> None:
+    prior, x = load(sd15), scene(17, 30)
     assert prior.multiple == 4
     padded = torch.nn.functional.pad(x, (0, 2, 0, 3), mode="replicate")
     torch.testing.assert_close(prior.encode(x), prior.encode(padded))
 
 
-def test_vq_model_quantises_when_it_decodes(ldm_vq4: Path, scene: Scene) -> None:
-    pipe, prior, x = pipeline(ldm_vq4), DiffusersPrior.from_pretrained(ldm_vq4), scene(16, 24)
+def test_vq_model_quantises_when_it_decodes(load: Load, ldm_vq4: Path, scene: Scene) -> None:
+    pipe, prior, x = pipeline(ldm_vq4), load(ldm_vq4), scene(16, 24)
     raw = pipe.vqvae.encode(x).latents
     z = prior.encode(x)
     torch.testing.assert_close(z, raw * 0.5)
@@ -73,9 +74,9 @@ def test_vq_model_of_2022_has_no_factor(ldm_vq4: Path, tmp_path: Path, scene: Sc
     torch.testing.assert_close(old, new * 2)
 
 
-def test_unconditional_sampling_is_that_of_the_pipeline(ldm_vq4: Path) -> None:
+def test_unconditional_sampling_is_that_of_the_pipeline(load: Load, ldm_vq4: Path) -> None:
     """DDIM from the same noise, with the prior's noise and schedule, ends in the pipeline's image."""
-    pipe, prior = pipeline(ldm_vq4), DiffusersPrior.from_pretrained(ldm_vq4)
+    pipe, prior = pipeline(ldm_vq4), load(ldm_vq4)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
     expected = pipe(generator=torch.manual_seed(3), num_inference_steps=5, output_type="np").images
@@ -90,12 +91,12 @@ def test_unconditional_sampling_is_that_of_the_pipeline(ldm_vq4: Path) -> None:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_text_to_image_is_that_of_the_pipeline(sd21: Path, guidance: float) -> None:
+def test_text_to_image_is_that_of_the_pipeline(load: Load, sd21: Path, guidance: float) -> None:
     """The same with a prompt, guidance and v prediction, at the timesteps that steps_offset leads to."""
     pipe = pipeline(sd21)
     pipe.set_progress_bar_config(disable=True)
     options = {"negative_prompt": NEGATIVE, "guidance": guidance}
-    prior = DiffusersPrior.from_pretrained(sd21, prompt=PROMPT, **options)
+    prior = load(sd21, prompt=PROMPT, **options)
     start = torch.randn(1, 4, 8, 8, generator=torch.manual_seed(3))
     expected = pipe(
         PROMPT,
@@ -118,10 +119,10 @@ def test_text_to_image_is_that_of_the_pipeline(sd21: Path, guidance: float) -> N
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_added_conditions_are_those_of_the_xl_pipeline(sdxl: Path, guidance: float) -> None:
+def test_added_conditions_are_those_of_the_xl_pipeline(load: Load, sdxl: Path, guidance: float) -> None:
     pipe = pipeline(sdxl)
     pipe.set_progress_bar_config(disable=True)
-    prior = DiffusersPrior.from_pretrained(sdxl, prompt=PROMPT, guidance=guidance)
+    prior = load(sdxl, prompt=PROMPT, guidance=guidance)
     seen: list[tuple[Tensor, int, Tensor]] = []
 
     def note(unet: Any, args: Any, output: Any) -> None:
@@ -159,27 +160,29 @@ def calls_of(prior: DiffusersPrior, monkeypatch: pytest.MonkeyPatch) -> list[int
     ],
 )
 def test_guidance_costs_nothing_where_it_does_nothing(
-    sd15: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], batch: int
+    load: Load, sd15: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], batch: int
 ) -> None:
-    prior = DiffusersPrior.from_pretrained(sd15, **options)
+    prior = load(sd15, **options)
     sizes = calls_of(prior, monkeypatch)
     prior.predict_noise(torch.randn(3, 4, 8, 8), 400)
     assert sizes == [batch]
 
 
-def test_guidance_combines_both_predictions(sd15: Path) -> None:
+def test_guidance_combines_both_predictions(load: Load, sd15: Path) -> None:
     z = torch.randn(2, 4, 8, 8)
-    guided = DiffusersPrior.from_pretrained(sd15, prompt=PROMPT, negative_prompt=NEGATIVE, guidance=3.0)
-    positive, negative = (DiffusersPrior.from_pretrained(sd15, prompt=p) for p in (PROMPT, NEGATIVE))
+    guided = load(sd15, prompt=PROMPT, negative_prompt=NEGATIVE, guidance=3.0)
+    positive, negative = (load(sd15, prompt=p) for p in (PROMPT, NEGATIVE))
     p, n = (prior.predict_noise(z, 300) for prior in (positive, negative))
     assert not torch.allclose(p, n, atol=1e-4)
     torch.testing.assert_close(guided.predict_noise(z, 300), n + 3 * (p - n), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["sd15", "sd21", "ldm_vq4"])
-def test_gradients_reach_latents_and_images(request: pytest.FixtureRequest, scene: Scene, layout: str) -> None:
+def test_gradients_reach_latents_and_images(
+    load: Load, request: pytest.FixtureRequest, scene: Scene, layout: str
+) -> None:
     """Through each function they agree with finite differences along one direction."""
-    prior = DiffusersPrior.from_pretrained(request.getfixturevalue(layout), torch_dtype=torch.float64)
+    prior = load(request.getfixturevalue(layout), torch_dtype=torch.float64)
     x = scene(16, 16).double()
     z = prior.encode(x)
     functions = [(lambda v: prior.predict_noise(v, 200), z), (prior.encode, x)]
@@ -196,8 +199,8 @@ def test_gradients_reach_latents_and_images(request: pytest.FixtureRequest, scen
         torch.testing.assert_close((gradient * direction).sum(), (weight * change).sum(), rtol=1e-4, atol=1e-6)
 
 
-def test_gradient_passes_the_quantisation(ldm_vq4: Path) -> None:
-    prior = DiffusersPrior.from_pretrained(ldm_vq4)
+def test_gradient_passes_the_quantisation(load: Load, ldm_vq4: Path) -> None:
+    prior = load(ldm_vq4)
     z = torch.randn(1, 3, 4, 4, requires_grad=True)
     prior.decode(z, 16, 16).square().sum().backward()
     assert z.grad is not None
@@ -207,11 +210,11 @@ def test_gradient_passes_the_quantisation(ldm_vq4: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["sd21", "sdxl", "ldm_vq4"])
 def test_half_precision_weights(
-    request: pytest.FixtureRequest, scene: Scene, layout: str, dtype: torch.dtype
+    load: Load, request: pytest.FixtureRequest, scene: Scene, layout: str, dtype: torch.dtype
 ) -> None:
     folder = request.getfixturevalue(layout)
-    whole = DiffusersPrior.from_pretrained(folder)
-    half = DiffusersPrior.from_pretrained(folder, torch_dtype=dtype)
+    whole = load(folder)
+    half = load(folder, torch_dtype=dtype)
     assert half.unet.dtype == dtype
     upcast = layout == "ldm_vq4" or (layout == "sdxl" and dtype == torch.float16)
     assert half.vae.dtype == (torch.float32 if upcast else dtype)
@@ -258,19 +261,19 @@ def test_shift_and_statistics_of_latents(sd15: Path, scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("layout", ["sd15", "sdxl", "ldm_vq4"])
-def test_prior_of_a_pipeline(request: pytest.FixtureRequest, layout: str) -> None:
+def test_prior_of_a_pipeline(load: Load, request: pytest.FixtureRequest, layout: str) -> None:
     folder = request.getfixturevalue(layout)
     text = {} if layout == "ldm_vq4" else {"prompt": PROMPT, "negative_prompt": NEGATIVE, "guidance": 2.0}
     pipe = pipeline(folder)
     prior = DiffusersPrior.from_pipeline(pipe, **text)
     assert prior.unet is pipe.unet
     z = torch.randn(1, *prior.latent_shape(16, 16))
-    expected = DiffusersPrior.from_pretrained(folder, **text).predict_noise(z, 100)
+    expected = load(folder, **text).predict_noise(z, 100)
     torch.testing.assert_close(prior.predict_noise(z, 100), expected)
 
 
-def test_parts_that_do_not_fit(sd15: Path, ldm_vq4: Path) -> None:
-    prior, other = DiffusersPrior.from_pretrained(sd15), DiffusersPrior.from_pretrained(ldm_vq4)
+def test_parts_that_do_not_fit(load: Load, sd15: Path, ldm_vq4: Path) -> None:
+    prior, other = load(sd15), load(ldm_vq4)
     scheduler, condition = DDIMScheduler(), Condition(torch.zeros(1, 77, 16))
     wrong = [
         ((other.vae, prior.unet, scheduler, condition), {}, "latents of 3 channels and the U-Net takes 4"),
@@ -299,10 +302,10 @@ def test_parts_that_do_not_fit(sd15: Path, ldm_vq4: Path) -> None:
         ),
     ],
 )
-def test_noise_predictors_that_need_more(sd15: Path, config: dict[str, Any], message: str) -> None:
+def test_noise_predictors_that_need_more(load: Load, sd15: Path, config: dict[str, Any], message: str) -> None:
     from .conftest import tiny_unet
 
-    prior = DiffusersPrior.from_pretrained(sd15)
+    prior = load(sd15)
     condition = Condition(torch.zeros(1, 77, 16), torch.zeros(1, 12))
     with pytest.raises(UserError, match=message):
         DiffusersPrior(prior.vae, tiny_unet(**config), DDIMScheduler(), condition)
