@@ -107,10 +107,19 @@ def text_parts(folder: Path, projection: bool = False) -> tuple[Any, Any]:
 
 
 def as_written_in_2022(folder: Path) -> None:
-    """Puts all parameters of the text encoder below `text_model`, where the real files have them."""
-    for file in folder.glob("*.safetensors"):
+    """Gives parameters the names they have in the real files, which are older than those of today's classes."""
+    for file in folder.glob("text_encoder/*.safetensors"):
+        state = {f"text_model.{key.removeprefix('text_model.')}": v for key, v in load_file(file).items()}
+        save_file({**state, "text_model.embeddings.position_ids": torch.arange(77)[None]}, file)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for file in folder.glob("vae/*.safetensors"):
         state = load_file(file)
-        save_file({f"text_model.{key.removeprefix('text_model.')}": v for key, v in state.items()}, file)
+        for new, before in old.items():
+            state = {
+                key.replace(f"attentions.0.{new}.", f"attentions.0.{before}."): v for key, v in state.items()
+            }
+        assert any(".query." in key for key in state)
+        save_file(state, file)
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +147,7 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Build:
             feature_extractor=None,
             requires_safety_checker=False,
         ).save_pretrained(folder, **save)
-        as_written_in_2022(folder / "text_encoder")
+        as_written_in_2022(folder)
         return folder
 
     return build
