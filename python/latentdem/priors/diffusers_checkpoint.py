@@ -71,7 +71,8 @@ class Checkpoint:
         if not encoders:
             return None
         require_transformers()
-        parts: dict[str, Any] = dict.fromkeys(("vae", "unet", "scheduler", "feature_extractor"))
+        others = ("vae", "unet", "scheduler", "feature_extractor", "tokenizer", "text_encoder")
+        parts: dict[str, Any] = dict.fromkeys(others)
         for name in encoders:
             parts[name] = encoder = self._text_encoder(name).to(device)
             tokenizer = name.replace("text_encoder", "tokenizer")

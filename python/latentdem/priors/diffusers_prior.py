@@ -24,6 +24,8 @@ from .padding import pad_to_multiple, padded_size
 from .parametrization import Parametrization
 
 HALF = (torch.float16, torch.bfloat16)
+AUTOENCODERS = (AutoencoderKL, AutoencoderTiny, VQModel)
+UNETS = (UNet2DConditionModel, UNet2DModel)
 
 
 class DiffusersPrior:
@@ -64,12 +66,12 @@ class DiffusersPrior:
         guidance: float = 1.0,
         name: str = "diffusers",
     ) -> None:
+        _check_parts(vae, unet, condition)
         self.parametrization = Parametrization.of(scheduler)
         self.alphas_cumprod = self.parametrization.alphas_cumprod
         self.name, self.guidance = name, guidance
         self.vae, self.unet = (each.eval().requires_grad_(False) for each in (vae, unet))
         self._is_xl = unet.config.get("addition_embed_type") == "text_time"
-        _check_parts(vae, unet, condition)
         if guidance != 1 and negative is None:
             raise UserError("Guidance other than 1 needs a negative prompt to lead away from; give one.")
         self._conditions = [] if condition is None else [condition]
@@ -232,6 +234,10 @@ def _lone_autoencoder(
 
 
 def _check_parts(vae: ModelMixin, unet: ModelMixin, condition: Condition | None) -> None:
+    for part, kinds in ((vae, AUTOENCODERS), (unet, UNETS)):
+        if not isinstance(part, kinds):
+            names = ", ".join(kind.__name__ for kind in kinds)
+            raise UserError(f"A {type(part).__name__} cannot be part of a prior; give one of {names}.")
     made, taken = vae.config["latent_channels"], unet.config["in_channels"]
     if made != taken:
         raise UserError(
@@ -274,9 +280,9 @@ def _latent_statistics(vae: ModelMixin) -> tuple[Tensor, Tensor]:
     config = vae.config
     unstated = "scaling_factor" in config.get("_use_default_values", ()) and "_name_or_path" in config
     factor = 1.0 if isinstance(vae, VQModel) and unstated else config["scaling_factor"]
-    scale, shift = (torch.tensor(v, dtype=torch.float64) for v in (factor, config.get("shift_factor") or 0.0))
+    scale, shift = (torch.tensor(v, device=vae.device) for v in (factor, config.get("shift_factor") or 0.0))
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is None or std is None:
         return scale, shift
-    mean, std = (torch.tensor(each, dtype=torch.float64).view(1, -1, 1, 1) for each in (mean, std))
+    mean, std = (torch.tensor(each, device=vae.device).view(1, -1, 1, 1) for each in (mean, std))
     return scale / std, mean

@@ -277,6 +277,8 @@ def test_parts_that_do_not_fit(load: Load, sd15: Path, ldm_vq4: Path) -> None:
     scheduler, condition = DDIMScheduler(), Condition(torch.zeros(1, 77, 16))
     wrong = [
         ((other.vae, prior.unet, scheduler, condition), {}, "latents of 3 channels and the U-Net takes 4"),
+        ((prior.unet, prior.unet, scheduler, condition), {}, "UNet2DConditionModel cannot be part"),
+        ((prior.vae, prior.vae, scheduler, condition), {}, "AutoencoderKL cannot be part of a prior"),
         ((prior.vae, prior.unet, scheduler), {}, "UNet2DConditionModel needs embeddings"),
         ((other.vae, other.unet, scheduler, condition), {}, "UNet2DModel takes no embeddings"),
         ((prior.vae, prior.unet, scheduler, Condition(torch.zeros(1, 77, 8))), {}, "8 channels"),

@@ -103,6 +103,16 @@ def test_checkpoints_of_another_kind(
         load_prior(tmp_path, CPU)
 
 
+def test_refiner_is_refused(sdxl: Path, tmp_path: Path) -> None:
+    """It has only the second text encoder."""
+    shutil.copytree(sdxl, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model_index.json"
+    absent = {"text_encoder": [None, None], "tokenizer": [None, None]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | absent))
+    with pytest.raises(UserError, match="embeddings have 16 channels and the U-Net takes 32"):
+        load_prior(tmp_path, CPU)
+
+
 def test_text_encoder_without_transformers(sd15: Path, ldm_vq4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
