@@ -77,9 +77,8 @@ class Checkpoint:
             parts[name] = encoder = self._text_encoder(name).to(device)
             tokenizer = name.replace("text_encoder", "tokenizer")
             parts[tokenizer] = self._from_pretrained(tokenizer)
-            if (
-                len(parts[tokenizer]) < encoder.config.vocab_size
-            ):  # without its files transformers makes an empty one
+            # Without its files transformers makes an empty one.
+            if len(parts[tokenizer]) < encoder.config.vocab_size:
                 raise UserError(self._missing(tokenizer, OSError("there are no files of a vocabulary")))
         if "text_encoder_2" not in encoders:
             return diffusers.StableDiffusionPipeline(
