@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .e_steps import Posterior, Proximal
     from .errors import UserError
     from .operators import HQS, Blur
-    from .priors import EmbeddedPrior, LatentPrior
+    from .priors import DiffusersPrior, EmbeddedPrior, LatentPrior
     from .result import Result, TraceStep
     from .schedules import Annealing, Skip
     from .solver import LatentDEM
@@ -28,6 +28,7 @@ __all__ = [
     "Annealing",
     "BlindSearch",
     "Blur",
+    "DiffusersPrior",
     "EmbeddedPrior",
     "LatentDEM",
     "LatentPrior",
@@ -52,7 +53,7 @@ _MODULES = {
     "e_steps": ("Posterior", "Proximal"),
     "errors": ("UserError",),
     "operators": ("HQS", "Blur"),
-    "priors": ("EmbeddedPrior", "LatentPrior"),
+    "priors": ("DiffusersPrior", "EmbeddedPrior", "LatentPrior"),
     "result": ("Result", "TraceStep"),
     "schedules": ("Annealing", "Skip"),
     "solver": ("LatentDEM",),

@@ -53,7 +53,8 @@ def deblur(
         kernel: (1 or B, 1, K, K) the true kernel, non-negative with sum 1 and its origin at K // 2: then only
             the image is restored and `kernel_size` does not count.
         noise_sigma: standard deviation of the measurement noise in units of [-1, 1]; None estimates it.
-        prior: "embedded", a folder in the same layout, or a `LatentPrior`.
+        prior: "embedded", "sd15", a folder, a file, an id on the Hugging Face hub (see `load_prior`) or a
+            `LatentPrior`.
         e_step: "proximal" (closed form, the default) or "posterior" (Algorithm 1 of the paper with its
             constants; far slower).
         without: parts of the posterior E-step to leave out, to see what they do: any of "annealing" (its weight
@@ -109,7 +110,7 @@ def deblur(
             "kernel_size": kernel_size,
             "kernel_known": kernel is not None,
             "noise_sigma": noise_sigma,
-            "prior": prior if isinstance(prior, (str, Path)) else type(prior).__name__,
+            "prior": str(prior) if isinstance(prior, (str, Path)) else _name(prior),
             "e_step": e_step,
             "without": sorted(without),
             "steps": steps,
@@ -165,6 +166,11 @@ def build_methods(
         recipe, known = replace(recipe, coarse=coarse, fine=fine), _with_steps(known, steps)
     denoiser = load_kernel_denoiser(device=device)
     return BlindSearch(prior, denoiser, recipe, step, skip, num_samples), known
+
+
+def _name(prior: LatentPrior) -> str:
+    """What a prior calls itself, or its class."""
+    return getattr(prior, "name", type(prior).__name__)
 
 
 def _with_steps(each: Any, steps: int) -> Any:

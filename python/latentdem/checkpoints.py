@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
@@ -26,21 +26,49 @@ def load_network(kind: type[Model], folder: Path, device: torch.device | str = "
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder of network weights at {folder}; check the path.")
+    options = {"local_files_only": True, "use_safetensors": True, "torch_dtype": torch.float32}
+    model, report = _load(kind, folder, ".", options)
+    if report["missing_keys"] or report["unexpected_keys"]:
+        raise UserError(f"The weights in {folder} are not those of a {kind.__name__}; give the right folder.")
+    return model.to(device)
+
+
+def load_part(kind: type[Model], source: str, subfolder: str, what_helps: str, **options: Any) -> Model:
+    """A network for inference from a checkpoint of several parts; weights it has no use for are passed over.
+
+    Args:
+        kind: class of the network.
+        source: folder, or id on the Hugging Face hub.
+        subfolder: of this part, "" for none.
+        what_helps: end of the sentence when it cannot be loaded.
+        options: of diffusers' `from_pretrained`.
+
+    Raises:
+        UserError: its configuration or weights are missing, damaged or incomplete.
+    """
+    model, report = _load(kind, source, what_helps, {**options, "subfolder": subfolder})
+    if report["missing_keys"]:
+        place = f"{source}/{subfolder}".rstrip("/")
+        raise UserError(f"The weights in {place} are not those of a {kind.__name__}{what_helps}")
+    return model
+
+
+def reason_of(error: Exception) -> str:
+    """What a library says went wrong, on one line and without its end."""
+    return " ".join(str(error).split())[:300].rstrip(" .:")
+
+
+def _load(
+    kind: type[Model], source: str | Path, what_helps: str, options: dict[str, Any]
+) -> tuple[Model, dict[str, Any]]:
+    """The network and which parameters were absent or unknown: of these diffusers only warns."""
     try:
         model, report = kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            low_cpu_mem_usage=False,
-            torch_dtype=torch.float32,
-            output_loading_info=True,
+            source, low_cpu_mem_usage=False, output_loading_info=True, **options
         )
     except (
         Exception
     ) as error:  # diffusers and safetensors raise OSError, ValueError, RuntimeError and their own
-        reason = " ".join(str(error).split())[:300].rstrip(" .:")
-        raise UserError(f"The weights in {folder} cannot be loaded: {reason}.") from error
-    # diffusers only warns when parameters are absent or unknown, and would go on with random ones.
-    if report["missing_keys"] or report["unexpected_keys"]:
-        raise UserError(f"The weights in {folder} are not those of a {kind.__name__}; give the right folder.")
-    return model.eval().requires_grad_(False).to(device)
+        place = f"{source}/{options.get('subfolder', '')}".rstrip("/")
+        raise UserError(f"The weights in {place} cannot be loaded: {reason_of(error)}{what_helps}") from error
+    return model.eval().requires_grad_(False), report

@@ -13,7 +13,7 @@ import torch
 from .metrics import ImageMetrics
 from .result import Result
 
-_PACKAGES = ("latentdem", "torch", "diffusers", "numpy")
+_PACKAGES = ("latentdem", "torch", "diffusers", "transformers", "numpy")
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from latentdem.result import Result
 
 def test_versions_and_memory() -> None:
     assert versions()["torch"].startswith(torch.__version__.split("+")[0])
-    assert set(versions()) == {"python", "latentdem", "torch", "diffusers", "numpy"}
+    assert set(versions()) == {"python", "latentdem", "torch", "diffusers", "transformers", "numpy"}
     assert 50 < peak_memory()["resident_mb"] < 100_000
 
 

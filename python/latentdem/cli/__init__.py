@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from typing import Annotated
 
 import typer
@@ -50,4 +52,8 @@ def _root(
 
 def main() -> None:
     """Entry point of the command line."""
+    # The libraries that load checkpoints would write progress and advice of their own between ours.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")
     app(prog_name="latentdem")

@@ -52,7 +52,13 @@ KernelSize = Annotated[
     int, typer.Option(help="Width K of the square blur kernel, in pixels; at least as wide as the blur.")
 ]
 Prior = Annotated[
-    str, typer.Option(help="'embedded', or the folder of another prior.", metavar="embedded|PATH")
+    str,
+    typer.Option(
+        help="'embedded'; 'sd15' for Stable Diffusion 1.5; a folder of a prior or of a diffusers checkpoint; a "
+        ".ckpt or .safetensors file of Stable Diffusion; or OWNER/NAME of a checkpoint on the Hugging Face "
+        "hub, already downloaded.",
+        metavar="embedded|sd15|PATH|OWNER/NAME",
+    ),
 ]
 EStep = Annotated[
     EStepName,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
 from ..checkpoints import load_network
 from ..errors import UserError
 from .autoencoder import EmbeddedAutoencoder
+from .padding import pad_to_multiple, padded_size
 
 EMBEDDED_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded"
 
@@ -66,16 +66,13 @@ class EmbeddedPrior:
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(c, h, w) of the latent of an image of this size, after padding to a multiple of 16."""
-        factor, multiple = self.autoencoder.downsampling, self.multiple
-        rows, columns = (-(-n // multiple) * multiple // factor for n in (height, width))
-        return self.autoencoder.config["latent_channels"], rows, columns
+        factor = self.autoencoder.downsampling
+        rows, columns = padded_size(height, width, self.multiple)
+        return self.autoencoder.config["latent_channels"], rows // factor, columns // factor
 
     def encode(self, x: Tensor) -> Tensor:
         """Standardised latents of `x` (B, 3, H, W) in [-1, 1], right and lower edge replicated as needed."""
-        height, width = x.shape[-2:]
-        bottom, right = -height % self.multiple, -width % self.multiple
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+        x = pad_to_multiple(x, self.multiple)
         with self._precision(x):
             return self.autoencoder.encode(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
 

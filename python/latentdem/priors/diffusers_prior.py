@@ -1,0 +1,288 @@
+"""Any latent diffusion checkpoint of diffusers as a prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    ModelMixin,
+    SchedulerMixin,
+    UNet2DConditionModel,
+    UNet2DModel,
+    VQModel,
+)
+from torch import Tensor
+
+from ..errors import UserError
+from .conditions import Condition, encode_prompts
+from .diffusers_checkpoint import Checkpoint, pipeline_of_file
+from .padding import pad_to_multiple, padded_size
+from .parametrization import Parametrization
+
+HALF = (torch.float16, torch.bfloat16)
+AUTOENCODERS = (AutoencoderKL, AutoencoderTiny, VQModel)
+UNETS = (UNet2DConditionModel, UNet2DModel)
+
+
+class DiffusersPrior:
+    """A latent diffusion model of diffusers: Stable Diffusion 1.x, 2.x, XL or an unconditional one.
+
+    Images go in and out in [-1, 1], of any size: the right and lower edge are replicated up to a multiple of
+    what autoencoder and U-Net need (64 pixels for Stable Diffusion 1.x), and cut off again. Networks may be in
+    half precision; latents, images and noise come back in the dtype of the caller. Everything can be
+    differentiated in its argument; the weights are frozen, also in the pipeline or module they were taken from.
+
+    Args:
+        vae: autoencoder. A `VQModel` encodes without quantising and quantises when it decodes, as in diffusers.
+        unet: noise predictor on its latents, of epsilon, v or sample prediction.
+        scheduler: diffusers scheduler the U-Net was trained with; see `Parametrization` for what of it counts.
+        condition: embeddings of the prompt, for a `UNet2DConditionModel`.
+        negative: embeddings of the negative prompt, for guidance.
+        guidance: scale g of classifier-free guidance, noise = n + g (p - n) with the predictions n under
+            `negative` and p under `condition` (Ho and Salimans 2022). With 1 or equal embeddings n is not
+            computed.
+        name: how reports call the prior.
+
+    Attributes:
+        alphas_cumprod: (1000,) float32 on the CPU.
+        multiple: of pixels, to which images are padded.
+
+    Raises:
+        UserError: the parts do not fit each other, or are of a kind that cannot be a prior.
+    """
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | AutoencoderTiny | VQModel,
+        unet: UNet2DConditionModel | UNet2DModel,
+        scheduler: SchedulerMixin,
+        condition: Condition | None = None,
+        *,
+        negative: Condition | None = None,
+        guidance: float = 1.0,
+        name: str = "diffusers",
+    ) -> None:
+        _check_parts(vae, unet, condition)
+        self.parametrization = Parametrization.of(scheduler)
+        self.alphas_cumprod = self.parametrization.alphas_cumprod
+        self.name, self.guidance = name, guidance
+        self.vae, self.unet = (each.eval().requires_grad_(False) for each in (vae, unet))
+        self._is_xl = unet.config.get("addition_embed_type") == "text_time"
+        if guidance != 1 and negative is None:
+            raise UserError("Guidance other than 1 needs a negative prompt to lead away from; give one.")
+        self._conditions = [] if condition is None else [condition]
+        if guidance != 1 and condition and negative and not negative.same(condition):
+            self._conditions = [negative, condition]
+        # Half precision has no search for the nearest codebook entry, and overflows in the decoder of XL.
+        overflows = self._is_xl and vae.dtype == torch.float16 and vae.config.get("force_upcast")
+        if overflows or (isinstance(vae, VQModel) and vae.dtype in HALF):
+            self.vae.to(torch.float32)
+        self._scale, self._shift = _latent_statistics(vae)
+        self._downsampling = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.multiple = self._downsampling * 2 ** (len(unet.config["block_out_channels"]) - 1)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path,
+        *,
+        torch_dtype: torch.dtype = torch.float32,
+        variant: str | None = None,
+        device: torch.device | str = "cpu",
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        guidance: float = 1.0,
+        vae: str | Path | ModelMixin | None = None,
+        local_files_only: bool = False,
+    ) -> DiffusersPrior:
+        """Loads a checkpoint in diffusers' layout; the text encoder runs once and is let go.
+
+        Args:
+            id_or_path: id on the Hugging Face hub, or a folder with model_index.json.
+            torch_dtype: of the weights.
+            variant: of the weight files, such as "fp16".
+            device: where the networks run.
+            prompt, negative_prompt, guidance: see `encode_prompts`; most runs do with the defaults.
+            vae: another autoencoder for the same latents: id or folder of an `AutoencoderKL` or
+                `AutoencoderTiny` (TAESD), or the network itself.
+            local_files_only: take what the hub's cache on this machine has and download nothing.
+
+        Raises:
+            UserError: weights are missing, damaged or of a kind that cannot be a prior, or the package
+                transformers is missing and the checkpoint has a text encoder.
+        """
+        checkpoint = Checkpoint(str(id_or_path), torch_dtype, variant, local_files_only)
+        scheduler = checkpoint.scheduler()
+        Parametrization.of(scheduler)  # refuses before gigabytes are read
+        text = checkpoint.text_pipeline(device)
+        condition, negative = encode_prompts(text, prompt, negative_prompt, guidance)
+        del text
+        autoencoder = _lone_autoencoder(vae, torch_dtype, local_files_only) or checkpoint.autoencoder()
+        return cls(
+            autoencoder.to(device),
+            checkpoint.unet().to(device),
+            scheduler,
+            condition,
+            negative=negative,
+            guidance=guidance,
+            name=str(id_or_path),
+        )
+
+    @classmethod
+    def from_single_file(
+        cls,
+        path: str | Path,
+        *,
+        config: str | Path | None = None,
+        torch_dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        guidance: float = 1.0,
+        vae: str | Path | ModelMixin | None = None,
+        local_files_only: bool = False,
+    ) -> DiffusersPrior:
+        """Loads a Stable Diffusion checkpoint of one file in its original layout (.ckpt or .safetensors).
+
+        Such a file holds weights and no configuration. That comes from `config`: a folder in diffusers' layout
+        (weights need not be in it) or the id of one on the hub; None takes the id that diffusers infers from
+        the weights, of Stable Diffusion 1.5, 2.1 or XL. The other arguments are those of `from_pretrained`.
+
+        Raises:
+            UserError: as `from_pretrained`, or the configuration is not on this machine and cannot be
+                downloaded.
+        """
+        vae = _lone_autoencoder(vae, torch_dtype, local_files_only)
+        pipeline = pipeline_of_file(path, config, torch_dtype, vae, local_files_only)
+        prior = cls.from_pipeline(pipeline.to(device), prompt, negative_prompt, guidance)
+        prior.name = str(path)
+        return prior
+
+    @classmethod
+    def from_pipeline(
+        cls, pipeline: Any, prompt: str = "", negative_prompt: str | None = None, guidance: float = 1.0
+    ) -> DiffusersPrior:
+        """Shares the networks of a diffusers pipeline, where and in the dtype they are; arguments as above.
+
+        Raises:
+            UserError: the pipeline has no autoencoder or U-Net, or one of a kind that cannot be a prior.
+        """
+        vae = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
+        unet = getattr(pipeline, "unet", None)
+        if vae is None or unet is None:
+            raise UserError(f"A {type(pipeline).__name__} has no autoencoder and U-Net to make a prior of.")
+        condition, negative = encode_prompts(pipeline, prompt, negative_prompt, guidance)
+        name = getattr(pipeline, "name_or_path", None) or type(pipeline).__name__
+        return cls(vae, unet, pipeline.scheduler, condition, negative=negative, guidance=guidance, name=name)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(c, h, w) of the latent of an image of this size, padding included."""
+        rows, columns = padded_size(height, width, self.multiple)
+        return self.unet.config["in_channels"], rows // self._downsampling, columns // self._downsampling
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Scaled latents (B, c, h, w) of `x` (B, 3, H, W) in [-1, 1]; of a distribution, its mean."""
+        found = self.vae.encode(pad_to_multiple(x, self.multiple).to(self.vae.dtype))
+        raw = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+        return (raw.to(x.dtype) - self._shift.to(x)) * self._scale.to(x)
+
+    def decode(self, z: Tensor, height: int, width: int) -> Tensor:
+        """Images (B, 3, height, width) of scaled latents `z` (B, c, h, w), not clamped."""
+        raw = z / self._scale.to(z) + self._shift.to(z)
+        return self.vae.decode(raw.to(self.vae.dtype)).sample[..., :height, :width].to(z.dtype)
+
+    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
+        """Noise (B, c, h, w) in `z_t` (B, c, h, w) at timestep `t`, whatever the U-Net predicts itself."""
+        parts = max(1, len(self._conditions))
+        z = torch.cat([z_t] * parts).to(self.unet.dtype)
+        output = self.unet(z, t, **self._told(z)).sample
+        # With little noise or little image left, what the output is combined with needs more than half
+        # precision.
+        exact = torch.promote_types(z_t.dtype, torch.float32)
+        output = output.to(exact)
+        if parts == 2:
+            negative, positive = output.chunk(2)
+            output = negative + self.guidance * (positive - negative)
+        return self.parametrization.noise(output, z_t.to(exact), t).to(z_t.dtype)
+
+    def _told(self, z: Tensor) -> dict[str, Any]:
+        """What the U-Net gets beside latents (N, c, h, w) of all conditions and the timestep."""
+        if not self._conditions:
+            return {}
+        each = len(z) // len(self._conditions)
+        embeddings = torch.cat([c.embeddings.expand(each, -1, -1) for c in self._conditions]).to(z)
+        told: dict[str, Any] = {"encoder_hidden_states": embeddings}
+        if self._is_xl:
+            pooled = [c.pooled.expand(each, -1) for c in self._conditions if c.pooled is not None]
+            height, width = (n * self._downsampling for n in z.shape[-2:])
+            # Original size, corner of the crop and target size, of an image that is neither scaled nor cut.
+            times = z.new_tensor([height, width, 0, 0, height, width]).expand(len(z), -1)
+            told["added_cond_kwargs"] = {"text_embeds": torch.cat(pooled).to(z), "time_ids": times}
+        return told
+
+
+def _lone_autoencoder(
+    vae: str | Path | ModelMixin | None, torch_dtype: torch.dtype, local_files_only: bool
+) -> ModelMixin | None:
+    if isinstance(vae, (str, Path)):
+        return Checkpoint(str(vae), torch_dtype, None, local_files_only).lone_autoencoder()
+    return vae
+
+
+def _check_parts(vae: ModelMixin, unet: ModelMixin, condition: Condition | None) -> None:
+    for part, kinds in ((vae, AUTOENCODERS), (unet, UNETS)):
+        if not isinstance(part, kinds):
+            names = ", ".join(kind.__name__ for kind in kinds)
+            raise UserError(f"A {type(part).__name__} cannot be part of a prior; give one of {names}.")
+    made, taken = vae.config["latent_channels"], unet.config["in_channels"]
+    if made != taken:
+        raise UserError(
+            f"The autoencoder makes latents of {made} channels and the U-Net takes {taken}; give the one the "
+            "U-Net was trained with (models for inpainting, depth and upscaling take more and are no priors)."
+        )
+    conditional = isinstance(unet, UNet2DConditionModel)
+    if conditional != (condition is not None):
+        raise UserError(
+            f"A {type(unet).__name__} {'needs' if conditional else 'takes no'} embeddings of a prompt."
+        )
+    if condition is None:
+        return
+    width = unet.config["cross_attention_dim"]
+    if condition.embeddings.shape[-1] != width:
+        raise UserError(
+            f"The embeddings have {condition.embeddings.shape[-1]} channels and the U-Net takes {width}; give "
+            "those of its own text encoder."
+        )
+    added = unet.config.get("addition_embed_type")
+    others = (unet.config.get(name) for name in ("class_embed_type", "encoder_hid_dim_type"))
+    if added not in (None, "text_time") or any(others):
+        raise UserError("This U-Net needs more than a prompt (an image, a class or a size) and is no prior.")
+    if added is None:
+        return
+    pooled = 0 if condition.pooled is None else condition.pooled.shape[-1]
+    times = 6 * unet.config["addition_time_embed_dim"]
+    if unet.config["projection_class_embeddings_input_dim"] != times + pooled:
+        raise UserError(
+            "This U-Net takes other added conditions than the base model of Stable Diffusion XL; give that one."
+        )
+
+
+def _latent_statistics(vae: ModelMixin) -> tuple[Tensor, Tensor]:
+    """Scale and shift of z = (raw - shift) scale, each of a shape that broadcasts to (B, c, h, w).
+
+    The configurations of the first `VQModel`s do not state a factor, and none was used in their training.
+    diffusers since 0.12 then takes that of Stable Diffusion, which spoils their images (its issue 6725).
+    """
+    config = vae.config
+    unstated = "scaling_factor" in config.get("_use_default_values", ()) and "_name_or_path" in config
+    factor = 1.0 if isinstance(vae, VQModel) and unstated else config["scaling_factor"]
+    scale, shift = (torch.tensor(v, device=vae.device) for v in (factor, config.get("shift_factor") or 0.0))
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or std is None:
+        return scale, shift
+    mean, std = (torch.tensor(each, device=vae.device).view(1, -1, 1, 1) for each in (mean, std))
+    return scale / std, mean

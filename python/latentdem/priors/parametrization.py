@@ -1,0 +1,83 @@
+"""What the output of a noise predictor means: its training schedule and what it was trained to predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import UserError
+
+TIMESTEPS = 1000  # of the training schedule that the solver walks along
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+LEAST_ALPHA = 2.0**-24  # the solver divides by its root; float32 still resolves what is left of the image
+
+
+@dataclass(frozen=True)
+class Parametrization:
+    """Training schedule and meaning of the output, with z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) noise.
+
+    The output is the noise ("epsilon"; Ho et al. 2020), v = sqrt(abar_t) noise - sqrt(1 - abar_t) z0
+    ("v_prediction"; Salimans and Ho 2022, App. D) or z0 ("sample").
+
+    The solver visits the timesteps t of the training schedule themselves, and t always stands for abar_t. So
+    those settings of a scheduler do not count that only say which timesteps its own sampling visits and how it
+    ends: `steps_offset` (with 1, as in Stable Diffusion, 50 steps visit 981, 961, ..., 1 instead of 980, 960,
+    ..., 0; abar_t stays), `timestep_spacing`, `set_alpha_to_one` (here abar is 1 after the last step),
+    `clip_sample` and `thresholding`. `rescale_betas_zero_snr` does count: it changes abar_t, and the last one
+    becomes 0, at which z_t holds nothing of the image. Here that one is raised to 2^-24, so that z0 can be
+    computed from the noise. Outputs v and z0 mean something there; a predicted noise does not, and is refused.
+
+    Attributes:
+        alphas_cumprod: (1000,) float32 on the CPU, abar_t.
+        prediction: "epsilon", "v_prediction" or "sample".
+    """
+
+    alphas_cumprod: Tensor
+    prediction: str
+
+    @classmethod
+    def of(cls, scheduler: Any) -> Parametrization:
+        """That of a diffusers scheduler.
+
+        Raises:
+            UserError: z0 does not follow from z_t, the output and abar_t under it, or it has not 1000
+                timesteps.
+        """
+        name, config = type(scheduler).__name__, scheduler.config
+        abar = getattr(scheduler, "alphas_cumprod", None)
+        prediction = config.get("prediction_type", "epsilon")
+        refused = f"The scheduler {name} of this checkpoint cannot be used: "
+        other_levels = config.get("use_flow_sigmas") or config.get("timestep_type") == "continuous"
+        if not isinstance(abar, Tensor) or abar.ndim != 1 or other_levels:
+            raise UserError(
+                refused
+                + "it measures noise by other levels than cumulative alphas, as flow matching and EDM do, "
+                "so its output defines no clean latent here; give a checkpoint of Stable Diffusion 1.x, 2.x or "
+                "XL or of unconditional latent diffusion."
+            )
+        if prediction not in PREDICTIONS:
+            raise UserError(
+                refused + f"its prediction type is '{prediction}' and must be one of {', '.join(PREDICTIONS)}."
+            )
+        if len(abar) != TIMESTEPS:
+            raise UserError(refused + f"it has {len(abar)} training timesteps and must have {TIMESTEPS}.")
+        if prediction == "epsilon" and abar[-1] <= LEAST_ALPHA:
+            raise UserError(
+                refused
+                + "it has zero terminal SNR and predicts noise, which at the first step says nothing about "
+                "the clean latent; set rescale_betas_zero_snr to false or prediction_type to v_prediction, "
+                "whichever the checkpoint was trained with."
+            )
+        return cls(abar.detach().float().cpu().clamp_min(LEAST_ALPHA), prediction)
+
+    def noise(self, output: Tensor, z_t: Tensor, t: int) -> Tensor:
+        """The predicted noise (B, c, h, w), from the output at `z_t` (B, c, h, w) and timestep `t`."""
+        abar = float(self.alphas_cumprod[t])
+        signal, noise = abar**0.5, (1 - abar) ** 0.5
+        if self.prediction == "v_prediction":
+            return signal * output + noise * z_t
+        if self.prediction == "sample":
+            return (z_t - signal * output) / noise
+        return output
