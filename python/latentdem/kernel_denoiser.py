@@ -10,7 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from .checkpoints import load_network
-from .priors.embedded import bfloat16_is_fast
+from .priors.embedded import computes_in_bfloat16
 
 SHIPPED = Path(__file__).parent / "weights" / "embedded" / "kernel_denoiser"
 
@@ -79,7 +79,7 @@ class KernelDenoiser(ModelMixin, ConfigMixin):
 def load_kernel_denoiser(path: str | Path | None = None, device: torch.device | str = "cpu") -> KernelDenoiser:
     """The trained denoiser, its parameters in float32 and without gradient, in evaluation mode.
 
-    On a CPU that multiplies bfloat16 matrices in hardware the convolutions are computed so. They predict the
+    On a CPU the convolutions are computed in bfloat16 where `computes_in_bfloat16` says so. They predict the
     noise in units of its level, which leaves about 1e-3 of the kernel to their rounding.
 
     Args:
@@ -91,6 +91,6 @@ def load_kernel_denoiser(path: str | Path | None = None, device: torch.device | 
     """
     device = torch.device(device)
     model = load_network(KernelDenoiser, SHIPPED if path is None else Path(path), device)
-    if device.type == "cpu" and bfloat16_is_fast(device):
+    if device.type == "cpu" and computes_in_bfloat16(device):
         model.autocast = torch.bfloat16
     return model.to(memory_format=torch.channels_last)

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentdem import EmbeddedPrior, LatentPrior, UserError
-from latentdem.priors import EMBEDDED_WEIGHTS, load_prior
+from latentdem.priors import EMBEDDED_WEIGHTS, embedded, load_prior
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.embedded import bfloat16_is_fast
+from latentdem_ext import use_backend
 
 Scene = Callable[..., Tensor]
 CPU = torch.device("cpu")
@@ -52,6 +53,17 @@ def test_saved_prior_comes_back(tiny_prior: EmbeddedPrior, folder: Path, scene: 
     torch.testing.assert_close(loaded.encode(x), tiny_prior.encode(x), **tolerance)
     torch.testing.assert_close(loaded.alphas_cumprod, tiny_prior.alphas_cumprod)
     assert loaded.encode(x).dtype == torch.float32
+
+
+def test_networks_compute_in_float32_where_a_backend_is_asked_for(
+    tiny_prior: EmbeddedPrior, folder: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "bfloat16_is_fast", lambda device: True)
+    x = scene(32, 32)
+    exact = tiny_prior.encode(x)
+    with use_backend("reference"):
+        torch.testing.assert_close(EmbeddedPrior.from_pretrained(folder).encode(x), exact)
+    assert (EmbeddedPrior.from_pretrained(folder).encode(x) - exact).abs().max() > 1e-4
 
 
 def test_latent_statistics_are_part_of_the_configuration(tmp_path: Path, scene: Scene) -> None:

@@ -8,6 +8,8 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
+from latentdem_ext import requested_backend
+
 from ..checkpoints import load_network
 from ..errors import UserError
 from .autoencoder import EmbeddedAutoencoder
@@ -61,7 +63,7 @@ class EmbeddedPrior:
             scheduler = DDPMScheduler.from_pretrained(path / "scheduler", local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(f"The schedule in {path / 'scheduler'} cannot be read: {error}") from error
-        half = torch.bfloat16 if bfloat16_is_fast(torch.device(device)) else None
+        half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
         return cls(autoencoder, unet, scheduler.alphas_cumprod, half)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -89,6 +91,15 @@ class EmbeddedPrior:
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether networks do: where it is fast, unless a backend is asked for.
+
+    A backend of the operations is asked for in order to compare it. bfloat16 turns a difference of 1e-7 in
+    front of a network into one of 1e-2 behind it where that lies on either side of a rounding.
+    """
+    return requested_backend() is None and bfloat16_is_fast(device)
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
