@@ -104,7 +104,7 @@ def _patches(vae: nn.Module, checkpoint: bool) -> Iterator[_Patch]:
     yield from special.values()
     for module in vae.modules():
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and id(module) not in special:
-            yield _Patch(module, _layers.convolve)
+            yield _Patch(module, _layers.convolve_3_x_3 if _is_3_x_3(module) else _layers.convolve)
 
 
 def _special(module: nn.Module, checkpoint: bool) -> Iterator[_Patch]:

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 from torch.utils.checkpoint import checkpoint
 
+from .. import _winograd
 from .._group_norm_silu import group_norm_silu
 from .._upsample_conv import upsample_conv
 
@@ -67,6 +68,13 @@ def _checkpointed(function: Any, module: nn.Module, x: Tensor) -> Tensor:
         result: Tensor = function(module, x)
         return result
     return checkpoint(function, module, x, use_reentrant=False)
+
+
+def convolve_3_x_3(self: nn.Conv2d, x: Tensor) -> Tensor:
+    """`convolve` with padding of 1, stride 1 and one group."""
+    if _winograd.suits(x, self.weight, self.bias):
+        return _winograd.convolve(x, self.weight, self.bias)
+    return convolve(self, x)
 
 
 def convolve(self: nn.Conv2d, x: Tensor) -> Tensor:
