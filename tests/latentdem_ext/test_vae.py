@@ -42,8 +42,11 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "kl": kl,
     "kl without attention": lambda: kl(mid_block_add_attention=False),
     "vq": lambda: VQModel(**COMMON, down_block_types=DOWN, up_block_types=UP, num_vq_embeddings=16),
-    "vq with spatial norm": lambda: VQModel(
-        **COMMON, down_block_types=DOWN, up_block_types=UP, num_vq_embeddings=16, norm_type="spatial"
+    "vq with spatial norm": lambda: VQModel(  # whose norms have 32 groups
+        **{**COMMON, "block_out_channels": (32, 32), "norm_type": "spatial"},
+        down_block_types=DOWN,
+        up_block_types=UP,
+        num_vq_embeddings=16,
     ),
     "sequential": Sequential,
 }
@@ -230,7 +233,8 @@ def test_what_cannot_be_done_is_said():
 
 
 def test_blocks_with_an_embedding_of_the_time_are_left_alone():
-    unet = UNet2DModel(8, block_out_channels=(16, 32), norm_num_groups=8, layers_per_block=1)
+    types = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = UNet2DModel(8, block_out_channels=(16, 32), norm_num_groups=8, layers_per_block=1, **types)
     block = unet.mid_block.resnets[0]
     with ext.accelerate_vae(unet):
         assert "forward" not in block.__dict__
