@@ -1,4 +1,4 @@
-"""The decoder of Stable Diffusion 1.5, random weights: the module of diffusers in both layouts, and accelerated."""
+"""The decoder of Stable Diffusion 1.5, random weights: the module of diffusers, either layout, and accelerated."""
 
 from __future__ import annotations
 
