@@ -1,4 +1,4 @@
-"""The decoder of Stable Diffusion 1.5, random weights: the module of diffusers, either layout, and accelerated."""
+"""The decoder of Stable Diffusion 1.5, random weights: the module of diffusers, and accelerated."""
 
 from __future__ import annotations
 
