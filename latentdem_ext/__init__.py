@@ -9,11 +9,14 @@ from ._hqs import hqs_kernel_update, hqs_prepare, project_kernel
 from ._renoise import renoise
 from ._upsample_conv import upsample_conv
 from .reference import Fidelity, HQSFactors
+from .vae import AcceleratedVAE, accelerate_vae, tiled_decode
 
 __all__ = [
+    "AcceleratedVAE",
     "Backend",
     "Fidelity",
     "HQSFactors",
+    "accelerate_vae",
     "backends",
     "blur",
     "blur_adjoint",
@@ -28,6 +31,7 @@ __all__ = [
     "record_backends",
     "renoise",
     "requested_backend",
+    "tiled_decode",
     "upsample_conv",
     "use_backend",
 ]

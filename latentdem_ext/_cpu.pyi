@@ -125,3 +125,12 @@ def group_norm_silu_backward(
 def transpose(
     *, from_: int, to: int, batch: int, rows: int, columns: int, item_size: int, threads: int
 ) -> None: ...
+
+# Channels-last float32 images of one sample; the tiled arrays are (16, rows * tiles in a row, channels).
+
+def winograd_input(
+    *, x: int, v: int, height: int, width: int, channels: int, top: int, rows: int, threads: int
+) -> None: ...
+def winograd_output(
+    *, m: int, bias: int, y: int, height: int, width: int, channels: int, top: int, rows: int, threads: int
+) -> None: ...

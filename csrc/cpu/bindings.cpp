@@ -10,4 +10,5 @@ PYBIND11_MODULE(_cpu, module) {
     latentdem::bind_hqs_update(module);
     latentdem::bind_renoise(module);
     latentdem::bind_transpose(module);
+    latentdem::bind_winograd(module);
 }

@@ -24,5 +24,6 @@ void bind_hqs_prepare(pybind11::module_ &module);
 void bind_hqs_update(pybind11::module_ &module);
 void bind_renoise(pybind11::module_ &module);
 void bind_transpose(pybind11::module_ &module);
+void bind_winograd(pybind11::module_ &module);
 
 } // namespace latentdem

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from latentdem_ext.vae import Window, blend_tiles, tile_windows
+
 from .blind import BlindSearch
 from .boundary import Frame
 from .e_steps import EStep, Proximal
@@ -18,7 +20,7 @@ from .result import TraceStep
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
 from .stages import Candidates, Pass, full_steps, join, run_passes
-from .tiles import Window, informative_window, restore_in_tiles, tile_windows
+from .tiles import informative_window
 from .trust import MaximumLikelihood, MostCautious, Trust
 
 WORKING_SIZE = 384  # pixels a side: what needs a larger lattice is restored in tiles
@@ -169,7 +171,7 @@ class Restoration:
         def restore(tile: Tensor, _: Window) -> Tensor:
             return self._known(tile, sigma, kernel, self._part_frame(*tile.shape[-2:]), known).image
 
-        image = restore_in_tiles(y, restore, self._tile_size, self._overlap)
+        image = blend_tiles(y, restore, self._tile_size, self._overlap)
         return Candidates(image, kernel, torch.zeros_like(sigma), trace)
 
     def _part_frame(self, rows: int, columns: int) -> Frame:

@@ -1,14 +1,11 @@
-"""Photographs larger than the working size: where to look for the kernel, and tiles to restore."""
+"""Photographs larger than the working size: where to look for the kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Window = tuple[slice, slice]
+from latentdem_ext.vae import Window
 
 
 def informative_window(y: Tensor, size: int, kernel_size: int) -> Window:
@@ -43,42 +40,3 @@ def informative_window(y: Tensor, size: int, kernel_size: int) -> Window:
     best = int(score.argmax())
     top, left = best // score.shape[-1] * stride, best % score.shape[-1] * stride
     return slice(top, top + rows), slice(left, left + columns)
-
-
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixels of evenly spread tiles that cover `length` and overlap by at least `overlap`."""
-    if length <= tile:
-        return [0]
-    count = -(-(length - overlap) // (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
-
-
-def tile_windows(height: int, width: int, tile: int, overlap: int) -> Iterator[Window]:
-    """Windows of at most `tile` x `tile` that cover the image, row by row."""
-    for top in _starts(height, tile, overlap):
-        for left in _starts(width, tile, overlap):
-            yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
-
-
-def _ramp(window: slice, length: int, overlap: int, device: torch.device) -> Tensor:
-    """(n,) weights that rise over `overlap` pixels from each side of a tile that is not the image's border."""
-    size = window.stop - window.start
-    position = torch.arange(size, device=device) + 0.5
-    up = position / overlap if window.start > 0 else torch.ones(size, device=device)
-    down = (size - position) / overlap if window.stop < length else torch.ones(size, device=device)
-    return torch.minimum(up, down).clamp(max=1.0)
-
-
-def restore_in_tiles(y: Tensor, restore: Callable[[Tensor, Window], Tensor], tile: int, overlap: int) -> Tensor:
-    """Applies `restore` to overlapping tiles of `y` (B, C, H, W) and blends the results linearly.
-
-    Only one tile and the output are in memory at a time.
-    """
-    height, width = y.shape[-2:]
-    total, weight = torch.zeros_like(y), y.new_zeros(1, 1, height, width)
-    for window in tile_windows(height, width, tile, overlap):
-        rows, columns = window
-        ramp = _ramp(rows, height, overlap, y.device)[:, None] * _ramp(columns, width, overlap, y.device)[None]
-        total[..., rows, columns] += ramp * restore(y[..., rows, columns], window)
-        weight[..., rows, columns] += ramp
-    return total / weight

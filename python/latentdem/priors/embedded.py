@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from latentdem_ext import requested_backend
+from latentdem_ext import accelerate_vae, requested_backend
 
 from ..checkpoints import load_network
 from ..errors import UserError
@@ -35,7 +35,8 @@ class EmbeddedPrior:
         alphas_cumprod: Tensor,
         autocast: torch.dtype | None = None,
     ) -> None:
-        self.autoencoder = autoencoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        accelerate_vae(self.autoencoder)
         self.unet = unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.alphas_cumprod, self._autocast = alphas_cumprod, autocast
         halvings = len(unet.config["block_out_channels"]) - 1

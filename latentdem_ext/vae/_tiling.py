@@ -1,0 +1,106 @@
+"""Overlapping tiles: one at a time in memory, their results blended linearly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .. import _checks
+
+Window = tuple[slice, slice]
+
+
+def tile_windows(height: int, width: int, tile: int, overlap: int) -> Iterator[Window]:
+    """Windows of at most `tile` x `tile` that cover the image, row by row."""
+    for top in _starts(height, tile, overlap):
+        for left in _starts(width, tile, overlap):
+            yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
+
+
+def blend_tiles(
+    x: Tensor, function: Callable[[Tensor, Window], Tensor], tile: int, overlap: int, margin: int = 0
+) -> Tensor:
+    """Applies `function` to overlapping tiles of `x` and blends the results linearly.
+
+    Args:
+        x: (B, C, H, W).
+        function: makes (B, D, f h, f w) of a tile (B, C, h, w) and its window, f the same for all tiles.
+        tile: largest side of a tile.
+        overlap: by how much neighbouring tiles overlap at least, below `tile`.
+        margin: how many pixels at a tile's sides within the image count for nothing, below overlap / 2.
+
+    Returns:
+        (B, D, f H, f W), of the dtype of the results.
+    """
+    height, width = x.shape[-2:]
+    sums: tuple[Tensor, Tensor] | None = None
+    for window in tile_windows(height, width, tile, overlap):
+        rows, columns = window
+        result = function(x[..., rows, columns], window)
+        factor = result.shape[-1] // (columns.stop - columns.start)
+        if sums is None:
+            wide = torch.promote_types(result.dtype, torch.float32)
+            total = result.new_zeros(*result.shape[:2], factor * height, factor * width, dtype=wide)
+            sums = total, total.new_zeros(1, 1, *total.shape[-2:])
+        down = _ramp(rows, height, overlap, margin, factor).to(sums[1])
+        across = _ramp(columns, width, overlap, margin, factor).to(sums[1])
+        weight = down[:, None] * across
+        top, left = factor * rows.start, factor * columns.start
+        for values, of in zip((weight * result, weight), sums, strict=True):
+            of[..., top : top + len(down), left : left + len(across)] += values
+    assert sums is not None
+    return (sums[0] / sums[1]).to(result.dtype)
+
+
+def tiled_decode(decode: Callable[[Tensor], Tensor], z: Tensor, *, tile: int = 64, overlap: int = 32) -> Tensor:
+    """`decode(z)` in overlapping tiles, with a gradient in z: memory for one tile at a time, both ways.
+
+    The tiles are blended linearly over half of the overlap; the quarter of it that is nearest to a tile's side
+    counts for nothing, because there the tile shows. A decoder that looks no further than that quarter (in
+    latents) gives what it gives of the whole latent, and the same gradient. Others differ from it: group
+    normalisation and attention see a tile, not the image. The gradient is that of the blended result.
+
+    Args:
+        decode: latents (B, c, h, w) to images (B, C, f h, f w): `lambda z: vae.decode(z).sample`.
+        z: latents (B, c, H, W).
+        tile: largest side of a tile, in latents.
+        overlap: by how much neighbouring tiles overlap at least, in latents, below `tile`.
+
+    Returns:
+        Images (B, C, f H, f W).
+
+    Raises:
+        TypeError: `z` is not a floating-point tensor, or `tile` or `overlap` not an integer.
+        ValueError: `z` has not four dimensions, or `overlap` is not between 0 and `tile` - 1.
+    """
+    _checks.tensor("z", z, _checks.REAL_DTYPES, 4)
+    _checks.integer("tile", tile, 1)
+    _checks.integer("overlap", overlap, 0, tile - 1)
+
+    def decode_tile(part: Tensor, _: Window) -> Tensor:
+        if torch.is_grad_enabled():
+            return checkpoint(decode, part, use_reentrant=False)
+        return decode(part)
+
+    return blend_tiles(z, decode_tile, tile, overlap, overlap // 4)
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    """First pixels of evenly spread tiles that cover `length` and overlap by at least `overlap`."""
+    if length <= tile:
+        return [0]
+    count = -(-(length - overlap) // (tile - overlap))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def _ramp(window: slice, length: int, overlap: int, margin: int, factor: int) -> Tensor:
+    """(n,) weights that rise from each side of a tile that is not the image's border, behind the margin."""
+    size = factor * (window.stop - window.start)
+    width = factor * max(overlap - 2 * margin, 1)
+    position = torch.arange(size) + 0.5 - factor * margin
+    up = position / width if window.start > 0 else torch.ones(size)
+    down = (size - 2 * factor * margin - position) / width if window.stop < length else torch.ones(size)
+    return torch.minimum(up, down).clamp(0.0, 1.0)
