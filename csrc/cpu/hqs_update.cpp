@@ -20,7 +20,7 @@
 namespace latentdem {
 namespace {
 
-constexpr std::int64_t kGrain = 131072; // lattice points times iterations worth a thread
+constexpr std::int64_t kGrain = 32768; // lattice points times iterations worth a thread
 
 struct HqsUpdate {
     const float *kernel, *data_term; // batch x size x size
@@ -289,7 +289,8 @@ void update_sample(const HqsUpdate &task, const FftPlan &plan, std::int64_t samp
 
 void hqs_update(const HqsUpdate &task) {
     const FftPlan &plan = plan_of(task.side / 2);
-    const std::int64_t grain = 1 + kGrain / (task.iterations * task.side * task.side);
+    const std::int64_t passes = task.iterations + 1; // to arrange the filter takes about as long as an iteration
+    const std::int64_t grain = 1 + kGrain / (passes * task.side * task.side);
     parallel_for(task.batch, grain, task.threads, Workspace(plan, task.size),
                  [&](std::int64_t sample, Workspace &work) { update_sample(task, plan, sample, work); });
 }
