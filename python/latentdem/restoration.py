@@ -13,8 +13,9 @@ from torch import Tensor
 from .blind import BlindSearch
 from .boundary import Frame
 from .e_steps import EStep, Proximal
+from .errors import UserError
 from .operators.blur import Blur
-from .result import TraceStep
+from .result import State, TraceStep
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
 from .stages import Candidates, Pass, full_steps, join, run_passes
@@ -69,6 +70,8 @@ class Restoration:
         seed: of all randomness.
         circular: whether the blur wraps around; otherwise the lattice is extended beyond the frame.
         progress: called as progress(stage, done, total), in pixels that full EM steps have gone through.
+        on_step: called with the solver's state after every full EM step, which may be changed.
+        latents: (B S, c, h, w) noise that the restoration with a known kernel starts from; None draws it.
         seconds: wall-clock seconds per phase, filled by `run`.
     """
 
@@ -79,6 +82,8 @@ class Restoration:
     seed: int
     circular: bool
     progress: Progress | None = None
+    on_step: Callable[[State], None] | None = None
+    latents: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,9 +98,17 @@ class Restoration:
         Returns:
             Images (B, 3, H, W), kernels, residuals over the measured pixels and the steps of the search (with a
             known kernel those of the restoration; the steps of tiles are left out).
+
+        Raises:
+            UserError: latents to start from where the kernel is sought or the image restored in tiles.
         """
         height, width = y.shape[-2:]
         frame = self._frame(height, width)
+        if self.latents is not None and (kernel is None or not self._fits(frame)):
+            raise UserError(
+                "Latents to start from have a meaning only with a known kernel and an image that is restored "
+                "as a whole; leave them out, or give the kernel and a smaller image."
+            )
         self._done, self._total = 0, self._work(height, width, len(y), kernel is None)
         if self._fits(frame):
             found = self._whole(y, sigma, kernel, frame)
@@ -128,7 +141,7 @@ class Restoration:
         with self._phase("kernel search"):
             mask = frame.mask(y.device)
             found = self.search(
-                frame.place(y), self.kernel_size, sigma, self._generator(y), mask, self._work_done
+                frame.place(y), self.kernel_size, sigma, self._generator(y), mask, self._step_done
             )
         return replace(found, image=frame.crop(found.image))
 
@@ -148,8 +161,9 @@ class Restoration:
                 sigma,
                 self._generator(y),
                 consistency=known.consistency,
+                latents=self.latents,
                 stage="restoration",
-                on_work=lambda stage, pixels: self._work_done(stage, pixels * known.num_samples),
+                on_step=self._step_done,
             )
         return replace(found, image=frame.crop(found.image))
 
@@ -206,10 +220,12 @@ class Restoration:
     def _generator(self, y: Tensor) -> torch.Generator:
         return torch.Generator(y.device).manual_seed(self.seed)
 
-    def _work_done(self, stage: str, pixels: int) -> None:
+    def _step_done(self, state: State, pixels: int) -> None:
         self._done += pixels
         if self.progress is not None:
-            self.progress(stage, min(self._done, self._total), self._total)
+            self.progress(state.step.stage, min(self._done, self._total), self._total)
+        if self.on_step is not None:
+            self.on_step(state)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from .operators.blur import Blur
-from .result import TraceStep
+from .result import State, TraceStep
 from .schedules import Skip, timesteps
 from .solver import LatentDEM
 from .trust import Trust
 
-OnWork = Callable[[str, int], None]
+OnStep = Callable[[State, int], None]
+"""Called after every full EM step with where it led and the pixels it went through."""
 
 _DECODED_VARIANCE = 0.007  # of the error of D(z0), where it is not estimated
 
@@ -91,8 +92,9 @@ def run_passes(
     *,
     consistency: Trust,
     image: Tensor | None = None,
+    latents: Tensor | None = None,
     stage: str = "",
-    on_work: OnWork | None = None,
+    on_step: OnStep | None = None,
 ) -> Candidates:
     """Runs `passes` one after the other; every one starts from the kernel and image of the one before.
 
@@ -101,14 +103,15 @@ def run_passes(
         consistency: gives v / r^2 of the pixel-space step argmin_x ||y - k * x||^2 / v + ||x - D(z0)||^2 / r^2
             after each pass, which lifts the result above what the autoencoder can represent.
         image: (N, 3, H, W) for a first pass that does not start from noise.
-        on_work: called after every full EM step with the stage's name and the pixels it went through.
+        latents: noise that the first pass starts from; None draws it.
+        on_step: called after every full EM step.
     """
     trace: list[TraceStep] = []
 
-    def record(step: TraceStep) -> None:
-        trace.append(step)
-        if on_work is not None:
-            on_work(stage, y[:, 0].numel())
+    def record(state: State) -> None:
+        trace.append(state.step)
+        if on_step is not None:
+            on_step(state, y[:, 0].numel() * solver.num_samples)
 
     for number, each in enumerate(passes, 1):
         name = f"{stage}, pass {number}" if len(passes) > 1 else stage
@@ -120,9 +123,11 @@ def run_passes(
             steps=each.steps,
             start=each.start,
             image=image,
+            latents=latents,
             stage=name,
             on_step=record,
         )
+        latents = None
         r2 = torch.full_like(noise_sigma, _DECODED_VARIANCE)
         rho = consistency(operator, image, kernel, y, noise_sigma.square(), 0, r2)
         image = operator.proximal(image, kernel, y, rho).clamp(-1, 1)
