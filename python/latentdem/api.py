@@ -33,6 +33,7 @@ def deblur(
     boundary: Literal["auto", "circular", "valid"] = "auto",
     num_samples: int = 1,
     progress: Progress | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Result:
     """Restores blurred images and their blur kernels.
 
@@ -58,6 +59,8 @@ def deblur(
         num_samples: posterior samples that the M-step sums over; the image is the mean of at least 4 with the
             proximal E-step, and of these with the posterior one.
         progress: called as progress(stage, done, total) after every step; total counts the whole job.
+        checkpoint: folder that the run is kept in every few seconds. The same call goes on where an interrupted
+            one was, with the same result; at the end the folder is removed.
 
     Returns:
         `Result` with `.image`, `.kernel`, `.trace` and `.plot()`.
@@ -71,11 +74,14 @@ def deblur(
     )
     where = resolve_device(device)
     check_backend()
+    name = str(prior) if isinstance(prior, (str, Path)) else getattr(prior, "name", type(prior).__name__)
+    kept = None if checkpoint is None else job.checkpoint(checkpoint, name, where)
     loaded, denoiser = load_prior(prior, where), load_kernel_denoiser(device=where)
     loading = time.perf_counter() - started
-    result = job.run(loaded, denoiser, where, progress=progress)
+    result = job.run(loaded, denoiser, where, progress=progress, checkpoint=kept)
+    if kept is not None:
+        kept.remove()
     result.seconds["loading"] = loading
     result.seconds["total"] += loading
-    if isinstance(prior, (str, Path)):
-        result.settings["prior"] = str(prior)
+    result.settings["prior"] = name
     return result

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,12 +16,14 @@ from latentdem_ext import record_backends
 
 from .blind import PAPER, BlindSearch, Recipe
 from .boundary import looks_circular
+from .checkpoint import Checkpoint
 from .checks import check_backend, check_kernel, check_kernel_size, check_noise_sigma
 from .e_steps import Posterior
 from .errors import UserError
 from .kernel_denoiser import KernelDenoiser
 from .noise import estimate_noise_sigma
 from .priors import LatentPrior
+from .report import versions
 from .restoration import KnownKernel, Progress, Restoration
 from .result import Result, State
 from .schedules import EVERY_STEP, Skip
@@ -78,6 +82,7 @@ class Job:
         *,
         progress: Progress | None = None,
         on_step: Callable[[State], None] | None = None,
+        checkpoint: Checkpoint | None = None,
         latents: Tensor | None = None,
     ) -> Result:
         """Does it on `device`, where prior and denoiser are; see `Restoration` for the other arguments.
@@ -94,7 +99,7 @@ class Job:
         search, known = self.methods(prior, denoiser)
         again = self.e_step == "proximal"
         restoration = Restoration(
-            search, known, again, self.kernel_size, self.seed, circular, progress, on_step, latents
+            search, known, again, self.kernel_size, self.seed, circular, progress, on_step, checkpoint, latents
         )
         kernel = None if self.kernel is None else self.kernel.to(device)
         with record_backends() as operations:
@@ -109,21 +114,39 @@ class Job:
             trace=found.trace,
             seconds={**restoration.seconds, "total": time.perf_counter() - started},
             settings={
-                "kernel_size": self.kernel_size,
-                "kernel_known": kernel is not None,
-                "noise_sigma": self.noise_sigma,
+                **self.settings(),
                 "prior": getattr(prior, "name", type(prior).__name__),
-                "e_step": self.e_step,
-                "without": sorted(self.without),
-                "steps": self.steps,
-                "seed": self.seed,
                 "device": str(device),
                 "backend": backend,
                 "operations": {name: ", ".join(used) for name, used in sorted(operations.items())},
                 "boundary": "circular" if circular else "valid",
-                "num_samples": self.num_samples,
             },
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, without image and kernel, as plain data."""
+        return {
+            "kernel_size": self.kernel_size,
+            "kernel_known": self.kernel is not None,
+            "noise_sigma": self.noise_sigma,
+            "e_step": self.e_step,
+            "without": sorted(self.without),
+            "steps": self.steps,
+            "seed": self.seed,
+            "boundary": self.boundary,
+            "num_samples": self.num_samples,
+        }
+
+    def checkpoint(self, folder: str | Path, prior: str, device: torch.device) -> Checkpoint:
+        """A checkpoint of this job in `folder`, for a prior of this name.
+
+        Raises:
+            UserError: the folder holds another one, or cannot be written.
+        """
+        held = (self.y,) if self.kernel is None else (self.y, self.kernel)
+        digests = [sha256(each.numpy(force=True).tobytes()).hexdigest()[:16] for each in held]
+        surroundings = {"prior": prior, "device": str(device), "backend": check_backend(), **versions()}
+        return Checkpoint(folder, {**self.settings(), **surroundings, "image and kernel": " ".join(digests)})
 
     def methods(self, prior: LatentPrior, denoiser: KernelDenoiser) -> tuple[BlindSearch, KnownKernel]:
         """The blind search and the restoration with a known kernel that belong to the E-step."""

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from .blind import BlindSearch
 from .boundary import Frame
+from .checkpoint import Checkpoint
 from .e_steps import EStep, Proximal
 from .errors import UserError
 from .operators.blur import Blur
 from .result import State, TraceStep
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
-from .stages import Candidates, Pass, full_steps, join, run_passes
+from .stages import Candidates, Hooks, Pass, full_steps, join, run_passes
 from .tiles import Window, informative_window, restore_in_tiles, tile_windows
 from .trust import MaximumLikelihood, MostCautious, Trust
 
@@ -71,6 +72,7 @@ class Restoration:
         circular: whether the blur wraps around; otherwise the lattice is extended beyond the frame.
         progress: called as progress(stage, done, total), in pixels that full EM steps have gone through.
         on_step: called with the solver's state after every full EM step, which may be changed.
+        checkpoint: where the run is kept, to be resumed.
         latents: (B S, c, h, w) noise that the restoration with a known kernel starts from; None draws it.
         seconds: wall-clock seconds per phase, filled by `run`.
     """
@@ -83,11 +85,13 @@ class Restoration:
     circular: bool
     progress: Progress | None = None
     on_step: Callable[[State], None] | None = None
+    checkpoint: Checkpoint | None = None
     latents: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._done = self._total = 0
+        self._hooks = Hooks(self._work_done, self.on_step, self.checkpoint)
 
     def run(self, y: Tensor, sigma: Tensor, kernel: Tensor | None) -> Candidates:
         """Restores measurements of one size, one candidate each.
@@ -140,9 +144,7 @@ class Restoration:
         """Image and kernel of a measurement that fits, the image cropped to it."""
         with self._phase("kernel search"):
             mask = frame.mask(y.device)
-            found = self.search(
-                frame.place(y), self.kernel_size, sigma, self._generator(y), mask, self._step_done
-            )
+            found = self.search(frame.place(y), self.kernel_size, sigma, self._generator(y), mask, self._hooks)
         return replace(found, image=frame.crop(found.image))
 
     def _known(self, y: Tensor, sigma: Tensor, kernel: Tensor, frame: Frame, known: KnownKernel) -> Candidates:
@@ -163,7 +165,7 @@ class Restoration:
                 consistency=known.consistency,
                 latents=self.latents,
                 stage="restoration",
-                on_step=self._step_done,
+                hooks=self._hooks,
             )
         return replace(found, image=frame.crop(found.image))
 
@@ -220,12 +222,10 @@ class Restoration:
     def _generator(self, y: Tensor) -> torch.Generator:
         return torch.Generator(y.device).manual_seed(self.seed)
 
-    def _step_done(self, state: State, pixels: int) -> None:
+    def _work_done(self, stage: str, pixels: int) -> None:
         self._done += pixels
         if self.progress is not None:
-            self.progress(state.step.stage, min(self._done, self._total), self._total)
-        if self.on_step is not None:
-            self.on_step(state)
+            self.progress(stage, min(self._done, self._total), self._total)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

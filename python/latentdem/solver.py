@@ -62,6 +62,7 @@ class LatentDEM:
         latents: Tensor | None = None,
         stage: str = "",
         on_step: Callable[[State], None] | None = None,
+        resume: State | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Runs from `start` down to the clean image.
 
@@ -74,6 +75,7 @@ class LatentDEM:
             start: first timestep; below 999 an `image` (B, 3, H, W) to re-noise from is needed.
             latents: (B S, c, h, w) noise to start from; None draws it.
             on_step: called with the `State` after every full step.
+            resume: the state of an interrupted run to go on from, with the generator as it was then.
 
         Returns:
             The clean prediction D(z0) (B, 3, H, W), mean over the samples, and the kernel (B, 1, K, K).
@@ -85,9 +87,15 @@ class LatentDEM:
         samples = self.num_samples
         y_all = y.repeat_interleave(samples, 0)
         variance = noise_sigma.square()
-        z = self._start(y, image, start, generator, latents)
+        if resume is None:
+            z = self._start(y, image, start, generator, latents)
+        else:
+            z, kernel = resume.latents, resume.kernel
         t_before = start + self.skip.every
         for t, t_next in timesteps(steps, start):
+            if resume is not None and t >= resume.step.t:
+                t_before = t
+                continue
             abar, abar_next = (self._abar(s, len(z), y) for s in (t, t_next))
             noise = self._noise(z.shape, generator, z)
             if not self.skip.full(t, t_before):

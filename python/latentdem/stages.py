@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from .checkpoint import Checkpoint
 from .operators.blur import Blur
 from .result import State, TraceStep
 from .schedules import Skip, timesteps
 from .solver import LatentDEM
 from .trust import Trust
-
-OnStep = Callable[[State, int], None]
-"""Called after every full EM step with where it led and the pixels it went through."""
 
 _DECODED_VARIANCE = 0.007  # of the error of D(z0), where it is not estimated
 
@@ -40,6 +39,24 @@ def full_steps(passes: tuple[Pass, ...], skip: Skip) -> int:
             count += skip.full(t, t_before)
             t_before = t
     return count
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is told about a run while it goes on.
+
+    Attributes:
+        on_work: called after every full EM step with the stage's name and the pixels it went through.
+        on_step: called then with the solver's state, which may be changed.
+        checkpoint: where the run is kept, to be resumed.
+    """
+
+    on_work: Callable[[str, int], None] | None = None
+    on_step: Callable[[State], None] | None = None
+    checkpoint: Checkpoint | None = None
+
+
+NO_HOOKS = Hooks()
 
 
 @dataclass
@@ -94,7 +111,7 @@ def run_passes(
     image: Tensor | None = None,
     latents: Tensor | None = None,
     stage: str = "",
-    on_step: OnStep | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Candidates:
     """Runs `passes` one after the other; every one starts from the kernel and image of the one before.
 
@@ -104,18 +121,25 @@ def run_passes(
             after each pass, which lifts the result above what the autoencoder can represent.
         image: (N, 3, H, W) for a first pass that does not start from noise.
         latents: noise that the first pass starts from; None draws it.
-        on_step: called after every full EM step.
+        hooks: what is told about the run while it goes on.
     """
     trace: list[TraceStep] = []
 
+    def keep(step: TraceStep) -> None:
+        trace.append(step)
+        if hooks.on_work is not None:
+            hooks.on_work(stage, y[:, 0].numel() * solver.num_samples)
+
     def record(state: State) -> None:
-        trace.append(state.step)
-        if on_step is not None:
-            on_step(state, y[:, 0].numel() * solver.num_samples)
+        keep(state.step)
+        if hooks.on_step is not None:
+            hooks.on_step(state)
+
+    run = solver if hooks.checkpoint is None else partial(hooks.checkpoint.run, solver, keep)
 
     for number, each in enumerate(passes, 1):
         name = f"{stage}, pass {number}" if len(passes) > 1 else stage
-        image, kernel = solver(
+        image, kernel = run(
             y,
             kernel,
             noise_sigma,
