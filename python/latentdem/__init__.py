@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from .e_steps import Posterior, Proximal
     from .errors import UserError
     from .operators import HQS, Blur
+    from .pipeline import LatentDEMPipeline, LatentDEMPipelineOutput
     from .priors import DiffusersPrior, EmbeddedPrior, LatentPrior
-    from .result import Result, TraceStep
+    from .result import Result, State, TraceStep
     from .schedules import Annealing, Skip
     from .solver import LatentDEM
     from .stages import Pass
@@ -31,6 +32,8 @@ __all__ = [
     "DiffusersPrior",
     "EmbeddedPrior",
     "LatentDEM",
+    "LatentDEMPipeline",
+    "LatentDEMPipelineOutput",
     "LatentPrior",
     "MaximumLikelihood",
     "ModellingError",
@@ -42,6 +45,7 @@ __all__ = [
     "Result",
     "Skip",
     "Start",
+    "State",
     "TraceStep",
     "UserError",
     "deblur",
@@ -53,8 +57,9 @@ _MODULES = {
     "e_steps": ("Posterior", "Proximal"),
     "errors": ("UserError",),
     "operators": ("HQS", "Blur"),
+    "pipeline": ("LatentDEMPipeline", "LatentDEMPipelineOutput"),
     "priors": ("DiffusersPrior", "EmbeddedPrior", "LatentPrior"),
-    "result": ("Result", "TraceStep"),
+    "result": ("Result", "State", "TraceStep"),
     "schedules": ("Annealing", "Skip"),
     "solver": ("LatentDEM",),
     "stages": ("Pass",),

@@ -17,7 +17,7 @@ from .operators.blur import HQS, Blur, resize_kernel
 from .priors.base import LatentPrior
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
-from .stages import Candidates, OnWork, Pass, full_steps, run_passes
+from .stages import NO_HOOKS, Candidates, Hooks, Pass, full_steps, run_passes
 from .trust import ModellingError, Trust
 
 
@@ -138,7 +138,7 @@ class BlindSearch:
             pixels = (height // factor) * (width // factor)
             total += pixels * alive * full_steps(each.passes, self.skip)
             alive = each.keep
-        return total
+        return total * self.num_samples
 
     def __call__(
         self,
@@ -147,7 +147,7 @@ class BlindSearch:
         noise_sigma: Tensor,
         generator: torch.Generator,
         mask: Tensor | None = None,
-        on_work: OnWork | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> Candidates:
         """The best candidate of each image, its kernel averaged with those that agree (`merged_kernels`).
 
@@ -157,7 +157,7 @@ class BlindSearch:
             noise_sigma: (B,) standard deviation of the noise.
             generator: the only source of randomness.
             mask: (1, 1, H, W), 1 where y was measured; None for everywhere.
-            on_work: called after every full EM step with the stage's name and the pixels it went through.
+            hooks: what is told about the run while it goes on.
         """
         batch = len(y)
         which = torch.arange(len(self.recipe.starts), device=y.device).repeat(batch)
@@ -171,7 +171,7 @@ class BlindSearch:
                 if kernel.shape[-1] != scale.kernel_size:
                     kernel = resize_kernel(kernel, scale.kernel_size, 2.0)
                     image = F.interpolate(image, scale.y.shape[-2:], mode="bicubic")
-            found = self._run(each, scale, kernel, image, which, generator, on_work)
+            found = self._run(each, scale, kernel, image, which, generator, hooks)
             found.trace[:0] = trace
             everything, best = found, choose(found, scale.sigma, each.keep)
             found, which = found.pick(best), which[best]
@@ -207,7 +207,7 @@ class BlindSearch:
         image: Tensor | None,
         which: Tensor,
         generator: torch.Generator,
-        on_work: OnWork | None,
+        hooks: Hooks,
     ) -> Candidates:
         """All passes of a round, for all hypotheses at once."""
         hypotheses = len(kernel) // len(scale.y)
@@ -240,7 +240,7 @@ class BlindSearch:
             consistency=self.recipe.consistency,
             image=image,
             stage=scale.name,
-            on_work=on_work,
+            hooks=hooks,
         )
 
     def _of_start(self, name: str, which: Tensor, repeats: int = 1) -> Any:

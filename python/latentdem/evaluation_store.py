@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .files import atomic_path, make_folder, write_json
+from .files import atomic_path, keep_settings, make_folder
 from .io import read_image, read_kernel, write_image, write_kernel
 
 
@@ -61,27 +60,13 @@ class EvaluationStore:
         self.folder, self.images = folder, folder / "images"
         make_folder(self.images)
         self._settings_path, self._csv_path = folder / "settings.json", folder / "metrics.csv"
-        self._check_settings(json.loads(json.dumps(settings)))
+        keep_settings(
+            self._settings_path,
+            settings,
+            "an evaluation",
+            "choose another folder with -o, or delete this one",
+        )
         self.rows = self._read() if self._csv_path.exists() else []
-
-    def _check_settings(self, settings: dict[str, Any]) -> None:
-        if not self._settings_path.exists():
-            write_json(self._settings_path, settings)
-            return
-        try:
-            earlier = json.loads(self._settings_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self._settings_path} is not readable; choose another folder with -o.") from error
-        differing = [
-            f"{name} {earlier.get(name)} instead of {settings.get(name)}"
-            for name in sorted({*settings, *earlier})
-            if earlier.get(name) != settings.get(name)
-        ]
-        if differing:
-            raise UserError(
-                f"{self.folder} holds an evaluation with other settings ({', '.join(differing)}); "
-                "choose another folder with -o, or delete this one."
-            )
 
     def _read(self) -> list[Row]:
         try:

@@ -96,6 +96,37 @@ def write_json(path: str | Path, data: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def keep_settings(path: Path, settings: dict[str, Any], what: str, what_helps: str) -> None:
+    """Writes the settings that a folder's contents were made with, or makes sure that they are the same.
+
+    Args:
+        path: of the JSON file in that folder.
+        settings: plain data.
+        what: such as "an evaluation", what the folder holds.
+        what_helps: end of the sentence when they differ.
+
+    Raises:
+        UserError: the settings differ, or the file cannot be read or written.
+    """
+    settings = json.loads(json.dumps(_strict(settings)))
+    if not path.exists():
+        write_json(path, settings)
+        return
+    try:
+        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not readable; {what_helps}.") from error
+    differing = [
+        f"{name} {earlier.get(name)} instead of {settings.get(name)}"
+        for name in sorted({*settings, *earlier})
+        if earlier.get(name) != settings.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"{path.parent} holds {what} with other settings ({', '.join(differing)}); {what_helps}."
+        )
+
+
 def _strict(value: Any) -> Any:
     """`value` in terms of what JSON knows: numbers, strings, lists, dictionaries and null."""
     if isinstance(value, dict):

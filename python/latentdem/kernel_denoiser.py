@@ -89,8 +89,13 @@ def load_kernel_denoiser(path: str | Path | None = None, device: torch.device | 
     Raises:
         UserError: the folder or one of its files is missing, damaged or belongs to another model.
     """
+    return ready(load_network(KernelDenoiser, SHIPPED if path is None else Path(path)), device)
+
+
+def ready(model: KernelDenoiser, device: torch.device | str) -> KernelDenoiser:
+    """The same network as `load_kernel_denoiser` gives it, on `device`."""
     device = torch.device(device)
-    model = load_network(KernelDenoiser, SHIPPED if path is None else Path(path), device)
-    if device.type == "cpu" and computes_in_bfloat16(device):
-        model.autocast = torch.bfloat16
-    return model.to(memory_format=torch.channels_last)
+    model.autocast = torch.bfloat16 if device.type == "cpu" and computes_in_bfloat16(device) else None
+    if model.dtype != torch.float32:
+        model = model.float()
+    return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

@@ -14,12 +14,14 @@ from latentdem_ext.vae import Window, blend_tiles, tile_windows
 
 from .blind import BlindSearch
 from .boundary import Frame
+from .checkpoint import Checkpoint
 from .e_steps import EStep, Proximal
+from .errors import UserError
 from .operators.blur import Blur
-from .result import TraceStep
+from .result import State, TraceStep
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
-from .stages import Candidates, Pass, full_steps, join, run_passes
+from .stages import Candidates, Hooks, Pass, full_steps, join, run_passes
 from .tiles import informative_window
 from .trust import MaximumLikelihood, MostCautious, Trust
 
@@ -71,6 +73,9 @@ class Restoration:
         seed: of all randomness.
         circular: whether the blur wraps around; otherwise the lattice is extended beyond the frame.
         progress: called as progress(stage, done, total), in pixels that full EM steps have gone through.
+        on_step: called with the solver's state after every full EM step, which may be changed.
+        checkpoint: where the run is kept, to be resumed.
+        latents: (B S, c, h, w) noise that the restoration with a known kernel starts from; None draws it.
         seconds: wall-clock seconds per phase, filled by `run`.
     """
 
@@ -81,10 +86,14 @@ class Restoration:
     seed: int
     circular: bool
     progress: Progress | None = None
+    on_step: Callable[[State], None] | None = None
+    checkpoint: Checkpoint | None = None
+    latents: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._done = self._total = 0
+        self._hooks = Hooks(self._work_done, self.on_step, self.checkpoint)
 
     def run(self, y: Tensor, sigma: Tensor, kernel: Tensor | None) -> Candidates:
         """Restores measurements of one size, one candidate each.
@@ -95,9 +104,17 @@ class Restoration:
         Returns:
             Images (B, 3, H, W), kernels, residuals over the measured pixels and the steps of the search (with a
             known kernel those of the restoration; the steps of tiles are left out).
+
+        Raises:
+            UserError: latents to start from where the kernel is sought or the image restored in tiles.
         """
         height, width = y.shape[-2:]
         frame = self._frame(height, width)
+        if self.latents is not None and (kernel is None or not self._fits(frame)):
+            raise UserError(
+                "Latents to start from have a meaning only with a known kernel and an image that is restored "
+                "as a whole; leave them out, or give the kernel and a smaller image."
+            )
         self._done, self._total = 0, self._work(height, width, len(y), kernel is None)
         if self._fits(frame):
             found = self._whole(y, sigma, kernel, frame)
@@ -129,9 +146,7 @@ class Restoration:
         """Image and kernel of a measurement that fits, the image cropped to it."""
         with self._phase("kernel search"):
             mask = frame.mask(y.device)
-            found = self.search(
-                frame.place(y), self.kernel_size, sigma, self._generator(y), mask, self._work_done
-            )
+            found = self.search(frame.place(y), self.kernel_size, sigma, self._generator(y), mask, self._hooks)
         return replace(found, image=frame.crop(found.image))
 
     def _known(self, y: Tensor, sigma: Tensor, kernel: Tensor, frame: Frame, known: KnownKernel) -> Candidates:
@@ -150,8 +165,9 @@ class Restoration:
                 sigma,
                 self._generator(y),
                 consistency=known.consistency,
+                latents=self.latents,
                 stage="restoration",
-                on_work=lambda stage, pixels: self._work_done(stage, pixels * known.num_samples),
+                hooks=self._hooks,
             )
         return replace(found, image=frame.crop(found.image))
 

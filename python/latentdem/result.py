@@ -30,6 +30,23 @@ class TraceStep:
 
 
 @dataclass
+class State:
+    """Where the solver stands after a full EM step; it goes on with what `latents` and `kernel` then hold.
+
+    Attributes:
+        latents: (B S, c, h, w) latents of the next step, of S posterior samples per image.
+        kernel: (B, 1, K, K) kernel.
+        clean: (B S, c, h, w) clean latents z0 that were predicted at this step.
+        step: what of it is kept in a trace.
+    """
+
+    latents: Tensor
+    kernel: Tensor
+    clean: Tensor
+    step: TraceStep
+
+
+@dataclass
 class Result:
     """A restored batch.
 

@@ -10,9 +10,10 @@ from torch import Tensor
 import latentdem_ext as ext
 
 from .e_steps import EStep, Move, Proximal
+from .errors import UserError
 from .operators.blur import Blur
 from .priors.base import LatentPrior
-from .result import TraceStep
+from .result import State, TraceStep
 from .schedules import EVERY_STEP, Skip, timesteps
 
 
@@ -58,8 +59,10 @@ class LatentDEM:
         steps: int = 50,
         start: int = 999,
         image: Tensor | None = None,
+        latents: Tensor | None = None,
         stage: str = "",
-        on_step: Callable[[TraceStep], None] | None = None,
+        on_step: Callable[[State], None] | None = None,
+        resume: State | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Runs from `start` down to the clean image.
 
@@ -70,18 +73,29 @@ class LatentDEM:
             generator: the only source of randomness, on the device of `y`.
             steps: steps per full range of 1000 timesteps.
             start: first timestep; below 999 an `image` (B, 3, H, W) to re-noise from is needed.
-            on_step: called with a `TraceStep` after every full step.
+            latents: (B S, c, h, w) noise to start from; None draws it.
+            on_step: called with the `State` after every full step.
+            resume: the state of an interrupted run to go on from, with the generator as it was then.
 
         Returns:
             The clean prediction D(z0) (B, 3, H, W), mean over the samples, and the kernel (B, 1, K, K).
+
+        Raises:
+            UserError: `latents` of another shape.
         """
         batch, _, height, width = y.shape
         samples = self.num_samples
         y_all = y.repeat_interleave(samples, 0)
         variance = noise_sigma.square()
-        z = self._start(y, image, start, generator)
+        if resume is None:
+            z = self._start(y, image, start, generator, latents)
+        else:
+            z, kernel = resume.latents, resume.kernel
         t_before = start + self.skip.every
         for t, t_next in timesteps(steps, start):
+            if resume is not None and t >= resume.step.t:
+                t_before = t
+                continue
             abar, abar_next = (self._abar(s, len(z), y) for s in (t, t_next))
             noise = self._noise(z.shape, generator, z)
             if not self.skip.full(t, t_before):
@@ -107,14 +121,27 @@ class LatentDEM:
             t_before = t
             if on_step is not None:
                 residual = self.operator.residual(x, k_all, y_all).unflatten(0, (batch, samples)).mean(1)
-                on_step(TraceStep(stage, t, residual.cpu(), kernel.cpu()))
+                state = State(z, kernel, z0.detach(), TraceStep(stage, t, residual.cpu(), kernel.cpu()))
+                on_step(state)
+                z, kernel = state.latents, state.kernel
         x = self.prior.decode(z, height, width)
         return x.unflatten(0, (batch, samples)).mean(1), kernel
 
-    def _start(self, y: Tensor, image: Tensor | None, start: int, generator: torch.Generator) -> Tensor:
+    def _start(
+        self,
+        y: Tensor,
+        image: Tensor | None,
+        start: int,
+        generator: torch.Generator,
+        latents: Tensor | None,
+    ) -> Tensor:
         batch, _, height, width = y.shape
-        shape = (batch * self.num_samples, *self.prior.latent_shape(height, width))
-        noise = self._noise(torch.Size(shape), generator, y)
+        shape = torch.Size((batch * self.num_samples, *self.prior.latent_shape(height, width)))
+        if latents is not None and latents.shape != shape:
+            raise UserError(
+                f"The latents to start from have the shape {tuple(shape)} here, not {tuple(latents.shape)}."
+            )
+        noise = self._noise(shape, generator, y) if latents is None else latents.to(y)
         if image is None:
             return noise
         a = self._abar(start, len(noise), y).view(-1, 1, 1, 1)

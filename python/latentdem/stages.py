@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from .checkpoint import Checkpoint
 from .operators.blur import Blur
-from .result import TraceStep
+from .result import State, TraceStep
 from .schedules import Skip, timesteps
 from .solver import LatentDEM
 from .trust import Trust
-
-OnWork = Callable[[str, int], None]
 
 _DECODED_VARIANCE = 0.007  # of the error of D(z0), where it is not estimated
 
@@ -39,6 +39,24 @@ def full_steps(passes: tuple[Pass, ...], skip: Skip) -> int:
             count += skip.full(t, t_before)
             t_before = t
     return count
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is told about a run while it goes on.
+
+    Attributes:
+        on_work: called after every full EM step with the stage's name and the pixels it went through.
+        on_step: called then with the solver's state, which may be changed.
+        checkpoint: where the run is kept, to be resumed.
+    """
+
+    on_work: Callable[[str, int], None] | None = None
+    on_step: Callable[[State], None] | None = None
+    checkpoint: Checkpoint | None = None
+
+
+NO_HOOKS = Hooks()
 
 
 @dataclass
@@ -91,8 +109,9 @@ def run_passes(
     *,
     consistency: Trust,
     image: Tensor | None = None,
+    latents: Tensor | None = None,
     stage: str = "",
-    on_work: OnWork | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Candidates:
     """Runs `passes` one after the other; every one starts from the kernel and image of the one before.
 
@@ -101,18 +120,26 @@ def run_passes(
         consistency: gives v / r^2 of the pixel-space step argmin_x ||y - k * x||^2 / v + ||x - D(z0)||^2 / r^2
             after each pass, which lifts the result above what the autoencoder can represent.
         image: (N, 3, H, W) for a first pass that does not start from noise.
-        on_work: called after every full EM step with the stage's name and the pixels it went through.
+        latents: noise that the first pass starts from; None draws it.
+        hooks: what is told about the run while it goes on.
     """
     trace: list[TraceStep] = []
 
-    def record(step: TraceStep) -> None:
+    def keep(step: TraceStep) -> None:
         trace.append(step)
-        if on_work is not None:
-            on_work(stage, y[:, 0].numel())
+        if hooks.on_work is not None:
+            hooks.on_work(stage, y[:, 0].numel() * solver.num_samples)
+
+    def record(state: State) -> None:
+        keep(state.step)
+        if hooks.on_step is not None:
+            hooks.on_step(state)
+
+    run = solver if hooks.checkpoint is None else partial(hooks.checkpoint.run, solver, keep)
 
     for number, each in enumerate(passes, 1):
         name = f"{stage}, pass {number}" if len(passes) > 1 else stage
-        image, kernel = solver(
+        image, kernel = run(
             y,
             kernel,
             noise_sigma,
@@ -120,9 +147,11 @@ def run_passes(
             steps=each.steps,
             start=each.start,
             image=image,
+            latents=latents,
             stage=name,
             on_step=record,
         )
+        latents = None
         r2 = torch.full_like(noise_sigma, _DECODED_VARIANCE)
         rho = consistency(operator, image, kernel, y, noise_sigma.square(), 0, r2)
         image = operator.proximal(image, kernel, y, rho).clamp(-1, 1)

@@ -11,13 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 import latentdem
-from latentdem import PAPER, Posterior, Skip
-from latentdem.api import build_methods
 from latentdem.io import read_kernel, to_tensor
 from latentdem.metrics import image_metrics, kernel_metrics
 from latentdem.motion import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
-from latentdem.schedules import EVERY_STEP
 from latentdem_ext import _backends, use_backend
 
 Scene = Callable[..., Tensor]
@@ -67,17 +64,6 @@ def test_posterior_with_two_samples(scene: Scene, tiny_prior: EmbeddedPrior) -> 
     result = deblur(scene(32, 32), tiny_prior, e_step="posterior", steps=20, num_samples=2)
     assert result.image.shape == (1, 3, 32, 32)
     assert result.finite
-
-
-def test_parts_of_the_posterior_e_step_can_be_left_out(tiny_prior: EmbeddedPrior) -> None:
-    device = torch.device("cpu")
-    whole, _ = build_methods(tiny_prior, device, "posterior")
-    bare, known = build_methods(tiny_prior, device, "posterior", without=("annealing", "gluing", "skipping"))
-    assert whole.e_step == Posterior()
-    assert whole.skip == Skip()
-    assert bare.e_step == known.e_step == Posterior(annealing=None, gluing=0.0)
-    assert bare.skip == known.skip == EVERY_STEP
-    assert bare.recipe == PAPER
 
 
 def test_progress_reaches_the_end(scene: Scene, tiny_prior: EmbeddedPrior) -> None:

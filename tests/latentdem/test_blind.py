@@ -14,6 +14,7 @@ from latentdem.blind import Round, coarsest_factor, shrink_mask
 from latentdem.kernel_denoiser import KernelDenoiser
 from latentdem.motion import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
+from latentdem.stages import Hooks
 
 Scene = Callable[..., Tensor]
 
@@ -78,7 +79,7 @@ def test_batch_gives_what_single_runs_give(scene: Scene, tiny_prior: EmbeddedPri
 @pytest.mark.parametrize("size", [9, 15])
 def test_work_is_what_is_done(scene: Scene, tiny_prior: EmbeddedPrior, size: int) -> None:
     find, done = search(tiny_prior), []
-    find(scene(64, 64), size, torch.tensor([0.02]), torch.Generator(), on_work=lambda _, n: done.append(n))
+    find(scene(64, 64), size, torch.tensor([0.02]), torch.Generator(), hooks=Hooks(lambda _, n: done.append(n)))
     assert sum(done) == find.work(64, 64, size)
 
 

@@ -11,7 +11,7 @@ import latentdem_ext as ext
 from latentdem import HQS, Blur, LatentDEM, ModellingError, Posterior, Proximal, Skip
 from latentdem.motion import delta_kernel, gaussian_kernel, motion_kernels
 from latentdem.priors import EmbeddedPrior
-from latentdem.result import TraceStep
+from latentdem.result import State
 
 Scene = Callable[..., Tensor]
 E_STEPS = [Proximal(), Posterior()]
@@ -76,22 +76,22 @@ def test_skipped_steps_do_not_decode(scene: Scene, oracle: Callable[..., Any]) -
     prior, decoded = oracle(scene(32, 32)), []
     decode = prior.decode
     prior.decode = lambda z, h, w: decoded.append(1) or decode(z, h, w)
-    seen: list[TraceStep] = []
+    seen: list[State] = []
     solver = LatentDEM(prior, Blur(9), skip=Skip(500, 100), m_step_from=900)
     run(solver, scene(32, 32), start(1), steps=50, on_step=seen.append)
     expected = [t for t in range(999, -1, -20) if t <= 500 or (t + 20) // 100 > t // 100 or t % 100 == 0]
     assert len(seen) == len(decoded) - 1  # and once for the result
-    assert {s.t for s in seen if s.t > 500} <= set(expected)
-    assert 5 <= sum(s.t > 500 for s in seen) <= 6
-    assert all(torch.equal(s.kernel, start(1)) for s in seen if s.t > 900)
+    assert {s.step.t for s in seen if s.step.t > 500} <= set(expected)
+    assert 5 <= sum(s.step.t > 500 for s in seen) <= 6
+    assert all(torch.equal(s.step.kernel, start(1)) for s in seen if s.step.t > 900)
 
 
 def test_later_start_keeps_the_image(scene: Scene, oracle: Callable[..., Any]) -> None:
     x = scene(32, 32)
-    seen: list[TraceStep] = []
+    seen: list[State] = []
     solver = LatentDEM(oracle(x), Blur(9, fixed=True))
     image, _ = run(solver, x, delta_kernel(9), start=100, steps=100, image=x, on_step=seen.append)
-    assert seen[0].t == 100
+    assert seen[0].step.t == 100
     torch.testing.assert_close(image, x, atol=0.01, rtol=0)
 
 
@@ -103,7 +103,7 @@ def test_known_kernel_restores_better_than_the_input(scene: Scene, oracle: Calla
     y = ext.blur(x, kernel)
     e_step = Proximal(ModellingError(0.0), fresh=0.0)
     solver = LatentDEM(oracle(smooth), Blur(9, fixed=True), e_step)
-    trace: list[TraceStep] = []
+    trace: list[State] = []
     run(solver, y, kernel, on_step=trace.append)
     operator = Blur(9)
     rho = torch.tensor([0.01])

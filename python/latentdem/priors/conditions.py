@@ -36,8 +36,7 @@ def encode_prompts(
     """Conditions of the prompt and, where guidance is not 1, of the negative prompt, as in diffusers.
 
     Args:
-        pipeline: diffusers pipeline with tokenizer and text encoder; one without `encode_prompt` is
-            unconditional.
+        pipeline: diffusers pipeline with tokenizer and text encoder; one without is unconditional.
         prompt: what the image shows; "" for any image.
         negative_prompt: what guidance leads away from; None for the pipeline's own default.
         guidance: scale of classifier-free guidance, 1 for none.
@@ -45,7 +44,8 @@ def encode_prompts(
     Raises:
         UserError: a prompt or guidance for an unconditional checkpoint.
     """
-    if not hasattr(pipeline, "encode_prompt"):
+    encoders = (getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2"))
+    if all(encoder is None for encoder in encoders):
         if prompt or negative_prompt or guidance != 1:
             raise UserError("This checkpoint knows no text; leave out prompt, negative prompt and guidance.")
         return None, None

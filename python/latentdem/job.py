@@ -1,0 +1,175 @@
+"""One restoration as it was asked for: its settings checked, then run with a prior."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from latentdem_ext import record_backends
+
+from .blind import PAPER, BlindSearch, Recipe
+from .boundary import looks_circular
+from .checkpoint import Checkpoint
+from .checks import check_backend, check_kernel, check_kernel_size, check_noise_sigma
+from .e_steps import Posterior
+from .errors import UserError
+from .kernel_denoiser import KernelDenoiser
+from .noise import estimate_noise_sigma
+from .priors import LatentPrior
+from .report import versions
+from .restoration import KnownKernel, Progress, Restoration
+from .result import Result, State
+from .schedules import EVERY_STEP, Skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done with measurements of one size; the arguments of `latentdem.deblur` of these names.
+
+    Attributes:
+        y: (B, C, H, W) float32 measurements in [-1, 1], C = 1 or 3, on the CPU.
+
+    Raises:
+        UserError: one of them is wrong; the message says which and what to do.
+    """
+
+    y: Tensor
+    kernel_size: int
+    kernel: Tensor | None = None
+    noise_sigma: float | None = None
+    e_step: Literal["proximal", "posterior"] = "proximal"
+    without: Collection[str] = ()
+    steps: int | None = None
+    seed: int = 0
+    boundary: Literal["auto", "circular", "valid"] = "auto"
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        batch, _, height, width = self.y.shape
+        if self.kernel is not None:
+            kernel = check_kernel(self.kernel, batch)
+            object.__setattr__(self, "kernel", kernel)
+            object.__setattr__(self, "kernel_size", kernel.shape[-1])
+        check_kernel_size(self.kernel_size, height, width)
+        if self.noise_sigma is not None:
+            check_noise_sigma(self.noise_sigma)
+        if self.boundary not in ("auto", "circular", "valid"):
+            raise UserError(f"Unknown boundary '{self.boundary}'; give auto, circular or valid.")
+        if self.e_step not in ("proximal", "posterior"):
+            raise UserError(f"Unknown E-step '{self.e_step}'; give proximal or posterior.")
+        parts = ("annealing", "gluing", "skipping") if self.e_step == "posterior" else ()
+        for part in self.without:
+            if part not in parts:
+                raise UserError(
+                    f"The {self.e_step} E-step has no {part} to leave out; "
+                    + (f"it has {', '.join(parts)}." if parts else "the posterior one has such parts.")
+                )
+        if (self.steps is not None and self.steps < 2) or self.num_samples < 1:
+            raise UserError("At least 2 steps and 1 sample are needed.")
+
+    def run(
+        self,
+        prior: LatentPrior,
+        denoiser: KernelDenoiser,
+        device: torch.device,
+        *,
+        progress: Progress | None = None,
+        on_step: Callable[[State], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+        latents: Tensor | None = None,
+    ) -> Result:
+        """Does it on `device`, where prior and denoiser are; see `Restoration` for the other arguments.
+
+        Raises:
+            UserError: latents that have no meaning here or are of another shape.
+        """
+        started, backend, y = time.perf_counter(), check_backend(), self.y
+        if self.noise_sigma is None:
+            sigma = estimate_noise_sigma(y)
+        else:
+            sigma = torch.full((len(y),), float(self.noise_sigma))
+        circular = looks_circular(y) if self.boundary == "auto" else self.boundary == "circular"
+        search, known = self.methods(prior, denoiser)
+        again = self.e_step == "proximal"
+        restoration = Restoration(
+            search, known, again, self.kernel_size, self.seed, circular, progress, on_step, checkpoint, latents
+        )
+        kernel = None if self.kernel is None else self.kernel.to(device)
+        with record_backends() as operations:
+            found = restoration.run(y.expand(-1, 3, -1, -1).to(device), sigma.to(device), kernel)
+        restored = found.image if y.shape[1] == 3 else found.image.mean(1, keepdim=True)
+        return Result(
+            image=restored.cpu(),
+            kernel=found.kernel.cpu(),
+            blurred=y,
+            noise_sigma=sigma.cpu(),
+            residual=found.residual.cpu(),
+            trace=found.trace,
+            seconds={**restoration.seconds, "total": time.perf_counter() - started},
+            settings={
+                **self.settings(),
+                "prior": getattr(prior, "name", type(prior).__name__),
+                "device": str(device),
+                "backend": backend,
+                "operations": {name: ", ".join(used) for name, used in sorted(operations.items())},
+                "boundary": "circular" if circular else "valid",
+            },
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, without image and kernel, as plain data."""
+        return {
+            "kernel_size": self.kernel_size,
+            "kernel_known": self.kernel is not None,
+            "noise_sigma": self.noise_sigma,
+            "e_step": self.e_step,
+            "without": sorted(self.without),
+            "steps": self.steps,
+            "seed": self.seed,
+            "boundary": self.boundary,
+            "num_samples": self.num_samples,
+        }
+
+    def checkpoint(self, folder: str | Path, prior: str, device: torch.device) -> Checkpoint:
+        """A checkpoint of this job in `folder`, for a prior of this name.
+
+        Raises:
+            UserError: the folder holds another one, or cannot be written.
+        """
+        held = (self.y,) if self.kernel is None else (self.y, self.kernel)
+        digests = [sha256(each.numpy(force=True).tobytes()).hexdigest()[:16] for each in held]
+        surroundings = {"prior": prior, "device": str(device), "backend": check_backend(), **versions()}
+        return Checkpoint(folder, {**self.settings(), **surroundings, "image and kernel": " ".join(digests)})
+
+    def methods(self, prior: LatentPrior, denoiser: KernelDenoiser) -> tuple[BlindSearch, KnownKernel]:
+        """The blind search and the restoration with a known kernel that belong to the E-step."""
+        recipe, known = Recipe(), KnownKernel()
+        known = replace(known, num_samples=max(known.num_samples, self.num_samples))
+        skip, step = EVERY_STEP, None
+        if self.e_step == "posterior":
+            recipe = PAPER
+            skip = EVERY_STEP if "skipping" in self.without else Skip()
+            step = Posterior()
+            if "annealing" in self.without:
+                step = replace(step, annealing=None)
+            if "gluing" in self.without:
+                step = replace(step, gluing=0.0)
+            known = KnownKernel(PAPER.coarse[0].passes, step, skip, self.num_samples)
+        if self.steps is not None:
+            coarse, fine = (
+                tuple(_with_steps(each, self.steps) for each in r) for r in (recipe.coarse, recipe.fine)
+            )
+            recipe, known = replace(recipe, coarse=coarse, fine=fine), _with_steps(known, self.steps)
+        return BlindSearch(prior, denoiser, recipe, step, skip, self.num_samples), known
+
+
+def _with_steps(each: Any, steps: int) -> Any:
+    """A `Round` or `KnownKernel` whose passes take `steps` per 1000 timesteps."""
+    return replace(each, passes=tuple(replace(one, steps=steps) for one in each.passes))
