@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from diffusers import (
     VQModel,
 )
 from torch import Tensor
+
+from latentdem_ext import accelerate_vae
 
 from ..errors import UserError
 from .conditions import Condition, encode_prompts
@@ -101,6 +104,8 @@ class DiffusersPrior:
     ) -> DiffusersPrior:
         """Loads a checkpoint in diffusers' layout; the text encoder runs once and is let go.
 
+        The autoencoder is accelerated (`latentdem_ext.accelerate_vae`).
+
         Args:
             id_or_path: id on the Hugging Face hub, or a folder with model_index.json.
             torch_dtype: of the weights.
@@ -122,7 +127,7 @@ class DiffusersPrior:
         condition, negative = encode_prompts(text, prompt, negative_prompt, guidance)
         del text
         autoencoder = _lone_autoencoder(vae, torch_dtype, local_files_only) or checkpoint.autoencoder()
-        return cls(
+        prior = cls(
             autoencoder.to(device),
             checkpoint.unet().to(device),
             scheduler,
@@ -131,6 +136,8 @@ class DiffusersPrior:
             guidance=guidance,
             name=str(id_or_path),
         )
+        _accelerate(prior.vae)
+        return prior
 
     @classmethod
     def from_single_file(
@@ -160,6 +167,7 @@ class DiffusersPrior:
         pipeline = pipeline_of_file(path, config, torch_dtype, vae, local_files_only)
         prior = cls.from_pipeline(pipeline.to(device), prompt, negative_prompt, guidance)
         prior.name = str(path)
+        _accelerate(prior.vae)
         return prior
 
     @classmethod
@@ -223,6 +231,11 @@ class DiffusersPrior:
             times = z.new_tensor([height, width, 0, 0, height, width]).expand(len(z), -1)
             told["added_cond_kwargs"] = {"text_embeds": torch.cat(pooled).to(z), "time_ids": times}
         return told
+
+
+def _accelerate(vae: ModelMixin) -> None:
+    with suppress(ValueError):  # it has nothing to accelerate, or is accelerated already
+        accelerate_vae(vae)
 
 
 def _lone_autoencoder(
