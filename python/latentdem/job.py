@@ -114,7 +114,7 @@ class Job:
             seconds={**restoration.seconds, "total": time.perf_counter() - started},
             settings={
                 **self.settings(),
-                "prior": getattr(prior, "name", type(prior).__name__),
+                "prior": name_of(prior),
                 "device": str(device),
                 "backend": backend,
                 "operations": {name: ", ".join(used) for name, used in sorted(operations.items())},
@@ -168,6 +168,11 @@ class Job:
             )
             recipe, known = replace(recipe, coarse=coarse, fine=fine), _with_steps(known, self.steps)
         return BlindSearch(prior, denoiser, recipe, step, skip, self.num_samples), known
+
+
+def name_of(prior: str | Path | LatentPrior) -> str:
+    """The name a prior was asked for by, what it calls itself, or its class."""
+    return str(prior) if isinstance(prior, (str, Path)) else getattr(prior, "name", type(prior).__name__)
 
 
 def _with_steps(each: Any, steps: int) -> Any:
