@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .checks import check_backend, resolve_device
 from .io import to_tensor
-from .job import Job
+from .job import Job, name_of
 from .kernel_denoiser import load_kernel_denoiser
 from .priors import LatentPrior, load_prior
 from .restoration import Progress
@@ -74,8 +74,7 @@ def deblur(
     )
     where = resolve_device(device)
     check_backend()
-    name = str(prior) if isinstance(prior, (str, Path)) else getattr(prior, "name", type(prior).__name__)
-    kept = None if checkpoint is None else job.checkpoint(checkpoint, name, where)
+    kept = None if checkpoint is None else job.checkpoint(checkpoint, name_of(prior), where)
     loaded, denoiser = load_prior(prior, where), load_kernel_denoiser(device=where)
     loading = time.perf_counter() - started
     result = job.run(loaded, denoiser, where, progress=progress, checkpoint=kept)
@@ -83,5 +82,5 @@ def deblur(
         kept.remove()
     result.seconds["loading"] = loading
     result.seconds["total"] += loading
-    result.settings["prior"] = name
+    result.settings["prior"] = name_of(prior)
     return result

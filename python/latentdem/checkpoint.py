@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +110,20 @@ class Checkpoint:
             self.folder.rmdir()
 
 
+def digest(each: Tensor) -> str:
+    """What tells a tensor from others."""
+    return sha256(each.numpy(force=True).tobytes()).hexdigest()[:16]
+
+
 def _write(path: Path, tensors: Tensors, steps: list[TraceStep], generator: torch.Generator) -> None:
-    """A safetensors file; the order of a tensor's memory is kept, because sums depend on it."""
+    """A safetensors file of `tensors`, the generator's state, and residuals and kernels of the steps."""
     names = json.dumps([[step.stage, step.t] for step in steps])
     history = {"residuals": [s.residual for s in steps], "kernels": [s.kernel for s in steps]}
     held = {**tensors, "generator": generator.get_state()}
     held |= {name: torch.stack(each) for name, each in history.items() if each}
-    last = [name for name, each in held.items() if _is_channels_last(each)]
-    held = {name: each.permute(0, 2, 3, 1) if name in last else each for name, each in held.items()}
     with atomic_path(path) as temporary:
         plain = {name: each.detach().cpu().contiguous().clone() for name, each in held.items()}
-        save_file(plain, temporary, metadata={"steps": names, "channels_last": json.dumps(last)})
+        save_file(plain, temporary, metadata={"steps": names})
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
@@ -130,8 +134,6 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         with safe_open(path, "pt", device=str(device)) as file:
             notes = file.metadata()
             found: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            for name in json.loads(notes["channels_last"]):
-                found[name] = found[name].permute(0, 3, 1, 2)
             found["steps"] = json.loads(notes["steps"])
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged; delete the folder {path.parent} and start again.") from error
@@ -143,7 +145,3 @@ def _steps_of(found: dict[str, Any]) -> list[TraceStep]:
         TraceStep(stage, t, found["residuals"][i].cpu(), found["kernels"][i].cpu())
         for i, (stage, t) in enumerate(found["steps"])
     ]
-
-
-def _is_channels_last(each: Tensor) -> bool:
-    return each.ndim == 4 and not each.is_contiguous() and each.is_contiguous(memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ from .errors import UserError
 from .evaluation_store import EvaluationStore, Row, mean_row
 from .figures import SheetRow, contact_sheet
 from .files import write_json
-from .io import MIN_SIDE, SUFFIXES, read_image
+from .io import MIN_SIDE, image_names, read_image
 from .metrics import image_metrics, kernel_metrics, lpips_available
 from .report import peak_memory, versions
 from .result import Result
@@ -116,7 +116,7 @@ def evaluate(
     """
     resolve_device(device)
     folder, out = Path(folder), Path(out)
-    names = _image_names(folder)[:limit]
+    names = image_names(folder)[:limit]
     if out.resolve() == folder.resolve():
         raise UserError(f"The results cannot go into {folder} itself; choose another folder with -o.")
     identity = {"folder": str(folder.resolve()), **asdict(settings), "latentdem": versions()["latentdem"]}
@@ -183,17 +183,6 @@ def make_case(path: Path, index: int, settings: EvaluationSettings) -> Case:
             f"{path.name}, blurred {blurred.shape[-1]} x {blurred.shape[-2]}; use a smaller one."
         )
     return Case(reference, kernel, blurred)
-
-
-def _image_names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give a folder of sharp images.")
-    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not names:
-        raise UserError(
-            f"There are no images in {folder}; give a folder of PNG, JPEG, TIFF, WebP or BMP files."
-        )
-    return names
 
 
 def _resized(sharp: Tensor, size: int, path: Path) -> Tensor:

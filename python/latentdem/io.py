@@ -80,6 +80,22 @@ def read_image(path: str | Path) -> ImageFile:
     )
 
 
+def image_names(folder: Path) -> list[str]:
+    """Names of the image files in `folder`, sorted.
+
+    Raises:
+        UserError: it is no folder, or there are none in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give a folder of images.")
+    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not names:
+        raise UserError(
+            f"There are no images in {folder}; give a folder of PNG, JPEG, TIFF, WebP or BMP files."
+        )
+    return names
+
+
 def _decode(path: Path) -> Decoded:
     if not path.exists():
         raise UserError(f"{path} does not exist; check the path.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from latentdem_ext import record_backends
 
 from .blind import PAPER, BlindSearch, Recipe
 from .boundary import looks_circular
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, digest
 from .checks import check_backend, check_kernel, check_kernel_size, check_noise_sigma
 from .e_steps import Posterior
 from .errors import UserError
@@ -115,7 +114,7 @@ class Job:
             seconds={**restoration.seconds, "total": time.perf_counter() - started},
             settings={
                 **self.settings(),
-                "prior": getattr(prior, "name", type(prior).__name__),
+                "prior": name_of(prior),
                 "device": str(device),
                 "backend": backend,
                 "operations": {name: ", ".join(used) for name, used in sorted(operations.items())},
@@ -144,9 +143,10 @@ class Job:
             UserError: the folder holds another one, or cannot be written.
         """
         held = (self.y,) if self.kernel is None else (self.y, self.kernel)
-        digests = [sha256(each.numpy(force=True).tobytes()).hexdigest()[:16] for each in held]
         surroundings = {"prior": prior, "device": str(device), "backend": check_backend(), **versions()}
-        return Checkpoint(folder, {**self.settings(), **surroundings, "image and kernel": " ".join(digests)})
+        return Checkpoint(
+            folder, {**self.settings(), **surroundings, "image and kernel": " ".join(map(digest, held))}
+        )
 
     def methods(self, prior: LatentPrior, denoiser: KernelDenoiser) -> tuple[BlindSearch, KnownKernel]:
         """The blind search and the restoration with a known kernel that belong to the E-step."""
@@ -168,6 +168,11 @@ class Job:
             )
             recipe, known = replace(recipe, coarse=coarse, fine=fine), _with_steps(known, self.steps)
         return BlindSearch(prior, denoiser, recipe, step, skip, self.num_samples), known
+
+
+def name_of(prior: str | Path | LatentPrior) -> str:
+    """The name a prior was asked for by, what it calls itself, or its class."""
+    return str(prior) if isinstance(prior, (str, Path)) else getattr(prior, "name", type(prior).__name__)
 
 
 def _with_steps(each: Any, steps: int) -> Any:

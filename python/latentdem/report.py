@@ -6,12 +6,13 @@ import platform
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .metrics import ImageMetrics
-from .result import Result
+if TYPE_CHECKING:
+    from .metrics import ImageMetrics
+    from .result import Result
 
 _PACKAGES = ("latentdem", "torch", "diffusers", "transformers", "numpy")
 

@@ -108,7 +108,8 @@ def test_deblur_measures_exact_results(cli: Any, here: Path, fake_deblur: Any) -
     ("args", "expected"),
     [
         (["missing.png"], "missing.png does not exist"),
-        (["."], "is a folder"),
+        ([".", "-o", "."], "The results cannot go into . itself"),
+        ([".", "--json", "r.json"], "--json belongs to one image and . is a folder"),
         (["../photo.png", "-o", "nowhere/x.png"], "the folder nowhere does not exist"),
         (["../photo.png", "-o", "x.gif"], "does not name an image format"),
         (["../photo.png", "-o", "x"], "does not name an image format"),
@@ -169,6 +170,12 @@ def test_interruption_writes_nothing(cli: Any, here: Path, fake_deblur: Any) -> 
     assert cli.names(here) == []
 
 
+def test_interruption_with_a_checkpoint(cli: Any, here: Path, fake_deblur: Any) -> None:
+    fake_deblur.fail_at = 0
+    text = cli.sentence("deblur", "../photo.png", "--kernel-size", 9, "--checkpoint", "kept", status=130)
+    assert text == "Interrupted; the run is kept in kept, and the same command goes on with it."
+
+
 def test_interruption_while_writing_writes_nothing(
     cli: Any, here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +183,7 @@ def test_interruption_while_writing_writes_nothing(
         assert len(list(Path(path).parent.iterdir())) == 3  # image and kernel are there, but not in place
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("latentdem.figures.save_figure", interrupt)
+    monkeypatch.setattr("latentdem.outputs.save_figure", interrupt)
     text = cli.sentence("deblur", "../photo.png", "--kernel-size", 9, status=130)
     assert text == "Interrupted; nothing was written."
     assert cli.names(here) == []

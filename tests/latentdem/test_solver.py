@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,6 +85,22 @@ def test_skipped_steps_do_not_decode(scene: Scene, oracle: Callable[..., Any]) -
     assert {s.step.t for s in seen if s.step.t > 500} <= set(expected)
     assert 5 <= sum(s.step.t > 500 for s in seen) <= 6
     assert all(torch.equal(s.step.kernel, start(1)) for s in seen if s.step.t > 900)
+
+
+@pytest.mark.parametrize("e_step", E_STEPS, ids=["proximal", "posterior"])
+def test_goes_on_from_any_state(scene: Scene, tiny_prior: EmbeddedPrior, e_step: Any) -> None:
+    y, generator = scene(24, 24), torch.Generator().manual_seed(0)
+    states: list[tuple[State, Tensor]] = []
+    solver = LatentDEM(tiny_prior, Blur(9), e_step, skip=Skip(400, 300))
+    sigma, options = torch.tensor([0.02]), {"generator": generator, "steps": 12}
+    whole = solver(
+        y, start(1), sigma, on_step=lambda s: states.append((replace(s), generator.get_state())), **options
+    )
+    assert len(states) < 12  # some steps were skipped
+    for state, random in states:
+        generator.set_state(random)
+        resumed = solver(y, start(1), sigma, resume=state, **options)
+        assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
 
 
 def test_later_start_keeps_the_image(scene: Scene, oracle: Callable[..., Any]) -> None:

@@ -1,15 +1,16 @@
-"""`latentdem deblur`: restore one photograph."""
+"""`latentdem deblur`: restore one photograph, or those of a folder."""
 
 from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UserError
 from . import _common as common
+from ._folder import deblur_folder
 
 if TYPE_CHECKING:
     from ..io import ImageFile
@@ -26,12 +27,15 @@ class BoundaryName(str, Enum):
 
 
 def deblur(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The blurred photograph.", show_default=False)],
+    image: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGE", help="The blurred photograph, or a folder of them.", show_default=False
+        ),
+    ],
     out: Annotated[
         str | None,
-        typer.Option(
-            "--out", "-o", help="File or folder of the result.", show_default="IMAGE_deblurred.* here"
-        ),
+        typer.Option("--out", "-o", help="File or folder of the result.", show_default="IMAGE_deblurred here"),
     ] = None,
     kernel_size: common.KernelSize = 64,
     noise_sigma: Annotated[
@@ -65,56 +69,76 @@ def deblur(
         typer.Option(help="Write settings, versions, times and metrics to this file.", show_default=False),
     ] = None,
     figure: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw the figure of the run.")] = True,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the run of one image in this folder; interrupted, the same command goes on with it.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images of a folder to restore at a time; takes more memory.")
+    ] = 1,
 ) -> None:
     """Restore a blurred photograph and find its blur kernel.
 
     Writes the restored image (size and format of IMAGE), the kernel as *_kernel.png and *_kernel.npy, and a
-    figure of the run as *_figure.png.
+    figure of the run as *_figure.png. Of a folder every image is restored; interrupted, the same command goes
+    on, and under torchrun the processes share the images.
     """
     import latentdem
 
-    from ..figures import save_figure
-    from ..files import staging_folder, write_json
-    from ..io import check_output, read_image, read_kernel, write_image, write_kernel
+    from ..files import write_json
+    from ..io import check_output, read_image, read_kernel
     from ..metrics import image_metrics
+    from ..outputs import Outputs
     from ..report import build_report
 
-    source = read_image(image)
     known_kernel = None if kernel is None else read_kernel(kernel)
+    options: dict[str, Any] = {
+        "kernel_size": kernel_size,
+        "kernel": known_kernel,
+        "noise_sigma": noise_sigma,
+        "e_step": e_step.value,
+        "steps": steps,
+        "seed": seed,
+    }
+    if image.is_dir():
+        for name, value in (("reference", reference), ("json", json), ("checkpoint", checkpoint)):
+            if value is not None:
+                raise UserError(f"--{name} belongs to one image and {image} is a folder; leave it out.")
+        deblur_folder(image, out, prior, device.value, boundary.value, options, batch_size, figure)
+        return
+    source = read_image(image)
     sharp = None if reference is None else _read_reference(reference, source)
 
     target = common.output_path(out, f"{image.stem}_deblurred{source.suffix}")
     check_output(target)
-    kernel_stem = target.with_name(f"{target.stem}_kernel")
-    figure_path = target.with_name(f"{target.stem}_figure.png")
-    outputs = [target, *(kernel_stem.with_name(kernel_stem.name + s) for s in (".png", ".npy"))]
-    outputs += [figure_path] if figure else []
-    outputs += [json] if json else []
+    files = Outputs(target, figure)
+    outputs = [*files.paths, *([json] if json else [])]
     common.check_outputs(outputs, [p for p in (image, kernel, reference) if p])
 
-    with common.progress_bar() as advance:
-        result = latentdem.deblur(
-            source.pixels,
-            kernel_size=kernel_size,
-            kernel=known_kernel,
-            noise_sigma=noise_sigma,
-            prior=prior,
-            e_step=e_step.value,
-            steps=steps,
-            seed=seed,
-            device=device.value,
-            boundary=boundary.value,
-            progress=advance,
-        )
+    try:
+        with common.progress_bar() as advance:
+            result = latentdem.deblur(
+                source.pixels,
+                prior=prior,
+                device=device.value,
+                boundary=boundary.value,
+                progress=advance,
+                checkpoint=checkpoint,
+                **options,
+            )
+    except KeyboardInterrupt:
+        if checkpoint is None:
+            raise
+        common.say_error(f"Interrupted; the run is kept in {checkpoint}, and the same command goes on with it.")
+        raise typer.Exit(common.INTERRUPTED) from None
     after = before = None
     if sharp is not None:
         after, before = image_metrics(result.image, sharp.pixels), image_metrics(source.pixels, sharp.pixels)
     report = build_report(result, image=after, blurred=before)
-    with staging_folder(target.parent) as stage:
-        write_image(stage / target.name, result.image, like=source)
-        write_kernel(stage / kernel_stem.name, result.kernel)
-        if figure:
-            save_figure(result.plot(), stage / figure_path.name)
+    files.write(result, source)
     if json is not None:
         write_json(json, report)
     common.print_table(_summary(result, outputs, before, after))

@@ -1,0 +1,121 @@
+"""`latentdem deblur` of a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import UserError
+from . import _common as common
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..folder import Boundary
+    from ..restoration import Progress
+    from ..result import Result
+
+
+def deblur_folder(
+    folder: Path,
+    out: str | None,
+    prior: str,
+    device: str,
+    boundary: Boundary,
+    options: dict[str, Any],
+    batch_size: int,
+    figure: bool,
+) -> None:
+    """Restores the images of `folder` that have no results yet.
+
+    Args:
+        folder: of blurred photographs.
+        out: folder of the results; by default one beside the current files, named after `folder`.
+        prior, device, boundary: as in `latentdem.deblur`.
+        options: its other arguments.
+        batch_size: images to restore at a time.
+        figure: whether figures are drawn.
+
+    Raises:
+        UserError: there are no images, the options cannot be used, or `out` holds results of others.
+    """
+    import latentdem
+
+    from ..checkpoint import digest
+    from ..checks import resolve_device
+    from ..files import keep_settings, make_folder
+    from ..folder import Share, restore_folder
+    from ..io import image_names
+    from ..priors import load_prior
+    from ..report import versions
+
+    share = Share.of(os.environ)
+    image_names(folder)
+    target = Path(out) if out else Path(f"{folder.resolve().name}_deblurred")
+    if target.resolve() == folder.resolve():
+        raise UserError(f"The results cannot go into {folder} itself; choose another folder with -o.")
+    where = resolve_device(_own_device(device))
+    loaded = load_prior(prior, where)
+    make_folder(target)
+    kernel = options["kernel"]
+    settings = {
+        "folder": str(folder.resolve()),
+        "prior": prior,
+        "boundary": boundary,
+        **options,
+        "kernel": None if kernel is None else digest(kernel),
+        "latentdem": versions()["latentdem"],
+    }
+    keep_settings(
+        target / "settings.json", settings, "results", "choose another folder with -o, or delete this one"
+    )
+
+    def restore(images: Tensor, of_all: Boundary, progress: Progress) -> Result:
+        return latentdem.deblur(
+            images, prior=loaded, device=str(where), boundary=of_all, progress=progress, **options
+        )
+
+    try:
+        with common.progress_bar() as advance:
+
+            def progress(done: float, total: int, names: str) -> None:
+                advance(f"{min(int(done) + 1, total)}/{total} {names}", done, total)
+
+            report = restore_folder(
+                folder,
+                target,
+                restore,
+                batch_size=batch_size,
+                boundary=boundary,
+                figure=figure,
+                share=share,
+                progress=progress if share.index == 0 else None,
+            )
+    except KeyboardInterrupt:
+        common.say_error(f"Interrupted; what is finished is kept in {target}, and the same command continues.")
+        raise typer.Exit(common.INTERRUPTED) from None
+    for reason in report.failures.values():
+        common.say_error(f"Passed over: {reason}")
+    common.print_table(
+        [
+            ("written to", str(target)),
+            ("restored", str(len(report.restored))),
+            ("there before", str(len(report.found))),
+            ("passed over", str(len(report.failures))),
+        ]
+    )
+    # One process that fails makes torchrun end the others.
+    if share.count == 1 and len(report.failures) == report.done:
+        raise typer.Exit(1)
+
+
+def _own_device(name: str) -> str:
+    """The GPU of this process, where several share a machine."""
+    import torch
+
+    if "LOCAL_RANK" not in os.environ or name == "cpu" or not torch.cuda.is_available():
+        return name
+    return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"

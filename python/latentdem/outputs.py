@@ -1,0 +1,47 @@
+"""The files that one restored photograph leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .figures import save_figure
+from .files import staging_folder
+from .io import ImageFile, write_image, write_kernel
+from .result import Result
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where they go.
+
+    Attributes:
+        image: the restored photograph; the others are named after it.
+        figure: whether the figure of the run is drawn.
+    """
+
+    image: Path
+    figure: bool = True
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files: image, kernel as a picture and as an array, figure."""
+        endings = ["_kernel.png", "_kernel.npy", *(["_figure.png"] if self.figure else [])]
+        return [self.image, *(self.image.with_name(self.image.stem + ending) for ending in endings)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all files are there."""
+        return all(path.exists() for path in self.paths)
+
+    def write(self, result: Result, source: ImageFile) -> None:
+        """Writes the result of one image, in the format of `source`: all files or none.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        with staging_folder(self.image.parent) as stage:
+            write_image(stage / self.image.name, result.image, like=source)
+            write_kernel(stage / f"{self.image.stem}_kernel", result.kernel)
+            if self.figure:
+                save_figure(result.plot(), stage / self.paths[-1].name)
