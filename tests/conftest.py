@@ -19,7 +19,7 @@ if Path(sys.path[0] or os.curdir).resolve() == ROOT:
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
