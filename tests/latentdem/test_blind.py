@@ -123,7 +123,7 @@ def test_recipe_of_the_paper_is_one_full_size_run_from_a_delta() -> None:
     ((factor, only),) = find._rounds(256, 256, 129)
     assert factor == 1
     assert only.passes == (Pass(1000),)
-    assert only.hqs == HQS(20, 5e6)
+    assert only.hqs == HQS(20, 5e6, 512 * 512)
     y = torch.zeros(1, 3, 80, 80)
     first = find._first_kernels(find._scale(y, torch.tensor([0.02]), None, 64, 1))
     assert first.shape == (1, 1, 64, 64)

@@ -110,6 +110,18 @@ def test_denoiser_gets_the_level_of_its_sample(scene: Scene) -> None:
     assert levels[0].tolist() == pytest.approx([0.005 / float(start.max())] * 2, rel=1e-3)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_delta_is_scaled_to_the_number_of_pixels(scene: Scene, mask: Tensor, masked: bool) -> None:
+    x, kernel = scene(48, 64), gaussian_kernel(9, 2)
+    y, variance = ext.blur(x, motion_kernels(1, 9, 0.5, 3)), torch.full((1,), 4e-4)
+    scaled, plain, other = (
+        Blur(9, hqs=hqs, mask=mask if masked else None).m_step(x[:, None], y, kernel, variance)
+        for hqs in (HQS(3, 4e6, 4 * 48 * 64), HQS(3, 1e6), HQS(3, 4e6))
+    )
+    torch.testing.assert_close(scaled, plain)
+    assert (scaled - other).abs().max() > 1e-3
+
+
 def test_masked_kernel_update_is_the_dense_least_squares_solution() -> None:
     height, width, size, weight = 9, 12, 5, 0.7
     generator = torch.Generator().manual_seed(0)

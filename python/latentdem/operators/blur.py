@@ -22,6 +22,8 @@ class HQS:
     Attributes:
         iterations: HQS iterations per M-step (paper: 20).
         delta: weight of the splitting, delta * sigma^2 is the weight `a` in the filter (paper: 5e6).
+        pixels: of the image that `delta` is meant for. It weighs against a sum over pixels, so for others it is
+            scaled with their number; None takes it as it is.
         noise_level: level given to the denoiser, in units of the kernel's peak; None takes the paper's
             sqrt(lambda / delta) with lambda = 1, in absolute units. A tensor (B,) gives one per sample.
         centre: move the kernel by whole pixels so that its centre of mass is at K // 2 after each M-step.
@@ -29,6 +31,7 @@ class HQS:
 
     iterations: int = 20
     delta: float = 5e6
+    pixels: int | None = None
     noise_level: float | Tensor | None = None
     centre: bool = False
 
@@ -106,22 +109,23 @@ class Blur:
             return kernel
         hqs = self.hqs
         samples = x.clamp(-1, 1)
+        delta = hqs.delta * (1.0 if hqs.pixels is None else y[0, 0].numel() / hqs.pixels)
         update: Callable[[Tensor], Tensor]
         if self._interior is None:
-            factors = ext.hqs_prepare(samples, y, hqs.delta * variance, self.kernel_size)
+            factors = ext.hqs_prepare(samples, y, delta * variance, self.kernel_size)
             update = partial(ext.hqs_kernel_update, factors=factors)
         else:
-            update = MaskedKernelUpdate(samples, y, self._interior, hqs.delta * variance)
+            update = MaskedKernelUpdate(samples, y, self._interior, delta * variance)
         for _ in range(hqs.iterations):
             kernel = update(kernel)
             if self.denoiser is not None:
-                kernel = ext.project_kernel(self.denoiser(kernel, self._level(kernel)))
+                kernel = ext.project_kernel(self.denoiser(kernel, self._level(kernel, delta)))
         return centre_kernel(kernel) if hqs.centre else kernel
 
-    def _level(self, kernel: Tensor) -> Tensor:
+    def _level(self, kernel: Tensor, delta: float) -> Tensor:
         level = self.hqs.noise_level
         if level is None:
-            return self.hqs.delta**-0.5 / kernel.amax((1, 2, 3))
+            return delta**-0.5 / kernel.amax((1, 2, 3))
         return torch.as_tensor(level, dtype=kernel.dtype, device=kernel.device).expand(kernel.shape[0])
 
 
