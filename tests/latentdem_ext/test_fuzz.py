@@ -242,9 +242,7 @@ def test_arguments_of_every_kind_are_taken_or_refused_by_name(name):
 
 
 def test_every_operation_is_fuzzed():
-    operations = {
-        name
-        for name in ext.__all__
-        if name[0].islower() and name not in ("backends", "record_backends", "requested_backend", "use_backend")
-    }
-    assert operations == set(OPERATIONS)
+    about_backends = {"backends", "record_backends", "requested_backend", "use_backend"}
+    made_of_operations = {"accelerate_vae", "tiled_decode"}
+    functions = {name for name in ext.__all__ if name[0].islower()}
+    assert functions - about_backends - made_of_operations == set(OPERATIONS)
