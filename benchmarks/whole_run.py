@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import gcd
 from pathlib import Path
 from statistics import median
@@ -103,7 +103,7 @@ def released_step(
         return 0.7 * z0 + 0.7 * eps - 0.5 * gradient
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every row, write csv and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256, help="of the square image, in pixels")
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--narrow", type=int, default=4, help="divides all widths")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.manual_seed(0)
     batch, size, kernel_size = options.batch, options.size, options.kernel_size
     vae, unet, schedule = networks(options.narrow)
@@ -156,7 +156,8 @@ def main() -> None:
     ):
         count = full_steps((Pass(1000),), skip)
         add(name, count, 1000 - count, full, plain)
-    proximal = seconds(lambda: run(Proximal(), HQS(5, 1e6, centre=True), wide, 50), 1) / 50
+    steps = 10 * MEASURED
+    proximal = seconds(lambda: run(Proximal(), HQS(5, 1e6, centre=True), wide, steps), 1) / steps
     add("proximal, 50 steps", 50, 0, proximal)
 
     for row in rows:

@@ -216,10 +216,37 @@ def test_half_precision_weights(sd15: Path, scene: Scene) -> None:
     assert found.images.dtype == found.kernels.dtype == torch.float32
 
 
-@pytest.mark.skipif(find_spec("accelerate") is not None, reason="accelerate is installed")
-def test_offload_needs_accelerate(open_pipeline: Load, ldm_vq4: Path) -> None:
-    with pytest.raises(ImportError, match="accelerate"):
-        open_pipeline(ldm_vq4).enable_model_cpu_offload()
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
+@pytest.mark.parametrize("layout", ["sd15", "ldm_vq4"])
+def test_offload_moves_every_network_before_it_runs(
+    open_pipeline: Load, request: pytest.FixtureRequest, scene: Scene, layout: str
+) -> None:
+    folder, x = request.getfixturevalue(layout), scene(16, 16)
+    pipe = LatentDEMPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.enable_model_cpu_offload(device="cpu")
+    networks = [getattr(pipe, name) for name in ("unet", "vae", "vqvae", "text_encoder")]
+    networks = [each for each in networks if each is not None]
+    moved, ran = dict.fromkeys(map(type, networks), 0), dict.fromkeys(map(type, networks), 0)
+
+    def counted(counts: dict[type, int], kind: type, function: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any, **options: Any) -> Any:
+            counts[kind] += 1
+            return function(*arguments, **options)
+
+        return count
+
+    for each in networks:
+        hook, kind = each._hf_hook, type(each)
+        hook.pre_forward = counted(moved, kind, hook.pre_forward)
+        for inner in (getattr(each, name, None) for name in ("encoder", "decoder", "conv_in", "text_model")):
+            if inner is not None:
+                inner.forward = counted(ran, kind, inner.forward)
+    found, plain = run(pipe, x), run(open_pipeline(folder), x)
+    torch.testing.assert_close(found.images, plain.images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.kernels, plain.kernels, atol=1e-5, rtol=0)
+    assert all(ran.values())
+    assert moved == ran
 
 
 @pytest.mark.parametrize(
