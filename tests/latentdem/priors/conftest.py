@@ -30,6 +30,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("huggingface_hub.constants", "diffusers.utils.constants"):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    # transformers up to 4 keeps a copy.
+    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(tmp_path / "hub"), raising=False)
 
 
 def in_cache(folder: Path, name: str, hub: Path) -> None:
@@ -106,11 +108,15 @@ def text_parts(folder: Path, projection: bool = False) -> tuple[Any, Any]:
     return CLIPTokenizer.from_pretrained(folder), kind(config).eval()
 
 
+PYTORCH = {"format": "pt"}  # what transformers up to 4 looks for in a file
+
+
 def as_written_in_2022(folder: Path) -> None:
     """Gives parameters the names they have in the real files, which are older than those of today's classes."""
     for file in folder.glob("text_encoder/*.safetensors"):
         state = {f"text_model.{key.removeprefix('text_model.')}": v for key, v in load_file(file).items()}
-        save_file({**state, "text_model.embeddings.position_ids": torch.arange(77)[None]}, file)
+        state["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+        save_file(state, file, PYTORCH)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     for file in folder.glob("vae/*.safetensors"):
         state = load_file(file)
@@ -119,7 +125,7 @@ def as_written_in_2022(folder: Path) -> None:
                 key.replace(f"attentions.0.{new}.", f"attentions.0.{before}."): v for key, v in state.items()
             }
         assert any(".query." in key for key in state)
-        save_file(state, file)
+        save_file(state, file, PYTORCH)
 
 
 @pytest.fixture(scope="session")
