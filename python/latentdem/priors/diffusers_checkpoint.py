@@ -186,10 +186,12 @@ def pipeline_of_file(
         pipeline = kind.from_single_file(
             str(path), config=folder, torch_dtype=torch_dtype, local_files_only=True, **parts
         )
+    except NotImplementedError as error:  # from accelerate: a parameter that is absent has no memory
+        raise UserError(f"{unreadable}: weights of one of its networks are missing.") from error
     except Exception as error:  # OSError, ValueError, RuntimeError, KeyError and diffusers' own
         raise UserError(f"{unreadable} with the configuration of {config}: {reason_of(error)}.") from error
     for part in held.keys() - parts.keys():
-        # diffusers leaves parameters that are absent as they were initialised, and does not say so.
+        # Without accelerate, diffusers leaves absent parameters as they were initialised, and does not say so.
         if held[part] < sum(parameter.numel() for parameter in getattr(pipeline, part).parameters()):
             raise UserError(f"{unreadable}: weights of its {part} are missing.")
     return pipeline
