@@ -14,6 +14,7 @@ from .e_steps import EStep, Proximal
 from .kernel_denoiser import KernelDenoiser
 from .motion import delta_kernel, gaussian_kernel
 from .operators.blur import HQS, Blur, resize_kernel
+from .operators.families import KernelFamily
 from .priors.base import LatentPrior
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
@@ -111,7 +112,7 @@ class BlindSearch:
 
     Args:
         prior: latent diffusion prior.
-        denoiser: kernel denoiser of the M-step.
+        denoiser: kernel denoiser of the M-step, or the family that the kernel is of.
         recipe: constants.
         e_step: E-step of every pass; None for `Proximal` with each hypothesis's modelling error.
         skip: which steps are full ones; None for all.
@@ -121,7 +122,7 @@ class BlindSearch:
     def __init__(
         self,
         prior: LatentPrior,
-        denoiser: KernelDenoiser,
+        denoiser: KernelDenoiser | KernelFamily,
         recipe: Recipe | None = None,
         e_step: EStep | None = None,
         skip: Skip | None = None,

@@ -21,6 +21,7 @@ from .e_steps import Posterior
 from .errors import UserError
 from .kernel_denoiser import KernelDenoiser
 from .noise import estimate_noise_sigma
+from .operators import KernelFamily
 from .priors import LatentPrior
 from .report import versions
 from .restoration import KnownKernel, Progress, Restoration
@@ -34,6 +35,8 @@ class Job:
 
     Attributes:
         y: (B, C, H, W) float32 measurements in [-1, 1], C = 1 or 3, on the CPU.
+        mask: (1, 1, H, W), 1 where they count; None for everywhere.
+        recipe: constants of the blind search; None for those of the E-step.
 
     Raises:
         UserError: one of them is wrong; the message says which and what to do.
@@ -49,6 +52,8 @@ class Job:
     seed: int = 0
     boundary: Literal["auto", "circular", "valid"] = "auto"
     num_samples: int = 1
+    mask: Tensor | None = None
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         batch, _, height, width = self.y.shape
@@ -76,7 +81,7 @@ class Job:
     def run(
         self,
         prior: LatentPrior,
-        denoiser: KernelDenoiser,
+        denoiser: KernelDenoiser | KernelFamily,
         device: torch.device,
         *,
         progress: Progress | None = None,
@@ -98,7 +103,17 @@ class Job:
         search, known = self.methods(prior, denoiser)
         again = self.e_step == "proximal"
         restoration = Restoration(
-            search, known, again, self.kernel_size, self.seed, circular, progress, on_step, checkpoint, latents
+            search,
+            known,
+            again,
+            self.kernel_size,
+            self.seed,
+            circular,
+            progress,
+            on_step,
+            checkpoint,
+            latents,
+            None if self.mask is None else self.mask.to(device),
         )
         kernel = None if self.kernel is None else self.kernel.to(device)
         with record_backends() as operations:
@@ -148,9 +163,11 @@ class Job:
             folder, {**self.settings(), **surroundings, "image and kernel": " ".join(map(digest, held))}
         )
 
-    def methods(self, prior: LatentPrior, denoiser: KernelDenoiser) -> tuple[BlindSearch, KnownKernel]:
+    def methods(
+        self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily
+    ) -> tuple[BlindSearch, KnownKernel]:
         """The blind search and the restoration with a known kernel that belong to the E-step."""
-        recipe, known = Recipe(), KnownKernel()
+        recipe, known = self.recipe or Recipe(), KnownKernel()
         known = replace(known, num_samples=max(known.num_samples, self.num_samples))
         skip, step = EVERY_STEP, None
         if self.e_step == "posterior":

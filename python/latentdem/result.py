@@ -48,6 +48,37 @@ class State:
 
 
 @dataclass
+class Restored:
+    """An image restored with any operator, by `latentdem.restore`.
+
+    Attributes:
+        image: (B, C, H, W) in [-1, 1], on the CPU.
+        parameters: (B, *shape) each, by name: found, or as they were given.
+        measured: (B, C, h, w) the input.
+        noise_sigma: (B,) standard deviation of the measurement noise that was used, in units of [-1, 1].
+        residual: (B,) root mean square of y - A(x) of the final image over what was measured.
+        trace: every full EM step of the run that led to the parameters, or to the image if they are known.
+        seconds: wall-clock seconds of the run.
+        settings: everything needed to repeat it.
+    """
+
+    image: Tensor
+    parameters: dict[str, Tensor]
+    measured: Tensor
+    noise_sigma: Tensor
+    residual: Tensor
+    trace: list[TraceStep]
+    seconds: dict[str, float]
+    settings: dict[str, Any]
+
+    def plot(self) -> Figure:
+        """Figure of the first image: input, result, and the residual over time."""
+        from .figures import plot_restored
+
+        return plot_restored(self)
+
+
+@dataclass
 class Result:
     """A restored batch.
 

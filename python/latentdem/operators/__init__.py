@@ -1,5 +1,39 @@
 """Forward operators with unknown parameters."""
 
+from .base import Operator
 from .blur import HQS, Blur
+from .compose import Composition
+from .families import DiskKernels, GaussianKernels, KernelFamily, RoundGaussianKernels
+from .optical import CameraResponse, PhaseRetrieval, VaryingBlur
+from .parametric import Function, Parameter, Parametric
+from .pixelwise import Denoising, Gamma, Inpainting, Saturation
+from .priors import Denoised, Gaussian, ParameterPrior, Penalty, Range, Simplex, Smooth, Sparse
 
-__all__ = ["HQS", "Blur"]
+__all__ = [
+    "HQS",
+    "Blur",
+    "CameraResponse",
+    "Composition",
+    "Denoised",
+    "Denoising",
+    "DiskKernels",
+    "Function",
+    "Gamma",
+    "Gaussian",
+    "GaussianKernels",
+    "Inpainting",
+    "KernelFamily",
+    "Operator",
+    "Parameter",
+    "ParameterPrior",
+    "Parametric",
+    "Penalty",
+    "PhaseRetrieval",
+    "Range",
+    "RoundGaussianKernels",
+    "Saturation",
+    "Simplex",
+    "Smooth",
+    "Sparse",
+    "VaryingBlur",
+]
