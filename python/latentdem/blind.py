@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,6 +118,7 @@ class BlindSearch:
         e_step: E-step of every pass; None for `Proximal` with each hypothesis's modelling error.
         skip: which steps are full ones; None for all.
         num_samples: posterior samples per hypothesis.
+        operator: makes the operator from kernel size, denoiser, settings of the M-step and mask.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class BlindSearch:
         e_step: EStep | None = None,
         skip: Skip | None = None,
         num_samples: int = 1,
+        operator: Callable[..., Blur] = Blur,
     ) -> None:
+        self.operator = operator
         self.prior, self.denoiser, self.recipe = prior, denoiser, recipe or Recipe()
         self.e_step = e_step
         self.skip, self.num_samples = skip or EVERY_STEP, num_samples
@@ -212,7 +216,7 @@ class BlindSearch:
     ) -> Candidates:
         """All passes of a round, for all hypotheses at once."""
         hypotheses = len(kernel) // len(scale.y)
-        operator = Blur(
+        operator = self.operator(
             scale.kernel_size,
             self.denoiser.denoise,
             replace(each.hqs, noise_level=self._of_start("level", which)),

@@ -21,7 +21,7 @@ from .e_steps import Posterior
 from .errors import UserError
 from .kernel_denoiser import KernelDenoiser
 from .noise import estimate_noise_sigma
-from .operators import KernelFamily
+from .operators import Blur, KernelFamily
 from .priors import LatentPrior
 from .report import versions
 from .restoration import KnownKernel, Progress, Restoration
@@ -37,6 +37,7 @@ class Job:
         y: (B, C, H, W) float32 measurements in [-1, 1], C = 1 or 3, on the CPU.
         mask: (1, 1, H, W), 1 where they count; None for everywhere.
         recipe: constants of the blind search; None for those of the E-step.
+        operator: of this `BlindSearch`.
 
     Raises:
         UserError: one of them is wrong; the message says which and what to do.
@@ -54,6 +55,7 @@ class Job:
     num_samples: int = 1
     mask: Tensor | None = None
     recipe: Recipe | None = None
+    operator: Callable[..., Blur] = Blur
 
     def __post_init__(self) -> None:
         batch, _, height, width = self.y.shape
@@ -184,7 +186,8 @@ class Job:
                 tuple(_with_steps(each, self.steps) for each in r) for r in (recipe.coarse, recipe.fine)
             )
             recipe, known = replace(recipe, coarse=coarse, fine=fine), _with_steps(known, self.steps)
-        return BlindSearch(prior, denoiser, recipe, step, skip, self.num_samples), known
+        search = BlindSearch(prior, denoiser, recipe, step, skip, self.num_samples, self.operator)
+        return search, known
 
 
 def name_of(prior: str | Path | LatentPrior) -> str:

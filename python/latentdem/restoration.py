@@ -164,7 +164,7 @@ class Restoration:
         mask: Tensor | None,
     ) -> Candidates:
         """Image of a measurement that fits, its kernel known."""
-        operator = Blur(self.kernel_size, mask=_counting(frame, mask, y.device), fixed=True)
+        operator = self.search.operator(self.kernel_size, mask=_counting(frame, mask, y.device), fixed=True)
         solver = LatentDEM(
             self.search.prior, operator, known.e_step, skip=known.skip, num_samples=known.num_samples
         )

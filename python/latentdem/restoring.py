@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from .job import Job, name_of
 from .kernel_denoiser import KernelDenoiser, load_kernel_denoiser
 from .noise import estimate_noise_sigma
 from .operators import (
+    Blur,
     CameraResponse,
     Denoising,
     DiskKernels,
@@ -32,6 +34,7 @@ from .operators import (
     Parametric,
     RoundGaussianKernels,
     Saturation,
+    StridedBlur,
     VaryingBlur,
 )
 from .priors import LatentPrior, load_prior
@@ -143,6 +146,7 @@ def _one_kernel(
     family, factor = _FAMILIES.get(name), settings.get("factor", 1)
     size = settings.get("size", 6 * factor if factor % 2 == 0 else 25)
     mask, recipe, lattice = None, None, y
+    made: Callable[..., Blur] = Blur
     if name == "saturation":
         mask = Saturation().measured(y)
         if not mask.any():
@@ -152,6 +156,7 @@ def _one_kernel(
             boundary = "circular" if looks_circular(y) else "valid"
         noise_sigma = noise_sigma or float(estimate_noise_sigma(y))
         lattice, mask = spread(y, factor)
+        made = partial(StridedBlur, stride=factor)
     if family is not None:
         recipe = Recipe(largest_kernel=10**6, halved_kernel=10**6)
     kernel = known.get("kernel")
@@ -168,6 +173,7 @@ def _one_kernel(
         boundary=boundary,
         mask=mask,
         recipe=recipe,
+        operator=made,
     )
     found = job.run(prior, family or load_kernel_denoiser(device=device), device, progress=progress)
     if family is None:

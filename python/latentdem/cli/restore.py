@@ -70,9 +70,8 @@ def restore(
     written = files.write(result, source)
     if json is not None:
         write_json(json, build_restored_report(result))
-    rows = [
-        ("written" if i == 0 else "", str(path)) for i, path in enumerate([*written, *([json] if json else [])])
-    ]
+    written += [json] if json else []
+    rows = [("written" if i == 0 else "", str(path)) for i, path in enumerate(written)]
     rows += [(key, f"{float(v):.4g}") for key, v in result.parameters.items() if v.numel() == 1]
     rows.append(("noise sigma", f"{float(result.noise_sigma[0]):.4f}"))
     rows.append(("residual", f"{float(result.residual[0]):.4f}"))

@@ -8,6 +8,7 @@ from .optical import CameraResponse, PhaseRetrieval, VaryingBlur
 from .parametric import Function, Parameter, Parametric
 from .pixelwise import Denoising, Gamma, Inpainting, Saturation
 from .priors import Denoised, Gaussian, ParameterPrior, Penalty, Range, Simplex, Smooth, Sparse
+from .strided import StridedBlur
 
 __all__ = [
     "HQS",
@@ -35,5 +36,6 @@ __all__ = [
     "Simplex",
     "Smooth",
     "Sparse",
+    "StridedBlur",
     "VaryingBlur",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -20,8 +21,8 @@ from .priors import Gaussian, Range, Simplex
 class VaryingBlur(Parametric):
     """y = sum_g w_g (k_g * x) + n: G x G kernels on a grid over the image, bilinearly interpolated; circular.
 
-    The M-step solves for every kernel where its weight is, by the masked least squares of `Blur`, with the
-    weight w_g in the place of the mask: as if the blur were uniform there.
+    The M-step solves for one kernel after the other by the masked least squares of `Blur`: of what the others
+    leave of y, over w_g, with w_g^2 in the place of the mask.
 
     Args:
         kernel_size: K.
@@ -31,7 +32,12 @@ class VaryingBlur(Parametric):
     """
 
     def __init__(
-        self, kernel_size: int, height: int, width: int, grid: int = 2, denoise: object | None = None
+        self,
+        kernel_size: int,
+        height: int,
+        width: int,
+        grid: int = 2,
+        denoise: Callable[[Tensor, float], Tensor] | None = None,
     ) -> None:
         self.grid, self._denoise = grid, denoise
         delta = torch.zeros(grid * grid, kernel_size, kernel_size)
@@ -46,17 +52,21 @@ class VaryingBlur(Parametric):
         return torch.stack(list(parts)).sum(0)
 
     def m_step(self, x: Tensor, y: Tensor, parameters: Tensor, variance: Tensor) -> Tensor:
-        kernels = self.unpack(parameters)["kernels"]
-        moved = []
-        for g, weight in enumerate(self.weights.to(y)):
-            update = MaskedKernelUpdate(x.clamp(-1, 1), y, weight[None], _DELTA * variance)
-            kernel = kernels[:, g : g + 1]
+        kernels = self.unpack(parameters)["kernels"].clone()
+        samples, weights = x.clamp(-1, 1), self.weights.to(y)
+        mean = samples.mean(1)
+        for g, weight in enumerate(weights):
+            one = slice(g, g + 1)
+            others = self.apply(mean, kernels=kernels) - weight * ext.blur(mean, kernels[:, one].contiguous())
+            left = (y - others) / weight.clamp_min(1e-3)
+            update = MaskedKernelUpdate(samples, left, weight[None].square(), _DELTA * variance)
+            kernel = kernels[:, one]
             for _ in range(_ITERATIONS):
                 kernel = update(kernel)
                 if self._denoise is not None:
-                    kernel = ext.project_kernel(self._denoise(kernel, _LEVEL))  # type: ignore[operator]
-            moved.append(kernel)
-        return self.pack({"kernels": torch.cat(moved, 1)})
+                    kernel = ext.project_kernel(self._denoise(kernel, _LEVEL))
+            kernels[:, one] = kernel
+        return self.pack({"kernels": kernels})
 
 
 _DELTA, _ITERATIONS, _LEVEL = 1e6, 3, 0.05  # of the M-step, those of the blind search
@@ -76,7 +86,7 @@ class CameraResponse(Parametric):
     def __init__(self, kernel_size: int = 25) -> None:
         self._kernel = partial(RoundGaussianKernels().kernel, size=kernel_size)
         self.parameters = {
-            "sigma": Parameter(2.0, (Range(0.25, kernel_size / 4),), 0.05),
+            "sigma": Parameter(min(2.0, kernel_size / 8), (Range(0.25, kernel_size / 4),), 0.05),
             "gamma": Parameter(2.2, (Range(1.0, 4.0), Gaussian(2.2, 0.3))),
         }
 

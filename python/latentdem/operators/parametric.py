@@ -68,7 +68,7 @@ class Parametric(Operator):
 
     def pack(self, values: Mapping[str, Tensor]) -> Tensor:
         """(B, P) of a value (B, *shape) of every parameter."""
-        return torch.cat([values[name].flatten(1) for name in self.parameters], 1)
+        return torch.cat([values[name].reshape(len(values[name]), -1) for name in self.parameters], 1)
 
     def unpack(self, parameters: Tensor) -> dict[str, Tensor]:
         """What `pack` packed."""

@@ -60,7 +60,7 @@ class Sparse(ParameterPrior):
     centre: float = 0.0
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self.weight * (value - self.centre).abs().flatten(1).sum(1)
+        return self.weight * (value - self.centre).abs().reshape(len(value), -1).sum(1)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Gaussian(ParameterPrior):
     std: float
 
     def penalty(self, value: Tensor) -> Tensor:
-        return ((value - self.mean) / self.std).square().flatten(1).sum(1) / 2
+        return ((value - self.mean) / self.std).square().reshape(len(value), -1).sum(1) / 2
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+import latentdem_ext as ext
 from latentdem.motion import gaussian_kernel
-from latentdem.operators import DiskKernels, GaussianKernels, KernelFamily, RoundGaussianKernels
+from latentdem.operators import (
+    Blur,
+    DiskKernels,
+    GaussianKernels,
+    KernelFamily,
+    RoundGaussianKernels,
+    StridedBlur,
+)
 from latentdem.restoring import spread
 
 FAMILIES = [
@@ -49,7 +57,6 @@ def test_the_lattice_of_super_resolution_is_that_of_its_measurement(factor: int)
     up, mask = spread(y, factor)
     assert up.shape == ramp.shape
     assert mask.sum() == 16 * 16
-    import latentdem_ext as ext
 
     kernel = RoundGaussianKernels().kernel(torch.tensor([[factor / 3]]), 3 * factor - factor % 2)
     blurred = ext.blur(ramp, kernel)
@@ -57,3 +64,36 @@ def test_the_lattice_of_super_resolution_is_that_of_its_measurement(factor: int)
     inside[..., : 3 * factor] = 0
     inside[..., -3 * factor :] = 0
     torch.testing.assert_close(blurred * inside, up * inside, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_the_closed_form_of_super_resolution(factor: int) -> None:
+    """Against conjugate gradients of the same masked blur, and the spectrum against the dense matrix."""
+    size, side = 6, 8 * factor
+    kernel = torch.rand(2, 1, size, size, dtype=torch.float64)
+    kernel = kernel / kernel.sum((2, 3), keepdim=True)
+    y, mask = spread(torch.randn(2, 3, 8, 8, dtype=torch.float64), factor)
+    mask = mask.double()
+    x0, rho = torch.randn_like(y), torch.tensor([0.05, 0.5], dtype=torch.float64)
+    strided, masked = StridedBlur(size, mask=mask, stride=factor), Blur(size, mask=mask)
+    found = strided.proximal(x0, kernel, y, rho)
+    torch.testing.assert_close(found, masked.proximal(x0, kernel, y, rho, 300), atol=1e-6, rtol=0)
+
+    gain, power = strided.spectrum(x0, kernel, y)
+    columns = torch.eye(side * side, dtype=torch.float64).view(-1, 1, side, side)
+    each = ext.blur(columns, kernel[:1].expand(len(columns), -1, -1, -1))[:, 0]
+    first = (factor - 1) // 2
+    matrix = each[:, first::factor, first::factor].flatten(1).T
+    expected = torch.linalg.eigvalsh(matrix @ matrix.T)
+    torch.testing.assert_close(gain[0].sort().values, expected, atol=1e-8, rtol=0)
+    torch.testing.assert_close(power.mean(1), masked.mean_square(x0, kernel, y))
+
+
+def test_super_resolution_beside_a_frame_takes_iterations() -> None:
+    y, mask = spread(torch.randn(1, 3, 16, 16, dtype=torch.float64), 2)
+    mask = mask.double()
+    mask[..., :8] = 0
+    kernel, x0 = torch.ones(1, 1, 4, 4, dtype=torch.float64) / 16, torch.randn_like(y)
+    rho = torch.tensor([0.3], dtype=torch.float64)
+    found = StridedBlur(4, mask=mask, stride=2).proximal(x0, kernel, y, rho)
+    torch.testing.assert_close(found, Blur(4, mask=mask).proximal(x0, kernel, y, rho, 300), atol=1e-3, rtol=0)
