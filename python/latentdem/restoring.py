@@ -23,6 +23,7 @@ from .job import Job, name_of
 from .kernel_denoiser import KernelDenoiser, load_kernel_denoiser
 from .noise import estimate_noise_sigma
 from .operators import (
+    AntiAliasing,
     Blur,
     CameraResponse,
     Denoising,
@@ -32,7 +33,6 @@ from .operators import (
     Inpainting,
     KernelFamily,
     Parametric,
-    RoundGaussianKernels,
     Saturation,
     StridedBlur,
     VaryingBlur,
@@ -46,9 +46,8 @@ from .stages import Hooks, Pass
 _FAMILIES: dict[str, KernelFamily] = {
     "gaussian": GaussianKernels(),
     "disk": DiskKernels(),
-    "superresolution": RoundGaussianKernels(),
 }
-_ONE_KERNEL = {"blur", "saturation", *_FAMILIES}
+_ONE_KERNEL = {"blur", "saturation", "superresolution", *_FAMILIES}
 
 
 def restore(
@@ -156,10 +155,10 @@ def _one_kernel(
             boundary = "circular" if looks_circular(y) else "valid"
         noise_sigma = noise_sigma or float(estimate_noise_sigma(y))
         lattice, mask = spread(y, factor)
-        made = partial(StridedBlur, stride=factor)
+        made, family = partial(StridedBlur, stride=factor), AntiAliasing(factor)
     if family is not None:
         recipe = Recipe(largest_kernel=10**6, halved_kernel=10**6)
-    kernel = known.get("kernel")
+    kernel, values = known.get("kernel"), None
     if family is not None and known:
         values = torch.tensor([[float(known[key]) for key in family.names]])
         kernel = family.kernel(values, size)
@@ -179,7 +178,7 @@ def _one_kernel(
     if family is None:
         parameters = {"kernel": found.kernel}
     else:
-        fitted = family.fit(found.kernel)
+        fitted = family.fit(found.kernel) if values is None else values
         parameters = {key: fitted[:, i] for i, key in enumerate(family.names)}
     return Restored(
         found.image,

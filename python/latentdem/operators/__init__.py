@@ -3,7 +3,7 @@
 from .base import Operator
 from .blur import HQS, Blur
 from .compose import Composition
-from .families import DiskKernels, GaussianKernels, KernelFamily, RoundGaussianKernels
+from .families import AntiAliasing, DiskKernels, GaussianKernels, KernelFamily, RoundGaussianKernels
 from .optical import CameraResponse, PhaseRetrieval, VaryingBlur
 from .parametric import Function, Parameter, Parametric
 from .pixelwise import Denoising, Gamma, Inpainting, Saturation
@@ -12,6 +12,7 @@ from .strided import StridedBlur
 
 __all__ = [
     "HQS",
+    "AntiAliasing",
     "Blur",
     "CameraResponse",
     "Composition",

@@ -6,6 +6,7 @@ import torch
 import latentdem_ext as ext
 from latentdem.motion import gaussian_kernel
 from latentdem.operators import (
+    AntiAliasing,
     Blur,
     DiskKernels,
     GaussianKernels,
@@ -18,6 +19,7 @@ from latentdem.restoring import spread
 FAMILIES = [
     (GaussianKernels(), [[1.2, 3.0], [2.0, 0.6]]),
     (RoundGaussianKernels(), [[0.7], [3.5]]),
+    (AntiAliasing(4), [[1.5], [2.9]]),
     (DiskKernels(), [[1.7], [6.2]]),
 ]
 
