@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .operators import HQS, Blur
     from .pipeline import LatentDEMPipeline, LatentDEMPipelineOutput
     from .priors import DiffusersPrior, EmbeddedPrior, LatentPrior
-    from .result import Result, State, TraceStep
+    from .restoring import restore
+    from .result import Restored, Result, State, TraceStep
     from .schedules import Annealing, Skip
     from .solver import LatentDEM
     from .stages import Pass
@@ -42,6 +43,7 @@ __all__ = [
     "Posterior",
     "Proximal",
     "Recipe",
+    "Restored",
     "Result",
     "Skip",
     "Start",
@@ -49,6 +51,7 @@ __all__ = [
     "TraceStep",
     "UserError",
     "deblur",
+    "restore",
 ]
 
 _MODULES = {
@@ -59,7 +62,8 @@ _MODULES = {
     "operators": ("HQS", "Blur"),
     "pipeline": ("LatentDEMPipeline", "LatentDEMPipelineOutput"),
     "priors": ("DiffusersPrior", "EmbeddedPrior", "LatentPrior"),
-    "result": ("Result", "State", "TraceStep"),
+    "restoring": ("restore",),
+    "result": ("Restored", "Result", "State", "TraceStep"),
     "schedules": ("Annealing", "Skip"),
     "solver": ("LatentDEM",),
     "stages": ("Pass",),

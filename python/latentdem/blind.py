@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from .e_steps import EStep, Proximal
 from .kernel_denoiser import KernelDenoiser
 from .motion import delta_kernel, gaussian_kernel
 from .operators.blur import HQS, Blur, resize_kernel
+from .operators.families import KernelFamily
 from .priors.base import LatentPrior
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
@@ -111,22 +113,25 @@ class BlindSearch:
 
     Args:
         prior: latent diffusion prior.
-        denoiser: kernel denoiser of the M-step.
+        denoiser: kernel denoiser of the M-step, or the family that the kernel is of.
         recipe: constants.
         e_step: E-step of every pass; None for `Proximal` with each hypothesis's modelling error.
         skip: which steps are full ones; None for all.
         num_samples: posterior samples per hypothesis.
+        operator: makes the operator from kernel size, denoiser, settings of the M-step and mask.
     """
 
     def __init__(
         self,
         prior: LatentPrior,
-        denoiser: KernelDenoiser,
+        denoiser: KernelDenoiser | KernelFamily,
         recipe: Recipe | None = None,
         e_step: EStep | None = None,
         skip: Skip | None = None,
         num_samples: int = 1,
+        operator: Callable[..., Blur] = Blur,
     ) -> None:
+        self.operator = operator
         self.prior, self.denoiser, self.recipe = prior, denoiser, recipe or Recipe()
         self.e_step = e_step
         self.skip, self.num_samples = skip or EVERY_STEP, num_samples
@@ -167,7 +172,7 @@ class BlindSearch:
             if found is None:
                 kernel, image, trace = self._first_kernels(scale).repeat(batch, 1, 1, 1), None, []
             else:
-                kernel, image, trace = found.kernel, found.image, found.trace
+                kernel, image, trace = found.parameters, found.image, found.trace
                 if kernel.shape[-1] != scale.kernel_size:
                     kernel = resize_kernel(kernel, scale.kernel_size, 2.0)
                     image = F.interpolate(image, scale.y.shape[-2:], mode="bicubic")
@@ -177,7 +182,7 @@ class BlindSearch:
             found, which = found.pick(best), which[best]
         if found is None:
             raise ValueError("the recipe has no rounds")
-        return replace(found, kernel=merged_kernels(everything, best))
+        return replace(found, parameters=merged_kernels(everything, best))
 
     def _rounds(self, height: int, width: int, kernel_size: int) -> list[tuple[int, Round]]:
         """(reduction, round) in order; the last one keeps a single hypothesis."""
@@ -211,7 +216,7 @@ class BlindSearch:
     ) -> Candidates:
         """All passes of a round, for all hypotheses at once."""
         hypotheses = len(kernel) // len(scale.y)
-        operator = Blur(
+        operator = self.operator(
             scale.kernel_size,
             self.denoiser.denoise,
             replace(each.hqs, noise_level=self._of_start("level", which)),

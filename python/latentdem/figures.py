@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from .files import atomic_path
-from .result import Result, TraceStep
+from .result import Restored, Result, TraceStep
 
 _GAP, _MARGIN, _TITLE = 0.12, 0.15, 0.26  # inches: between panels, around the figure, above a panel
 _LEGEND_ENTRY = 1.5  # inches
@@ -102,11 +102,29 @@ def plot_result(result: Result, true_kernel: Tensor | None = None) -> Figure:
     return sheet.figure
 
 
+def plot_restored(result: Restored) -> Figure:
+    """Input, result with its parameters of one number, and the residual over the steps of the first image."""
+    height, width = result.image.shape[-2:]
+    image_width = 2.9 * (width / height) ** 0.5
+    image_height = image_width * height / width
+    numbers = {name: value[0] for name, value in result.parameters.items() if value[0].numel() == 1}
+    title = ", ".join(["result", *(f"{name} {float(value):.3g}" for name, value in numbers.items())])
+    top = _MARGIN + _TITLE + image_height + _GAP
+    sheet = _Sheet(2 * _MARGIN + 2 * image_width + _GAP, top + 2.4)
+    pixels = _pixels(result.measured)
+    sheet.picture(_MARGIN, _MARGIN, image_width, image_height, pixels, "input")
+    second = _MARGIN + image_width + _GAP
+    sheet.picture(second, _MARGIN, image_width, image_height, _pixels(result.image), title)
+    axes = sheet.axes(0.62, top + 0.4, sheet.width - 0.62 - _MARGIN, 1.55)
+    _residual_curve(axes, result, _colours(result.trace), max(1, int(sheet.width / _LEGEND_ENTRY)))
+    return sheet.figure
+
+
 def _moving(trace: list[TraceStep]) -> list[TraceStep]:
     """Up to six evenly spaced steps; none if the kernel never changed (it was given)."""
     if len(trace) < 2:
         return []
-    first, last = trace[0].kernel, trace[-1].kernel
+    first, last = trace[0].parameters, trace[-1].parameters
     if first.shape == last.shape and bool((first == last).all()):
         return []
     picks = np.unique(np.linspace(0, len(trace) - 1, _MOMENTS).round().astype(int))
@@ -123,11 +141,13 @@ def _film_strip(
 ) -> None:
     for i, step in enumerate(steps):
         left = _MARGIN + i * (side + _GAP)
-        axes = sheet.picture(left, top, side, side, _kernel(step.kernel), f"t = {step.t}")
+        axes = sheet.picture(left, top, side, side, _kernel(step.parameters), f"t = {step.t}")
         axes.spines[:].set(visible=True, color=colours[step.stage], linewidth=2)
 
 
-def _residual_curve(axes: Axes, result: Result, colours: dict[str, str], legend_columns: int) -> None:
+def _residual_curve(
+    axes: Axes, result: Result | Restored, colours: dict[str, str], legend_columns: int
+) -> None:
     residuals = np.array([float(step.residual[0]) for step in result.trace])
     stages = [step.stage for step in result.trace]
     for stage, colour in colours.items():
@@ -154,6 +174,30 @@ def _residual_curve(axes: Axes, result: Result, colours: dict[str, str], legend_
         handlelength=1.5,
         columnspacing=1.2,
     )
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture (1, C, H, W) in [-1, 1] with its title."""
+
+    image: Tensor
+    title: str
+
+
+def panels(rows: Sequence[Sequence[Panel]], path: str | Path, side: float = 1.5) -> None:
+    """Writes rows of pictures of `side` inches.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    columns = max(len(row) for row in rows)
+    step = side + _TITLE + _GAP
+    sheet = _Sheet(2 * _MARGIN + columns * (side + _GAP) - _GAP, 2 * _MARGIN + len(rows) * step)
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            left, top = _MARGIN + j * (side + _GAP), _MARGIN + i * step
+            sheet.picture(left, top, side, side, _pixels(panel.image), panel.title)
+    save_figure(sheet.figure, path)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .e_steps import Posterior
 from .errors import UserError
 from .kernel_denoiser import KernelDenoiser
 from .noise import estimate_noise_sigma
+from .operators import Blur, KernelFamily
 from .priors import LatentPrior
 from .report import versions
 from .restoration import KnownKernel, Progress, Restoration
@@ -34,6 +35,9 @@ class Job:
 
     Attributes:
         y: (B, C, H, W) float32 measurements in [-1, 1], C = 1 or 3, on the CPU.
+        mask: (1, 1, H, W), 1 where they count; None for everywhere.
+        recipe: constants of the blind search; None for those of the E-step.
+        operator: of this `BlindSearch`.
 
     Raises:
         UserError: one of them is wrong; the message says which and what to do.
@@ -49,6 +53,9 @@ class Job:
     seed: int = 0
     boundary: Literal["auto", "circular", "valid"] = "auto"
     num_samples: int = 1
+    mask: Tensor | None = None
+    recipe: Recipe | None = None
+    operator: Callable[..., Blur] = Blur
 
     def __post_init__(self) -> None:
         batch, _, height, width = self.y.shape
@@ -76,7 +83,7 @@ class Job:
     def run(
         self,
         prior: LatentPrior,
-        denoiser: KernelDenoiser,
+        denoiser: KernelDenoiser | KernelFamily,
         device: torch.device,
         *,
         progress: Progress | None = None,
@@ -98,7 +105,17 @@ class Job:
         search, known = self.methods(prior, denoiser)
         again = self.e_step == "proximal"
         restoration = Restoration(
-            search, known, again, self.kernel_size, self.seed, circular, progress, on_step, checkpoint, latents
+            search,
+            known,
+            again,
+            self.kernel_size,
+            self.seed,
+            circular,
+            progress,
+            on_step,
+            checkpoint,
+            latents,
+            None if self.mask is None else self.mask.to(device),
         )
         kernel = None if self.kernel is None else self.kernel.to(device)
         with record_backends() as operations:
@@ -106,7 +123,7 @@ class Job:
         restored = found.image if y.shape[1] == 3 else found.image.mean(1, keepdim=True)
         return Result(
             image=restored.cpu(),
-            kernel=found.kernel.cpu(),
+            kernel=found.parameters.cpu(),
             blurred=y,
             noise_sigma=sigma.cpu(),
             residual=found.residual.cpu(),
@@ -148,9 +165,11 @@ class Job:
             folder, {**self.settings(), **surroundings, "image and kernel": " ".join(map(digest, held))}
         )
 
-    def methods(self, prior: LatentPrior, denoiser: KernelDenoiser) -> tuple[BlindSearch, KnownKernel]:
+    def methods(
+        self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily
+    ) -> tuple[BlindSearch, KnownKernel]:
         """The blind search and the restoration with a known kernel that belong to the E-step."""
-        recipe, known = Recipe(), KnownKernel()
+        recipe, known = self.recipe or Recipe(), KnownKernel()
         known = replace(known, num_samples=max(known.num_samples, self.num_samples))
         skip, step = EVERY_STEP, None
         if self.e_step == "posterior":
@@ -167,7 +186,8 @@ class Job:
                 tuple(_with_steps(each, self.steps) for each in r) for r in (recipe.coarse, recipe.fine)
             )
             recipe, known = replace(recipe, coarse=coarse, fine=fine), _with_steps(known, self.steps)
-        return BlindSearch(prior, denoiser, recipe, step, skip, self.num_samples), known
+        search = BlindSearch(prior, denoiser, recipe, step, skip, self.num_samples, self.operator)
+        return search, known
 
 
 def name_of(prior: str | Path | LatentPrior) -> str:

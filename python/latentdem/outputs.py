@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .figures import save_figure
 from .files import staging_folder
 from .io import ImageFile, write_image, write_kernel
-from .result import Result
+from .result import Restored, Result
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,34 @@ class Outputs:
             write_kernel(stage / f"{self.image.stem}_kernel", result.kernel)
             if self.figure:
                 save_figure(result.plot(), stage / self.paths[-1].name)
+
+
+@dataclass(frozen=True)
+class RestoredOutputs:
+    """The same for `latentdem.restore`: image, figure, and parameters of more than one number as arrays."""
+
+    image: Path
+    figure: bool = True
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are known before the run."""
+        return [self.image, *([self._beside("figure.png")] if self.figure else [])]
+
+    def write(self, result: Restored, source: ImageFile) -> list[Path]:
+        """Writes the result of one image, in the format of `source`: all files or none; returns where.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        arrays = {name: value[0] for name, value in result.parameters.items() if value[0].numel() > 1}
+        with staging_folder(self.image.parent) as stage:
+            write_image(stage / self.image.name, result.image, like=source)
+            if self.figure:
+                save_figure(result.plot(), stage / self.paths[-1].name)
+            for name, value in arrays.items():
+                np.save(stage / self._beside(f"{name}.npy").name, value.numpy())
+        return [*self.paths, *(self._beside(f"{name}.npy") for name in arrays)]
+
+    def _beside(self, ending: str) -> Path:
+        return self.image.with_name(f"{self.image.stem}_{ending}")

@@ -12,7 +12,7 @@ import torch
 
 if TYPE_CHECKING:
     from .metrics import ImageMetrics
-    from .result import Result
+    from .result import Restored, Result
 
 _PACKAGES = ("latentdem", "torch", "diffusers", "transformers", "numpy")
 
@@ -64,16 +64,28 @@ def build_report(
     """
     measured = {"result": image, "input": blurred}
     return {
+        **_run(result),
+        "kernel_size": result.kernel.shape[-1],
+        "metrics": {name: asdict(value) for name, value in measured.items() if value is not None},
+    }
+
+
+def build_restored_report(result: Restored) -> dict[str, Any]:
+    """The same of an image restored with any operator, with the parameters that are one number."""
+    numbers = {name: value[0] for name, value in result.parameters.items() if value[0].numel() == 1}
+    return {**_run(result), "parameters": {name: float(value) for name, value in numbers.items()}}
+
+
+def _run(result: Result | Restored) -> dict[str, Any]:
+    return {
         "settings": result.settings,
         "versions": versions(),
         "device": result.settings.get("device"),
         "threads": torch.get_num_threads(),
         "backends": backends(),
         "size": {"height": result.image.shape[-2], "width": result.image.shape[-1]},
-        "kernel_size": result.kernel.shape[-1],
         "noise_sigma": round(float(result.noise_sigma[0]), 6),
         "residual": round(float(result.residual[0]), 6),
         "seconds": result.seconds,
         "peak_memory": peak_memory(),
-        "metrics": {name: asdict(value) for name, value in measured.items() if value is not None},
     }

@@ -76,6 +76,7 @@ class Restoration:
         on_step: called with the solver's state after every full EM step, which may be changed.
         checkpoint: where the run is kept, to be resumed.
         latents: (B S, c, h, w) noise that the restoration with a known kernel starts from; None draws it.
+        mask: (1, 1, H, W), 1 where the measurement counts; None for everywhere.
         seconds: wall-clock seconds per phase, filled by `run`.
     """
 
@@ -89,6 +90,7 @@ class Restoration:
     on_step: Callable[[State], None] | None = None
     checkpoint: Checkpoint | None = None
     latents: Tensor | None = None
+    mask: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,13 +119,13 @@ class Restoration:
             )
         self._done, self._total = 0, self._work(height, width, len(y), kernel is None)
         if self._fits(frame):
-            found = self._whole(y, sigma, kernel, frame)
+            found = self._whole(y, sigma, kernel, frame, self.mask)
         else:
             rows = [slice(i, i + 1) for i in range(len(y))]
             found = join([self._large(y[i], sigma[i], None if kernel is None else kernel[i]) for i in rows])
         inside = interior_mask(height, width, 1 if self.circular else self.kernel_size, y.device)
-        operator = Blur(self.kernel_size, mask=inside)
-        return replace(found, residual=operator.residual(found.image, found.kernel, y))
+        operator = Blur(self.kernel_size, mask=_both(inside, self.mask))
+        return replace(found, residual=operator.residual(found.image, found.parameters, y))
 
     @staticmethod
     def _fits(frame: Frame) -> bool:
@@ -134,24 +136,35 @@ class Restoration:
             return Frame.circular(height, width)
         return self._part_frame(height, width)
 
-    def _whole(self, y: Tensor, sigma: Tensor, kernel: Tensor | None, frame: Frame) -> Candidates:
+    def _whole(
+        self, y: Tensor, sigma: Tensor, kernel: Tensor | None, frame: Frame, mask: Tensor | None
+    ) -> Candidates:
         if kernel is not None:
-            return self._known(y, sigma, kernel, frame, self.known)
-        found = self._blind(y, sigma, frame)
+            return self._known(y, sigma, kernel, frame, self.known, mask)
+        found = self._blind(y, sigma, frame, mask)
         if not self.again:
             return found
-        return replace(self._known(y, sigma, found.kernel, frame, self.known.cautious()), trace=found.trace)
+        known = self._known(y, sigma, found.parameters, frame, self.known.cautious(), mask)
+        return replace(known, trace=found.trace)
 
-    def _blind(self, y: Tensor, sigma: Tensor, frame: Frame) -> Candidates:
+    def _blind(self, y: Tensor, sigma: Tensor, frame: Frame, mask: Tensor | None) -> Candidates:
         """Image and kernel of a measurement that fits, the image cropped to it."""
         with self._phase("kernel search"):
-            mask = frame.mask(y.device)
+            mask = _counting(frame, mask, y.device)
             found = self.search(frame.place(y), self.kernel_size, sigma, self._generator(y), mask, self._hooks)
         return replace(found, image=frame.crop(found.image))
 
-    def _known(self, y: Tensor, sigma: Tensor, kernel: Tensor, frame: Frame, known: KnownKernel) -> Candidates:
+    def _known(
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        kernel: Tensor,
+        frame: Frame,
+        known: KnownKernel,
+        mask: Tensor | None,
+    ) -> Candidates:
         """Image of a measurement that fits, its kernel known."""
-        operator = Blur(self.kernel_size, mask=frame.mask(y.device), fixed=True)
+        operator = self.search.operator(self.kernel_size, mask=_counting(frame, mask, y.device), fixed=True)
         solver = LatentDEM(
             self.search.prior, operator, known.e_step, skip=known.skip, num_samples=known.num_samples
         )
@@ -181,11 +194,14 @@ class Restoration:
         if kernel is None:
             rows, columns = informative_window(y, self._search_size, self.kernel_size)
             part = y[..., rows, columns]
-            found = self._blind(part, sigma, self._part_frame(*part.shape[-2:]))
-            kernel, trace, known = found.kernel, found.trace, known.cautious()
+            shown = None if self.mask is None else self.mask[..., rows, columns]
+            found = self._blind(part, sigma, self._part_frame(*part.shape[-2:]), shown)
+            kernel, trace, known = found.parameters, found.trace, known.cautious()
 
-        def restore(tile: Tensor, _: Window) -> Tensor:
-            return self._known(tile, sigma, kernel, self._part_frame(*tile.shape[-2:]), known).image
+        def restore(tile: Tensor, window: Window) -> Tensor:
+            frame = self._part_frame(*tile.shape[-2:])
+            shown = None if self.mask is None else self.mask[..., window[0], window[1]]
+            return self._known(tile, sigma, kernel, frame, known, shown).image
 
         image = blend_tiles(y, restore, self._tile_size, self._overlap)
         return Candidates(image, kernel, torch.zeros_like(sigma), trace)
@@ -236,6 +252,15 @@ class Restoration:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def _counting(frame: Frame, mask: Tensor | None, device: torch.device) -> Tensor | None:
+    """What counts on the lattice of `frame`: the measured pixels, and of them those of `mask`."""
+    return _both(frame.mask(device), None if mask is None else frame.place(mask))
+
+
+def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a * b
 
 
 def interior_mask(height: int, width: int, kernel_size: int, device: torch.device) -> Tensor | None:

@@ -36,7 +36,7 @@ def test_version(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.run("--version").stdout == "latentdem 1.2.3\n"
 
 
-@pytest.mark.parametrize("command", [[], ["deblur"], ["blur"], ["evaluate"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["deblur"], ["blur"], ["evaluate"], ["info"], ["restore"]])
 def test_help_has_an_example(cli: Any, command: list[str]) -> None:
     assert "Example: latentdem" in cli.run(*command, "--help").stdout
 

@@ -13,6 +13,7 @@ from .blur import blur
 from .deblur import deblur
 from .evaluate import evaluate
 from .info import info
+from .restore import EPILOG, restore
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -24,12 +25,14 @@ app = typer.Typer(
     epilog="Example: latentdem deblur photo.jpg",
 )
 for command, example in (
+    (restore, "latentdem restore photo.jpg --operator disk"),
     (deblur, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
     (blur, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
     (evaluate, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
     (info, "latentdem info"),
 ):
-    app.command(epilog=f"Example: {example}")(command)
+    notes = f"\n\n{EPILOG}" if command is restore else ""
+    app.command(epilog=f"Example: {example}{notes}")(command)
 
 
 def _print_version(wanted: bool) -> None:

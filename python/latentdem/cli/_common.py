@@ -70,6 +70,19 @@ Steps = Annotated[
     int | None,
     typer.Option(min=2, help="Diffusion steps per 1000 timesteps; the default depends on the E-step."),
 ]
+NoiseSigma = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Standard deviation of the noise, in units of the image range [-1, 1].",
+        show_default="estimated",
+    ),
+]
+Json = Annotated[
+    Path | None,
+    typer.Option(help="Write settings, versions, times and metrics to this file.", show_default=False),
+]
+Figure = Annotated[bool, typer.Option("--figure/--no-figure", help="Draw the figure of the run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness; the same seed gives the same result.")]
 Device = Annotated[DeviceName, typer.Option(help="'auto' takes CUDA where there is one.")]
 

@@ -38,14 +38,7 @@ def deblur(
         typer.Option("--out", "-o", help="File or folder of the result.", show_default="IMAGE_deblurred here"),
     ] = None,
     kernel_size: common.KernelSize = 64,
-    noise_sigma: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Standard deviation of the noise, in units of the image range [-1, 1].",
-            show_default="estimated",
-        ),
-    ] = None,
+    noise_sigma: common.NoiseSigma = None,
     prior: common.Prior = "embedded",
     e_step: common.EStep = common.EStepName.proximal,
     steps: common.Steps = None,
@@ -64,11 +57,8 @@ def deblur(
     reference: Annotated[
         Path | None, typer.Option(help="The sharp image, to measure the result with.", show_default=False)
     ] = None,
-    json: Annotated[
-        Path | None,
-        typer.Option(help="Write settings, versions, times and metrics to this file.", show_default=False),
-    ] = None,
-    figure: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw the figure of the run.")] = True,
+    json: common.Json = None,
+    figure: common.Figure = True,
     checkpoint: Annotated[
         Path | None,
         typer.Option(

@@ -1,5 +1,42 @@
 """Forward operators with unknown parameters."""
 
+from .base import Operator
 from .blur import HQS, Blur
+from .compose import Composition
+from .families import AntiAliasing, DiskKernels, GaussianKernels, KernelFamily, RoundGaussianKernels
+from .optical import CameraResponse, PhaseRetrieval, VaryingBlur
+from .parametric import Function, Parameter, Parametric
+from .pixelwise import Denoising, Gamma, Inpainting, Saturation
+from .priors import Denoised, Gaussian, ParameterPrior, Penalty, Range, Simplex, Smooth, Sparse
+from .strided import StridedBlur
 
-__all__ = ["HQS", "Blur"]
+__all__ = [
+    "HQS",
+    "AntiAliasing",
+    "Blur",
+    "CameraResponse",
+    "Composition",
+    "Denoised",
+    "Denoising",
+    "DiskKernels",
+    "Function",
+    "Gamma",
+    "Gaussian",
+    "GaussianKernels",
+    "Inpainting",
+    "KernelFamily",
+    "Operator",
+    "Parameter",
+    "ParameterPrior",
+    "Parametric",
+    "Penalty",
+    "PhaseRetrieval",
+    "Range",
+    "RoundGaussianKernels",
+    "Saturation",
+    "Simplex",
+    "Smooth",
+    "Sparse",
+    "StridedBlur",
+    "VaryingBlur",
+]

@@ -1,0 +1,174 @@
+"""Operators with named parameters, their priors, and the M-step by gradient descent."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .base import Operator
+from .priors import ParameterPrior
+
+_STEPS = 30  # of Adam per M-step
+_FLOOR = 1e-6  # of the mean square, so that a perfect fit has a logarithm
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One named parameter of an operator.
+
+    Attributes:
+        initial: value to start from, of its shape per image: a number or a tensor.
+        priors: what is known of it.
+        step: step of Adam in the M-step, in its own unit.
+    """
+
+    initial: float | Tensor
+    priors: tuple[ParameterPrior, ...] = ()
+    step: float = 0.02
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the value of one image."""
+        return torch.as_tensor(self.initial).shape
+
+
+class Parametric(Operator):
+    """An operator whose parameters have names; a subclass defines `apply`.
+
+    Attributes:
+        parameters: what they are.
+        fixed: names of those that the M-step leaves as they are.
+        ambiguous: whether several images explain a measurement equally well, so that posterior samples must not
+            be averaged.
+    """
+
+    parameters: Mapping[str, Parameter]
+    fixed: frozenset[str] = frozenset()
+    ambiguous: bool = False
+
+    @abstractmethod
+    def apply(self, x: Tensor, **values: Tensor) -> Tensor:
+        """A(x) for x (B, C, H, W) and a value (B, *shape) of every parameter; differentiable in all of them."""
+
+    def __call__(self, x: Tensor, parameters: Tensor) -> Tensor:
+        return self.apply(x, **self.unpack(parameters))
+
+    def __matmul__(self, inner: Parametric) -> Parametric:
+        """self after `inner`: A(B(x))."""
+        from .compose import Composition
+
+        return Composition(self, inner)
+
+    def pack(self, values: Mapping[str, Tensor]) -> Tensor:
+        """(B, P) of a value (B, *shape) of every parameter."""
+        return torch.cat([values[name].reshape(len(values[name]), -1) for name in self.parameters], 1)
+
+    def unpack(self, parameters: Tensor) -> dict[str, Tensor]:
+        """What `pack` packed."""
+        shapes = [each.shape for each in self.parameters.values()]
+        parts = parameters.split([prod(shape) for shape in shapes], 1) if shapes else []
+        return {
+            name: part.reshape(len(part), *shape)
+            for name, part, shape in zip(self.parameters, parts, shapes, strict=True)
+        }
+
+    def initial(self, y: Tensor, known: Mapping[str, Any] | None = None) -> Tensor:
+        """(B, P) to start from: the values of `known`, the others' own.
+
+        Raises:
+            UserError: `known` has another name, or a value of another shape.
+        """
+        known = dict(known or {})
+        values = {}
+        for name, each in self.parameters.items():
+            value = torch.as_tensor(known.pop(name, each.initial)).to(y)
+            if value.shape not in (each.shape, (len(y), *each.shape), (1, *each.shape)):
+                raise UserError(
+                    f"The parameter {name} has the shape {tuple(each.shape)}, not {tuple(value.shape)}."
+                )
+            values[name] = value.expand(len(y), *each.shape)
+        if known:
+            names = ", ".join(self.parameters) or "none"
+            raise UserError(f"The operator has no parameter {', '.join(known)}; it has {names}.")
+        return self.pack(values) if values else y.new_zeros(len(y), 0)
+
+    def m_step(self, x: Tensor, y: Tensor, parameters: Tensor, variance: Tensor) -> Tensor:
+        """Descends n / 2 log(mean |y - A(x)|^2) plus the priors' penalties by Adam.
+
+        The logarithm is the likelihood of a Gaussian error of unknown variance, so a prior weighs against it
+        whatever the noise and however wrong the samples still are. Adam works entry by entry, so that images do
+        not mix.
+        """
+        batch, samples = x.shape[:2]
+        flat = x.clamp(-1, 1).flatten(0, 1)
+        y_all = y.repeat_interleave(samples, 0)
+        count = y[0].numel() / 2
+        values = {name: value.clone() for name, value in self.unpack(parameters).items()}
+        free = [name for name in values if name not in self.fixed]
+        if not free:
+            return parameters
+        groups = [
+            {"params": [values[name].requires_grad_()], "lr": self.parameters[name].step} for name in free
+        ]
+        adam = torch.optim.Adam(groups)
+        for _ in range(_STEPS):
+            with torch.enable_grad():
+                packed = self.pack(values).repeat_interleave(samples, 0)
+                error = self.mean_square(flat, packed, y_all).view(batch, samples).mean(1)
+                loss = count * (error + _FLOOR).log()
+                for name in free:
+                    for prior in self.parameters[name].priors:
+                        loss = loss + prior.penalty(values[name])
+                adam.zero_grad()
+                loss.sum().backward(inputs=[values[name] for name in free])
+            adam.step()
+            for name in free:
+                for prior in self.parameters[name].priors:
+                    values[name].data = prior.project(values[name].data)
+        return self.pack(values).detach()
+
+
+class Function(Parametric):
+    """Any differentiable function of an image and named parameters as an operator.
+
+    Args:
+        function: called as function(x, **values) with x (B, C, H, W) in [-1, 1] and values (B, *shape); gives
+            (B, C, h, w) and mixes no images.
+        parameters: what they are.
+        linear: whether it is linear in x; None finds out by trying.
+        image_size: (h, w) of a measurement -> (H, W) of its image; None where they are the same.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        parameters: Mapping[str, Parameter] | None = None,
+        linear: bool | None = None,
+        image_size: Callable[[int, int], tuple[int, int]] | None = None,
+    ) -> None:
+        self.function, self.parameters = function, dict(parameters or {})
+        self._size = image_size or (lambda height, width: (height, width))
+        self.linear = looks_linear(self) if linear is None else linear
+
+    def apply(self, x: Tensor, **values: Tensor) -> Tensor:
+        return self.function(x, **values)
+
+    def image_size(self, y: Tensor) -> tuple[int, int]:
+        return self._size(y.shape[-2], y.shape[-1])
+
+
+def looks_linear(operator: Parametric, side: int = 32) -> bool:
+    """Whether A(a + 2 b) = A(a) + 2 A(b) for random images of `side` x `side` pixels, to 1e-3 of its size."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (0.3 * torch.randn(1, 3, side, side, generator=generator) for _ in range(2))
+    parameters = operator.initial(a)
+    with torch.no_grad():
+        whole, parts = operator(a + 2 * b, parameters), operator(a, parameters) + 2 * operator(b, parameters)
+    return bool((whole - parts).norm() <= 1e-3 * parts.norm())
