@@ -7,8 +7,8 @@
 
 `dps`, `psld`, `fastem` and `diffusers` replace functions of the project of that name by operations of this
 package. Before anything changes, signatures are looked at and both versions are called with small tensors: code
-that computes something else raises `IntegrationError` and stays as it is. Calls whose arguments an operation does
-not take go to the original. `deepinv` gives what `latentdem` offers to users of that library.
+that computes something else raises `IntegrationError` and stays as it is. What an operation does not take goes
+to the original. `deepinv` gives what `latentdem` offers to users of that library.
 """
 
 from ._integration import IntegrationError

@@ -6,10 +6,12 @@ import importlib
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +25,26 @@ class IntegrationError(RuntimeError):
     """The code to be accelerated is not there, or not what it was expected to be. Nothing has been changed."""
 
 
+class Change(Protocol):
+    """What an integration changes; `install` does it and returns the function that undoes it."""
+
+    def install(self) -> Callable[[], None]: ...
+
+
 class Replacement(NamedTuple):
     """A function to be put in the place of another: attribute `name` of a module, class or object."""
 
     owner: Any
     name: str
     value: Callable[..., Any]
+
+    def install(self) -> Callable[[], None]:
+        """Replaces it; what comes back restores the very object."""
+        original = vars(self.owner).get(self.name, _ABSENT)
+        setattr(self.owner, self.name, self.value)
+        if original is _ABSENT:
+            return partial(delattr, self.owner, self.name)
+        return partial(setattr, self.owner, self.name, original)
 
 
 class Integration:
@@ -37,48 +53,42 @@ class Integration:
     Args:
         project: its name, for messages.
         modules: the names that its modules are imported under.
-        replacements: gives what is to be replaced in one of them, or raises `IntegrationError`; nothing for a
-            module that has none of the functions.
+        changes: gives what is to be changed in one of them, or raises `IntegrationError`; nothing for a module
+            that has none of the functions.
     """
 
     def __init__(
         self,
         project: str,
         modules: Sequence[str],
-        replacements: Callable[[Any], Iterable[Replacement]],
+        changes: Callable[[Any], Iterable[Change]],
     ) -> None:
-        self._project, self._modules, self._replacements = project, modules, replacements
-        self._originals: list[tuple[Any, str, object]] = []
+        self._project, self._modules, self._changes = project, modules, changes
+        self._undo: list[Callable[[], None]] = []
 
     def apply(self, module: Any = None) -> None:
         """Lets the operations do the work of the project's functions, until `remove`.
 
         Args:
-            module: the module that holds the functions; None finds those that are imported or can be.
+            module: what holds the functions; None finds the modules that are imported or can be.
 
         Raises:
             IntegrationError: it is applied already, nothing was found, or what was found does not compute what
                 was expected. Nothing has been changed then.
         """
-        if self._originals:
+        if self._undo:
             raise IntegrationError(f"{self._project} is accelerated already: call remove() first")
         targets = self._find() if module is None else [module]
-        found = [replacement for target in targets for replacement in self._replacements(target)]
+        found = [change for target in targets for change in self._changes(target)]
         if not found:
             names = ", ".join(getattr(target, "__name__", type(target).__name__) for target in targets)
             raise IntegrationError(f"there is nothing of {self._project} to accelerate in {names}")
-        for owner, name, value in found:
-            self._originals.append((owner, name, vars(owner).get(name, _ABSENT)))
-            setattr(owner, name, value)
+        self._undo = [change.install() for change in found]
 
     def remove(self) -> None:
         """Puts back the very objects that `apply` has replaced; a second call does nothing."""
-        while self._originals:
-            owner, name, original = self._originals.pop()
-            if original is _ABSENT:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, original)
+        while self._undo:
+            self._undo.pop()()
 
     @contextmanager
     def accelerate(self, module: Any = None) -> Iterator[None]:
@@ -130,7 +140,8 @@ def expect_equal(
     Raises:
         IntegrationError: the original fails, or a result differs by more than 1e-5 of its norm.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             expected = _results(original, arguments, gradient)
         except Exception as error:
@@ -160,7 +171,7 @@ def _results(function: Callable[..., Any], arguments: Sequence[Any], gradient: b
         if gradient:
             inputs = [a for a in own if isinstance(a, Tensor)]
             # Not a plain sum: the gradient of that is the same for every permutation.
-            total = sum((t * probe(*t.shape).to(t)).sum() for t in tensors)
+            total = torch.stack([(t * probe(*t.shape).to(t)).sum() for t in tensors]).sum()
             tensors += [g for g in torch.autograd.grad(total, inputs, allow_unused=True) if g is not None]
     return [t.detach().double() for t in tensors]
 

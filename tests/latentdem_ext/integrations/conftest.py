@@ -13,7 +13,7 @@ from torch import Tensor
 
 def _snapshot(module: ModuleType) -> dict[str, Any]:
     """Every object of a module and of its classes, by name."""
-    found = dict(vars(module))
+    found = {name: value for name, value in vars(module).items() if name != "__warningregistry__"}
     for name, value in vars(module).items():
         if isinstance(value, type):
             found |= {f"{name}.{key}": inner for key, inner in vars(value).items()}
