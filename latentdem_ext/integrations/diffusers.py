@@ -4,10 +4,10 @@
 
     diffusers.apply(pipe)    # its autoencoder and its scheduler; diffusers.remove() puts everything back
 
-Without an argument the two schedulers are replaced for everybody; a scheduler can be given, too. The autoencoder
-becomes that of `latentdem_ext.accelerate_vae`, a step `latentdem_ext.dps_step`: with the same noise from the same
-generator, the same return types, and half precision computed in float32 and rounded once. A scheduler that
-predicts something else than the noise, clips, thresholds or learns its variance steps as before.
+Without an argument the two schedulers are replaced for everybody; a scheduler can be given, too. The
+autoencoder becomes that of `latentdem_ext.accelerate_vae`, a step `latentdem_ext.dps_step`: with the same noise
+from the same generator, the same return types, and half precision computed in float32 and rounded once. A
+scheduler that predicts something else than the noise, clips, thresholds or learns its variance steps as before.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from ._integration import (
     probe,
 )
 
+_ROUNDING = 2e-6  # of a step's coefficients
 _LATENTS = ("model_output", "timestep", "sample")
 
 
@@ -126,10 +127,14 @@ def _ddpm(original: Callable[..., Any]) -> Callable[..., Any]:
         if not _is_plain(self, model_output, sample) or not small:
             return original(self, model_output, timestep, sample, generator, return_dict)
         earlier = self.previous_timestep(timestep)
-        level = self.alphas_cumprod[earlier] if earlier >= 0 else self.one
+        now, level = self.alphas_cumprod[timestep], self.alphas_cumprod[earlier] if earlier >= 0 else self.one
+        # diffusers rounds this ratio to float32 and subtracts it from 1. With many steps and little noise left
+        # that decides the last digits of its result, which are to stay the same.
+        if abs(float(now / level) - float(now) / float(level)) > _ROUNDING * (1 - float(now)):
+            return original(self, model_output, timestep, sample, generator, return_dict)
         noise = _noise(home, model_output, generator) if timestep > 0 else None
         eta = 0.0 if noise is None else 1.0  # the ancestral step is the DDIM one with eta = 1
-        results = _step(sample, model_output, self.alphas_cumprod[timestep], level, eta, noise)
+        results = _step(sample, model_output, now, level, eta, noise)
         return home.DDPMSchedulerOutput(*results) if return_dict else results
 
     return step

@@ -49,8 +49,10 @@ def test_replaces_and_puts_back_the_very_objects():
 
 @pytest.mark.parametrize("options", [{}, {"eta": 0.3}, {"eta": 1.0}])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_ddim(same, tensors, options, spacing):
-    scheduler = scheduler_of(library.DDIMScheduler, timestep_spacing=spacing, set_alpha_to_one=False)
+@pytest.mark.parametrize("steps", [1000, 20])
+def test_ddim(same, tensors, options, spacing, steps):
+    scheduler = scheduler_of(library.DDIMScheduler, steps, timestep_spacing=spacing, set_alpha_to_one=False)
+    scheduler.timesteps = torch.cat([scheduler.timesteps[:3], scheduler.timesteps[-7:]])
     expected = walk(scheduler, *tensors, **options)
     with diffusers.accelerate(), ext.record_backends() as used:
         found = walk(scheduler, *tensors, **options)
@@ -62,7 +64,7 @@ def test_ddim(same, tensors, options, spacing):
 @pytest.mark.parametrize("steps", [1000, 7])
 def test_ddpm(same, tensors, variance, steps):
     scheduler = scheduler_of(library.DDPMScheduler, steps, variance_type=variance)
-    scheduler.timesteps = scheduler.timesteps[-7:]
+    scheduler.timesteps = scheduler.timesteps[:: max(1, steps // 9)]
     expected = walk(scheduler, *tensors)
     with diffusers.accelerate(), ext.record_backends() as used:
         found = walk(scheduler, *tensors)
@@ -127,9 +129,11 @@ def test_errors_are_those_of_diffusers(tensors):
 def test_half_precision_is_rounded_once(tensors):
     scheduler, (eps, z) = scheduler_of(library.DDIMScheduler), tensors
     exact = scheduler.step(eps.half().double(), 500, z.half().double()).prev_sample
+    theirs = scheduler.step(eps.half(), 500, z.half()).prev_sample
     with diffusers.accelerate():
         found = scheduler.step(eps.half(), 500, z.half()).prev_sample
-    assert torch.equal(found, exact.half())
+    assert found.dtype == torch.float16
+    assert (found - exact).norm() <= (theirs - exact).norm()
 
 
 def small_vae():
