@@ -167,7 +167,7 @@ class BlindSearch:
             if found is None:
                 kernel, image, trace = self._first_kernels(scale).repeat(batch, 1, 1, 1), None, []
             else:
-                kernel, image, trace = found.kernel, found.image, found.trace
+                kernel, image, trace = found.parameters, found.image, found.trace
                 if kernel.shape[-1] != scale.kernel_size:
                     kernel = resize_kernel(kernel, scale.kernel_size, 2.0)
                     image = F.interpolate(image, scale.y.shape[-2:], mode="bicubic")
@@ -177,7 +177,7 @@ class BlindSearch:
             found, which = found.pick(best), which[best]
         if found is None:
             raise ValueError("the recipe has no rounds")
-        return replace(found, kernel=merged_kernels(everything, best))
+        return replace(found, parameters=merged_kernels(everything, best))
 
     def _rounds(self, height: int, width: int, kernel_size: int) -> list[tuple[int, Round]]:
         """(reduction, round) in order; the last one keeps a single hypothesis."""

@@ -55,7 +55,7 @@ class Checkpoint:
         solver: Solver,
         keep: Callable[[TraceStep], None],
         y: Tensor,
-        kernel: Tensor,
+        parameters: Tensor,
         noise_sigma: Tensor,
         *,
         generator: torch.Generator,
@@ -66,7 +66,7 @@ class Checkpoint:
 
         Args:
             keep: called for the steps that need not be made again; the others go to `on_step`.
-            y, kernel, noise_sigma, generator, on_step, options: of `LatentDEM.__call__`.
+            y, parameters, noise_sigma, generator, on_step, options: of `LatentDEM.__call__`.
 
         Raises:
             UserError: the folder cannot be read or written.
@@ -82,7 +82,7 @@ class Checkpoint:
                 keep(step)
             generator.set_state(found["generator"].cpu())
         if finished.exists():
-            return found["image"], found["kernel"]
+            return found["image"], found["parameters"]
         last = time.monotonic()
 
         def record(state: State) -> None:
@@ -90,17 +90,17 @@ class Checkpoint:
             on_step(state)
             steps.append(state.step)
             if time.monotonic() - last >= self.interval:
-                tensors = {"latents": state.latents, "kernel": state.kernel, "clean": state.clean}
+                tensors = {"latents": state.latents, "parameters": state.parameters, "clean": state.clean}
                 _write(running, tensors, steps, generator)
                 last = time.monotonic()
 
-        resume = State(found["latents"], found["kernel"], found["clean"], steps[-1]) if found else None
-        image, kernel = solver(
-            y, kernel, noise_sigma, generator=generator, on_step=record, resume=resume, **options
+        resume = State(found["latents"], found["parameters"], found["clean"], steps[-1]) if found else None
+        image, parameters = solver(
+            y, parameters, noise_sigma, generator=generator, on_step=record, resume=resume, **options
         )
-        _write(finished, {"image": image, "kernel": kernel}, steps, generator)
+        _write(finished, {"image": image, "parameters": parameters}, steps, generator)
         running.unlink(missing_ok=True)
-        return image, kernel
+        return image, parameters
 
     def remove(self) -> None:
         """Deletes what was written, and the folder if nothing else is in it."""
@@ -116,9 +116,9 @@ def digest(each: Tensor) -> str:
 
 
 def _write(path: Path, tensors: Tensors, steps: list[TraceStep], generator: torch.Generator) -> None:
-    """A safetensors file of `tensors`, the generator's state, and residuals and kernels of the steps."""
+    """A safetensors file of `tensors`, the generator's state, and residuals and parameters of the steps."""
     names = json.dumps([[step.stage, step.t] for step in steps])
-    history = {"residuals": [s.residual for s in steps], "kernels": [s.kernel for s in steps]}
+    history = {"residuals": [s.residual for s in steps], "parameters of steps": [s.parameters for s in steps]}
     held = {**tensors, "generator": generator.get_state()}
     held |= {name: torch.stack(each) for name, each in history.items() if each}
     with atomic_path(path) as temporary:
@@ -142,6 +142,6 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 
 def _steps_of(found: dict[str, Any]) -> list[TraceStep]:
     return [
-        TraceStep(stage, t, found["residuals"][i].cpu(), found["kernels"][i].cpu())
+        TraceStep(stage, t, found["residuals"][i].cpu(), found["parameters of steps"][i].cpu())
         for i, (stage, t) in enumerate(found["steps"])
     ]

@@ -30,9 +30,11 @@ def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
         keep: how many of the H.
     """
     images = len(sigma)
-    energy = candidates.kernel.square().sum((1, 2, 3)).view(images, -1)
+    energy = candidates.parameters.square().sum((1, 2, 3)).view(images, -1)
     excess = (candidates.residual.view(images, -1) / sigma[:, None]).clamp_min(1)
-    whole = torch.tensor([connectedness(kernel) for kernel in candidates.kernel]).to(energy).view(images, -1)
+    whole = (
+        torch.tensor([connectedness(kernel) for kernel in candidates.parameters]).to(energy).view(images, -1)
+    )
     # A residual that is not finite has lost.
     score = torch.nan_to_num(energy * excess**5 / whole**2, nan=torch.inf)
     best = score.argsort(1)[:, :keep]
@@ -62,7 +64,7 @@ def merged_kernels(candidates: Candidates, best: Tensor) -> Tensor:
         candidates: N = B * H hypotheses, those of one image together.
         best: (B,) index of the best of each image.
     """
-    kernel = candidates.kernel
+    kernel = candidates.parameters
     images, size = len(best), kernel.shape[-1]
     side = 2 * size  # room for every shift without wrapping
     reference = kernel[best].repeat_interleave(len(kernel) // images, 0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import latentdem_ext as ext
 
-from .operators.blur import Blur
+from .operators.base import Operator
 from .priors.base import LatentPrior
 from .schedules import Annealing
 from .trust import ModellingError, Trust
@@ -23,7 +23,7 @@ class Move:
     Attributes:
         t: timestep; abar, abar_next: (N,) cumulative alphas before and after the step.
         z_t: (N, c, h, w) noisy latent; eps: its predicted noise; z0: its clean prediction.
-        x0: (N, C, H, W) decoded z0; y: (N, C, H, W); kernel: (N, 1, K, K) after the M-step.
+        x0: (N, C, H, W) decoded z0; y: (N, C, h, w); parameters: (N, ...) after the M-step.
         variance: (N,) sigma^2 of the measurement noise; noise: (N, c, h, w) fresh unit noise.
     """
 
@@ -35,7 +35,7 @@ class Move:
     z0: Tensor
     x0: Tensor
     y: Tensor
-    kernel: Tensor
+    parameters: Tensor
     variance: Tensor
     noise: Tensor
 
@@ -46,20 +46,20 @@ class EStep(Protocol):
     @property
     def differentiate(self) -> bool: ...
 
-    def __call__(self, move: Move, prior: LatentPrior, operator: Blur) -> Tensor: ...
+    def __call__(self, move: Move, prior: LatentPrior, operator: Operator) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Proximal:
-    """Closed-form consistency in image space, encoded and re-noised; no back-propagation.
+    """Consistency in image space, encoded and re-noised; no back-propagation.
 
-    x' = argmin_x ||y - k * x||^2 / v + ||x - x0||^2 / r^2, the schedule's r_t^2 being (1 - abar_t) / abar_t,
+    x' = argmin_x ||y - A x||^2 / v + ||x - x0||^2 / r^2, the schedule's r_t^2 being (1 - abar_t) / abar_t,
     z_{t-1} = sqrt(abar_{t-1}) E(x') + sqrt(1 - abar_{t-1}) (old noise direction and fresh noise).
 
     Attributes:
         trust: gives v / r^2.
         fresh: share of the new noise's variance that is fresh rather than the old direction.
-        iterations: of conjugate gradients per step, where not all pixels were measured.
+        iterations: of conjugate gradients per step, where there is no closed form.
     """
 
     trust: Trust = ModellingError()
@@ -67,10 +67,10 @@ class Proximal:
     iterations: int = 4
     differentiate: bool = field(default=False, init=False)
 
-    def __call__(self, move: Move, prior: LatentPrior, operator: Blur) -> Tensor:
+    def __call__(self, move: Move, prior: LatentPrior, operator: Operator) -> Tensor:
         r2 = (1 - move.abar) / move.abar
-        rho = self.trust(operator, move.x0, move.kernel, move.y, move.variance, move.t, r2)
-        x = operator.proximal(move.x0, move.kernel, move.y, rho, self.iterations)
+        rho = self.trust(operator, move.x0, move.parameters, move.y, move.variance, move.t, r2)
+        x = operator.proximal(move.x0, move.parameters, move.y, rho, self.iterations)
         # The encoder has never seen values beyond black and white; beyond the frame nothing else forbids them.
         z0 = prior.encode(x.clamp(-1, 1))
         return ext.renoise(move.z_t, z0, move.abar, move.abar_next, move.noise, self.fresh)
@@ -80,10 +80,10 @@ class Proximal:
 class Posterior:
     """Diffusion posterior sampling through decoder and noise predictor, with gluing (Algorithm 1).
 
-    form "squared" (the paper): z_{t-1} = z' - scale grad [ ||y - k * x0||^2 / (2 zeta_t sigma^2)
-    + gluing ||z0 - E(x0 + A^T (y - k * x0))||^2 ].
+    form "squared" (the paper): z_{t-1} = z' - scale grad [ ||y - A x0||^2 / (2 zeta_t sigma^2)
+    + gluing ||z0 - E(x0 + A^T (y - A x0))||^2 ].
     form "norm" (the authors' release): the norms themselves, weights s_t and s_t gluing, with s_t rising from
-    0.1 at t = 1000 to 0.8 at t = 600: z_{t-1} = z' - scale s_t grad [ ||y - k * x0|| + gluing ||...|| ].
+    0.1 at t = 1000 to 0.8 at t = 600: z_{t-1} = z' - scale s_t grad [ ||y - A x0|| + gluing ||...|| ].
 
     Attributes:
         gluing: weight of the gluing term, 0 switches it off (released code: 0.1).
@@ -100,13 +100,13 @@ class Posterior:
     eta: float = 0.0
     differentiate: bool = field(default=True, init=False)
 
-    def __call__(self, move: Move, prior: LatentPrior, operator: Blur) -> Tensor:
+    def __call__(self, move: Move, prior: LatentPrior, operator: Operator) -> Tensor:
         with torch.enable_grad():
-            gap = operator.fill(move.y, move.x0.detach(), move.kernel) - operator(move.x0, move.kernel)
+            gap = operator.fill(move.y, move.x0.detach(), move.parameters) - operator(move.x0, move.parameters)
             fidelity = gap.square().sum((1, 2, 3))
             glue = torch.zeros_like(fidelity)
             if self.gluing:
-                target = move.x0 + ext.blur_adjoint(gap, move.kernel)
+                target = move.x0 + operator.adjoint(gap, move.x0, move.parameters)
                 glue = (move.z0 - prior.encode(target)).square().sum((1, 2, 3))
             if self.form == "norm":
                 loss = fidelity.sqrt() + self.gluing * glue.clamp_min(1e-12).sqrt()

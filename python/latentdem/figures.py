@@ -106,7 +106,7 @@ def _moving(trace: list[TraceStep]) -> list[TraceStep]:
     """Up to six evenly spaced steps; none if the kernel never changed (it was given)."""
     if len(trace) < 2:
         return []
-    first, last = trace[0].kernel, trace[-1].kernel
+    first, last = trace[0].parameters, trace[-1].parameters
     if first.shape == last.shape and bool((first == last).all()):
         return []
     picks = np.unique(np.linspace(0, len(trace) - 1, _MOMENTS).round().astype(int))
@@ -123,7 +123,7 @@ def _film_strip(
 ) -> None:
     for i, step in enumerate(steps):
         left = _MARGIN + i * (side + _GAP)
-        axes = sheet.picture(left, top, side, side, _kernel(step.kernel), f"t = {step.t}")
+        axes = sheet.picture(left, top, side, side, _kernel(step.parameters), f"t = {step.t}")
         axes.spines[:].set(visible=True, color=colours[step.stage], linewidth=2)
 
 

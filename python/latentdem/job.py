@@ -106,7 +106,7 @@ class Job:
         restored = found.image if y.shape[1] == 3 else found.image.mean(1, keepdim=True)
         return Result(
             image=restored.cpu(),
-            kernel=found.kernel.cpu(),
+            kernel=found.parameters.cpu(),
             blurred=y,
             noise_sigma=sigma.cpu(),
             residual=found.residual.cpu(),

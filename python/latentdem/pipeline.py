@@ -209,14 +209,14 @@ class LatentDEMPipeline(DiffusionPipeline):
             nonlocal count
             tensors = {
                 "latents": state.latents,
-                "kernel": state.kernel,
+                "kernel": state.parameters,
                 "pred_original_sample": state.clean,
             }
             if callback_on_step_end is not None:
                 asked = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                 returned = callback_on_step_end(self, count, state.step.t, asked)
                 state.latents = returned.get("latents", state.latents)
-                state.kernel = returned.get("kernel", state.kernel)
+                state.parameters = returned.get("kernel", state.parameters)
             count += 1
 
         with self.progress_bar(total=100) as bar:

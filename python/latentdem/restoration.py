@@ -123,7 +123,7 @@ class Restoration:
             found = join([self._large(y[i], sigma[i], None if kernel is None else kernel[i]) for i in rows])
         inside = interior_mask(height, width, 1 if self.circular else self.kernel_size, y.device)
         operator = Blur(self.kernel_size, mask=inside)
-        return replace(found, residual=operator.residual(found.image, found.kernel, y))
+        return replace(found, residual=operator.residual(found.image, found.parameters, y))
 
     @staticmethod
     def _fits(frame: Frame) -> bool:
@@ -140,7 +140,7 @@ class Restoration:
         found = self._blind(y, sigma, frame)
         if not self.again:
             return found
-        return replace(self._known(y, sigma, found.kernel, frame, self.known.cautious()), trace=found.trace)
+        return replace(self._known(y, sigma, found.parameters, frame, self.known.cautious()), trace=found.trace)
 
     def _blind(self, y: Tensor, sigma: Tensor, frame: Frame) -> Candidates:
         """Image and kernel of a measurement that fits, the image cropped to it."""
@@ -182,7 +182,7 @@ class Restoration:
             rows, columns = informative_window(y, self._search_size, self.kernel_size)
             part = y[..., rows, columns]
             found = self._blind(part, sigma, self._part_frame(*part.shape[-2:]))
-            kernel, trace, known = found.kernel, found.trace, known.cautious()
+            kernel, trace, known = found.parameters, found.trace, known.cautious()
 
         def restore(tile: Tensor, _: Window) -> Tensor:
             return self._known(tile, sigma, kernel, self._part_frame(*tile.shape[-2:]), known).image

@@ -19,29 +19,30 @@ class TraceStep:
     Attributes:
         stage: name of the stage the step belongs to, such as "half size, pass 1".
         t: diffusion timestep, counting down within a pass.
-        residual: (B,) root mean square of y - k * x0, in the units of the image range [-1, 1].
-        kernel: (B, 1, K, K) kernel after the step's M-step, on the CPU.
+        residual: (B,) root mean square of y - A x0, in the units of the image range [-1, 1].
+        parameters: (B, ...) of the operator after the step's M-step, on the CPU; of a blur its kernels
+            (B, 1, K, K).
     """
 
     stage: str
     t: int
     residual: Tensor
-    kernel: Tensor
+    parameters: Tensor
 
 
 @dataclass
 class State:
-    """Where the solver stands after a full EM step; it goes on with what `latents` and `kernel` then hold.
+    """Where the solver stands after a full EM step; it goes on with what `latents` and `parameters` then hold.
 
     Attributes:
         latents: (B S, c, h, w) latents of the next step, of S posterior samples per image.
-        kernel: (B, 1, K, K) kernel.
+        parameters: (B, ...) of the operator.
         clean: (B S, c, h, w) clean latents z0 that were predicted at this step.
         step: what of it is kept in a trace.
     """
 
     latents: Tensor
-    kernel: Tensor
+    parameters: Tensor
     clean: Tensor
     step: TraceStep
 
@@ -73,7 +74,7 @@ class Result:
     def __getitem__(self, index: int) -> Result:
         """The result of one image of the batch, still with a batch dimension of 1."""
         pick = slice(index, index + 1)
-        trace = [TraceStep(s.stage, s.t, s.residual[pick], s.kernel[pick]) for s in self.trace]
+        trace = [TraceStep(s.stage, s.t, s.residual[pick], s.parameters[pick]) for s in self.trace]
         return Result(
             self.image[pick],
             self.kernel[pick],

@@ -11,7 +11,7 @@ import latentdem_ext as ext
 
 from .e_steps import EStep, Move, Proximal
 from .errors import UserError
-from .operators.blur import Blur
+from .operators.base import Operator
 from .priors.base import LatentPrior
 from .result import State, TraceStep
 from .schedules import EVERY_STEP, Skip, timesteps
@@ -35,7 +35,7 @@ class LatentDEM:
     def __init__(
         self,
         prior: LatentPrior,
-        operator: Blur,
+        operator: Operator,
         e_step: EStep | None = None,
         *,
         skip: Skip | None = None,
@@ -52,7 +52,7 @@ class LatentDEM:
     def __call__(
         self,
         y: Tensor,
-        kernel: Tensor,
+        parameters: Tensor,
         noise_sigma: Tensor,
         *,
         generator: torch.Generator,
@@ -67,8 +67,8 @@ class LatentDEM:
         """Runs from `start` down to the clean image.
 
         Args:
-            y: (B, 3, H, W) measurement in [-1, 1].
-            kernel: (B, 1, K, K) kernel to start from.
+            y: (B, C, h, w) measurement, of an image for most operators.
+            parameters: (B, ...) parameters of the operator to start from, such as kernels (B, 1, K, K).
             noise_sigma: (B,) standard deviation of the measurement noise.
             generator: the only source of randomness, on the device of `y`.
             steps: steps per full range of 1000 timesteps.
@@ -78,19 +78,19 @@ class LatentDEM:
             resume: the state of an interrupted run to go on from, with the generator as it was then.
 
         Returns:
-            The clean prediction D(z0) (B, 3, H, W), mean over the samples, and the kernel (B, 1, K, K).
+            The clean prediction D(z0) (B, 3, H, W), mean over the samples, and the parameters (B, ...).
 
         Raises:
             UserError: `latents` of another shape.
         """
-        batch, _, height, width = y.shape
+        batch, (height, width) = len(y), self.operator.image_size(y)
         samples = self.num_samples
         y_all = y.repeat_interleave(samples, 0)
         variance = noise_sigma.square()
         if resume is None:
             z = self._start(y, image, start, generator, latents)
         else:
-            z, kernel = resume.latents, resume.kernel
+            z, parameters = resume.latents, resume.parameters
         t_before = start + self.skip.every
         for t, t_next in timesteps(steps, start):
             if resume is not None and t >= resume.step.t:
@@ -111,21 +111,23 @@ class LatentDEM:
             x = x0.detach()
             moving = torch.as_tensor(self.m_step_from, device=y.device).expand(batch) >= t
             if moving.any():
-                moved = self.operator.m_step(x.unflatten(0, (batch, samples)), y, kernel, variance)
-                kernel = torch.where(moving.view(-1, 1, 1, 1), moved, kernel)
-            k_all = kernel.repeat_interleave(samples, 0)
+                moved = self.operator.m_step(x.unflatten(0, (batch, samples)), y, parameters, variance)
+                moving = moving.view(-1, *[1] * (parameters.ndim - 1))
+                parameters = torch.where(moving, moved, parameters)
+            each = parameters.repeat_interleave(samples, 0)
             move = Move(
-                t, abar, abar_next, z, eps, z0, x0, y_all, k_all, variance.repeat_interleave(samples), noise
+                t, abar, abar_next, z, eps, z0, x0, y_all, each, variance.repeat_interleave(samples), noise
             )
             z = self.e_step(move, self.prior, self.operator)
             t_before = t
             if on_step is not None:
-                residual = self.operator.residual(x, k_all, y_all).unflatten(0, (batch, samples)).mean(1)
-                state = State(z, kernel, z0.detach(), TraceStep(stage, t, residual.cpu(), kernel.cpu()))
+                residual = self.operator.residual(x, each, y_all).unflatten(0, (batch, samples)).mean(1)
+                step = TraceStep(stage, t, residual.cpu(), parameters.cpu())
+                state = State(z, parameters, z0.detach(), step)
                 on_step(state)
-                z, kernel = state.latents, state.kernel
+                z, parameters = state.latents, state.parameters
         x = self.prior.decode(z, height, width)
-        return x.unflatten(0, (batch, samples)).mean(1), kernel
+        return x.unflatten(0, (batch, samples)).mean(1), parameters
 
     def _start(
         self,
@@ -135,8 +137,7 @@ class LatentDEM:
         generator: torch.Generator,
         latents: Tensor | None,
     ) -> Tensor:
-        batch, _, height, width = y.shape
-        shape = torch.Size((batch * self.num_samples, *self.prior.latent_shape(height, width)))
+        shape = torch.Size((len(y) * self.num_samples, *self.prior.latent_shape(*self.operator.image_size(y))))
         if latents is not None and latents.shape != shape:
             raise UserError(
                 f"The latents to start from have the shape {tuple(shape)} here, not {tuple(latents.shape)}."

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint
-from .operators.blur import Blur
+from .operators.base import Operator
 from .result import State, TraceStep
 from .schedules import Skip, timesteps
 from .solver import LatentDEM
@@ -64,20 +64,21 @@ class Candidates:
     """Restorations of a batch under H hypotheses each, N = B * H, those of one image together.
 
     Attributes:
-        image: (N, 3, H, W) in [-1, 1]; kernel: (N, 1, K, K); residual: (N,) root mean square of y - k * x.
+        image: (N, 3, H, W) in [-1, 1]; residual: (N,) root mean square of y - A x.
+        parameters: (N, ...) of the operator, of a blur its kernels (N, 1, K, K).
         trace: the steps that led there, of all N.
     """
 
     image: Tensor
-    kernel: Tensor
+    parameters: Tensor
     residual: Tensor
     trace: list[TraceStep]
 
     def pick(self, index: Tensor) -> Candidates:
         """The candidates `index` (M,), with their own histories."""
         rows = index.cpu()
-        trace = [TraceStep(s.stage, s.t, s.residual[rows], s.kernel[rows]) for s in self.trace]
-        return Candidates(self.image[index], self.kernel[index], self.residual[index], trace)
+        trace = [TraceStep(s.stage, s.t, s.residual[rows], s.parameters[rows]) for s in self.trace]
+        return Candidates(self.image[index], self.parameters[index], self.residual[index], trace)
 
 
 def join(parts: list[Candidates]) -> Candidates:
@@ -88,22 +89,22 @@ def join(parts: list[Candidates]) -> Candidates:
             same[0].stage,
             same[0].t,
             torch.cat([step.residual for step in same]),
-            torch.cat([step.kernel for step in same]),
+            torch.cat([step.parameters for step in same]),
         )
         for same in steps
     ]
-    image, kernel, residual = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("image", "kernel", "residual")
+    image, parameters, residual = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("image", "parameters", "residual")
     )
-    return Candidates(image, kernel, residual, trace)
+    return Candidates(image, parameters, residual, trace)
 
 
 def run_passes(
     solver: LatentDEM,
-    operator: Blur,
+    operator: Operator,
     passes: tuple[Pass, ...],
     y: Tensor,
-    kernel: Tensor,
+    parameters: Tensor,
     noise_sigma: Tensor,
     generator: torch.Generator,
     *,
@@ -113,11 +114,11 @@ def run_passes(
     stage: str = "",
     hooks: Hooks = NO_HOOKS,
 ) -> Candidates:
-    """Runs `passes` one after the other; every one starts from the kernel and image of the one before.
+    """Runs `passes` one after the other; every one starts from the parameters and image of the one before.
 
     Args:
-        y: (N, 3, H, W) in [-1, 1]; kernel: (N, 1, K, K) to start from; noise_sigma: (N,).
-        consistency: gives v / r^2 of the pixel-space step argmin_x ||y - k * x||^2 / v + ||x - D(z0)||^2 / r^2
+        y: (N, C, h, w); parameters: (N, ...) to start from; noise_sigma: (N,).
+        consistency: gives v / r^2 of the pixel-space step argmin_x ||y - A x||^2 / v + ||x - D(z0)||^2 / r^2
             after each pass, which lifts the result above what the autoencoder can represent.
         image: (N, 3, H, W) for a first pass that does not start from noise.
         latents: noise that the first pass starts from; None draws it.
@@ -139,9 +140,9 @@ def run_passes(
 
     for number, each in enumerate(passes, 1):
         name = f"{stage}, pass {number}" if len(passes) > 1 else stage
-        image, kernel = run(
+        image, parameters = run(
             y,
-            kernel,
+            parameters,
             noise_sigma,
             generator=generator,
             steps=each.steps,
@@ -153,8 +154,8 @@ def run_passes(
         )
         latents = None
         r2 = torch.full_like(noise_sigma, _DECODED_VARIANCE)
-        rho = consistency(operator, image, kernel, y, noise_sigma.square(), 0, r2)
-        image = operator.proximal(image, kernel, y, rho).clamp(-1, 1)
+        rho = consistency(operator, image, parameters, y, noise_sigma.square(), 0, r2)
+        image = operator.proximal(image, parameters, y, rho).clamp(-1, 1)
     if image is None:
         raise ValueError("at least one pass is needed")
-    return Candidates(image, kernel, operator.residual(image, kernel, y), trace)
+    return Candidates(image, parameters, operator.residual(image, parameters, y), trace)

@@ -1,7 +1,7 @@
 """How far a proximal step trusts the measurement: the ratio of two variances, fixed, annealed or estimated.
 
-The step is argmin_x ||y - k * x||^2 / v + ||x - x0||^2 / r^2, so what it needs is rho = v / r^2: v is the
-variance of y - k * x, r^2 that of the error of the prediction x0.
+The step is argmin_x ||y - A x||^2 / v + ||x - x0||^2 / r^2, so what it needs is rho = v / r^2: v is the
+variance of y - A x, r^2 that of the error of the prediction x0.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-import latentdem_ext as ext
-
-from .operators.blur import Blur
+from .operators.base import Operator
 from .schedules import Annealing
 
 
 class Trust(Protocol):
     """rho (N,) of a step.
 
-    Called with the operator, the prediction x0 (N, C, H, W), its kernel (N, 1, K, K), y (N, C, H, W), the
+    Called with the operator, the prediction x0 (N, C, H, W), its parameters (N, ...), y (N, C, h, w), the
     variance sigma^2 (N,) of the measurement noise, the timestep t and the variance r2 (N,) that the
     diffusion's schedule gives x0.
     """
 
     def __call__(
-        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
     ) -> Tensor: ...
 
 
@@ -38,17 +43,24 @@ class Annealed:
     annealing: Annealing = Annealing()
 
     def __call__(
-        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
     ) -> Tensor:
         return self.annealing(t) * variance / r2
 
 
 @dataclass(frozen=True)
 class ModellingError:
-    """v = sigma^2 + c nu^2, nu^2 being what the mean square of y - k * x0 exceeds sigma^2 by.
+    """v = sigma^2 + c nu^2, nu^2 being what the mean square of y - A x0 exceeds sigma^2 by.
 
     The paper derives its annealing from such a variance (arXiv App. A) and fixes it in advance; measured at
-    every step, it cannot be too small for a wrong kernel.
+    every step, it cannot be too small for a wrong operator.
 
     Attributes:
         factor: c; a tensor (N,) gives one per image.
@@ -57,36 +69,45 @@ class ModellingError:
     factor: float | Tensor = 2.0
 
     def __call__(
-        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
     ) -> Tensor:
-        measured = operator.mean_square(y - operator(x0, kernel))
+        measured = operator.mean_square(x0, parameters, y)
         return (variance + self.factor * (measured - variance).clamp_min(0)) / r2
 
 
-_CLASSES = 64  # of frequencies with like |F k|^2, over the six decades below its greatest value, 1
+_CLASSES = 64  # of coefficients with like gain, over the six decades below its greatest value, 1
 _DECADES = 6
 _CANDIDATES = torch.logspace(-4.5, 0, 73)  # for r^2; the image range is 2
 
 
 @dataclass(frozen=True)
 class MaximumLikelihood:
-    """v = sigma^2 and the r^2 under which y - k * x0 is the most likely, for a kernel that is right.
+    """v = sigma^2 and the r^2 under which y - A x0 is the most likely, for parameters that are right.
 
-    If the error of x0 is white with variance r^2, the coefficients of y - k * x0 in the (orthonormal) Fourier
-    domain are independent with variance sigma^2 + r^2 |F k|^2. The one parameter is found on a logarithmic
-    grid, the frequencies sorted into classes of like |F k|^2 first. With a mask the unmeasured pixels are
-    taken to be zero and the spectrum is scaled up by their share. The schedule's r^2 does not count.
+    If the error of x0 is white with variance r^2, the coefficients of y - A x0 in the basis that makes A A^T
+    diagonal are independent with variance sigma^2 + r^2 g, g being the eigenvalues (`Operator.spectrum`; of a
+    blur |F k|^2). The one parameter is found on a logarithmic grid, the coefficients sorted into classes of
+    like g first. The schedule's r^2 does not count.
     """
 
     def __call__(
-        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
     ) -> Tensor:
-        height, width = y.shape[-2:]
-        error, share = y - operator(x0, kernel), y.new_ones(())
-        if operator.mask is not None:
-            error, share = error * operator.mask, operator.mask.mean()
-        gain = ext.kernel_to_otf(kernel, (height, width)).abs().square().flatten(1)
-        power = torch.fft.rfft2(error).abs().square().mean(1).flatten(1) / (height * width * share)
+        gain, power = operator.spectrum(x0, parameters, y)
         position = (gain.clamp_min(1e-30).log10() / _DECADES + 1) * _CLASSES
         index = position.long().clamp(0, _CLASSES - 1)
         count, gains, powers = (
@@ -101,16 +122,23 @@ class MaximumLikelihood:
 
 @dataclass(frozen=True)
 class MostCautious:
-    """The greatest rho of several: for a kernel that was found and may be wrong.
+    """The greatest rho of several: for parameters that were found and may be wrong.
 
-    Maximum likelihood knows how smooth a picture is but takes the kernel for right; the modelling error notices
-    a wrong kernel but not how smooth the picture is. The measurement is trusted as far as both allow.
+    Maximum likelihood knows how smooth a picture is but takes the operator for right; the modelling error
+    notices a wrong one but not how smooth the picture is. The measurement is trusted as far as both allow.
     """
 
     parts: tuple[Trust, ...] = (ModellingError(1.0), MaximumLikelihood())
 
     def __call__(
-        self, operator: Blur, x0: Tensor, kernel: Tensor, y: Tensor, variance: Tensor, t: int, r2: Tensor
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
     ) -> Tensor:
-        estimates = [part(operator, x0, kernel, y, variance, t, r2) for part in self.parts]
+        estimates = [part(operator, x0, parameters, y, variance, t, r2) for part in self.parts]
         return torch.stack(estimates).amax(0)

@@ -67,12 +67,12 @@ def test_batch_gives_what_single_runs_give(scene: Scene, tiny_prior: EmbeddedPri
     y = torch.cat([scene(64, 64, seed=s) for s in range(2)])
     find = search(tiny_prior)
     both = find(y, size, torch.full((2,), 0.02), torch.Generator().manual_seed(0))
-    assert both.kernel.shape == (2, 1, size, size)
-    torch.testing.assert_close(both.kernel.sum((1, 2, 3)), torch.ones(2))
+    assert both.parameters.shape == (2, 1, size, size)
+    torch.testing.assert_close(both.parameters.sum((1, 2, 3)), torch.ones(2))
     for i in range(2):
         one = find(y[i : i + 1], size, torch.full((1,), 0.02), torch.Generator().manual_seed(0))
         torch.testing.assert_close(both.image[i : i + 1], one.image, atol=1e-3, rtol=1e-3)
-        torch.testing.assert_close(both.kernel[i : i + 1], one.kernel, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(both.parameters[i : i + 1], one.parameters, atol=1e-4, rtol=1e-3)
         assert [s.stage for s in both.trace] == [s.stage for s in one.trace]
 
 
@@ -88,9 +88,9 @@ def test_trace_tells_the_stages_in_order(scene: Scene, tiny_prior: EmbeddedPrior
     stages = list(dict.fromkeys(step.stage for step in found.trace))
     coarse = "kernel search at 1/2 size"
     assert stages == [coarse, "kernel search"]
-    assert all(step.kernel.shape[0] == 1 for step in found.trace)
-    assert found.trace[0].kernel.shape[-1] == 8
-    assert found.trace[-1].kernel.shape[-1] == 15
+    assert all(step.parameters.shape[0] == 1 for step in found.trace)
+    assert found.trace[0].parameters.shape[-1] == 8
+    assert found.trace[-1].parameters.shape[-1] == 15
 
 
 def test_a_perfect_prior_finds_the_kernel_coarse_to_fine(scene: Scene, oracle: Callable[..., Any]) -> None:
@@ -115,7 +115,7 @@ def test_a_perfect_prior_finds_the_kernel_coarse_to_fine(scene: Scene, oracle: C
     find = search(prior, recipe)
     find.denoiser.denoise = lambda kernel, level: kernel
     found = find(y, 15, torch.tensor([0.02]), torch.Generator().manual_seed(0))
-    assert float((found.kernel * kernel).sum() / (found.kernel.norm() * kernel.norm())) > 0.97
+    assert float((found.parameters * kernel).sum() / (found.parameters.norm() * kernel.norm())) > 0.97
 
 
 def test_recipe_of_the_paper_is_one_full_size_run_from_a_delta() -> None:
@@ -133,5 +133,5 @@ def test_recipe_of_the_paper_is_one_full_size_run_from_a_delta() -> None:
 def test_paper_search_runs_from_the_delta(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
     paper = replace(PAPER, coarse=(Round((Pass(10),), HQS(2)),))
     found = search(tiny_prior, paper)(scene(32, 32), 9, torch.tensor([0.02]), torch.Generator())
-    assert found.kernel.shape == (1, 1, 9, 9)
+    assert found.parameters.shape == (1, 1, 9, 9)
     assert len(found.trace) == 10

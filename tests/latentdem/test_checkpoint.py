@@ -47,7 +47,7 @@ def same(first: latentdem.Result, second: latentdem.Result) -> bool:
     return (
         torch.equal(first.image, second.image)
         and torch.equal(first.kernel, second.kernel)
-        and all((a.stage, a.t) == (b.stage, b.t) and torch.equal(a.kernel, b.kernel) for a, b in steps)
+        and all((a.stage, a.t) == (b.stage, b.t) and torch.equal(a.parameters, b.parameters) for a, b in steps)
     )
 
 

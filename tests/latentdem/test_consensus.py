@@ -34,8 +34,8 @@ def test_choose_drops_what_is_not_finite() -> None:
 
 def test_choose_prefers_a_kernel_in_one_piece() -> None:
     found = candidates([0.02, 0.021], [0.02, 0.02])
-    found.kernel[0, 0] = torch.tensor([[0.1, 0, 0], [0, 0, 0], [0, 0, 0.1]])
-    found.kernel[1, 0] = torch.tensor([[0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.05]])
+    found.parameters[0, 0] = torch.tensor([[0.1, 0, 0], [0, 0, 0], [0, 0, 0.1]])
+    found.parameters[1, 0] = torch.tensor([[0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.05]])
     assert choose(found, torch.tensor([0.02]), 2).tolist() == [1, 0]
 
 

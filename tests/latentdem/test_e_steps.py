@@ -55,7 +55,7 @@ def test_posterior_squared_is_the_literal_gradient(scene: Scene, oracle: Oracle,
     for i in range(2):  # each sample alone, the loss written as in the paper
         z_t = move.z_t[i : i + 1].detach().requires_grad_()
         z0 = (z_t - (1 - ABAR) ** 0.5 * 0.7 * z_t) / ABAR**0.5
-        x0, y, kernel = prior.decode(z0, 32, 32), move.y[i : i + 1], move.kernel[i : i + 1]
+        x0, y, kernel = prior.decode(z0, 32, 32), move.y[i : i + 1], move.parameters[i : i + 1]
         loss = (y - ext.blur(x0, kernel)).square().sum() / (2 * zeta * move.variance[i])
         target = ext.blur_adjoint(y, kernel) + x0 - ext.blur_adjoint(ext.blur(x0, kernel), kernel)
         loss = loss + gluing * (z0 - prior.encode(target)).square().sum()
@@ -72,7 +72,7 @@ def test_posterior_norm_is_the_literal_gradient(scene: Scene, oracle: Oracle, t:
     found = Posterior("norm", gluing=0.0)(move, prior, Blur(7))
     z_t = move.z_t.detach().requires_grad_()
     x0 = prior.decode((z_t - (1 - ABAR) ** 0.5 * 0.7 * z_t) / ABAR**0.5, 32, 32)
-    loss = sum((move.y[i] - ext.blur(x0, move.kernel)[i]).norm() for i in range(2))
+    loss = sum((move.y[i] - ext.blur(x0, move.parameters)[i]).norm() for i in range(2))
     (gradient,) = torch.autograd.grad(loss, z_t)
     torch.testing.assert_close(found, plain(move) - weight * gradient, rtol=1e-4, atol=1e-4)
 
@@ -94,7 +94,7 @@ def test_proximal_is_its_formula(scene: Scene, oracle: Oracle) -> None:
         found = Proximal(Annealed(), fresh=0.3)(move, prior, Blur(7))
         r2 = (1 - ABAR) / ABAR
         rho = (1 + 9 * 100 / 400) * move.variance / r2
-        x = ext.blur_proximal(move.x0, move.kernel, move.y, rho).clamp(-1, 1)
+        x = ext.blur_proximal(move.x0, move.parameters, move.y, rho).clamp(-1, 1)
         clean = prior.encode(x)
         direction = (move.z_t - ABAR**0.5 * clean) / (1 - ABAR) ** 0.5
         noise = 0.7**0.5 * direction + 0.3**0.5 * move.noise

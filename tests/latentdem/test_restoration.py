@@ -62,8 +62,8 @@ def test_any_size(
     found = job.run(y, torch.tensor([0.02]), kernel if known else None)
     assert found.image.shape == y.shape
     assert found.image.abs().max() <= 1
-    assert found.kernel.shape == kernel.shape
-    assert not known or torch.equal(found.kernel, kernel)
+    assert found.parameters.shape == kernel.shape
+    assert not known or torch.equal(found.parameters, kernel)
     assert torch.isfinite(found.residual).all()
     assert seen[-1][1] == seen[-1][2]
     assert list(job.seconds) == (["restoration"] if known else ["kernel search", "restoration"])
@@ -86,8 +86,8 @@ def test_large_photographs_go_in_tiles(scene: Scene, tiny_prior: EmbeddedPrior, 
     job = make(tiny_prior, 9, False, seen)
     found = job.run(y, torch.full((2,), 0.02), kernel if known else None)
     assert found.image.shape == y.shape
-    assert found.kernel.shape == (2, 1, 9, 9)
-    assert all(step.kernel.shape[0] == 2 for step in found.trace)
+    assert found.parameters.shape == (2, 1, 9, 9)
+    assert all(step.parameters.shape[0] == 2 for step in found.trace)
     assert bool(found.trace) != known
     done = [event[1] for event in seen]
     assert done == sorted(set(done))

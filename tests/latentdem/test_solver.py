@@ -84,7 +84,7 @@ def test_skipped_steps_do_not_decode(scene: Scene, oracle: Callable[..., Any]) -
     assert len(seen) == len(decoded) - 1  # and once for the result
     assert {s.step.t for s in seen if s.step.t > 500} <= set(expected)
     assert 5 <= sum(s.step.t > 500 for s in seen) <= 6
-    assert all(torch.equal(s.step.kernel, start(1)) for s in seen if s.step.t > 900)
+    assert all(torch.equal(s.step.parameters, start(1)) for s in seen if s.step.t > 900)
 
 
 @pytest.mark.parametrize("e_step", E_STEPS, ids=["proximal", "posterior"])

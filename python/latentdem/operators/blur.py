@@ -12,6 +12,7 @@ from torch import Tensor
 
 import latentdem_ext as ext
 
+from .base import Operator
 from .masked import MaskedKernelUpdate, masked_proximal
 
 
@@ -36,7 +37,7 @@ class HQS:
     centre: bool = False
 
 
-class Blur:
+class Blur(Operator):
     """y = k * x + n, the kernel unknown; circular on the lattice of x.
 
     Where `mask` is given only those pixels of y were measured: this is how photographs without a periodic
@@ -67,21 +68,26 @@ class Blur:
         """k * x, (B, C, H, W)."""
         return ext.blur(x, kernel)
 
-    def fill(self, y: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
-        """`y` with its unmeasured pixels replaced by the prediction k * x."""
-        return y if self.mask is None else torch.where(self.mask > 0, y, self(x, kernel))
+    def measured(self, y: Tensor) -> Tensor | None:
+        """The mask."""
+        return self.mask
 
-    def mean_square(self, error: Tensor) -> Tensor:
-        """(B,) mean square of `error` (B, C, H, W) over the measured pixels."""
-        square = error.square().mean(1, keepdim=True)
-        if self.mask is None:
-            return square.mean((1, 2, 3))
-        mask = self.mask.expand_as(square)
-        return (square * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))
+    def adjoint(self, gap: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+        """Correlation of `gap` with k."""
+        return ext.blur_adjoint(gap, kernel)
 
-    def residual(self, x: Tensor, kernel: Tensor, y: Tensor) -> Tensor:
-        """(B,) root mean square of y - k * x over the measured pixels."""
-        return self.mean_square(y - self(x, kernel)).sqrt()
+    def spectrum(self, x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """|F k|^2 and the orthonormal power spectrum of y - k * x over the half plane of frequencies.
+
+        With a mask the unmeasured pixels are taken to be zero and the spectrum is scaled up by their share.
+        """
+        height, width = y.shape[-2:]
+        error, share = y - self(x, kernel), y.new_ones(1, 1)
+        if self.mask is not None:
+            error, share = error * self.mask, self.mask.mean((1, 2, 3)).view(-1, 1)
+        gain = ext.kernel_to_otf(kernel, (height, width)).abs().square().flatten(1)
+        power = torch.fft.rfft2(error).abs().square().mean(1).flatten(1) / (height * width * share)
+        return gain, power
 
     def fidelity(self, x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """||y - k * x||^2 (B,), its gradient in x and the gluing target x + A^T (y - k * x)."""

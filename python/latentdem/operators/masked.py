@@ -8,12 +8,14 @@ steps of length 1 and without conjugate directions, and needs many times as many
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 import latentdem_ext as ext
+
+from .least_squares import conjugate_gradients
 
 
 def masked_proximal(
@@ -43,7 +45,7 @@ def masked_proximal(
 
     blurred = torch.fft.irfft2(otf * torch.fft.rfft2(x0), s=shape)
     residual = adjoint * torch.fft.rfft2(mask * (y - blurred))
-    found = _conjugate_gradients(normal, inverse, residual, shape[1], iterations)
+    found = conjugate_gradients(normal, residual, iterations, partial(_inner, width=shape[1]), inverse)
     return x0 + torch.fft.irfft2(found, s=shape)
 
 
@@ -74,7 +76,8 @@ class MaskedKernelUpdate:
         """The kernel (B, 1, K, K) that follows `kernel`, non-negative with sum 1."""
         height, width = self._shape
         residual = self._correlate(self._y - self._blur(ext.kernel_to_otf(kernel, self._shape)))
-        found = _conjugate_gradients(self._normal, self._inverse, residual, width, self._iterations)
+        inner = partial(_inner, width=width)
+        found = conjugate_gradients(self._normal, residual, self._iterations, inner, self._inverse)
         change = torch.fft.irfft2(found, s=self._shape)
         support = torch.arange(kernel.shape[-1], device=kernel.device) - kernel.shape[-1] // 2
         return ext.project_kernel(kernel + change[..., (support % height)[:, None], support % width])
@@ -87,34 +90,6 @@ class MaskedKernelUpdate:
 
     def _correlate(self, image: Tensor) -> Tensor:
         return (self._x.conj() * torch.fft.rfft2(self._mask * image)).sum(1, keepdim=True)
-
-
-def _conjugate_gradients(
-    normal: Callable[[Tensor], Tensor], inverse: Tensor, residual: Tensor, width: int, iterations: int
-) -> Tensor:
-    """`iterations` towards the solution of normal(found) = residual, half spectra of real images, from zero.
-
-    Args:
-        normal: the normal equations, for images of this `width`.
-        inverse: the preconditioner, a factor for every frequency.
-    """
-    found = torch.zeros_like(residual)
-    direction = inverse * residual
-    power = _inner(residual, direction, width)
-    for _ in range(iterations):
-        image = normal(direction)
-        step = _ratio(power, _inner(direction, image, width))
-        found = found + step * direction
-        residual = residual - step * image
-        conditioned = inverse * residual
-        power, before = _inner(residual, conditioned, width), power
-        direction = conditioned + _ratio(power, before) * direction
-    return found
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b of non-negative numbers; a sample that is solved has 0 / 0 and goes nowhere."""
-    return a / b.clamp_min(torch.finfo(b.dtype).tiny)
 
 
 def _inner(a: Tensor, b: Tensor, width: int) -> Tensor:

@@ -1,0 +1,135 @@
+"""Least squares of any operator in the image: conjugate gradients, and Gauss-Newton where it is not linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .base import Operator
+
+NEWTON_STEPS = 4
+_HALVINGS = 3  # of a Gauss-Newton step that makes things worse
+
+
+class Linearised:
+    """The derivative J of an operator at `x`, applied and transposed by back-propagation.
+
+    For a linear operator J is the operator itself and `x` does not count.
+    """
+
+    def __init__(self, operator: Operator, x: Tensor, parameters: Tensor) -> None:
+        self._operator, self._parameters = operator, parameters
+        with torch.enable_grad():
+            self._x = x.detach().requires_grad_()
+            self._y = operator(self._x, parameters)
+        self.value = self._y.detach()
+
+    def transpose(self, v: Tensor) -> Tensor:
+        """J^T v; differentiable in `v` where that requires a gradient."""
+        with torch.enable_grad():
+            return torch.autograd.grad(
+                self._y, self._x, v, retain_graph=True, create_graph=v.requires_grad, materialize_grads=True
+            )[0]
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """J v."""
+        if self._operator.linear:
+            return self._operator(v, self._parameters)
+        # J^T u is linear in u, and the transpose of that map is J.
+        with torch.enable_grad():
+            u = torch.zeros_like(self._y, requires_grad=True)
+            return torch.autograd.grad(self.transpose(u), u, v, materialize_grads=True)[0]
+
+
+def gauss_newton(
+    operator: Operator, x0: Tensor, parameters: Tensor, y: Tensor, rho: Tensor, iterations: int
+) -> Tensor:
+    """argmin_x ||y - A(x)||^2 + rho ||x - x0||^2 over what was measured, from x0.
+
+    One step, exact but for its `iterations` of conjugate gradients, for a linear operator. For others several,
+    each halved for the images that it makes worse, or left out.
+
+    Args:
+        x0: (B, C, H, W).
+        parameters: (B, ...) of the operator.
+        y: (B, C, h, w) measurement.
+        rho: (B,), positive.
+        iterations: of conjugate gradients per step.
+    """
+    mask, weight = operator.measured(y), rho.view(-1, 1, 1, 1)
+
+    def masked(v: Tensor) -> Tensor:
+        return v if mask is None else v * mask
+
+    def step(x: Tensor) -> Tensor:
+        """The change that the problem linearised at x asks for."""
+        tangent = Linearised(operator, x, parameters)
+        gap = masked(y - tangent.value)
+
+        def normal(v: Tensor) -> Tensor:
+            return tangent.transpose(masked(tangent(v))) + weight * v
+
+        return conjugate_gradients(normal, tangent.transpose(gap) + weight * (x0 - x), iterations)
+
+    if operator.linear:
+        return x0 + step(x0)
+
+    def cost(x: Tensor) -> Tensor:
+        gap = masked(y - operator(x, parameters))
+        return gap.square().sum((1, 2, 3)) + rho * (x - x0).square().sum((1, 2, 3))
+
+    x, least = x0, cost(x0)
+    for _ in range(NEWTON_STEPS):
+        change = step(x)
+        for _ in range(_HALVINGS + 1):
+            found = cost(x + change)
+            better = found < least
+            x = torch.where(better.view(-1, 1, 1, 1), x + change, x)
+            least = torch.where(better, found, least)
+            # An image that has moved stays; the others try half the way.
+            change = torch.where(better.view(-1, 1, 1, 1), torch.zeros_like(change), change / 2)
+    return x
+
+
+def conjugate_gradients(
+    normal: Callable[[Tensor], Tensor],
+    residual: Tensor,
+    iterations: int,
+    inner: Callable[[Tensor, Tensor], Tensor] | None = None,
+    inverse: Tensor | float = 1.0,
+) -> Tensor:
+    """`iterations` towards the solution of normal(found) = residual, each image of a batch alone, from zero.
+
+    Args:
+        normal: a symmetric, positive definite map of tensors like `residual`.
+        residual: (B, ...) right-hand side.
+        iterations: number of them.
+        inner: inner product of two such tensors, (B, 1, 1, 1); None for the sum over (B, C, H, W).
+        inverse: preconditioner, a factor for every entry.
+    """
+    product = inner or _inner
+    found = torch.zeros_like(residual)
+    direction = inverse * residual
+    power = product(residual, direction)
+    for _ in range(iterations):
+        image = normal(direction)
+        step = _ratio(power, product(direction, image))
+        found = found + step * direction
+        residual = residual - step * image
+        conditioned = inverse * residual
+        power, before = product(residual, conditioned), power
+        direction = conditioned + _ratio(power, before) * direction
+    return found
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum((1, 2, 3), keepdim=True)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b of non-negative numbers; an image that is solved has 0 / 0 and goes nowhere."""
+    return a / b.clamp_min(torch.finfo(b.dtype).tiny)
