@@ -173,6 +173,11 @@ def lattice_side(kernel_size: int, device: torch.device) -> int:
     minimum = 2 * kernel_size - 1
     if device.type == "cuda" and minimum <= 128:
         return max(32, 1 << (minimum - 1).bit_length())
+    return fast_length(minimum)
+
+
+def fast_length(minimum: int) -> int:
+    """The smallest even number from `minimum` on without a prime factor above 5: its transform is fast."""
     size = minimum + minimum % 2
     while True:
         rest = size

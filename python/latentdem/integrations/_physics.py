@@ -1,0 +1,149 @@
+"""A physics of deepinv as an operator of the solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import deepinv
+import torch
+from torch import Tensor
+
+from ..e_steps import Proximal
+from ..errors import UserError
+from ..operators.base import Operator
+from ..operators.least_squares import conjugate_gradients
+from ..priors.base import LatentPrior
+from ..solver import LatentDEM
+from ..stages import Pass, run_passes
+from ..trust import MaximumLikelihood
+
+_STEPS = 30
+_SAMPLES = 4  # that the image is the mean of
+_ITERATIONS = 8  # of conjugate gradients per E-step
+_NEVER = -1  # above every timestep at which an M-step may run
+
+
+class PhysicsOperator(Operator):
+    """A known physics, of images (B, 3, H, W) in [-1, 1]; measurements are (B, 1, 1, m), whatever their shape.
+
+    A linear physics stays linear: A((x + 1) / 2) = y is A x = 2 y - A 1.
+
+    Args:
+        physics: the forward model.
+        like: (B, C, H, W), an image of it, C = 1 or 3. A grey image is the mean of the three channels.
+        y: (B, ...) a measurement of it.
+    """
+
+    def __init__(self, physics: Any, like: Tensor, y: Tensor) -> None:
+        self.physics, self._like, self._shape, self._device = physics, like.shape, y.shape, y.device
+        self.linear = isinstance(physics, deepinv.physics.LinearPhysics)
+        circular = getattr(physics, "padding", "circular") == "circular"
+        self._closed = isinstance(physics, deepinv.physics.DecomposablePhysics) or (
+            type(physics) is deepinv.physics.Downsampling and circular
+        )
+
+    def __call__(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """A x, or A((x + 1) / 2) where A is not linear."""
+        image = self._grey(x if self.linear else (x + 1) / 2)
+        return self._run(self.physics.A, image).reshape(len(x), 1, 1, -1)
+
+    def image_size(self, y: Tensor) -> tuple[int, int]:
+        """(H, W)."""
+        return self._like[-2], self._like[-1]
+
+    def adjoint(self, gap: Tensor, x: Tensor, parameters: Tensor) -> Tensor:
+        """A^T of a measurement, by the physics itself where that is linear."""
+        if not self.linear:
+            return super().adjoint(gap, x, parameters)
+        image = self._run(self.physics.A_adjoint, self._shaped(gap))
+        return image if self._like[1] == 3 else image.expand(-1, 3, -1, -1) / 3
+
+    def proximal(self, x0: Tensor, parameters: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
+        """argmin_x ||y - A x||^2 + rho ||x - x0||^2, rho (B,): closed form or conjugate gradients."""
+        if not self.linear:
+            return super().proximal(x0, parameters, y, rho, iterations)
+        weight = rho.view(-1, 1, 1, 1)
+        if self._closed:
+            # A mean that moves by d moves three channels by d.
+            before, weight = self._grey(x0), weight * (3 / self._like[1])
+            return x0 + self._run(self.physics.prox_l2, before, self._shaped(y), 1 / weight) - before
+
+        def normal(v: Tensor) -> Tensor:
+            return self.adjoint(self(v, parameters), v, parameters) + weight * v
+
+        gap = y - self(x0, parameters)
+        return x0 + conjugate_gradients(normal, self.adjoint(gap, x0, parameters), iterations)
+
+    def _shaped(self, y: Tensor) -> Tensor:
+        return y.reshape(len(y), *self._shape[1:])
+
+    def _grey(self, x: Tensor) -> Tensor:
+        return x if self._like[1] == 3 else x.mean(1, keepdim=True)
+
+    def _run(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """A function of the physics of tensors (B S, ...), where the physics is, with its own batch at a time.
+
+        The physics may have parameters for each of its B images, and S posterior samples come at once.
+        """
+        batch, device = self._shape[0], tensors[0].device
+        samples = len(tensors[0]) // batch if batch > 1 else 1
+        parts = zip(*(t.to(self._device).unflatten(0, (-1, samples)).unbind(1) for t in tensors), strict=True)
+        return torch.stack([function(*part) for part in parts], 1).flatten(0, 1).to(device)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement as the solver takes it.
+
+    Attributes:
+        operator: what measured.
+        y: (B, 1, 1, m).
+        grey: whether the images have one channel.
+        scale: noise in `y` per noise of the measurement.
+    """
+
+    operator: PhysicsOperator
+    y: Tensor
+    grey: bool
+    scale: float
+
+
+def measurement_of(physics: Any, y: Tensor) -> Measurement:
+    """The measurement `y` of a physics.
+
+    Raises:
+        UserError: it is not a tensor of real numbers, or its images have neither one nor three channels.
+    """
+    if not isinstance(y, Tensor) or y.is_complex():
+        raise UserError("A measurement must be one tensor of real numbers; stacked physics are not supported.")
+    linear = isinstance(physics, deepinv.physics.LinearPhysics)
+    like = physics.A_adjoint(y) if linear else y
+    if like.dim() != 4 or like.shape[1] not in (1, 3) or like.is_complex():
+        raise UserError(f"Images have the shape (B, 1 or 3, H, W), those of this physics {tuple(like.shape)}.")
+    operator = PhysicsOperator(physics, like, y)
+    moved = 2 * y - physics.A(torch.ones_like(like)) if linear else y
+    return Measurement(operator, moved.reshape(len(y), 1, 1, -1), like.shape[1] == 1, 2.0 if linear else 1.0)
+
+
+def restore_known(
+    measured: Measurement, sigma: Tensor, prior: LatentPrior, device: torch.device, seed: int, steps: int | None
+) -> Tensor:
+    """Images (B, C, H, W) in [0, 1] of a measurement with noise `sigma` (B,) in units of [0, 1]."""
+    trust = MaximumLikelihood()
+    e_step = Proximal(trust, iterations=_ITERATIONS)
+    solver = LatentDEM(prior, measured.operator, e_step, num_samples=_SAMPLES, m_step_from=_NEVER)
+    y = measured.y.float().to(device)
+    found = run_passes(
+        solver,
+        measured.operator,
+        (Pass(steps or _STEPS),),
+        y,
+        y.new_zeros(len(y), 1, 1, 1),
+        (measured.scale * sigma).to(device),
+        torch.Generator(device).manual_seed(seed),
+        consistency=trust,
+    )
+    image = found.image.mean(1, keepdim=True) if measured.grey else found.image
+    return (image + 1) / 2

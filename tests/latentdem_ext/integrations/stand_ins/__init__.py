@@ -1,0 +1,1 @@
+"""Modules with the functions that are replaced: names, parameters and meaning of the originals, own words."""
