@@ -14,7 +14,16 @@ from torch import Tensor
 
 FIELD_OF_VIEW = math.radians(49.1)  # of the renderings that Zero123 was trained on
 OBJECT_RADIUS = 0.6  # fills the picture of a camera at distance 1.45
+POLAR_RANGE = (math.radians(30), math.radians(110))  # of the cameras that the embedded prior has seen
+RADIUS_RANGE = (1.5, 1.8)
 RADIUS = 1.6  # distance of a camera to the object where nobody says otherwise
+
+
+def random_cameras(count: int, generator: torch.Generator) -> Tensor:
+    """Cameras (count, 3), float32, as the embedded prior was trained on: uniform within the ranges above."""
+    low = torch.tensor([POLAR_RANGE[0], -math.pi, RADIUS_RANGE[0]])
+    high = torch.tensor([POLAR_RANGE[1], math.pi, RADIUS_RANGE[1]])
+    return low + (high - low) * torch.rand(count, 3, generator=generator)
 
 
 def wrap(angle: Tensor) -> Tensor:

@@ -98,14 +98,24 @@ def random_scene(seed: int) -> Scene:
 
 
 def _part(
-    shape: Shape, size: Floats | float, at: Floats | tuple[float, ...], texture: Texture, turn: Rotation | None = None
+    shape: Shape,
+    size: Floats | float,
+    at: Floats | tuple[float, ...],
+    texture: Texture,
+    turn: Rotation | None = None,
 ) -> Part:
     turn = turn or Rotation.identity()
     return Part(shape, texture, turn.as_matrix() * np.broadcast_to(size, 3), np.asarray(at, float))
 
 
 def _solid(rng: np.random.Generator) -> Shape:
-    makers = (shapes.box, shapes.ball, shapes.cylinder, shapes.cone, lambda: shapes.torus(rng.choice([0.2, 0.3, 0.4])))
+    makers = (
+        shapes.box,
+        shapes.ball,
+        shapes.cylinder,
+        shapes.cone,
+        lambda: shapes.torus(rng.choice([0.2, 0.3, 0.4])),
+    )
     return makers[rng.choice(5, p=[0.28, 0.22, 0.2, 0.15, 0.15])]()
 
 
@@ -168,7 +178,9 @@ def _vehicle(rng: np.random.Generator) -> list[Part]:
     parts = [_part(shapes.box(), np.array([length, width, height]), np.zeros(3), random_texture(rng))]
     cabin = np.array([rng.uniform(0.25, 0.5), 0.85 * width, rng.uniform(0.15, 0.35)])
     at = (rng.uniform(-0.4, 0.2), 0, height + cabin[2])
-    parts.append(_part(rng.choice([shapes.box(), shapes.ball(), shapes.cylinder()]), cabin, at, random_texture(rng)))
+    parts.append(
+        _part(rng.choice([shapes.box(), shapes.ball(), shapes.cylinder()]), cabin, at, random_texture(rng))
+    )
     tyre = random_texture(rng)
     for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
         at = (0.6 * x * length, y * (width + 0.03), -height)
@@ -186,7 +198,11 @@ def _figure(rng: np.random.Generator) -> list[Part]:
     parts = [_part(rng.choice([shapes.box(), shapes.ball(), shapes.cylinder()]), trunk, np.zeros(3), cloth)]
     top = trunk[2] + 0.9 * head
     parts.append(_part(shapes.ball(), head, (0, 0, top), skin))
-    parts.append(_part(rng.choice([shapes.ball(), shapes.cone()]), 0.35 * head, (0.95 * head, 0, top), random_texture(rng)))
+    parts.append(
+        _part(
+            rng.choice([shapes.ball(), shapes.cone()]), 0.35 * head, (0.95 * head, 0, top), random_texture(rng)
+        )
+    )
     trousers = random_texture(rng)
     for side in (-1, 1):
         lift = Rotation.from_euler("x", side * rng.uniform(0.1, 2.2))
@@ -203,7 +219,9 @@ def _blob(rng: np.random.Generator) -> list[Part]:
     body = shapes.metaballs(rng)
     parts = [_part(body, 1.0, np.zeros(3), random_texture(rng))]
     for vertex in rng.choice(body.vertices, rng.integers(0, 4)):
-        parts.append(_part(_solid(rng), rng.uniform(0.08, 0.2), vertex, random_texture(rng), Rotation.random(rng=rng)))
+        parts.append(
+            _part(_solid(rng), rng.uniform(0.08, 0.2), vertex, random_texture(rng), Rotation.random(rng=rng))
+        )
     return parts
 
 
@@ -219,9 +237,13 @@ def _sign(rng: np.random.Generator) -> list[Part]:
         return np.where(y < 0, shapes.sample_mask(front, x, z), shapes.sample_mask(back, -x, z))
 
     size = np.array([rng.uniform(0.6, 1.0), rng.uniform(0.15, 0.4), rng.uniform(0.8, 1.0)])
-    parts = [_part(shapes.plate(front, back, 0.4), size, np.zeros(3), Texture(np.stack([ground, ink]), pattern))]
+    parts = [
+        _part(shapes.plate(front, back, 0.4), size, np.zeros(3), Texture(np.stack([ground, ink]), pattern))
+    ]
     foot = np.array([rng.uniform(0.4, 0.9), rng.uniform(0.3, 0.7), 0.1])
-    parts.append(_part(rng.choice([shapes.box(), shapes.cylinder()]), foot, (0, 0, -size[2] - 0.1), random_texture(rng)))
+    parts.append(
+        _part(rng.choice([shapes.box(), shapes.cylinder()]), foot, (0, 0, -size[2] - 0.1), random_texture(rng))
+    )
     return parts
 
 
