@@ -187,7 +187,7 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="DDIM steps.")] = 25,
     device: Device = "cpu",
 ) -> None:
-    """Noise loss per fifth of the timesteps and novel-view PSNR on held-out objects; appends to evaluation.csv."""
+    """Noise loss per fifth of the timesteps and novel-view PSNR on held-out objects (evaluation.csv)."""
     where = torch.device(device)
     prior, data = load_prior(out, where), Views(out / "held_out")
     generator = torch.Generator().manual_seed(0)

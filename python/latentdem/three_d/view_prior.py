@@ -119,7 +119,7 @@ class EmbeddedViewPrior:
         device: torch.device | str = "cpu",
         guidance: float = 1.0,
     ) -> EmbeddedViewPrior:
-        """Loads a folder with `autoencoder/`, `network/` and `scheduler/` as tools/train_view_prior.py writes it.
+        """Loads a folder with `autoencoder/`, `network/`, `scheduler/` as tools/train_view_prior.py writes it.
 
         Raises:
             UserError: the folder or a file in it is missing, unreadable or of another shape.
@@ -149,7 +149,8 @@ class EmbeddedViewPrior:
         size = self.image_size
         if x.ndim != 4 or tuple(x.shape[1:]) != (3, size, size):
             raise UserError(
-                f"This prior takes images of the shape (B, 3, {size}, {size}), not {tuple(x.shape)}; resize them."
+                f"This prior takes images of the shape (B, 3, {size}, {size}), not {tuple(x.shape)}; "
+                "resize them."
             )
         with self._precision(x):
             return self.autoencoder.encode(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
