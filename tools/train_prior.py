@@ -10,6 +10,7 @@ Every command continues from its last checkpoint when started again.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,46 @@ def differences(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
+def autoencoder_losses(model: EmbeddedAutoencoder, x: Tensor, kl_weight: float) -> dict[str, Tensor]:
+    """L1 + 0.5 L1 of image differences + a small KL term, and what there is of each."""
+    mean, logvar = model.moments(x)
+    mean, logvar = mean.float(), logvar.float()
+    z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+    y = model.decoder(z).float()
+    l1 = F.l1_loss(y, x)
+    edges = sum((F.l1_loss(a, b) for a, b in zip(differences(y), differences(x), strict=True)))
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    loss = l1 + 0.5 * edges + kl_weight * kl
+    return {"loss": loss, "l1": l1, "kl": kl, "mse": F.mse_loss(y, x)}
+
+
+@torch.no_grad()
+def register_statistics(model: EmbeddedAutoencoder, batches: Iterable[Tensor]) -> None:
+    """Writes mean and standard deviation of the raw latents of `batches` into the configuration."""
+    raw = torch.cat([model.moments(x)[0] for x in batches])
+    model.register_to_config(latents_mean=raw.mean((0, 2, 3)).tolist(), latents_std=raw.std((0, 2, 3)).tolist())
+
+
+def fresh_autoencoder(trained: EmbeddedAutoencoder) -> EmbeddedAutoencoder:
+    """A copy for export: the configuration of a loaded model remembers the path it was loaded from."""
+    config = trained.config
+    coder = EmbeddedAutoencoder(latents_mean=config["latents_mean"], latents_std=config["latents_std"])
+    coder.load_state_dict(trained.state_dict())
+    return coder
+
+
+def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The exponential moving averages in a checkpoint of `Trainer`."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]
+    return {k[len("module.") :]: v for k, v in state.items() if k.startswith("module.")}
+
+
+def make_readable(weights: Path) -> None:
+    """safetensors creates its files readable by their owner only."""
+    for path in weights.rglob("*.safetensors"):
+        path.chmod(0o644)
+
+
 def save_grid(images: Tensor, path: Path, columns: int) -> None:
     """Tiles images (N, 3, H, W) in [-1, 1] into one PNG."""
     count, _, height, width = images.shape
@@ -82,24 +123,12 @@ def autoencoder(
     data = Photographs(photos, seed=trainer.step)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
-        x = data.batch(batch, crop).to(where)
-        mean, logvar = model.moments(x)
-        mean, logvar = mean.float(), logvar.float()
-        z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
-        y = model.decoder(z).float()
-        l1 = F.l1_loss(y, x)
-        edges = sum((F.l1_loss(a, b) for a, b in zip(differences(y), differences(x), strict=True)))
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        loss = l1 + 0.5 * edges + kl_weight * kl
-        return {"loss": loss, "l1": l1, "kl": kl, "mse": F.mse_loss(y, x)}
+        return autoencoder_losses(model, data.batch(batch, crop).to(where), kl_weight)
 
     trainer.run(loss_fn, where)
     model = trainer.ema.module.eval()
     with torch.no_grad():
-        raw = torch.cat([model.moments(data.batch(8, 128).to(where))[0] for _ in range(64)])
-        model.register_to_config(
-            latents_mean=raw.mean((0, 2, 3)).tolist(), latents_std=raw.std((0, 2, 3)).tolist()
-        )
+        register_statistics(model, (data.batch(8, 128).to(where) for _ in range(64)))
         x = data.batch(8, 128).to(where)
         save_grid(torch.cat([x, model.decoder(model.moments(x)[0])]), out / "autoencoder" / "samples.png", 8)
     model.save_pretrained(out / "autoencoder" / "model")
@@ -175,19 +204,13 @@ def export(
 ) -> None:
     """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
     trained = EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model")
-    # A fresh model: the configuration of a loaded one remembers the path it was loaded from.
-    coder = EmbeddedAutoencoder(
-        latents_mean=trained.config["latents_mean"], latents_std=trained.config["latents_std"]
-    )
-    coder.load_state_dict(trained.state_dict())
+    coder = fresh_autoencoder(trained)
     model = build_unet()
-    state = torch.load(out / "unet" / "checkpoint.pt", map_location="cpu", weights_only=True)["ema"]
-    model.load_state_dict({k[len("module.") :]: v for k, v in state.items() if k.startswith("module.")})
+    model.load_state_dict(averaged_weights(out / "unet" / "checkpoint.pt"))
     coder.half().save_pretrained(weights / "autoencoder")
     model.half().save_pretrained(weights / "unet")
     build_scheduler().save_pretrained(weights / "scheduler")
-    for path in weights.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors creates them readable by their owner only
+    make_readable(weights)
     total = sum(p.numel() for m in (coder, model) for p in m.parameters())
     typer.echo(f"Wrote {total / 1e6:.2f} M parameters to {weights}.")
 

@@ -42,3 +42,8 @@ def train_prior() -> ModuleType:
 @pytest.fixture(scope="session")
 def train_kernel_denoiser() -> ModuleType:
     return _load("train_kernel_denoiser")
+
+
+@pytest.fixture(scope="session")
+def train_view_prior() -> ModuleType:
+    return _load("train_view_prior")

@@ -1,0 +1,70 @@
+"""Cameras on a sphere around the object, in the conventions of Zero123 (docs/three_d.md).
+
+A camera is (polar, azimuth, radius): the angle from the z axis, which points up, the angle from the x axis
+towards the y axis, both in radians, and the distance to the origin, at which it looks. The object lies in a
+sphere of radius `OBJECT_RADIUS` around the origin. A relative pose is a difference of two cameras.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+FIELD_OF_VIEW = math.radians(49.1)  # of the renderings that Zero123 was trained on
+OBJECT_RADIUS = 0.6  # fills the picture of a camera at distance 1.45
+POLAR_RANGE = (math.radians(30), math.radians(110))  # of the cameras that the embedded prior has seen
+RADIUS_RANGE = (1.5, 1.8)
+RADIUS = 1.6  # distance of a camera to the object where nobody says otherwise
+
+
+def random_cameras(count: int, generator: torch.Generator) -> Tensor:
+    """Cameras (count, 3), float32, as the embedded prior was trained on: uniform within the ranges above."""
+    low = torch.tensor([POLAR_RANGE[0], -math.pi, RADIUS_RANGE[0]])
+    high = torch.tensor([POLAR_RANGE[1], math.pi, RADIUS_RANGE[1]])
+    return low + (high - low) * torch.rand(count, 3, generator=generator)
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """`angle` of any shape in radians, moved by whole turns into [-pi, pi)."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+
+
+def relative_pose(camera: Tensor, reference: Tensor) -> Tensor:
+    """Poses (..., 3) of `camera` relative to `reference`, both (..., 3), the azimuth within [-pi, pi)."""
+    difference = camera - reference
+    return torch.stack([difference[..., 0], wrap(difference[..., 1]), difference[..., 2]], dim=-1)
+
+
+def pose_embedding(pose: Tensor) -> Tensor:
+    """What Zero123 is told of relative poses (..., 3): (d polar, sin d azimuth, cos d azimuth, d radius), (..., 4).
+
+    Source: Liu et al. 2023, *Zero-1-to-3*. Smooth, and the same for azimuths a whole turn apart.
+    """
+    polar, azimuth, radius = pose.unbind(-1)
+    return torch.stack([polar, azimuth.sin(), azimuth.cos(), radius], dim=-1)
+
+
+def camera_axes(camera: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Position and the directions right, up and forward of cameras (..., 3), each (..., 3).
+
+    Smooth in the camera, also at the poles, where the azimuth says which way is up.
+    """
+    polar, azimuth, radius = camera.unbind(-1)
+    sin_p, cos_p, sin_a, cos_a = polar.sin(), polar.cos(), azimuth.sin(), azimuth.cos()
+    outward = torch.stack([sin_p * cos_a, sin_p * sin_a, cos_p], dim=-1)
+    up = torch.stack([-cos_p * cos_a, -cos_p * sin_a, sin_p], dim=-1)
+    right = torch.stack([-sin_a, cos_a, torch.zeros_like(sin_a)], dim=-1)
+    return radius[..., None] * outward, right, up, -outward
+
+
+def pixel_grid(size: int) -> tuple[Tensor, Tensor]:
+    """Horizontal and vertical tangents of the rays through pixel centres, each (size, size), float64.
+
+    To the right and upwards are positive; row 0 is the upper one.
+    """
+    edge = math.tan(FIELD_OF_VIEW / 2)
+    centres = ((torch.arange(size, dtype=torch.float64) + 0.5) / size * 2 - 1) * edge
+    rows, columns = torch.meshgrid(-centres, centres, indexing="ij")
+    return columns, rows

@@ -1,0 +1,192 @@
+"""What the pose-free reconstruction asks of a view-conditioned prior, and the one that ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from latentdem_ext import accelerate_vae
+
+from ..checkpoints import load_network
+from ..errors import UserError
+from ..priors.autoencoder import EmbeddedAutoencoder
+from ..priors.embedded import computes_in_bfloat16
+from ..priors.parametrization import Parametrization
+from .cameras import pose_embedding
+from .view_network import ViewNetwork
+
+EMBEDDED_3D_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded_3d"
+
+
+@dataclass(frozen=True)
+class ViewCondition:
+    """What a prior keeps of N known views, computed once for all timesteps and poses.
+
+    Attributes:
+        parts: tensors whose first dimension counts the views; what they hold is the prior's own affair.
+    """
+
+    parts: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, index: Tensor | slice) -> ViewCondition:
+        """The views at `index`, also several times each, as for several hypotheses of one view."""
+        return ViewCondition(tuple(part[index] for part in self.parts))
+
+
+@runtime_checkable
+class ViewPrior(Protocol):
+    """A latent diffusion model of a view of an object, given another view and their relative pose.
+
+    Images are (B, 3, S, S) in [-1, 1] on a white ground, S = `image_size`; latents (B, c, h, w) of
+    `latent_shape`. A pose is (polar, azimuth, radius) of the wanted camera less that of the known view,
+    angles in radians (see cameras.py).
+
+    Attributes:
+        alphas_cumprod: (T,) cumulative alphas of the training schedule.
+        image_size: S.
+        latent_shape: (c, h, w).
+    """
+
+    alphas_cumprod: Tensor
+    image_size: int
+    latent_shape: tuple[int, int, int]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents (B, c, h, w) of images `x` (B, 3, S, S)."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, 3, S, S) of latents `z`, not clamped."""
+        ...
+
+    def condition(self, x: Tensor) -> ViewCondition:
+        """What to keep of the known views `x` (N, 3, S, S)."""
+        ...
+
+    def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
+        """The predicted noise in `z_t` (B, c, h, w) at timestep `t`, same shape, differentiable in the pose.
+
+        Args:
+            z_t: noisy latents of the wanted views.
+            t: timestep of all of them.
+            condition: B known views, one for each row of `z_t`.
+            pose: (B, 3) of the wanted views relative to the known ones.
+        """
+        ...
+
+
+class EmbeddedViewPrior:
+    """The small view-conditioned prior for 64 x 64 pixels (see docs/three_d.md).
+
+    Args:
+        autoencoder: images in [-1, 1] to standardised latents and back.
+        network: predicts noise or v on those latents.
+        parametrization: training schedule of the network and meaning of its output.
+        guidance: scale of classifier-free guidance towards the known view, 1 for none.
+        autocast: type that the networks compute in; None for the weights' own.
+    """
+
+    def __init__(
+        self,
+        autoencoder: EmbeddedAutoencoder,
+        network: ViewNetwork,
+        parametrization: Parametrization,
+        guidance: float = 1.0,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        accelerate_vae(self.autoencoder)
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.guidance, self._autocast = guidance, autocast
+        self._parametrization = parametrization
+        self.alphas_cumprod = parametrization.alphas_cumprod
+        size = network.config["latent_size"]
+        self.image_size = size * autoencoder.downsampling
+        self.latent_shape = (network.config["latent_channels"], size, size)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path = EMBEDDED_3D_WEIGHTS,
+        device: torch.device | str = "cpu",
+        guidance: float = 1.0,
+    ) -> EmbeddedViewPrior:
+        """Loads a folder with `autoencoder/`, `network/`, `scheduler/` as tools/train_view_prior.py writes it.
+
+        Raises:
+            UserError: the folder or a file in it is missing, unreadable or of another shape.
+        """
+        path = Path(path)
+        for part in ("autoencoder", "network", "scheduler"):
+            if not (path / part).is_dir():
+                raise UserError(
+                    f"No view-conditioned prior at {path}: the folder '{part}' is missing; "
+                    "give 'embedded-3d' or a folder written by tools/train_view_prior.py export."
+                )
+        autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
+        network = load_network(ViewNetwork, path / "network", device)
+        try:
+            scheduler = DDPMScheduler.from_pretrained(path / "scheduler", local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UserError(f"The schedule in {path / 'scheduler'} cannot be read: {error}") from error
+        half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
+        return cls(autoencoder, network, Parametrization.of(scheduler), guidance, half)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Standardised latents (B, c, h, w) of `x` (B, 3, S, S) in [-1, 1].
+
+        Raises:
+            UserError: the images have another size.
+        """
+        size = self.image_size
+        if x.ndim != 4 or tuple(x.shape[1:]) != (3, size, size):
+            raise UserError(
+                f"This prior takes images of the shape (B, 3, {size}, {size}), not {tuple(x.shape)}; "
+                "resize them."
+            )
+        with self._precision(x):
+            return self.autoencoder.encode(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, 3, S, S) of latents `z` (B, c, h, w), not clamped."""
+        with self._precision(z):
+            return self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
+
+    def condition(self, x: Tensor) -> ViewCondition:
+        """Latents and tokens of the known views `x` (N, 3, S, S) in [-1, 1]; errors as `encode`."""
+        latent = self.encode(x)
+        with self._precision(x):
+            return ViewCondition((latent, self.network.encode_view(latent).to(x.dtype)))
+
+    def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
+        """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
+        latent, tokens = condition.parts
+        told = pose_embedding(pose)
+        with self._precision(z_t):
+            if self.guidance == 1:
+                output = self.network(z_t, t, latent, tokens, told).to(z_t.dtype)
+            else:
+                known, unknown = (
+                    self.network(
+                        torch.cat([z_t, z_t]),
+                        t,
+                        torch.cat([latent, torch.zeros_like(latent)]),
+                        torch.cat([tokens, torch.zeros_like(tokens)]),
+                        torch.cat([told, told]),
+                    )
+                    .to(z_t.dtype)
+                    .chunk(2)
+                )
+                output = unknown + self.guidance * (known - unknown)
+        return self._parametrization.noise(output, z_t, t)
+
+    def _precision(self, like: Tensor) -> torch.autocast:
+        return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)

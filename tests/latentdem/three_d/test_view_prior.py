@@ -1,0 +1,171 @@
+"""View-conditioned priors: the embedded one with tiny random networks, and the exact one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from latentdem.errors import UserError
+from latentdem.priors.autoencoder import EmbeddedAutoencoder
+from latentdem.priors.parametrization import Parametrization
+from latentdem.three_d.finite_objects import FiniteObjectsPrior
+from latentdem.three_d.view_network import ViewNetwork
+from latentdem.three_d.view_prior import EmbeddedViewPrior, ViewPrior
+
+SCHEDULER = DDPMScheduler(
+    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
+)
+
+
+def tiny(guidance: float = 1.0) -> EmbeddedViewPrior:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ViewNetwork(latent_size=8, widths=(16, 32), head_width=16)
+        autoencoder = EmbeddedAutoencoder(widths=(8, 16))
+    return EmbeddedViewPrior(autoencoder, network, Parametrization.of(SCHEDULER), guidance)
+
+
+def finite(cameras: int = 8) -> FiniteObjectsPrior:
+    generator = torch.Generator().manual_seed(0)
+    points = 0.35 * torch.randn(3, 12, 3, generator=generator, dtype=torch.float64)
+    colours = 2 * torch.rand(3, 12, 3, generator=generator, dtype=torch.float64) - 1
+    azimuth = torch.arange(cameras, dtype=torch.float64) * 2 * math.pi / cameras
+    grid = torch.stack([torch.full_like(azimuth, 1.2), azimuth, torch.full_like(azimuth, 1.6)], 1)
+    return FiniteObjectsPrior(points, colours, grid, SCHEDULER.alphas_cumprod.double(), image_size=12)
+
+
+def inputs(prior, batch: int = 2, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    size = prior.image_size
+    x = torch.rand(batch, 3, size, size, generator=generator, dtype=dtype) * 2 - 1
+    z_t = torch.randn(batch, *prior.latent_shape, generator=generator, dtype=dtype)
+    pose = torch.randn(batch, 3, generator=generator, dtype=dtype) * 0.5
+    return x, z_t, pose
+
+
+@pytest.mark.parametrize("prior", [tiny(), finite()], ids=["embedded", "finite"])
+def test_members_and_shapes(prior):
+    assert isinstance(prior, ViewPrior)
+    x, z_t, pose = inputs(
+        prior, dtype=torch.float64 if isinstance(prior, FiniteObjectsPrior) else torch.float32
+    )
+    z = prior.encode(x)
+    assert z.shape == (2, *prior.latent_shape)
+    assert prior.decode(z).shape == x.shape
+    condition = prior.condition(x)
+    assert len(condition) == 2
+    noise = prior.predict_noise(z_t, 500, condition, pose)
+    assert noise.shape == z_t.shape
+    # Rows do not mix, whatever their order.
+    swapped = torch.tensor([1, 0])
+    again = prior.predict_noise(z_t[swapped], 500, condition[swapped], pose[swapped])
+    torch.testing.assert_close(again[swapped], noise, atol=2e-5, rtol=1e-4)
+
+
+def check_pose_gradient(prior, z_t, condition, pose, t):
+    direction = torch.ones_like(pose) / 2
+
+    def value(pose):
+        return prior.predict_noise(z_t, t, condition, pose).square().sum()
+
+    moved = pose.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(moved), moved)
+    step = 1e-5
+    numeric = (value(pose + step * direction) - value(pose - step * direction)) / (2 * step)
+    assert float(numeric) != 0
+    torch.testing.assert_close((gradient * direction).sum(), numeric, rtol=1e-5, atol=1e-9)
+
+
+def test_embedded_prior_is_differentiable_in_the_pose():
+    prior = tiny(guidance=3.0)
+    prior.network.double()
+    prior.autoencoder.double()
+    x, z_t, pose = inputs(prior, dtype=torch.float64)
+    check_pose_gradient(prior, z_t, prior.condition(x), pose, 300)
+
+
+def test_finite_prior_is_differentiable_in_the_pose():
+    prior = finite()
+    x = prior.view(torch.tensor([0, 2]), prior.cameras[[1, 4]])
+    _, z_t, pose = inputs(prior, dtype=torch.float64)
+    check_pose_gradient(prior, z_t, prior.condition(x), pose, 300)
+
+
+def test_output_is_v():
+    """noise = sqrt(abar) v + sqrt(1 - abar) z_t (Salimans and Ho 2022)."""
+    prior = tiny()
+    x, z_t, pose = inputs(prior)
+    condition = prior.condition(x)
+    seen = {}
+    prior.network.unet.register_forward_hook(lambda module, args, output: seen.update(v=output.sample))
+    noise = prior.predict_noise(z_t, 700, condition, pose)
+    abar = SCHEDULER.alphas_cumprod[700]
+    torch.testing.assert_close(noise, abar.sqrt() * seen["v"] + (1 - abar).sqrt() * z_t)
+
+
+def test_guidance_leads_away_from_the_prediction_without_a_view():
+    x, z_t, pose = inputs(tiny())
+    plain, strong = tiny(), tiny(guidance=2.0)
+    condition = plain.condition(x)
+    nothing = type(condition)(tuple(torch.zeros_like(part) for part in condition.parts))
+    known = plain.predict_noise(z_t, 500, condition, pose)
+    unknown = plain.predict_noise(z_t, 500, nothing, pose)
+    assert not torch.allclose(known, unknown)
+    guided = strong.predict_noise(z_t, 500, condition, pose)
+    torch.testing.assert_close(guided, 2 * known - unknown, atol=1e-5, rtol=1e-4)
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(UserError, match=r"takes images of the shape \(B, 3, 32, 32\)"):
+        tiny().encode(torch.zeros(1, 3, 64, 64))
+
+
+def test_folder_without_a_prior_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the folder 'autoencoder' is missing"):
+        EmbeddedViewPrior.from_pretrained(tmp_path)
+
+
+def test_finite_prior_is_the_posterior_mean():
+    """Against the same mean by sampling: z0 from the prior, weighted by the likelihood of z_t (Bayes' rule)."""
+    prior = finite(cameras=2)
+    prior.spread, prior.tolerance = 0.3, 5.0
+    x = prior.view(torch.tensor([0]), prior.cameras[:1])
+    condition = prior.condition(x)
+    pose, t = torch.tensor([[0.1, 0.4, 0.0]], dtype=torch.float64), 980
+    abar = prior.alphas_cumprod[t]
+    _, z_t, _ = inputs(prior, 1, torch.float64)
+    noise = prior.predict_noise(z_t, t, condition, pose)
+    clean = (z_t - (1 - abar).sqrt() * noise) / abar.sqrt()
+
+    generator = torch.Generator().manual_seed(3)
+    index, camera = prior._pairs()
+    views = prior.view(index, camera + pose)
+    chosen = torch.multinomial(condition.parts[0][0].exp(), 20000, replacement=True, generator=generator)
+    z0 = views[chosen] + 0.3 * torch.randn(20000, *views.shape[1:], generator=generator, dtype=torch.float64)
+    weights = torch.softmax(-(z_t - abar.sqrt() * z0).square().sum((1, 2, 3)) / (2 * (1 - abar)), 0)
+    sampled = torch.einsum("k,kchw->chw", weights, z0)
+    assert (sampled - clean[0]).square().mean().sqrt() < 0.02
+
+
+def test_finite_prior_knows_the_object_and_its_camera():
+    """Without noise the prediction leads to the true view from the wanted camera."""
+    prior = finite()
+    pose = torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64)
+    for name, camera in ((0, 3), (2, 6)):
+        index, known = torch.tensor([name]), prior.cameras[[camera]]
+        truth = prior.view(index, known + pose)
+        z_t = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        t = 900
+        noise = prior.predict_noise(z_t, t, prior.condition(prior.view(index, known)), pose)
+        abar = prior.alphas_cumprod[t]
+        clean = (z_t - (1 - abar).sqrt() * noise) / abar.sqrt()
+        assert (clean - truth).abs().max() < 0.05
+
+
+def test_finite_views_differ_front_and_back():
+    prior = finite()
+    front, back = prior.view(torch.tensor([0, 0]), prior.cameras[[0, 4]])
+    assert (front - back.flip(-1)).abs().max() > 0.2

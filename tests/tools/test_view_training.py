@@ -1,0 +1,84 @@
+"""The training of the view-conditioned prior, two steps of it."""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from latentdem.three_d.view_prior import EmbeddedViewPrior
+
+pytest.importorskip("embreex")
+
+
+def run(tool, *args: object) -> str:
+    result = CliRunner().invoke(tool.app, [str(arg) for arg in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def rendered(train_view_prior, tmp_path):
+    run(train_view_prior, *RENDER, "--out", tmp_path)
+    return tmp_path
+
+
+RENDER = ("render", "--objects", 4, "--views", 3, "--held-out", 2, "--size", 32, "--workers", 1)
+
+
+def test_views_are_rendered_once(train_view_prior, rendered):
+    pictures = np.load(rendered / "train" / "views.npy")
+    cameras = np.load(rendered / "train" / "cameras.npy", mmap_mode="r+")
+    assert pictures.shape == (4, 3, 32, 32, 3)
+    assert np.isfinite(cameras).all()
+    cameras[2] = np.nan  # as if the run had been stopped before this object
+    cameras.flush()
+    np.lib.format.open_memmap(rendered / "train" / "views.npy", mode="r+")[[1, 2]] = 0
+    with pytest.raises(SystemExit, match="not complete"):
+        train_view_prior.Views(rendered / "train")
+    run(train_view_prior, *RENDER, "--out", rendered)
+    again = np.load(rendered / "train" / "views.npy")
+    np.testing.assert_array_equal(again[[0, 2, 3]], pictures[[0, 2, 3]])
+    assert not again[1].any()
+
+
+def test_pairs_are_two_views_of_one_object(train_view_prior, rendered):
+    data = train_view_prior.Views(rendered / "train")
+    objects, known, wanted = data.pairs(100)
+    assert (known != wanted).all()
+    assert set(objects) == set(range(4))
+    x = data.images(objects[:2], known[:2])
+    assert x.shape == (2, 3, 32, 32)
+    assert (x.min() < 0, x.max()) == (True, 1)
+
+
+def test_without_renderings_it_says_so(train_view_prior, tmp_path):
+    with pytest.raises(SystemExit, match="No rendered objects"):
+        train_view_prior.Views(tmp_path)
+
+
+def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, monkeypatch):
+    small = partial(train_view_prior.ViewNetwork, widths=(16, 32), head_width=16)
+    monkeypatch.setattr(train_view_prior, "ViewNetwork", small)
+    evaluate = train_view_prior.evaluate
+    monkeypatch.setattr(train_view_prior, "evaluate", partial(evaluate, pairs=2, steps=2))
+    run(train_view_prior, "autoencoder", "--out", rendered, "--steps", 1, "--batch", 1)
+    network = (train_view_prior, "network", "--out", rendered, "--batch", 2, "--steps")
+    assert "step 1: noise_100" in run(*network, 1)
+    run(*network, 2)
+    with (rendered / "network" / "evaluation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    assert np.load(rendered / "train" / "latents.npy").shape == (4, 3, 8, 8, 8)
+    weights = rendered / "weights"
+    run(train_view_prior, "export", "--out", rendered, "--weights", weights)
+    monkeypatch.undo()
+    state = EmbeddedViewPrior.from_pretrained(weights).network.state_dict()
+    trained = train_view_prior.averaged_weights(rendered / "network" / "checkpoint.pt")
+    for name, value in trained.items():
+        torch.testing.assert_close(state[name], value.half().float())

@@ -1,0 +1,243 @@
+"""Trains the embedded view-conditioned prior on renderings of procedural objects.
+
+    python tools/train_view_prior.py render --out runs/views
+    python tools/train_view_prior.py autoencoder --out runs/views
+    python tools/train_view_prior.py network --out runs/views
+    python tools/train_view_prior.py evaluate --out runs/views
+    python tools/train_view_prior.py export --out runs/views
+
+Every command continues where it stopped when started again. Needs `pip install "latentdem[three-d]"`.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from _training import Trainer
+from _views import HELD_OUT, Views, render_views
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
+from train_prior import (
+    Device,
+    Minutes,
+    Out,
+    Steps,
+    autoencoder_losses,
+    averaged_weights,
+    build_scheduler,
+    fresh_autoencoder,
+    make_readable,
+    register_statistics,
+    save_grid,
+)
+
+from latentdem.priors import EMBEDDED_WEIGHTS
+from latentdem.priors.autoencoder import EmbeddedAutoencoder
+from latentdem.priors.parametrization import Parametrization
+from latentdem.three_d.cameras import pose_embedding, relative_pose
+from latentdem.three_d.view_network import ViewNetwork
+from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+WITHOUT_VIEW = 0.1  # share of the training pairs whose known view is hidden, for guidance
+BANDS = 5  # of timesteps, in the evaluation
+
+
+def schedule() -> DDPMScheduler:
+    """Stable Diffusion's schedule. The network predicts v: noise says little about z0 at the first steps."""
+    return DDPMScheduler.from_config(build_scheduler().config, prediction_type="v_prediction")
+
+
+@app.command()
+def render(
+    out: Out = Path("runs/views"),
+    objects: int = 20000,
+    views: Annotated[int, typer.Option(help="Random cameras per object.")] = 12,
+    held_out: Annotated[int, typer.Option(help="Objects for the evaluation.")] = 64,
+    size: int = 64,
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+) -> None:
+    """Renders the objects once; `views.npy` holds them as uint8 on white."""
+    render_views(out / "held_out", HELD_OUT, held_out, views, size, workers)
+    render_views(out / "train", 0, objects, views, size, workers)
+
+
+@app.command()
+def autoencoder(
+    out: Out = Path("runs/views"),
+    steps: Steps = 4000,
+    batch: int = 32,
+    learning_rate: float = 6e-4,
+    kl_weight: float = 1e-4,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+) -> None:
+    """Trains the autoencoder, starting from that of the prior for photographs."""
+    where = torch.device(device)
+    model = EmbeddedAutoencoder.from_pretrained(EMBEDDED_WEIGHTS / "autoencoder", torch_dtype=torch.float32)
+    model = model.train().to(where, memory_format=torch.channels_last)
+    trainer = Trainer(model, out / "autoencoder", steps=steps, learning_rate=learning_rate, minutes=minutes)
+    data = Views(out / "train", seed=trainer.step)
+    trainer.run(lambda step: autoencoder_losses(model, data.batch(batch).to(where), kl_weight), where)
+    model = trainer.ema.module.eval()
+    register_statistics(model, (data.batch(batch).to(where) for _ in range(64)))
+    with torch.no_grad():
+        x = Views(out / "held_out").batch(64).to(where)
+        y = model.decoder(model.moments(x)[0]).clamp(-1, 1)
+    save_grid(torch.cat([x[:16], y[:16]]), out / "autoencoder" / "samples.png", 16)
+    typer.echo(f"{psnr(y, x).mean():.2f} dB on 64 held-out views")
+    model.save_pretrained(out / "autoencoder" / "model")
+
+
+def encode_all(out: Path, where: torch.device) -> Tensor:
+    """Latents (objects, views, c, h, w) of all training views, float16 and memory-mapped; computed once."""
+    path, data = out / "train" / "latents.npy", Views(out / "train")
+    if not path.exists():
+        coder = load_autoencoder(out).to(where, memory_format=torch.channels_last)
+        temporary = path.with_suffix(".tmp.npy")
+        objects, views, size = data.pictures.shape[:3]
+        shape = (objects, views, coder.config["latent_channels"], size // 4, size // 4)
+        latents = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        with torch.no_grad(), torch.autocast(where.type, dtype=torch.bfloat16):
+            for i in range(objects):
+                x = data.images(np.full(views, i), np.arange(views)).to(where)
+                latents[i] = coder.encode(x).half().cpu().numpy()
+        latents.flush()
+        temporary.rename(path)
+    return torch.from_numpy(np.load(path, mmap_mode="r+"))
+
+
+def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
+    return EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model").eval().requires_grad_(False)
+
+
+@app.command()
+def network(
+    out: Out = Path("runs/views"),
+    steps: Steps = 30000,
+    batch: int = 32,
+    learning_rate: float = 5e-4,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+) -> None:
+    """Trains the network on pairs of views of one object (v-prediction loss), then evaluates it."""
+    where = torch.device(device)
+    latents = encode_all(out, where)
+    model = ViewNetwork(latent_channels=latents.shape[2], latent_size=latents.shape[-1])
+    model = model.to(where, memory_format=torch.channels_last)
+    trainer = Trainer(
+        model, out / "network", steps=steps, learning_rate=learning_rate, ema_decay=0.9995, minutes=minutes
+    )
+    torch.manual_seed(trainer.step)
+    data = Views(out / "train", seed=trainer.step)
+    levels = schedule().alphas_cumprod.to(where)
+
+    def loss_fn(step: int) -> dict[str, Tensor]:
+        objects, known, wanted = data.pairs(batch)
+        latent, z = (latents[objects, views].to(where).float() for views in (known, wanted))
+        pose = relative_pose(data.cameras[objects, wanted], data.cameras[objects, known]).to(where)
+        # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
+        strata = (torch.randperm(batch, device=where) + torch.rand(batch, device=where)) / batch
+        t = (strata * len(levels)).long().clamp_max(len(levels) - 1)
+        signal, sigma = (a.view(-1, 1, 1, 1) for a in (levels[t].sqrt(), (1 - levels[t]).sqrt()))
+        noise = torch.randn_like(z)
+        seen = (torch.rand(batch, device=where) >= WITHOUT_VIEW).float()
+        tokens = model.encode_view(latent) * seen.view(-1, 1, 1)
+        latent = latent * seen.view(-1, 1, 1, 1)
+        output = model(signal * z + sigma * noise, t, latent, tokens, pose_embedding(pose)).float()
+        error = (output - signal * noise + sigma * z).square().mean((1, 2, 3))
+        return {"loss": error.mean(), "noise": (levels[t] * error).mean()}
+
+    trainer.run(loss_fn, where)
+    evaluate(out, device=device)
+
+
+def load_prior(out: Path, where: torch.device) -> EmbeddedViewPrior:
+    """The prior as trained so far, with averaged weights."""
+    coder = load_autoencoder(out).to(where)
+    model = build_network(out, coder).to(where)
+    half = torch.bfloat16
+    return EmbeddedViewPrior(coder, model, Parametrization.of(schedule()), autocast=half)
+
+
+def build_network(out: Path, coder: EmbeddedAutoencoder) -> ViewNetwork:
+    state = averaged_weights(out / "network" / "checkpoint.pt")
+    side = 2 * round(state["position"].shape[1] ** 0.5)
+    model = ViewNetwork(latent_channels=coder.config["latent_channels"], latent_size=side)
+    model.load_state_dict(state)
+    return model
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Of images (N, 3, S, S) in [-1, 1], (N,)."""
+    return 10 * torch.log10(4 / (a - b).square().mean((1, 2, 3)))
+
+
+@app.command()
+@torch.no_grad()
+def evaluate(
+    out: Out = Path("runs/views"),
+    pairs: Annotated[int, typer.Option(help="Pairs of views of held-out objects.")] = 64,
+    steps: Annotated[int, typer.Option(help="DDIM steps.")] = 25,
+    device: Device = "cpu",
+) -> None:
+    """Noise loss per fifth of the timesteps and novel-view PSNR on held-out objects (evaluation.csv)."""
+    where = torch.device(device)
+    prior, data = load_prior(out, where), Views(out / "held_out")
+    generator = torch.Generator().manual_seed(0)
+    objects, known, wanted = data.pairs(pairs)
+    x, truth = (data.images(objects, views).to(where) for views in (known, wanted))
+    pose = relative_pose(data.cameras[objects, wanted], data.cameras[objects, known]).to(where)
+    condition, z, levels = prior.condition(x), prior.encode(truth), prior.alphas_cumprod
+    row: dict[str, float] = {}
+    for band in range(BANDS):
+        t = (2 * band + 1) * len(levels) // (2 * BANDS)
+        noise = torch.randn(z.shape, generator=generator).to(where)
+        z_t = levels[t].sqrt() * z + (1 - levels[t]).sqrt() * noise
+        row[f"noise_{t}"] = float(F.mse_loss(prior.predict_noise(z_t, t, condition, pose), noise))
+    z = torch.randn(z.shape, generator=generator).to(where)
+    ddim = DDIMScheduler.from_config(build_scheduler().config)
+    ddim.set_timesteps(steps)
+    for t in ddim.timesteps:
+        z = ddim.step(prior.predict_noise(z, int(t), condition, pose), t, z).prev_sample
+    y = prior.decode(z).clamp(-1, 1)
+    row["psnr"] = float(psnr(y, truth).mean())
+    row["psnr_white"] = float(psnr(torch.ones_like(truth), truth).mean())
+    row["psnr_known"] = float(psnr(x, truth).mean())
+    step = torch.load(out / "network" / "checkpoint.pt", map_location="cpu", weights_only=True)["step"]
+    path = out / "network" / "evaluation.csv"
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["step", *row])
+        writer.writerow([step, *(round(value, 4) for value in row.values())])
+    typer.echo(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in row.items()))
+    shown = min(16, pairs)
+    save_grid(torch.cat([x[:shown], truth[:shown], y[:shown]]), out / "network" / "samples.png", shown)
+
+
+@app.command()
+def export(
+    out: Out = Path("runs/views"),
+    weights: Annotated[Path, typer.Option(help="Where the shipped weights go.")] = EMBEDDED_3D_WEIGHTS,
+) -> None:
+    """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
+    coder = fresh_autoencoder(load_autoencoder(out))
+    model = build_network(out, coder)
+    coder.half().save_pretrained(weights / "autoencoder")
+    model.half().save_pretrained(weights / "network")
+    schedule().save_pretrained(weights / "scheduler")
+    make_readable(weights)
+    total = sum(p.numel() for m in (coder, model) for p in m.parameters())
+    typer.echo(f"Wrote {total / 1e6:.2f} M parameters to {weights}.")
+
+
+if __name__ == "__main__":
+    app()
