@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentdem import evaluate as module
 from latentdem.errors import UserError
-from latentdem.evaluate import EvaluationSettings, evaluate, make_case
-from latentdem.evaluation_store import COLUMNS
+from latentdem.evaluation import EvaluationSettings, evaluate
+from latentdem.evaluation import loop as module
+from latentdem.evaluation.cases import make_case
+from latentdem.evaluation.store import COLUMNS
 from latentdem.figures import SheetRow
 from latentdem.io import read_image, read_kernel, write_image
 from latentdem.metrics import psnr
