@@ -77,7 +77,7 @@ def test_rows_files_and_failures(folder: Path, tmp_path: Path, fake_deblur: Any)
     assert sorted(p.name for p in (out / "images").iterdir()) == sorted(
         f"{index}_{stem}_{what}"
         for index, stem in (("000", "a"), ("001", "a"), ("004", "d"))
-        for what in ("restored.png", "kernel.npy", "kernel.png")
+        for what in ("restored.png", "kernel.npy", "kernel.png", "accuracy.csv")
     )
     assert Image.open(out / "contact_sheet.png").height > 300
 

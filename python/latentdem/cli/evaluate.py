@@ -115,7 +115,8 @@ def evaluate(
     row per image), summary.json, contact_sheet.png and images/. Interrupted, the same command continues.
 
     With --protocol the methods of a table of the paper run on the same inputs, each in a folder of its own;
-    then metrics.csv has a row per image and method, and there are table.md and plots. Methods can be added later.
+    then metrics.csv has a row per image and method, and there are table.md and plots. Methods can be added
+    later.
     """
     from ..evaluation import EvaluationSettings
     from ..evaluation import evaluate as run

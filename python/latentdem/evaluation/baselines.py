@@ -23,10 +23,11 @@ _DARKEST = 1e-3  # of [0, 1]: Richardson-Lucy divides by the prediction
 
 @dataclass(frozen=True)
 class BlindRichardsonLucy:
-    """Blind Richardson-Lucy (Fish et al., 1995): image and kernel are updated in turn, from a Gaussian kernel.
+    """Blind Richardson-Lucy (Fish et al., 1995): image and kernel in turn, from a Gaussian kernel.
 
     With u and y in [0, 1], k * u circular and the ratio r = y / (k * u):
-    u <- u A_k^T r, k <- k A_u^T r cropped to K x K and divided by its sum.
+    u <- u A_k^T r, k <- k A_u^T r cropped to K x K and divided by its sum. The image comes first: it starts as
+    y, which only the no-blur kernel explains.
 
     Attributes:
         rounds: how often both are updated.
@@ -43,11 +44,11 @@ class BlindRichardsonLucy:
         for done in range(self.rounds):
             task.progress("Richardson-Lucy", done, self.rounds)
             for _ in range(self.updates):
+                u = _updated(u, y, kernel)
+            for _ in range(self.updates):
                 kernel = ext.project_kernel(
                     kernel * _correlation(u, y / _prediction(u, kernel), kernel.shape[-1])
                 )
-            for _ in range(self.updates):
-                u = _updated(u, y, kernel)
         return _result(task, 2 * u - 1, kernel, started)
 
 
@@ -93,8 +94,8 @@ class BlindTotalVariation:
     """Total-variation blind deconvolution (Chan and Wong, 1998), from a Gaussian kernel.
 
     min ||y - k * x||^2 + a TV(x) + b TV(k), image and kernel in turn, each by half-quadratic splitting: a
-    closed form for the data and scikit-image's Chambolle iteration for the variation. The image's weight falls from round to round
-    (Perrone and Favaro, 2014), without which the no-blur solution is the nearest.
+    closed form for the data and scikit-image's Chambolle iteration for the variation. The image's weight
+    falls from round to round (Perrone and Favaro, 2014), else the no-blur solution is the nearest.
 
     Attributes:
         rounds: how often both are updated.

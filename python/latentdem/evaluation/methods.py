@@ -78,6 +78,7 @@ class VanillaEM:
 
     iterations: int = 18
 
+    @torch.no_grad()
     def __call__(self, task: Task) -> Result:
         started = perf_counter()
         denoiser = networks(task.settings.prior, task.device)[1]
