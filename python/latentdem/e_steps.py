@@ -127,8 +127,8 @@ class Posterior:
         )[0]
 
     def _norm_weight(self, t: int) -> float:
-        """s_t: 0.1 at t = 1000, exponentially to 0.8 at `t_end`, then 0.8."""
+        """s_t: 0.1 at t = 1000, exponentially to 0.8 / `end` at `t_end`, then constant."""
         if self.annealing is None:
             return 0.8
         fraction = min(max((1000 - t) / (1000 - self.annealing.t_end), 0.0), 1.0)
-        return 0.1 * 8.0**fraction
+        return 0.1 * (8.0 / self.annealing.end) ** fraction

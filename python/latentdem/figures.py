@@ -242,6 +242,34 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
     save_figure(sheet.figure, path)
 
 
+def comparison_sheet(rows: Sequence[Sequence[tuple[str, Tensor, Tensor]]], path: str | Path) -> None:
+    """Writes a picture with one row per image and one column per method.
+
+    Args:
+        rows: of (caption, image (1, C, H, W) in [-1, 1], kernel (1, 1, K, K)); the kernel is drawn into the
+            image's lower left corner.
+        path: of the PNG file.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    cell = 1.5
+    width = 2 * _MARGIN + max(len(row) for row in rows) * (cell + _GAP) - _GAP
+    heights = [cell * min(1.0, max(x.shape[-2] / x.shape[-1] for _, x, _ in row)) for row in rows]
+    sheet = _Sheet(width, 2 * _MARGIN + sum(heights) + len(rows) * (_TITLE + _GAP))
+    top = _MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for i, (caption, image, kernel) in enumerate(row):
+            left = _MARGIN + i * (cell + _GAP)
+            axes = sheet.picture(left, top, cell, height, _pixels(image), "")
+            axes.set_title(_shortened(caption, 26), fontsize=_TEXT - 2, pad=3)
+            corner = axes.inset_axes((0.0, 0.0, 0.3, 0.3))
+            corner.imshow(_kernel(kernel), cmap="gray", vmin=0, vmax=1)
+            corner.set(xticks=[], yticks=[])
+        top += height + _TITLE + _GAP
+    save_figure(sheet.figure, path)
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a figure as PNG at 150 dots per inch.
 
@@ -268,5 +296,6 @@ def _kernel(kernel: Tensor) -> np.ndarray:
     return (values / values.max().clamp_min(1e-12)).numpy()
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= 18 else name[:8] + "…" + name[-9:]
+def _shortened(name: str, longest: int = 18) -> str:
+    half = longest // 2
+    return name if len(name) <= longest else name[: half - 1] + "…" + name[-half:]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentdem_ext import record_backends
 
-from .blind import PAPER, BlindSearch, Recipe
+from .blind import BlindSearch, Recipe
 from .boundary import looks_circular
 from .checkpoint import Checkpoint, digest
 from .checks import check_backend, check_kernel, check_kernel_size, check_noise_sigma
@@ -22,11 +22,12 @@ from .errors import UserError
 from .kernel_denoiser import KernelDenoiser
 from .noise import estimate_noise_sigma
 from .operators import Blur, KernelFamily
+from .plan import Plan, algorithm_1
 from .priors import LatentPrior
 from .report import versions
-from .restoration import KnownKernel, Progress, Restoration
+from .restoration import Progress, Restoration
 from .result import Result, State
-from .schedules import EVERY_STEP, Skip
+from .schedules import EVERY_STEP
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,12 @@ class Job:
         on_step: Callable[[State], None] | None = None,
         checkpoint: Checkpoint | None = None,
         latents: Tensor | None = None,
+        plan: Plan | None = None,
     ) -> Result:
         """Does it on `device`, where prior and denoiser are; see `Restoration` for the other arguments.
+
+        Args:
+            plan: how; None for what the E-step, the parts left out and the steps ask for.
 
         Raises:
             UserError: latents that have no meaning here or are of another shape.
@@ -102,12 +107,12 @@ class Job:
         else:
             sigma = torch.full((len(y),), float(self.noise_sigma))
         circular = looks_circular(y) if self.boundary == "auto" else self.boundary == "circular"
-        search, known = self.methods(prior, denoiser)
-        again = self.e_step == "proximal"
+        plan = plan or self.plan()
+        samples = self.num_samples
         restoration = Restoration(
-            search,
-            known,
-            again,
+            BlindSearch(prior, denoiser, plan.recipe, plan.e_step, plan.skip, samples, self.operator),
+            replace(plan.known, num_samples=max(plan.known.num_samples, samples)),
+            plan.again,
             self.kernel_size,
             self.seed,
             circular,
@@ -165,36 +170,20 @@ class Job:
             folder, {**self.settings(), **surroundings, "image and kernel": " ".join(map(digest, held))}
         )
 
-    def methods(
-        self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily
-    ) -> tuple[BlindSearch, KnownKernel]:
-        """The blind search and the restoration with a known kernel that belong to the E-step."""
-        recipe, known = self.recipe or Recipe(), KnownKernel()
-        known = replace(known, num_samples=max(known.num_samples, self.num_samples))
-        skip, step = EVERY_STEP, None
-        if self.e_step == "posterior":
-            recipe = PAPER
-            skip = EVERY_STEP if "skipping" in self.without else Skip()
+    def plan(self) -> Plan:
+        """What belongs to the E-step and the parts left out."""
+        if self.e_step == "proximal":
+            plan = Plan(self.recipe or Recipe())
+        else:
             step = Posterior()
             if "annealing" in self.without:
                 step = replace(step, annealing=None)
             if "gluing" in self.without:
                 step = replace(step, gluing=0.0)
-            known = KnownKernel(PAPER.coarse[0].passes, step, skip, self.num_samples)
-        if self.steps is not None:
-            coarse, fine = (
-                tuple(_with_steps(each, self.steps) for each in r) for r in (recipe.coarse, recipe.fine)
-            )
-            recipe, known = replace(recipe, coarse=coarse, fine=fine), _with_steps(known, self.steps)
-        search = BlindSearch(prior, denoiser, recipe, step, skip, self.num_samples, self.operator)
-        return search, known
+            plan = algorithm_1(step, EVERY_STEP if "skipping" in self.without else None)
+        return plan if self.steps is None else plan.with_steps(self.steps)
 
 
 def name_of(prior: str | Path | LatentPrior) -> str:
     """The name a prior was asked for by, what it calls itself, or its class."""
     return str(prior) if isinstance(prior, (str, Path)) else getattr(prior, "name", type(prior).__name__)
-
-
-def _with_steps(each: Any, steps: int) -> Any:
-    """A `Round` or `KnownKernel` whose passes take `steps` per 1000 timesteps."""
-    return replace(each, passes=tuple(replace(one, steps=steps) for one in each.passes))

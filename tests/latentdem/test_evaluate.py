@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentdem import evaluate as module
 from latentdem.errors import UserError
-from latentdem.evaluate import EvaluationSettings, evaluate, make_case
-from latentdem.evaluation_store import COLUMNS
+from latentdem.evaluation import EvaluationSettings, evaluate
+from latentdem.evaluation import loop as module
+from latentdem.evaluation.cases import make_case
+from latentdem.evaluation.store import COLUMNS
 from latentdem.figures import SheetRow
 from latentdem.io import read_image, read_kernel, write_image
 from latentdem.metrics import psnr
@@ -76,7 +77,7 @@ def test_rows_files_and_failures(folder: Path, tmp_path: Path, fake_deblur: Any)
     assert sorted(p.name for p in (out / "images").iterdir()) == sorted(
         f"{index}_{stem}_{what}"
         for index, stem in (("000", "a"), ("001", "a"), ("004", "d"))
-        for what in ("restored.png", "kernel.npy", "kernel.png")
+        for what in ("restored.png", "kernel.npy", "kernel.png", "accuracy.csv")
     )
     assert Image.open(out / "contact_sheet.png").height > 300
 

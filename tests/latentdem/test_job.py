@@ -6,20 +6,17 @@ from torch import Tensor
 
 from latentdem import PAPER, Posterior, Skip
 from latentdem.job import Job
-from latentdem.kernel_denoiser import KernelDenoiser
-from latentdem.priors import EmbeddedPrior
 from latentdem.schedules import EVERY_STEP
 
 Scene = Callable[..., Tensor]
 
 
-def test_parts_of_the_posterior_e_step_can_be_left_out(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
-    denoiser = KernelDenoiser()
-    whole, _ = Job(scene(), 9, e_step="posterior").methods(tiny_prior, denoiser)
+def test_parts_of_the_posterior_e_step_can_be_left_out(scene: Scene) -> None:
+    whole = Job(scene(), 9, e_step="posterior").plan()
     parts = ("annealing", "gluing", "skipping")
-    bare, known = Job(scene(), 9, e_step="posterior", without=parts).methods(tiny_prior, denoiser)
+    bare = Job(scene(), 9, e_step="posterior", without=parts).plan()
     assert whole.e_step == Posterior()
     assert whole.skip == Skip()
-    assert bare.e_step == known.e_step == Posterior(annealing=None, gluing=0.0)
-    assert bare.skip == known.skip == EVERY_STEP
+    assert bare.e_step == bare.known.e_step == Posterior(annealing=None, gluing=0.0)
+    assert bare.skip == bare.known.skip == EVERY_STEP
     assert bare.recipe == PAPER

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import UserError
 from . import _common as common
 from .blur import Boundary, Intensity, Noise
 
 if TYPE_CHECKING:
-    from ..evaluate import Evaluation
+    from ..evaluation import Evaluation, EvaluationSettings
 
 _SHOWN = {
     "psnr_input": ("PSNR input", ".2f"),
@@ -28,6 +30,15 @@ _SHOWN = {
     "residual": ("residual", ".4f"),
     "seconds": ("seconds", ".1f"),
 }
+
+
+class ProtocolName(str, Enum):
+    """Tables of the paper."""
+
+    table1 = "paper-table1"
+    table2 = "paper-table2"
+    table6 = "paper-table6"
+    ablations = "ablations"
 
 
 class PartName(str, Enum):
@@ -76,6 +87,25 @@ def evaluate(
     steps: common.Steps = None,
     seed: common.Seed = 0,
     device: common.Device = common.DeviceName.auto,
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option(
+            help="Compare the methods of one of the paper's tables instead: 64 images of 256 x 256 unless "
+            "--limit and --size say otherwise.",
+            show_default="this package's method alone",
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Only these methods of the protocol, separated by commas; a wrong name lists them.",
+            show_default="all but the slowest",
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, help="Iterations of the protocol's Self-Deblur.", show_default="5000"),
+    ] = None,
 ) -> None:
     """Blur, restore and measure every image of a folder.
 
@@ -83,11 +113,15 @@ def evaluate(
     noise of seed + i. Image and kernel share a shift that nobody can know, so image metrics are given raw and
     after the best whole-pixel shift within 8 pixels ("aligned"), kernel metrics aligned. Writes metrics.csv (a
     row per image), summary.json, contact_sheet.png and images/. Interrupted, the same command continues.
-    """
-    from ..evaluate import EvaluationSettings
-    from ..evaluate import evaluate as run
 
-    target = out or Path(f"{folder.resolve().name}_evaluation")
+    With --protocol the methods of a table of the paper run on the same inputs, each in a folder of its own;
+    then metrics.csv has a row per image and method, and there are table.md and plots. Methods can be added
+    later.
+    """
+    from ..evaluation import EvaluationSettings
+    from ..evaluation import evaluate as run
+
+    target = out or Path(f"{folder.resolve().name}_{protocol.value if protocol else 'evaluation'}")
     settings = EvaluationSettings(
         kernel_size=kernel_size,
         intensity=intensity,
@@ -103,21 +137,54 @@ def evaluate(
         without=tuple(sorted({part.value for part in without or ()})),
         steps=steps,
     )
+    if protocol is None and (methods or iterations):
+        raise UserError("--methods and --iterations belong to a table; name it with --protocol.")
     try:
         with common.progress_bar() as advance:
 
             def progress(done: float, total: int, name: str) -> None:
                 advance(f"{min(int(done) + 1, total)}/{total} {name}", done, total)
 
-            evaluation = run(
-                folder, target, settings, limit=limit, batch=batch, device=device.value, progress=progress
-            )
+            running: dict[str, Any] = {"batch": batch, "device": device.value, "progress": progress}
+            if protocol is not None:
+                _run_protocol(folder, target, protocol.value, methods, iterations, settings, limit, running)
+                return
+            evaluation = run(folder, target, settings, limit=limit, **running)
     except KeyboardInterrupt:
         common.say_error(f"Interrupted; what is finished is kept in {target}, and the same command continues.")
         raise typer.Exit(common.INTERRUPTED) from None
     _print(evaluation, target)
     if not evaluation.rows:
         raise typer.Exit(1)
+
+
+def _run_protocol(
+    folder: Path,
+    target: Path,
+    name: str,
+    methods: str | None,
+    iterations: int | None,
+    settings: EvaluationSettings,
+    limit: int | None,
+    running: dict[str, Any],
+) -> None:
+    from ..evaluation.protocols import IMAGES, PAPER_SETTINGS, PROTOCOLS, check_settings
+    from ..evaluation.tables import run_protocol
+
+    check_settings(settings)
+    protocol = PROTOCOLS[name] if iterations is None else PROTOCOLS[name].with_iterations(iterations)
+    entries = protocol.pick([method.strip() for method in methods.split(",")] if methods else [])
+    settings = replace(settings, size=settings.size or PAPER_SETTINGS.size)
+    rows = run_protocol(folder, target, protocol, entries, settings, limit=limit or IMAGES, **running)
+    for reason in dict.fromkeys(text for row in rows for text in row.evaluation.failures.values()):
+        common.say_error(f"Passed over: {reason}")
+    if not any(row.evaluation.rows for row in rows):
+        raise typer.Exit(1)
+    console = Console()
+    console.print(
+        (target / "table.md").read_text(encoding="utf-8"), soft_wrap=True, markup=False, highlight=False
+    )
+    console.print(f"Written to {target}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _print(evaluation: Evaluation, target: Path) -> None:

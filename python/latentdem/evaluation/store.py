@@ -1,19 +1,20 @@
-"""What an evaluation leaves on disk: metrics.csv, settings.json, restored images and kernels; and resuming."""
+"""What an evaluation leaves on disk: metrics.csv, settings.json, images, kernels, accuracies; and resuming."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import UserError
-from .files import atomic_path, keep_settings, make_folder
-from .io import read_image, read_kernel, write_image, write_kernel
+from ..errors import UserError
+from ..files import atomic_path, keep_settings, make_folder
+from ..io import read_image, read_kernel, write_image, write_kernel
+from .accuracy import Moment
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Row:
 
 COLUMNS = tuple(field.name for field in fields(Row))
 FIGURES = COLUMNS[2:]
+MOMENTS = tuple(field.name for field in fields(Moment))
 
 
 class EvaluationStore:
@@ -87,30 +89,53 @@ class EvaluationStore:
         rows = (row for row in self.rows if (row.index, row.image) == (index, name))
         return next(rows, None) if self.restored_path(index, name).exists() else None
 
-    def add(self, row: Row, image: Tensor, kernel: Tensor) -> None:
+    def add(self, row: Row, image: Tensor, kernel: Tensor, moments: Sequence[Moment] = ()) -> None:
         """Writes a result's files and then the table with its row.
 
         Args:
             row: replaces an earlier row of the same index.
             image: (1, C, H, W) restored, in [-1, 1].
             kernel: (1, 1, K, K).
+            moments: the kernel's accuracy over the run.
         """
         write_image(self.restored_path(row.index, row.image), image)
         write_kernel(self._kernel_stem(row.index, row.image), kernel)
+        if moments:
+            write_table(self._accuracy_path(row), MOMENTS, map(astuple, moments))
         self.rows = sorted([r for r in self.rows if r.index != row.index] + [row], key=lambda r: r.index)
-        with (
-            atomic_path(self._csv_path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows([_cell(getattr(r, name)) for name in COLUMNS] for r in self.rows)
+        write_table(self._csv_path, COLUMNS, ([getattr(r, name) for name in COLUMNS] for r in self.rows))
 
     def load(self, row: Row) -> tuple[Tensor, Tensor]:
         """The restored image (1, C, H, W) and the kernel (1, 1, K, K) of a finished row."""
         kernel_path = self._kernel_stem(row.index, row.image)
         image = read_image(self.restored_path(row.index, row.image)).pixels
         return image, read_kernel(kernel_path.with_name(kernel_path.name + ".npy"))
+
+    def _accuracy_path(self, row: Row) -> Path:
+        return self.images / f"{row.index:03d}_{Path(row.image).stem}_accuracy.csv"
+
+    def moments(self, row: Row) -> list[Moment]:
+        """The kernel's accuracy over the run of a finished row; empty if it was given or found in one go."""
+        path = self._accuracy_path(row)
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                Moment(record["stage"], int(record["t"]), float(record["residual"]), float(record["mnc"]))
+                for record in csv.DictReader(file)
+            ]
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[int | str | float | None]]) -> None:
+    """Writes a CSV file in one piece.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([_cell(value) for value in row] for row in rows)
 
 
 def mean_row(rows: Sequence[Row]) -> dict[str, float | None]:

@@ -5,77 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_kernel_size, resolve_device
-from .errors import UserError
-from .evaluation_store import EvaluationStore, Row, mean_row
-from .figures import SheetRow, contact_sheet
-from .files import write_json
-from .io import MIN_SIDE, image_names, read_image
-from .metrics import image_metrics, kernel_metrics, lpips_available
-from .report import peak_memory, versions
-from .result import Result
-from .simulate import SimulatedBoundary, blur_and_add_noise
+from ..checks import resolve_device
+from ..errors import UserError
+from ..figures import SheetRow, contact_sheet
+from ..files import write_json
+from ..io import image_names
+from ..metrics import image_metrics, kernel_metrics, lpips_available
+from ..report import peak_memory, versions
+from ..restoration import Progress
+from ..result import Result
+from .accuracy import accuracy
+from .cases import Case, EvaluationSettings, Method, Task, make_case
+from .methods import deblur
+from .store import EvaluationStore, Row, mean_row
 
-Progress = Callable[[float, int, str], None]
+ImageProgress = Callable[[float, int, str], None]
 _ROWS_PER_SHEET = 32
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """Everything that determines the figures of an evaluation.
-
-    Attributes:
-        kernel_size: K of the random motion kernels, and of the estimates.
-        intensity: of the motion, 0 to 1.
-        noise_sigma: standard deviation of the noise, in units of [-1, 1].
-        estimate_noise: whether the method is not told the noise level.
-        non_blind: whether the method is told the kernel.
-        boundary: "circular" as in the paper, or "valid" as in a photograph.
-        margin: pixels at every edge that image metrics leave out.
-        size: side that images are cut square and resized to; None leaves them.
-        seed: image i has the kernel and noise of seed + i; the method always gets `seed`.
-        prior: as in `latentdem.deblur`.
-        e_step: as in `latentdem.deblur`.
-        without: as in `latentdem.deblur`, sorted.
-        steps: as in `latentdem.deblur`.
-    """
-
-    kernel_size: int = 64
-    intensity: float = 0.5
-    noise_sigma: float = 0.02
-    estimate_noise: bool = False
-    non_blind: bool = False
-    boundary: SimulatedBoundary = "circular"
-    margin: int = 0
-    size: int | None = None
-    seed: int = 0
-    prior: str = "embedded"
-    e_step: Literal["proximal", "posterior"] = "proximal"
-    without: tuple[str, ...] = ()
-    steps: int | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """A sharp image (1, C, H, W), its kernel (1, 1, K, K) and what the method gets to see of it."""
-
-    reference: Tensor
-    kernel: Tensor
-    blurred: Tensor
 
 
 @dataclass
 class Evaluation:
-    """What came out: one row per image, the files that could not be used with the reason, the mean row."""
+    """What came out: one row per image, the files that could not be used with the reason, and where it lies."""
 
+    store: EvaluationStore
     rows: list[Row] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -90,12 +48,13 @@ def evaluate(
     out: str | Path,
     settings: EvaluationSettings,
     *,
+    method: Method = deblur,
     limit: int | None = None,
     batch: int = 1,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: ImageProgress | None = None,
 ) -> Evaluation:
-    """Evaluates the method on the images of a folder, in alphabetical order.
+    """Evaluates a method on the images of a folder, in alphabetical order.
 
     What is finished is kept in `out`: after an interruption, the same call continues. Files that cannot be
     read, or are too small, are listed and passed over.
@@ -104,6 +63,7 @@ def evaluate(
         folder: of sharp images.
         out: metrics.csv, summary.json, settings.json, contact sheets and images/ go here.
         settings: see `EvaluationSettings`.
+        method: what restores the images; its text is one of the settings, so it has to say everything.
         limit: stop after this many images.
         batch: restore up to this many consecutive images of one size at a time; the figures do not depend on
             it, but for the seconds, which are shared equally.
@@ -114,14 +74,14 @@ def evaluate(
     Raises:
         UserError: no images, unusable settings, or `out` holds an evaluation with other settings.
     """
-    resolve_device(device)
+    where = resolve_device(device)
     folder, out = Path(folder), Path(out)
     names = image_names(folder)[:limit]
     if out.resolve() == folder.resolve():
         raise UserError(f"The results cannot go into {folder} itself; choose another folder with -o.")
-    identity = {"folder": str(folder.resolve()), **asdict(settings), "latentdem": versions()["latentdem"]}
+    identity = _identity(folder, settings, method)
     store = EvaluationStore(out, identity)
-    evaluation = Evaluation()
+    evaluation = Evaluation(store)
     report = progress or (lambda done, total, name: None)
     waiting: list[tuple[int, str, Case]] = []
 
@@ -131,11 +91,13 @@ def evaluate(
         def within(stage: str, part: int, whole: int) -> None:
             report(done + len(waiting) * part / max(whole, 1), len(names), shown)
 
-        for row, result in _restore(waiting, settings, device, within) if waiting else ():
+        for index, name, case, result in _restore(waiting, method, settings, where, within) if waiting else ():
             if not result.finite:
-                evaluation.failures[row.image] = "the result has values that are not finite."
+                evaluation.failures[name] = "the result has values that are not finite."
                 continue
-            store.add(row, result.image, result.kernel)
+            row = _row(index, name, case, result, settings, result.seconds["total"] / len(waiting))
+            moments = [] if settings.non_blind else accuracy(result, case.kernel)
+            store.add(row, result.image, result.kernel, moments)
             evaluation.rows.append(row)
         waiting.clear()
 
@@ -162,72 +124,38 @@ def evaluate(
     return evaluation
 
 
-def make_case(path: Path, index: int, settings: EvaluationSettings) -> Case:
-    """The test case of image number `index`, the same at every call.
+def finished(
+    folder: str | Path, out: str | Path, settings: EvaluationSettings, method: Method
+) -> Evaluation | None:
+    """What `evaluate` with these arguments has left in `out` so far; None where it has not been.
 
     Raises:
-        UserError: the image cannot be read or is too small.
+        UserError: `out` holds an evaluation with other settings.
     """
-    from .motion import motion_kernel
-
-    sharp = read_image(path).pixels
-    if settings.size is not None:
-        sharp = _resized(sharp, settings.size, path)
-    generator = np.random.default_rng(settings.seed + index)
-    kernel = motion_kernel(settings.kernel_size, settings.intensity, generator)
-    blurred, reference = blur_and_add_noise(sharp, kernel, settings.noise_sigma, generator, settings.boundary)
-    check_kernel_size(settings.kernel_size, *blurred.shape[-2:])
-    if min(blurred.shape[-2:]) - 2 * settings.margin < MIN_SIDE:
-        raise UserError(
-            f"Without a margin of {settings.margin} less than {MIN_SIDE} x {MIN_SIDE} pixels are left of "
-            f"{path.name}, blurred {blurred.shape[-1]} x {blurred.shape[-2]}; use a smaller one."
-        )
-    return Case(reference, kernel, blurred)
+    if not (Path(out) / "metrics.csv").exists():
+        return None
+    store = EvaluationStore(Path(out), _identity(Path(folder), settings, method))
+    return Evaluation(store, list(store.rows))
 
 
-def _resized(sharp: Tensor, size: int, path: Path) -> Tensor:
-    """The central square, reduced to size x size with antialiasing."""
-    height, width = sharp.shape[-2:]
-    side = min(height, width)
-    if side < size:
-        raise UserError(f"{path} is {width} x {height} pixels, too small for --size {size}.")
-    top, left = (height - side) // 2, (width - side) // 2
-    square = sharp[..., top : top + side, left : left + side]
-    if side == size:
-        return square
-    return F.interpolate(square, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+def _identity(folder: Path, settings: EvaluationSettings, method: Method) -> dict[str, Any]:
+    told = {"folder": str(folder.resolve()), **asdict(settings), "latentdem": versions()["latentdem"]}
+    return told if method is deblur else {**told, "method": str(method)}
 
 
 def _restore(
     cases: list[tuple[int, str, Case]],
+    method: Method,
     settings: EvaluationSettings,
-    device: str,
-    progress: Callable[[str, int, int], None],
-) -> list[tuple[Row, Result]]:
-    """Row and result of each of `cases`, (index, name, case) of one size, restored together."""
-    import latentdem
-
-    kernels = torch.cat([case.kernel for _, _, case in cases])
-    started = perf_counter()
-    results = latentdem.deblur(
-        torch.cat([case.blurred for _, _, case in cases]),
-        settings.kernel_size,
-        kernel=kernels if settings.non_blind else None,
-        noise_sigma=None if settings.estimate_noise else settings.noise_sigma,
-        prior=settings.prior,
-        e_step=settings.e_step,
-        without=settings.without,
-        steps=settings.steps,
-        seed=settings.seed,
-        device=device,
-        boundary=settings.boundary,
-        progress=progress,
+    device: torch.device,
+    progress: Progress,
+) -> list[tuple[int, str, Case, Result]]:
+    """`cases`, (index, name, case) of one size, each with its result, restored together."""
+    blurred, kernels = (
+        torch.cat([getattr(case, name) for _, _, case in cases]) for name in ("blurred", "kernel")
     )
-    seconds = (perf_counter() - started) / len(cases)
-    return [
-        (_row(index, name, case, results[i], settings, seconds), results[i])
-        for i, (index, name, case) in enumerate(cases)
-    ]
+    results = method(Task(blurred, kernels, settings, device, progress))
+    return [(*case, results[i]) for i, case in enumerate(cases)]
 
 
 def _row(

@@ -1,0 +1,192 @@
+"""The paper's tables as data: which methods they compare, under which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..blind import PAPER, Recipe
+from ..e_steps import Posterior
+from ..errors import UserError
+from ..operators.blur import HQS
+from ..plan import Plan, algorithm_1
+from ..schedules import EVERY_STEP, Annealing, Skip
+from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardsonLucy, KnownWiener
+from .cases import EvaluationSettings, Method
+from .methods import LatentDEM, VanillaEM
+from .self_deblur import SelfDeblur
+
+IMAGES = 64
+PAPER_SETTINGS = EvaluationSettings(size=256, prior="sd15", steps=1000)
+"""What the paper reports its tables for."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a table.
+
+    Attributes:
+        name: on the command line and of the folder of its results.
+        title: in tables and plots.
+        method: what restores the images.
+        told: whether it is given the true kernel.
+        asked: whether it runs only when it is asked for by name.
+    """
+
+    name: str
+    title: str
+    method: Method
+    told: bool = False
+    asked: bool = False
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A table: its title and its rows."""
+
+    title: str
+    entries: tuple[Entry, ...]
+
+    def pick(self, names: Collection[str]) -> tuple[Entry, ...]:
+        """The entries of these names, in the table's order; without names those that need not be asked for.
+
+        Raises:
+            UserError: a name that no entry has.
+        """
+        known = [entry.name for entry in self.entries]
+        for name in names:
+            if name not in known:
+                raise UserError(f"This protocol has no method '{name}'; it has {', '.join(known)}.")
+        return tuple(e for e in self.entries if e.name in names or (not names and not e.asked))
+
+    def with_iterations(self, iterations: int) -> Protocol:
+        """The same with this many iterations of Self-Deblur, which no diffusion steps tell how long to run."""
+        return replace(
+            self,
+            entries=tuple(
+                replace(e, method=SelfDeblur(iterations)) if isinstance(e.method, SelfDeblur) else e
+                for e in self.entries
+            ),
+        )
+
+
+def _fast_em() -> Plan:
+    """This package's search with the M-step of FastDiffusionEM and its constants: 10 iterations, delta 1e5."""
+    hqs = HQS(10, 1e5, pixels=256 * 256, per_channel=True)
+    recipe = Recipe()
+    coarse, fine = (tuple(replace(each, hqs=hqs) for each in rounds) for rounds in (recipe.coarse, recipe.fine))
+    starts = tuple(replace(start, level=None) for start in recipe.starts)
+    return Plan(replace(recipe, starts=starts, coarse=coarse, fine=fine))
+
+
+_OURS = Entry("proximal", "LatentDEM, proximal (ours)", LatentDEM())
+_POSTERIOR = Entry("posterior", "LatentDEM, Algorithm 1", LatentDEM(algorithm_1()), asked=True)
+_VANILLA = Entry("vanilla-em", "vanilla EM", VanillaEM())
+
+_TABLE_1 = Protocol(
+    "Table 1: blind motion deblurring",
+    (
+        _OURS,
+        _POSTERIOR,
+        Entry("fastem-m-step", "ours with FastEM's M-step", LatentDEM(_fast_em())),
+        _VANILLA,
+        Entry("self-deblur", "Self-Deblur", SelfDeblur()),
+        Entry("total-variation", "total variation, blind", BlindTotalVariation()),
+        Entry("richardson-lucy", "Richardson-Lucy, blind", BlindRichardsonLucy()),
+        Entry("gaussian-guess", "LatentDEM, Gaussian kernel guess", LatentDEM(guess=0.15)),
+        Entry("known", "LatentDEM, true kernel", LatentDEM(), told=True),
+        Entry("known-wiener", "Wiener, true kernel", KnownWiener(), told=True),
+        Entry("known-richardson-lucy", "Richardson-Lucy, true kernel", KnownRichardsonLucy(), told=True),
+    ),
+)
+
+_TABLE_2 = Protocol(
+    "Table 2: skipped gradients",
+    tuple(
+        Entry(name, title, LatentDEM(algorithm_1(skip=skip)))
+        for name, title, skip in (
+            ("no-skipping", "no skipping", EVERY_STEP),
+            ("skip-500-8", "S_T = 500, K = 8", Skip(500, 8)),
+            ("skip-0-8", "S_T = 0, K = 8", Skip(0, 8)),
+            ("skip-0-16", "S_T = 0, K = 16", Skip(0, 16)),
+        )
+    ),
+)
+
+_TABLE_6 = Protocol("Table 6: vanilla EM against one diffusion", (_VANILLA, _OURS, _POSTERIOR))
+
+
+def _variant(name: str, title: str, **changed: Any) -> Entry:
+    return Entry(name, title, LatentDEM(algorithm_1(**changed)))
+
+
+_STEP, _HQS = Posterior(), PAPER.coarse[0].hqs
+
+_ABLATIONS = Protocol(
+    "Ablations of Algorithm 1",
+    (
+        _variant("algorithm-1", "Algorithm 1 (annealing 2, HQS 20, gluing)"),
+        *(
+            _variant(
+                f"annealing-{number}",
+                f"annealing {number}: from 10 to {end:g} at t = {t_end}",
+                e_step=replace(_STEP, annealing=Annealing(10.0, end, t_end)),
+            )
+            for number, end, t_end in ((1, 1.0, 800), (3, 1.0, 200), (4, 0.8, 600))
+        ),
+        *(
+            _variant(f"hqs-{count}", f"HQS {count}", hqs=replace(_HQS, iterations=count))
+            for count in (5, 10, 15)
+        ),
+        _variant("no-annealing", "without annealing", e_step=replace(_STEP, annealing=None)),
+        _variant("no-gluing", "without gluing", e_step=replace(_STEP, gluing=0.0)),
+        _variant(
+            "no-annealing-no-gluing",
+            "without annealing and gluing",
+            e_step=replace(_STEP, annealing=None, gluing=0.0),
+        ),
+        _variant("second-iteration", "second diffusion, kernel fixed", again=True),
+    ),
+)
+
+PROTOCOLS = {
+    "paper-table1": _TABLE_1,
+    "paper-table2": _TABLE_2,
+    "paper-table6": _TABLE_6,
+    "ablations": _ABLATIONS,
+}
+
+
+def check_settings(settings: EvaluationSettings) -> None:
+    """Refuses what a table's methods decide for themselves, or cannot all do.
+
+    Raises:
+        UserError: a setting other than size, kernel size, intensity, noise, seed, prior and steps was changed.
+    """
+    default = EvaluationSettings()
+    for name in ("estimate_noise", "non_blind", "boundary", "margin", "e_step", "without"):
+        if getattr(settings, name) != getattr(default, name):
+            option = name.replace("_", "-")
+            raise UserError(f"The methods of a protocol decide for themselves; leave out --{option}.")
+
+
+def differences(settings: EvaluationSettings, images: int, entries: tuple[Entry, ...]) -> list[str]:
+    """What differs from the settings the paper reports its tables for, one clause each."""
+    steps = None if settings.steps is None else f"{settings.steps} diffusion steps instead of the methods' own"
+    found = [
+        f"{what} {here} instead of {there}"
+        for what, here, there in (
+            ("images", images, IMAGES),
+            ("image size", settings.size, PAPER_SETTINGS.size),
+            ("kernel size", settings.kernel_size, PAPER_SETTINGS.kernel_size),
+            ("intensity", settings.intensity, PAPER_SETTINGS.intensity),
+            ("noise", settings.noise_sigma, PAPER_SETTINGS.noise_sigma),
+            ("prior", settings.prior, PAPER_SETTINGS.prior),
+        )
+        if here != there
+    ]
+    fits = next((e.method.iterations for e in entries if isinstance(e.method, SelfDeblur)), None)
+    if fits not in (None, SelfDeblur().iterations):
+        found.append(f"{fits} iterations of Self-Deblur instead of {SelfDeblur().iterations}")
+    return found + ([steps] if steps else [])

@@ -1,0 +1,185 @@
+"""A protocol over a folder: every method through the one evaluation, and what is said of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..figures import comparison_sheet
+from ..files import atomic_path, make_folder, write_json
+from ..metrics import lpips_available
+from ..report import peak_memory, versions
+from .cases import EvaluationSettings, make_case
+from .loop import Evaluation, evaluate, finished
+from .plots import plot_accuracy, plot_seconds
+from .protocols import Entry, Protocol, differences
+from .store import COLUMNS, write_table
+
+TableProgress = Callable[[float, int, str], None]
+_SHEET_IMAGES = 8
+SHOWN = {
+    "psnr_input": ("input", ".2f"),
+    "psnr": ("PSNR", ".2f"),
+    "psnr_aligned": ("aligned", ".2f"),
+    "ssim": ("SSIM", ".3f"),
+    "lpips": ("LPIPS", ".3f"),
+    "kernel_mse": ("kernel MSE", ".4f"),
+    "mnc": ("MNC", ".3f"),
+    "seconds": ("seconds", ".1f"),
+}
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """What one method gave."""
+
+    entry: Entry
+    evaluation: Evaluation
+
+
+def run_protocol(
+    folder: str | Path,
+    out: str | Path,
+    protocol: Protocol,
+    entries: tuple[Entry, ...],
+    settings: EvaluationSettings,
+    *,
+    limit: int,
+    batch: int = 1,
+    device: str = "auto",
+    progress: TableProgress | None = None,
+) -> list[TableRow]:
+    """Runs `entries` of a protocol, one after the other, on the same test cases.
+
+    Each has its own folder in `out`, as `evaluate` leaves it, so that the same call continues after an
+    interruption. `out` gets metrics.csv (a row per image and method), table.md, summary.json,
+    contact_sheet.png, psnr_seconds.png and, where kernels were sought, kernel_accuracy.png; they cover
+    whatever else of the protocol earlier calls have left in `out` too.
+
+    Args:
+        folder: of sharp images.
+        out: created where it does not exist.
+        protocol: the table.
+        entries: which of its rows.
+        settings: of all of them; whether they are told the kernel is the entry's.
+        limit: number of images.
+        batch, device: as in `evaluate`.
+        progress: called with the number of methods done (fractions while one is at work), their number and
+            the method and image at work.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    folder, out = Path(folder), Path(out)
+    rows: list[TableRow] = []
+    for number, entry in enumerate(entries):
+
+        def within(done: float, total: int, name: str, number: int = number, entry: Entry = entry) -> None:
+            if progress is not None:
+                progress(number + done / max(total, 1), len(entries), f"{entry.name}: {name}")
+
+        own = replace(settings, non_blind=entry.told)
+        evaluation = evaluate(
+            folder,
+            out / entry.name,
+            own,
+            method=entry.method,
+            limit=limit,
+            batch=batch,
+            device=device,
+            progress=within,
+        )
+        rows.append(TableRow(entry, evaluation))
+    ran = {row.entry.name: row for row in rows}
+    for entry in protocol.entries:
+        own = replace(settings, non_blind=entry.told)
+        if entry.name not in ran and (earlier := finished(folder, out / entry.name, own, entry.method)):
+            ran[entry.name] = TableRow(entry, earlier)
+    everything = [ran[e.name] for e in protocol.entries if e.name in ran and ran[e.name].evaluation.rows]
+    if everything:
+        _write(out, folder, protocol, everything, settings)
+    return everything or rows
+
+
+def _write(
+    out: Path, folder: Path, protocol: Protocol, rows: list[TableRow], settings: EvaluationSettings
+) -> None:
+    make_folder(out)
+    cells = ((row.entry.name, *astuple(each)) for row in rows for each in row.evaluation.rows)
+    write_table(out / "metrics.csv", ("method", *COLUMNS), cells)
+    images = max(len(row.evaluation.rows) for row in rows)
+    differing = differences(settings, images, tuple(row.entry for row in rows))
+    with atomic_path(out / "table.md") as temporary:
+        temporary.write_text(table_text(protocol, rows, differing), encoding="utf-8")
+    available, reason = lpips_available()
+    summary: dict[str, Any] = {
+        "protocol": protocol.title,
+        "folder": str(folder),
+        "versions": versions(),
+        "differs from the paper": differing,
+        "methods": {
+            row.entry.name: {
+                "method": str(row.entry.method),
+                "images": len(row.evaluation.rows),
+                "mean": row.evaluation.mean,
+                "failures": row.evaluation.failures,
+            }
+            for row in rows
+        },
+        "lpips": "measured" if available else f"not measured: {reason}",
+        "peak_memory": peak_memory(),
+    }
+    write_json(out / "summary.json", summary)
+    _write_sheet(out / "contact_sheet.png", folder, rows, settings)
+    plot_seconds([(row.entry.title, row.evaluation.rows) for row in rows], out / "psnr_seconds.png")
+    moments = {
+        row.entry.title: [run for each in row.evaluation.rows if (run := row.evaluation.store.moments(each))]
+        for row in rows
+    }
+    curves = {title: runs for title, runs in moments.items() if runs}
+    if curves:
+        plot_accuracy(curves, settings.noise_sigma, out / "kernel_accuracy.png")
+
+
+def table_text(protocol: Protocol, rows: list[TableRow], differing: list[str]) -> str:
+    """The table in Markdown: means over the images, and below it what differs from the paper."""
+    means = [row.evaluation.mean for row in rows]
+    columns = {name: column for name, column in SHOWN.items() if any(mean[name] is not None for mean in means)}
+    head = ["method", "images", *(title for title, _ in columns.values())]
+    lines = [f"## {protocol.title}", "", _line(head), _line(["---"] * len(head))]
+    for row, mean in zip(rows, means, strict=True):
+        cells = [cell(mean[name], form) or "-" for name, (_, form) in columns.items()]
+        lines.append(_line([row.entry.title, str(len(row.evaluation.rows)), *cells]))
+    lines += [
+        "",
+        f'The inputs have {means[0]["psnr_input"]:.2f} dB. "aligned" is after the best whole-pixel shift.',
+    ]
+    if differing:
+        lines.append(f"Different from the paper: {'; '.join(differing)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def cell(value: float | None, form: str) -> str:
+    """A figure as text, nothing where it was not measured."""
+    return "" if value is None else format(value, form)
+
+
+def _write_sheet(path: Path, folder: Path, rows: list[TableRow], settings: EvaluationSettings) -> None:
+    """The first images under all methods that have them, one row each."""
+    finished = [{each.index: each for each in row.evaluation.rows} for row in rows]
+    sheet = []
+    for first in rows[0].evaluation.rows[:_SHEET_IMAGES]:
+        case = make_case(folder / first.image, first.index, settings)
+        pictures = [(f"input {first.psnr_input:.2f} dB", case.blurred, case.kernel)]
+        for row, found in zip(rows, finished, strict=True):
+            if (each := found.get(first.index)) is not None:
+                image, kernel = row.evaluation.store.load(each)
+                pictures.append((f"{row.entry.name} {each.psnr_aligned:.2f}", image, kernel))
+        sheet.append([*pictures, ("reference", case.reference, case.kernel)])
+    comparison_sheet(sheet, path)
