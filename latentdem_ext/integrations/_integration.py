@@ -114,14 +114,18 @@ class Integration:
         return found
 
 
-def expect_parameters(function: Callable[..., Any], *names: str) -> None:
+def expect_parameters(function: Callable[..., Any], *names: str, exactly: bool = False) -> None:
     """Refuses a function whose first parameters have other names, or that needs further ones.
+
+    With `exactly` further ones with defaults are refused, too.
 
     Raises:
         IntegrationError: see above.
     """
     parameters = list(inspect.signature(function).parameters.values())
-    rest = [p for p in parameters[len(names) :] if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    rest = parameters[len(names) :]
+    if not exactly:
+        rest = [p for p in rest if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if [p.name for p in parameters[: len(names)]] != list(names) or rest:
         raise IntegrationError(
             f"{label(function)} has other parameters than expected: ({', '.join(p.name for p in parameters)}) "

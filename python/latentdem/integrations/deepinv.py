@@ -173,8 +173,6 @@ class KernelDenoiser(deepinv.models.Denoiser):
 class KernelMSE(deepinv.loss.metric.Metric):
     """Mean squared error of kernels of peak 1 at the best shift: see `latentdem.metrics.kernel_metrics`."""
 
-    lower_better = True
-
     def metric(self, x_net: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B,) of estimated and true kernels (B, 1, K, K)."""
         return torch.tensor([kernel_metrics(a, b).mse for a, b in zip(x_net, x, strict=True)])
@@ -183,7 +181,9 @@ class KernelMSE(deepinv.loss.metric.Metric):
 class KernelMNC(deepinv.loss.metric.Metric):
     """Maximum of normalised cross-correlation of kernels: see `latentdem.metrics.kernel_metrics`."""
 
-    lower_better = False
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lower_better = False
 
     def metric(self, x_net: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B,) of estimated and true kernels (B, 1, K, K)."""
