@@ -152,10 +152,7 @@ def table_text(protocol: Protocol, rows: list[TableRow], differing: list[str]) -
     for row, mean in zip(rows, means, strict=True):
         cells = [cell(mean[name], form) or "-" for name, (_, form) in columns.items()]
         lines.append(_line([row.entry.title, str(len(row.evaluation.rows)), *cells]))
-    lines += [
-        "",
-        f'The inputs have {means[0]["psnr_input"]:.2f} dB. "aligned" is after the best whole-pixel shift.',
-    ]
+    lines += ["", 'PSNR in dB, "input" that of the blurred images, "aligned" after the best whole-pixel shift.']
     if differing:
         lines.append(f"Different from the paper: {'; '.join(differing)}.")
     return "\n".join(lines) + "\n"
