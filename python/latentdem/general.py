@@ -52,7 +52,7 @@ class GeneralRestoration:
         generator = torch.Generator(y.device).manual_seed(self.seed)
         known = self.operator.parameters.keys() <= self.operator.fixed
         trace: list[TraceStep] = []
-        trust: Trust = MaximumLikelihood() if known else MostCautious()
+        trust: Trust = MaximumLikelihood() if known or not self.operator.amplifies else MostCautious()
         if self.operator.ambiguous or not known:
             found = self._search(y, sigma, parameters, generator, hooks)
             if self.operator.ambiguous:

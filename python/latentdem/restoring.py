@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -204,8 +205,9 @@ def _general(
     progress: Progress | None,
 ) -> Restored:
     """Operators with named parameters."""
-    started = operator.initial(y, known).to(device)
+    operator = copy(operator)
     operator.fixed = frozenset(known)
+    started = operator.initial(y, known).to(device)
     sigma = estimate_noise_sigma(y) if noise_sigma is None else torch.full((len(y),), float(noise_sigma))
     restoration = GeneralRestoration(prior, operator, seed)
     if steps is not None:

@@ -67,7 +67,9 @@ def test_what_is_known_stays(tiny: EmbeddedPrior, scene: Scene) -> None:
     assert found.image.shape == y.shape
     assert found.parameters["sigma_x"].item() == pytest.approx(2, rel=0.02)
     assert found.parameters["sigma_y"].item() == pytest.approx(1, rel=0.02)
-    found = restore(y, CameraResponse(9), {"gamma": 2.4}, steps=2)
+    operator = CameraResponse(9)
+    found = restore(y, operator, {"gamma": 2.4}, steps=2)
+    assert not operator.fixed
     assert found.parameters["gamma"].item() == pytest.approx(2.4)
     assert found.parameters["sigma"].item() != pytest.approx(9 / 8)
     assert found.settings["known"] == ["gamma"]

@@ -47,11 +47,14 @@ class Parametric(Operator):
         fixed: names of those that the M-step leaves as they are.
         ambiguous: whether several images explain a measurement equally well, so that posterior samples must not
             be averaged.
+        amplifies: whether wrong parameters amplify the image, so that their measured error counts when it is
+            restored with parameters that were found.
     """
 
     parameters: Mapping[str, Parameter]
     fixed: frozenset[str] = frozenset()
     ambiguous: bool = False
+    amplifies: bool = True
 
     @abstractmethod
     def apply(self, x: Tensor, **values: Tensor) -> Tensor:

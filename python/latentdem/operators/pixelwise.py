@@ -51,6 +51,7 @@ class Inpainting(Parametric):
     """
 
     linear = False  # affine
+    amplifies = False
 
     def __init__(
         self, height: int, width: int, colour: float = -1.0, shape: Literal["strokes", "rectangle"] = "strokes"
