@@ -45,7 +45,7 @@ def _shaded(mesh: trimesh.Trimesh, inside: Callable[[Floats], NDArray[np.bool_]]
 @lru_cache
 def box() -> Shape:
     """The cube [-1, 1]^3."""
-    return _shaded(trimesh.creation.box((2, 2, 2)), lambda p: (np.abs(p) < 1).all(1))
+    return _shaded(trimesh.creation.box((2, 2, 2)), lambda p: np.abs(p).max(1) < 1)
 
 
 @lru_cache
