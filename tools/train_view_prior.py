@@ -120,7 +120,7 @@ def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
 @app.command()
 def network(
     out: Out = Path("runs/views"),
-    steps: Steps = 30000,
+    steps: Steps = 10000,
     batch: int = 32,
     learning_rate: float = 5e-4,
     minutes: Minutes = None,

@@ -38,9 +38,10 @@ def relative_pose(camera: Tensor, reference: Tensor) -> Tensor:
 
 
 def pose_embedding(pose: Tensor) -> Tensor:
-    """What Zero123 is told of relative poses (..., 3): (d polar, sin d azimuth, cos d azimuth, d radius), (..., 4).
+    """What Zero123 is told of relative poses (..., 3): (..., 4).
 
-    Source: Liu et al. 2023, *Zero-1-to-3*. Smooth, and the same for azimuths a whole turn apart.
+    (d polar, sin d azimuth, cos d azimuth, d radius), smooth, and the same for azimuths a whole turn apart.
+    Source: Liu et al. 2023, *Zero-1-to-3*.
     """
     polar, azimuth, radius = pose.unbind(-1)
     return torch.stack([polar, azimuth.sin(), azimuth.cos(), radius], dim=-1)

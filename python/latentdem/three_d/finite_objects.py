@@ -56,7 +56,7 @@ class FiniteObjectsPrior:
         return z
 
     def view(self, index: Tensor, camera: Tensor) -> Tensor:
-        """Images (N, 3, S, S) of the objects `index` (N,) from `camera` (N, 3), differentiable in the camera."""
+        """Images (N, 3, S, S) of the objects `index` (N,) from `camera` (N, 3), differentiable in that."""
         position, right, up, forward = (axis[:, None] for axis in camera_axes(camera))
         points = self.points[index]
         offset = points - position

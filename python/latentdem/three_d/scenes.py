@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import trimesh
@@ -69,10 +70,11 @@ class Scene:
         """All surfaces with vertex colours, those inside other parts too."""
         meshes = []
         for part in self.parts:
-            mesh = trimesh.Trimesh(part.vertices(), part.shape.faces, process=False)
-            mesh.visual.vertex_colors = (255 * part.texture(part.shape.vertices)).round().astype(np.uint8)
-            meshes.append(mesh)
-        return trimesh.util.concatenate(meshes)
+            colours = (255 * part.texture(part.shape.vertices)).round().astype(np.uint8)
+            meshes.append(
+                trimesh.Trimesh(part.vertices(), part.shape.faces, vertex_colors=colours, process=False)
+            )
+        return cast(trimesh.Trimesh, trimesh.util.concatenate(meshes))
 
     def surface_points(self, count: int, seed: int = 0) -> Floats:
         """About `count` points (N, 3) spread evenly over the outer surface (for the Chamfer distance)."""
@@ -108,6 +110,10 @@ def _part(
     return Part(shape, texture, turn.as_matrix() * np.broadcast_to(size, 3), np.asarray(at, float))
 
 
+def _one_of(rng: np.random.Generator, *choices: Shape) -> Shape:
+    return choices[rng.integers(len(choices))]
+
+
 def _solid(rng: np.random.Generator) -> Shape:
     makers = (
         shapes.box,
@@ -141,7 +147,7 @@ def _tower(rng: np.random.Generator) -> list[Part]:
     for _ in range(rng.integers(1, 5)):
         size = np.append(rng.uniform(0.3, 0.8, 2), rng.uniform(0.15, 0.5))
         at = np.append(rng.uniform(-0.2, 0.2, 2), height + size[2])
-        shape = rng.choice([shapes.box(), shapes.ball(), shapes.cylinder()])
+        shape = _one_of(rng, shapes.box(), shapes.ball(), shapes.cylinder())
         parts.append(_part(shape, size, at, random_texture(rng)))
         height += 1.8 * size[2]
     top = rng.uniform(0.2, 0.5, 3)
@@ -177,16 +183,16 @@ def _vehicle(rng: np.random.Generator) -> list[Part]:
     wheel, across = rng.uniform(0.18, 0.28), Rotation.from_euler("x", np.pi / 2)
     parts = [_part(shapes.box(), np.array([length, width, height]), np.zeros(3), random_texture(rng))]
     cabin = np.array([rng.uniform(0.25, 0.5), 0.85 * width, rng.uniform(0.15, 0.35)])
-    at = (rng.uniform(-0.4, 0.2), 0, height + cabin[2])
+    roof = (rng.uniform(-0.4, 0.2), 0, height + cabin[2])
     parts.append(
-        _part(rng.choice([shapes.box(), shapes.ball(), shapes.cylinder()]), cabin, at, random_texture(rng))
+        _part(_one_of(rng, shapes.box(), shapes.ball(), shapes.cylinder()), cabin, roof, random_texture(rng))
     )
     tyre = random_texture(rng)
     for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
         at = (0.6 * x * length, y * (width + 0.03), -height)
         parts.append(_part(shapes.cylinder(), np.array([wheel, wheel, 0.1]), at, tyre, across))
     nose = np.array([0.15, 0.6 * width, 0.6 * height])
-    parts.append(_part(rng.choice([shapes.ball(), shapes.box()]), nose, (length, 0, 0), random_texture(rng)))
+    parts.append(_part(_one_of(rng, shapes.ball(), shapes.box()), nose, (length, 0, 0), random_texture(rng)))
     return parts
 
 
@@ -195,12 +201,12 @@ def _figure(rng: np.random.Generator) -> list[Part]:
     trunk = np.array([rng.uniform(0.2, 0.35), rng.uniform(0.3, 0.5), rng.uniform(0.4, 0.6)])
     head, limb = rng.uniform(0.2, 0.32), rng.uniform(0.09, 0.14)
     skin, cloth = random_texture(rng), random_texture(rng)
-    parts = [_part(rng.choice([shapes.box(), shapes.ball(), shapes.cylinder()]), trunk, np.zeros(3), cloth)]
+    parts = [_part(_one_of(rng, shapes.box(), shapes.ball(), shapes.cylinder()), trunk, np.zeros(3), cloth)]
     top = trunk[2] + 0.9 * head
     parts.append(_part(shapes.ball(), head, (0, 0, top), skin))
     parts.append(
         _part(
-            rng.choice([shapes.ball(), shapes.cone()]), 0.35 * head, (0.95 * head, 0, top), random_texture(rng)
+            _one_of(rng, shapes.ball(), shapes.cone()), 0.35 * head, (0.95 * head, 0, top), random_texture(rng)
         )
     )
     trousers = random_texture(rng)
@@ -242,7 +248,7 @@ def _sign(rng: np.random.Generator) -> list[Part]:
     ]
     foot = np.array([rng.uniform(0.4, 0.9), rng.uniform(0.3, 0.7), 0.1])
     parts.append(
-        _part(rng.choice([shapes.box(), shapes.cylinder()]), foot, (0, 0, -size[2] - 0.1), random_texture(rng))
+        _part(_one_of(rng, shapes.box(), shapes.cylinder()), foot, (0, 0, -size[2] - 0.1), random_texture(rng))
     )
     return parts
 

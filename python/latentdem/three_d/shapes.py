@@ -45,7 +45,7 @@ def _shaded(mesh: trimesh.Trimesh, inside: Callable[[Floats], NDArray[np.bool_]]
 @lru_cache
 def box() -> Shape:
     """The cube [-1, 1]^3."""
-    return _shaded(trimesh.creation.box((2, 2, 2)), lambda p: (np.abs(p) < 1).all(1))
+    return _shaded(trimesh.creation.box((2, 2, 2)), lambda p: np.abs(p).max(1) < 1)
 
 
 @lru_cache
@@ -89,7 +89,7 @@ def metaballs(rng: np.random.Generator) -> Shape:
     grid = np.stack(np.meshgrid(side, side, side, indexing="ij"), -1).reshape(-1, 3)
     values = field(grid).reshape(30, 30, 30).astype(np.float32)
     vertices, faces, normals, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
-    return Shape(vertices * (side[1] - side[0]) - 1.3, faces, -normals, lambda p: field(p) > 0)
+    return Shape(vertices * (side[1] - side[0]) - 1.3, faces, normals, lambda p: field(p) > 0)
 
 
 @lru_cache(maxsize=len(LETTERS))

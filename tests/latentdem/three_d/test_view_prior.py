@@ -143,11 +143,11 @@ def test_finite_prior_is_the_posterior_mean():
     generator = torch.Generator().manual_seed(3)
     index, camera = prior._pairs()
     views = prior.view(index, camera + pose)
-    chosen = torch.multinomial(condition.parts[0][0].exp(), 20000, replacement=True, generator=generator)
-    z0 = views[chosen] + 0.3 * torch.randn(20000, *views.shape[1:], generator=generator, dtype=torch.float64)
+    chosen = torch.multinomial(condition.parts[0][0].exp(), 5000, replacement=True, generator=generator)
+    z0 = views[chosen] + 0.3 * torch.randn(5000, *views.shape[1:], generator=generator, dtype=torch.float64)
     weights = torch.softmax(-(z_t - abar.sqrt() * z0).square().sum((1, 2, 3)) / (2 * (1 - abar)), 0)
     sampled = torch.einsum("k,kchw->chw", weights, z0)
-    assert (sampled - clean[0]).square().mean().sqrt() < 0.02
+    assert (sampled - clean[0]).square().mean().sqrt() < 0.03
 
 
 def test_finite_prior_knows_the_object_and_its_camera():
