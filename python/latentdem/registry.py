@@ -40,41 +40,29 @@ class Entry:
     unknowns: dict[str, Value]
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value
+def _checked(kind: Callable[[str], Any], allowed: Callable[[Any], bool], takes: str) -> Callable[[str], Any]:
+    """Converts a text to a `kind` that is `allowed`, or raises ValueError with what it `takes`."""
 
-
-def _whole(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise ValueError
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(takes) from None
+        if not allowed(value):
+            raise ValueError(takes)
         return value
 
     return convert
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in choices:
-            raise ValueError
-        return text
-
-    return convert
+_positive = _checked(float, lambda value: 0 < value < float("inf"), "a number above 0")
+_share = _checked(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_factor = _checked(int, lambda value: value in (2, 4, 8), "2, 4 or 8")
+_shape = _checked(str, lambda value: value in ("strokes", "rectangle"), "strokes or rectangle")
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-def _factor(text: str) -> int:
-    return int(_one_of("2", "4", "8")(text))
+def _whole(least: int) -> Callable[[str], Any]:
+    return _checked(int, lambda value: value >= least, f"a whole number from {least}")
 
 
 def _size(default: int) -> dict[str, Value]:
@@ -107,7 +95,7 @@ OPERATORS = {
         "pixels hidden behind one colour",
         {
             "colour": Value("grey level of what hides, from 0 (black) to 1 (white)", _share, 0.0),
-            "shape": Value("strokes or rectangle", _one_of("strokes", "rectangle"), "strokes"),
+            "shape": Value("strokes or rectangle", _shape, "strokes"),
         },
         {"mask": Value("picture that is white where IMAGE is seen and black where it is hidden", Path)},
     ),
@@ -144,10 +132,8 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
             raise UserError(f"The operator {name} has no parameter '{key}'; {_what_it_has(name)}.")
         try:
             values[key] = known[key].convert(given)
-        except ValueError:
-            raise UserError(
-                f"The value '{given}' of {key} of the operator {name} is wrong; give {known[key].help}."
-            ) from None
+        except ValueError as error:
+            raise UserError(f"The {key} of the operator {name} is {error}, not '{given}'.") from None
     return name, values
 
 

@@ -121,7 +121,7 @@ def test_progress_ends_at_its_total(tiny: EmbeddedPrior, scene: Scene) -> None:
         ("fog", "There is no operator 'fog'; give one of blur, gaussian"),
         ("disk:width=3", "no parameter 'width'; it has size, radius"),
         ("disk:radius", "no parameter 'radius'"),
-        ("disk:radius=big", "value 'big' of radius of the operator disk is wrong"),
+        ("disk:radius=big", "radius of the operator disk is a number above 0, not 'big'"),
         ("disk:radius=-1", "value '-1'"),
         ("superresolution", "needs factor; give f: 2, 4 or 8"),
         ("superresolution:factor=3", "value '3'"),
