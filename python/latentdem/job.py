@@ -38,6 +38,7 @@ class Job:
         mask: (1, 1, H, W), 1 where they count; None for everywhere.
         recipe: constants of the blind search; None for those of the E-step.
         operator: of this `BlindSearch`.
+        cautious: whether the measured modelling error counts though the kernel is known.
 
     Raises:
         UserError: one of them is wrong; the message says which and what to do.
@@ -56,6 +57,7 @@ class Job:
     mask: Tensor | None = None
     recipe: Recipe | None = None
     operator: Callable[..., Blur] = Blur
+    cautious: bool = False
 
     def __post_init__(self) -> None:
         batch, _, height, width = self.y.shape
@@ -181,6 +183,8 @@ class Job:
             if "gluing" in self.without:
                 step = replace(step, gluing=0.0)
             known = KnownKernel(PAPER.coarse[0].passes, step, skip, self.num_samples)
+        if self.cautious:
+            known = known.cautious()
         if self.steps is not None:
             coarse, fine = (
                 tuple(_with_steps(each, self.steps) for each in r) for r in (recipe.coarse, recipe.fine)
