@@ -116,9 +116,9 @@ def cases(x: Tensor, seed: int) -> list[Case]:
         Case("disk", ext.blur(x, disk), "disk", {"radius": 3.5}, relative(radius=3.5)),
         Case("blur", ext.blur(x, motion), "blur:size=25", {"kernel": motion}, mnc("kernel", motion)),
     ]
-    light = 1.5 * x + 0.5  # highlights beyond white
-    clipped = ext.blur(light, motion)
-    found.append(Case("saturation", clipped, "saturation:size=25", {"kernel": motion}, mnc("kernel", motion)))
+    clipped = 1.5 * (ext.blur(x, motion) + 1) - 1  # white and beyond become white
+    operator = "saturation:size=25,exposure=1.5"
+    found.append(Case("saturation", clipped, operator, {"kernel": motion}, mnc("kernel", motion)))
     for factor in (2, 4, 8):
         sigma, first = 0.5 * factor, (factor - 1) // 2
         small = ext.blur(x, round_.kernel(torch.tensor([[sigma]]), 6 * factor))[
@@ -197,11 +197,10 @@ def main() -> None:
         for case in cases(x, number):
             if options.only and case.name not in options.only:
                 continue
-            target = (1.5 * x + 0.5).clamp(-1, 1) if case.name == "saturation" else x
             y, shown = noisy(case, number), None
             row: dict[str, object] = {"photo": path.stem, "operator": case.name}
             shown = enlarged(y, x)
-            row["input"] = None if shown is None else quality(shown, target, case.name)
+            row["input"] = None if shown is None else quality(shown, x, case.name)
             given = {"noise_sigma": case.noise, "prior": prior, "boundary": "circular", "steps": options.steps}
             pictures = [Panel(x if shown is None else shown, f"{case.name}: input")]
             for kind in ("known", "blind"):
@@ -212,12 +211,12 @@ def main() -> None:
                 if case.name == "denoise" and kind == "blind":
                     given["noise_sigma"] = None
                 result = restore(y, case.operator, known, **given)
-                row[kind] = quality(result.image, target, case.name)
+                row[kind] = quality(result.image, x, case.name)
                 row[f"{kind} seconds"] = result.seconds["total"]
                 pictures.append(Panel(result.image, f"{kind}, {row[kind]:.1f} dB"))
                 if kind == "blind":
                     row["error"] = case.error(result.parameters)
-            pictures.append(Panel(target, "sharp"))
+            pictures.append(Panel(x, "sharp"))
             rows.append(row)
             if number == 0:
                 gallery.append(pictures)

@@ -39,6 +39,7 @@ class Job:
         mask: (1, 1, H, W), 1 where they count; None for everywhere.
         recipe: constants of the blind search; None for those of the E-step.
         operator: of this `BlindSearch`.
+        cautious: whether the measured modelling error counts though the kernel is known.
 
     Raises:
         UserError: one of them is wrong; the message says which and what to do.
@@ -57,6 +58,7 @@ class Job:
     mask: Tensor | None = None
     recipe: Recipe | None = None
     operator: Callable[..., Blur] = Blur
+    cautious: bool = False
 
     def __post_init__(self) -> None:
         batch, _, height, width = self.y.shape
@@ -181,6 +183,8 @@ class Job:
             if "gluing" in self.without:
                 step = replace(step, gluing=0.0)
             plan = algorithm_1(step, EVERY_STEP if "skipping" in self.without else None)
+        if self.cautious:
+            plan = replace(plan, known=plan.known.cautious())
         return plan if self.steps is None else plan.with_steps(self.steps)
 
 

@@ -82,7 +82,11 @@ OPERATORS = {
         },
     ),
     "disk": Entry("lens out of focus", _size(25), {"radius": Value("of the disk in pixels", _positive)}),
-    "saturation": Entry("blur, then clipping: black and white pixels do not count", _size(64), _KERNEL),
+    "saturation": Entry(
+        "blur, then clipping: black and white pixels do not count",
+        {**_size(64), "exposure": Value("brightest light of the scene in units of white", _positive, 1.0)},
+        _KERNEL,
+    ),
     "superresolution": Entry(
         "round Gaussian blur, then every f-th pixel",
         {"factor": Value("f: 2, 4 or 8", _factor)},

@@ -151,6 +151,8 @@ def _one_kernel(
         mask = Saturation().measured(y)
         if not mask.any():
             raise UserError("Every pixel is clipped to black or white; give an image that is not.")
+        noise_sigma = (noise_sigma or float(estimate_noise_sigma(y))) / settings["exposure"]
+        lattice = (y + 1) / settings["exposure"] - 1
     if name == "superresolution":
         if boundary == "auto":
             boundary = "circular" if looks_circular(y) else "valid"
@@ -174,6 +176,8 @@ def _one_kernel(
         mask=mask,
         recipe=recipe,
         operator=made,
+        # Lights beyond the range of the result are in no model.
+        cautious=name == "saturation",
     )
     found = job.run(prior, family or load_kernel_denoiser(device=device), device, progress=progress)
     if family is None:
