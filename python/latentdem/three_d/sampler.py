@@ -18,6 +18,7 @@ from .recipe import Recipe
 from .view_prior import ViewCondition, ViewPrior
 
 
+@torch.no_grad()
 def sample(
     prior: ViewPrior,
     condition: ViewCondition,
@@ -55,23 +56,22 @@ def sample(
     together = max(1, MAX_BATCH // len(poses))
     for i, (t, after) in enumerate(pairs):
         weights = fusion_weights(len(poses), recipe.fusion(t)).to(z)
-        abar, abar_after = (
-            float(prior.alphas_cumprod[t]),
-            (float(prior.alphas_cumprod[after]) if after >= 0 else 1.0),
-        )
+        abar = float(prior.alphas_cumprod[t])
+        abar_after = float(prior.alphas_cumprod[after]) if after >= 0 else 1.0
         gradient = torch.zeros_like(moving.poses)
         latents = []
         for z_part, target in zip(z.split(together), targets.split(together), strict=True):
             with torch.set_grad_enabled(moves):
                 told = relative_pose(target[:, None], moving.poses).requires_grad_(moves)
                 noise = _predict(prior, z_part, t, condition, told)
-            fused = torch.einsum("n,kn...->k...", weights, noise.detach())
+            fused = torch.einsum("n,kn...->k...", weights, noise)
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])
             if moves:
                 # With the same z_t, z_{t-1} of two predictions differ by this multiple of their difference.
                 scale = (1 - abar_after) ** 0.5 - (abar_after * (1 - abar) / abar) ** 0.5
-                loss = alignment(noise, fused, 1 - t / 1000) * scale**2
+                with torch.enable_grad():
+                    loss = alignment(noise, fused, 1 - t / 1000) * scale**2
                 (part,) = torch.autograd.grad(loss, told)
                 gradient -= part.sum(0)  # the known camera is subtracted from the wanted one
         z = torch.cat(latents)
