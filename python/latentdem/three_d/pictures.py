@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..io import read_image, to_tensor
 
-FILLED = 0.75  # share of the picture's side that the longer side of the object takes
+FILLED = 0.7  # longer side of the object in that of the picture: the median of the training renderings
 SEEN = 0.5  # opacity from which a pixel belongs to the object
 LEAST = 1e-3  # share of the pixels that an object has at least
 EDGE_SHARE = 0.9  # of the outermost pixels that have one colour, where a background is plain
