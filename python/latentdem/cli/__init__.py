@@ -14,6 +14,7 @@ from .deblur import deblur
 from .evaluate import evaluate
 from .info import info
 from .restore import EPILOG, restore
+from .views import views
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -29,6 +30,7 @@ for command, example in (
     (deblur, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
     (blur, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
     (evaluate, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
+    (views, "latentdem views front.png back.png -o object/"),
     (info, "latentdem info"),
 ):
     notes = f"\n\n{EPILOG}" if command is restore else ""

@@ -1,0 +1,150 @@
+"""`reconstruct`: a few pictures of an object in, their poses and new views out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import check_backend, resolve_device
+from ..errors import UserError
+from ..job import name_of
+from .loading import load_view_prior
+from .noise_error import MAX_BATCH, PairError
+from .pictures import Picture, check_distinct, object_picture
+from .poses import bounded, ring
+from .recipe import Recipe
+from .result import Result
+from .sampler import sample
+from .search import PoseSearch
+from .view_prior import ViewPrior
+
+Progress = Callable[[str, float, float], None]
+SEARCH_SHARE = 0.4  # of the progress that is shown
+
+
+def reconstruct(
+    images: Sequence[Any] | Tensor,
+    *,
+    prior: str | Path | ViewPrior = "embedded-3d",
+    azimuths: int = 12,
+    elevations: Sequence[float] = (0.0,),
+    steps: int = 50,
+    seed: int = 0,
+    device: str = "auto",
+    poses: Tensor | None = None,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Finds the poses of pictures of one object, and generates views of it from a ring of cameras.
+
+    Of one picture alone there is no pose to find: the views are those of the prior, as Zero123's.
+
+    Args:
+        images: paths, PIL images, arrays or tensors (1, C, H, W), the first being the reference; the object is
+            cut out by an alpha channel or from a plain background, centred and scaled. Or one tensor
+            (n, 3, S, S) in [-1, 1] on white, S the prior's size, which is taken as it is.
+        prior: "embedded-3d", a folder or a `ViewPrior`.
+        azimuths: views on each elevation, evenly spaced, from that of view 1.
+        elevations: degrees above the height that view 1 was taken from.
+        steps: diffusion steps.
+        seed: of all randomness; the same seed gives the same views.
+        device: "auto", "cpu" or "cuda".
+        poses: (n, 3) polar angle, azimuth and radius relative to view 1, in radians, where they are known;
+            then nothing is searched, and they do not move.
+        recipe: constants; None for the defaults.
+        progress: called as progress(phase, done, total) after every step; total counts the whole job.
+
+    Raises:
+        UserError: an argument is wrong, or an image shows no object; the message says which and what to do.
+    """
+    started = time.perf_counter()
+    recipe = recipe or Recipe()
+    if len(images) == 0:
+        raise UserError("No image was given; give at least one picture of the object.")
+    if steps < 2:
+        raise UserError(f"At least 2 steps are needed, not {steps}.")
+    targets, where = ring(azimuths, elevations), resolve_device(device)
+    backend, name = check_backend(), name_of(prior)
+    prior = load_view_prior(prior, where)
+    pictures = _pictures(images, prior.image_size)
+    inputs = torch.cat([picture.pixels for picture in pictures])
+    known = None if poses is None else _checked(poses, len(inputs))
+    report = progress or (lambda phase, done, total: None)
+    generator, seconds = torch.Generator().manual_seed(seed), {"loading": time.perf_counter() - started}
+
+    with torch.no_grad():
+        condition, latents = prior.condition(inputs.to(where)), prior.encode(inputs.to(where))
+        confidence = torch.ones(len(inputs))
+        start = torch.zeros(len(inputs), 3, device=where) if known is None else known.to(where)
+        searched = known is None and len(inputs) > 1
+        phase = time.perf_counter()
+        if searched:
+            search = PoseSearch(PairError(prior, condition, latents), recipe, generator)
+            start, confidence = search(lambda done: report("poses", SEARCH_SHARE * done, 1.0))
+        seconds["poses"] = time.perf_counter() - phase
+        before = SEARCH_SHARE if searched else 0.0
+        z, found = sample(
+            prior,
+            condition,
+            start,
+            targets.to(where),
+            steps,
+            recipe if searched else replace(recipe, rate=0.0),
+            generator,
+            on_step=lambda done: report("views", before + (1 - before) * done, 1.0),
+        )
+        views = torch.cat([prior.decode(part) for part in z.split(MAX_BATCH)]).clamp(-1, 1)
+    seconds["views"] = time.perf_counter() - phase - seconds["poses"]
+    seconds["total"] = time.perf_counter() - started
+    return Result(
+        inputs,
+        found.cpu(),
+        confidence,
+        targets,
+        views.cpu(),
+        tuple(picture.cut for picture in pictures),
+        seconds,
+        {
+            "prior": name,
+            "azimuths": azimuths,
+            "elevations": list(elevations),
+            "steps": steps,
+            "seed": seed,
+            "device": str(where),
+            "backend": backend,
+            "poses_known": known is not None,
+            "recipe": asdict(recipe),
+        },
+    )
+
+
+def _pictures(images: Sequence[Any] | Tensor, size: int) -> list[Picture]:
+    names = [
+        str(image) if isinstance(image, (str, Path)) else f"Image {i + 1}" for i, image in enumerate(images)
+    ]
+    if isinstance(images, Tensor):
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise UserError(
+                f"A tensor of views has the shape (n, 3, {size}, {size}) with this prior, not "
+                f"{tuple(images.shape)}; give pictures of other sizes as a list."
+            )
+        pictures = [Picture(image[None].detach().float().cpu(), True) for image in images]
+    else:
+        pictures = [object_picture(image, size, name) for image, name in zip(images, names, strict=True)]
+    check_distinct(torch.cat([picture.pixels for picture in pictures]), names)
+    return pictures
+
+
+def _checked(poses: Tensor, views: int) -> Tensor:
+    if tuple(poses.shape) != (views, 3) or not torch.isfinite(poses).all() or poses[0].any():
+        raise UserError(
+            f"Poses of {views} views have the shape ({views}, 3), finite and relative to view 1, so that the "
+            "first is 0."
+        )
+    return bounded(poses.detach().float())

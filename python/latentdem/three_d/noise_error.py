@@ -1,0 +1,85 @@
+"""How badly the views foretell each other: the noise-prediction error that a pose is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .view_prior import ViewCondition, ViewPrior
+
+MAX_BATCH = 64  # rows of one call of the network, whatever the number of views and hypotheses
+NOISIEST, CLEAREST = 850, 250  # timesteps between which an error says something about the pose
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One level of noise, and one noise for all views.
+
+    Attributes:
+        t: timestep.
+        noise: (n, c, h, w).
+    """
+
+    t: int
+    noise: Tensor
+
+
+@dataclass(frozen=True)
+class PairError:
+    """Squared error of the noise that is predicted in one known view, given another and their relative pose.
+
+    A view is foretold best from the pose that it was taken from; both directions count. Source: Cheng et al.
+    2023, *ID-Pose*.
+
+    Attributes:
+        prior: of the views.
+        condition: of the n known views.
+        latents: (n, c, h, w) of the same.
+    """
+
+    prior: ViewPrior
+    condition: ViewCondition
+    latents: Tensor
+
+    def draws(self, count: int, generator: torch.Generator) -> Iterator[Draw]:
+        """`count` draws from the noisiest level to the clearest."""
+        for i in range(count):
+            t = round(NOISIEST + (CLEAREST - NOISIEST) * (i + 0.5) / count)
+            noise = torch.randn(self.latents.shape, generator=generator, dtype=self.latents.dtype)
+            yield Draw(t, noise.to(self.latents.device))
+
+    def __call__(self, first: Tensor, second: Tensor, pose: Tensor, draw: Draw) -> Tensor:
+        """Errors (R,) of pairs of views.
+
+        Args:
+            first, second: (R,) indices of views.
+            pose: (R, 3) of the second relative to the first.
+            draw: the noise.
+        """
+        known, wanted, told = torch.cat([first, second]), torch.cat([second, first]), torch.cat([pose, -pose])
+        parts = torch.arange(len(known)).split(MAX_BATCH)
+        with torch.no_grad():
+            errors = [self._rows(known[part], wanted[part], told[part], draw) for part in parts]
+        return torch.cat(errors).view(2, -1).sum(0)
+
+    def gradient(self, first: Tensor, second: Tensor, pose: Tensor, draw: Draw) -> Tensor:
+        """Gradients (R, 3) of the errors in the poses."""
+        known, wanted, told = torch.cat([first, second]), torch.cat([second, first]), torch.cat([pose, -pose])
+        gradients = []
+        for part in torch.arange(len(known)).split(MAX_BATCH):
+            with torch.enable_grad():
+                moved = told[part].detach().requires_grad_()
+                error = self._rows(known[part], wanted[part], moved, draw).sum()
+                gradients += torch.autograd.grad(error, moved)
+        there, back = torch.cat(gradients).chunk(2)
+        return there - back
+
+    def _rows(self, known: Tensor, wanted: Tensor, pose: Tensor, draw: Draw) -> Tensor:
+        abar = float(self.prior.alphas_cumprod[draw.t])
+        noise = draw.noise[wanted]
+        z_t = abar**0.5 * self.latents[wanted] + (1 - abar) ** 0.5 * noise
+        predicted = self.prior.predict_noise(z_t, draw.t, self.condition[known], pose)
+        return (predicted - noise).square().flatten(1).sum(1)

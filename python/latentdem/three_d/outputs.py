@@ -1,0 +1,101 @@
+"""The files that a reconstruction leaves in a folder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..figures import save_figure
+from ..files import staging_folder, write_json
+from ..io import write_image
+from ..report import backends, peak_memory, versions
+from .result import Result
+
+FRAME = 150  # milliseconds of the turntable
+LEAST_SIDE = 256  # pixels of a frame, so that it can be seen
+
+
+@dataclass(frozen=True)
+class ViewOutputs:
+    """Where they go.
+
+    Attributes:
+        folder: which exists.
+        views: how many new views there will be.
+    """
+
+    folder: Path
+    views: int
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files: poses, report, figure, turntable and the new views."""
+        names = ["poses.json", "report.json", "figure.png", "turntable.gif"]
+        return [self.folder / name for name in [*names, *(_view_name(i) for i in range(self.views))]]
+
+    def write(self, result: Result, images: list[str]) -> None:
+        """Writes the result for the images of these names: all files or none.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        with staging_folder(self.folder) as stage:
+            write_json(stage / "poses.json", poses_of(result, images))
+            write_json(stage / "report.json", report_of(result, images))
+            save_figure(result.plot(), stage / "figure.png")
+            for i, view in enumerate(result.views):
+                write_image(stage / _view_name(i), view)
+            frames = [_frame(stage / _view_name(i)) for i in range(len(result.views))]
+            frames[0].save(
+                stage / "turntable.gif", save_all=True, append_images=frames[1:], duration=FRAME, loop=0
+            )
+
+
+def poses_of(result: Result, images: list[str]) -> dict[str, Any]:
+    """Poses relative to the first image as plain data: angles in degrees, a confidence for each image."""
+    return {
+        "units": "degrees and, with a sphere of 0.6 around the object, distances; relative to image 1",
+        "images": [
+            {"image": name, **_pose(pose), "confidence": round(float(confidence), 4)}
+            for name, pose, confidence in zip(images, result.poses, result.confidence, strict=True)
+        ],
+        "views": [{"view": _view_name(i), **_pose(pose)} for i, pose in enumerate(result.targets)],
+    }
+
+
+def report_of(result: Result, images: list[str]) -> dict[str, Any]:
+    """What the run was and what came out of it, as plain data."""
+    return {
+        "settings": result.settings,
+        "images": images,
+        "background_removed": list(result.cut),
+        **poses_of(result, images),
+        "versions": versions(),
+        "backends": backends(),
+        "seconds": result.seconds,
+        "peak_memory": peak_memory(),
+    }
+
+
+def _pose(pose: Tensor) -> dict[str, float]:
+    polar, azimuth, radius = pose.tolist()
+    return {
+        "polar": round(math.degrees(polar), 3),
+        "azimuth": round(math.degrees(azimuth), 3),
+        "radius": round(radius, 4),
+    }
+
+
+def _view_name(index: int) -> str:
+    return f"view_{index:03d}.png"
+
+
+def _frame(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        factor = max(1, math.ceil(LEAST_SIDE / image.width))
+        return image.resize((factor * image.width, factor * image.height), Image.Resampling.BICUBIC)

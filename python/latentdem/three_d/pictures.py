@@ -1,0 +1,119 @@
+"""Photographs of an object made into what a view-conditioned prior knows: cut out, centred, on white."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from skimage.measure import label
+from torch import Tensor
+
+from ..errors import UserError
+from ..io import read_image, to_tensor
+
+FILLED = 0.7  # longer side of the object in that of the picture: the median of the training renderings
+SEEN = 0.5  # opacity from which a pixel belongs to the object
+LEAST = 1e-3  # share of the pixels that an object has at least
+EDGE_SHARE = 0.9  # of the outermost pixels that have one colour, where a background is plain
+PLAIN, DIFFERENT = 0.08, 0.2  # differences of colour in units of [-1, 1]: still background, surely object
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A view for the prior.
+
+    Attributes:
+        pixels: (1, 3, S, S) float32 in [-1, 1] on white.
+        cut: whether the object was told from its background; otherwise the whole picture is taken for it.
+    """
+
+    pixels: Tensor
+    cut: bool
+
+
+def object_picture(image: Any, size: int, name: str) -> Picture:
+    """Cuts the object out, by the alpha channel or from a plain background, and puts it into the middle.
+
+    Args:
+        image: a path, a PIL image (with or without transparency), an array or a tensor (1, C, H, W), as
+            `io.to_tensor` takes them; of any size and shape.
+        size: S.
+        name: of the image in messages.
+
+    Raises:
+        UserError: unreadable, or there is no object in it.
+    """
+    pixels, alpha = _opened(image)
+    if len(pixels) != 1:
+        raise UserError(f"{name} holds {len(pixels)} images; give them one by one.")
+    pixels = pixels.expand(-1, 3, -1, -1)
+    if alpha is not None and float(alpha.min()) > SEEN:
+        alpha = None  # nothing is cut away by it
+    opacity = _from_plain_background(pixels) if alpha is None else alpha
+    if opacity is None:
+        return Picture(_placed(pixels, torch.ones_like(pixels[:, :1]), size, 1.0), False)
+    if float((opacity > SEEN).float().mean()) < LEAST:
+        raise UserError(f"No object was found in {name}: it is empty; give a picture that shows the object.")
+    return Picture(_placed(pixels, opacity, size, FILLED), True)
+
+
+def check_distinct(views: Tensor, names: Sequence[str]) -> None:
+    """Refuses views (n, 3, S, S) of which two are the same.
+
+    Raises:
+        UserError: two are the same.
+    """
+    for j in range(1, len(views)):
+        for i in range(j):
+            if torch.equal(views[i], views[j]):
+                raise UserError(f"{names[j]} shows the same picture as {names[i]}; leave one of them out.")
+
+
+def _opened(image: Any) -> tuple[Tensor, Tensor | None]:
+    """Pixels (B, C, H, W) in [-1, 1] and opacity (1, 1, H, W) in [0, 1], None without transparency."""
+    if isinstance(image, (str, Path)):
+        file = read_image(image)
+        alpha = None if file.alpha is None else file.alpha.astype(np.float32) / np.iinfo(file.alpha.dtype).max
+        pixels = file.pixels
+    elif isinstance(image, Image.Image) and image.has_transparency_data:
+        whole = np.asarray(image.convert("RGBA"))
+        pixels, alpha = to_tensor(whole[..., :3]), whole[..., 3].astype(np.float32) / 255
+    else:
+        pixels, alpha = to_tensor(image), None
+    return pixels, None if alpha is None else torch.from_numpy(alpha)[None, None]
+
+
+def _from_plain_background(pixels: Tensor) -> Tensor | None:
+    """Opacity (1, 1, H, W) where the frame shows one colour, None where it does not."""
+    frame = torch.cat([pixels[0, :, 0], pixels[0, :, -1], pixels[0, :, :, 0], pixels[0, :, :, -1]], dim=1)
+    colour = frame.median(dim=1).values
+    if float(((frame - colour[:, None]).abs().amax(0) < PLAIN).float().mean()) < EDGE_SHARE:
+        return None
+    difference = (pixels - colour[:, None, None]).abs().amax(1, keepdim=True)
+    opacity = ((difference - PLAIN) / (DIFFERENT - PLAIN)).clamp(0, 1)
+    # Only what hangs together with the frame is background: the object may show its colour, too.
+    regions = label((opacity < SEEN)[0, 0].numpy(), connectivity=1)
+    outer = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
+    outside = np.isin(regions, outer[outer > 0])
+    # The soft edge of the object reaches one pixel from the background inwards.
+    near = F.max_pool2d(torch.from_numpy(outside).float()[None, None], 3, stride=1, padding=1) > 0
+    return torch.where(near, opacity, 1.0)
+
+
+def _placed(pixels: Tensor, opacity: Tensor, size: int, filled: float) -> Tensor:
+    """What is seen, on white in the middle of a square, its longer side `filled` times that of the square."""
+    seen = (opacity[0, 0] > SEEN).nonzero()
+    (top, left), (bottom, right) = seen.min(0).values.tolist(), (seen.max(0).values + 1).tolist()
+    on_white = (opacity * (pixels - 1) + 1)[..., top:bottom, left:right]
+    height, width = bottom - top, right - left
+    side = max(height, width, round(max(height, width) / filled))
+    before = (side - width) // 2, (side - height) // 2
+    padding = (before[0], side - width - before[0], before[1], side - height - before[1])
+    square = F.pad(on_white, padding, value=1.0)
+    return F.interpolate(square, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)

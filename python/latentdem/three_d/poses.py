@@ -1,0 +1,88 @@
+"""The variables of the M-step: poses relative to view 1, moved along gradients and kept in their ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .cameras import POLAR_RANGE, RADIUS_RANGE, wrap
+
+# Cameras are upright, so a polar angle does not go on beyond a pole as an azimuth does beyond a turn.
+POLAR_LIMIT = POLAR_RANGE[1] - POLAR_RANGE[0]
+RADIUS_LIMIT = RADIUS_RANGE[1] - RADIUS_RANGE[0]
+
+
+def bounded(poses: Tensor) -> Tensor:
+    """Relative poses (..., 3): the azimuth moved into [-pi, pi), polar angle and radius into their ranges."""
+    polar, azimuth, radius = poses.unbind(-1)
+    return torch.stack(
+        [
+            polar.clamp(-POLAR_LIMIT, POLAR_LIMIT),
+            wrap(azimuth),
+            radius.clamp(-RADIUS_LIMIT, RADIUS_LIMIT),
+        ],
+        dim=-1,
+    )
+
+
+def angle_between(first: Tensor, second: Tensor) -> Tensor:
+    """How far poses (..., 3) are from each other in polar angle and azimuth together, (...), in radians."""
+    difference = first - second
+    return torch.hypot(difference[..., 0], wrap(difference[..., 1]))
+
+
+def ring(azimuths: int, elevations: Sequence[float]) -> Tensor:
+    """Poses (len(elevations) * azimuths, 3) around the object, the first azimuth being that of view 1.
+
+    Args:
+        azimuths: evenly spaced, on every elevation.
+        elevations: degrees above the height that view 1 was taken from.
+
+    Raises:
+        UserError: no azimuth, or an elevation that no prior knows.
+    """
+    limit = math.degrees(POLAR_LIMIT)
+    if azimuths < 1 or not elevations:
+        raise UserError("At least one azimuth and one elevation are needed.")
+    for elevation in elevations:
+        if not abs(elevation) <= limit:
+            raise UserError(
+                f"The elevation {elevation:g} is out of range; give degrees above view 1, "
+                f"from {-limit:.0f} to {limit:.0f}."
+            )
+    polar = -torch.deg2rad(torch.tensor(list(elevations), dtype=torch.float32))
+    azimuth = wrap(torch.arange(azimuths) * (2 * math.pi / azimuths))
+    rows = torch.cartesian_prod(polar, azimuth).reshape(-1, 2)
+    return torch.cat([rows, torch.zeros(len(rows), 1)], dim=1)
+
+
+class MovingPoses:
+    """Several hypotheses of the poses of n views; the first view of each stays where it is.
+
+    Adam makes the steps comparable over the timesteps, at which gradients differ by orders of magnitude.
+
+    Args:
+        poses: (B, n, 3) relative to view 1, where they start.
+        radius: whether distances move, too.
+    """
+
+    def __init__(self, poses: Tensor, radius: bool = False) -> None:
+        self._first, self._unknown = poses[:, :1].clone(), poses[:, 1:].clone()
+        self._free = torch.tensor([1.0, 1.0, float(radius)]).to(poses)
+        self._optimizer = torch.optim.Adam([self._unknown])
+
+    @property
+    def poses(self) -> Tensor:
+        """Where they are, (B, n, 3)."""
+        return torch.cat([self._first, self._unknown], dim=1)
+
+    def move(self, gradient: Tensor, rate: float) -> None:
+        """One step of about `rate` radians (or units of distance) against `gradient` (B, n, 3)."""
+        self._unknown.grad = gradient[:, 1:] * self._free
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.step()
+        self._unknown.copy_(bounded(self._unknown))

@@ -1,0 +1,30 @@
+"""Constants of a reconstruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..schedules import Annealing
+from .fusion import FUSION
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How poses are found and views are fused.
+
+    Attributes:
+        hypotheses: poses of each view, and of all views together, that are kept in the search.
+        refinements: M-steps of the search at the known views.
+        search_rate: their first step in radians; the last is near 0.
+        rate: step in radians of the M-step at the noisiest views to be generated, falling with t; 0 for none.
+        fusion: modelling error of the unknown poses, see `fusion_weights`; Annealing(0, 0) weighs all views
+            alike throughout.
+        radius: whether distances are estimated, too; otherwise all cameras are as far away as view 1.
+    """
+
+    hypotheses: int = 4
+    refinements: int = 24
+    search_rate: float = 0.06
+    rate: float = 0.01
+    fusion: Annealing = FUSION
+    radius: bool = False

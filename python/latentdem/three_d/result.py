@@ -1,0 +1,42 @@
+"""What a reconstruction returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Result:
+    """Poses of the known views, and new ones; poses are (polar, azimuth, radius), angles in radians.
+
+    Attributes:
+        inputs: (n, 3, S, S) the known views as the prior saw them, in [-1, 1] on white.
+        poses: (n, 3) of these relative to the first.
+        confidence: (n,) probability that a pose is better than the other hypotheses; 1 for the first view.
+        targets: (K, 3) poses of the new views relative to the first known one.
+        views: (K, 3, S, S) new views in [-1, 1].
+        cut: (n,) for each input whether it was told from its background.
+        seconds: wall-clock seconds per phase.
+        settings: everything needed to repeat the run.
+    """
+
+    inputs: Tensor
+    poses: Tensor
+    confidence: Tensor
+    targets: Tensor
+    views: Tensor
+    cut: tuple[bool, ...]
+    seconds: dict[str, float]
+    settings: dict[str, Any]
+
+    def plot(self) -> Figure:
+        """Figure of inputs, estimated cameras seen from above, and new views."""
+        from .figure import plot_views
+
+        return plot_views(self)

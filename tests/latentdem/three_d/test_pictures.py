@@ -1,0 +1,96 @@
+"""Objects cut out of their pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentdem.errors import UserError
+from latentdem.three_d.pictures import FILLED, check_distinct, object_picture
+
+RED, GREEN = (200, 30, 30), (30, 180, 60)
+
+
+def picture(size=(60, 40), box=(10, 5, 22, 29), background=(240, 240, 240, 255)):
+    """A red rectangle off the middle, with a hole of nearly the background's colour in it."""
+    image = Image.new("RGBA", size, background)
+    image.paste((*RED, 255), box)
+    left, top, right, bottom = box
+    image.paste((*background[:3], 255), (left + 4, top + 8, right - 4, bottom - 8))
+    return image
+
+
+def extent(pixels):
+    """First and last row and column that are not white."""
+    seen = (pixels[0] < 0.9).any(0)
+    rows, columns = seen.any(1).nonzero(), seen.any(0).nonzero()
+    return [int(i) for i in (rows.min(), rows.max(), columns.min(), columns.max())]
+
+
+@pytest.mark.parametrize("kind", ["alpha", "plain", "dark"])
+def test_object_is_centred_and_scaled(kind):
+    backgrounds = {"alpha": (9, 9, 9, 0), "plain": (240, 240, 240, 255), "dark": (10, 10, 40, 255)}
+    image = picture(background=backgrounds[kind])
+    result = object_picture(image if kind == "alpha" else image.convert("RGB"), 64, "it")
+    assert result.cut
+    assert result.pixels.shape == (1, 3, 64, 64)
+    top, bottom, left, right = extent(result.pixels)
+    assert bottom - top + 1 == pytest.approx(FILLED * 64, abs=3)
+    assert right - left + 1 == pytest.approx(FILLED * 64 * 12 / 24, abs=3)
+    assert (top + bottom) / 2 == pytest.approx(31.5, abs=1.5)
+    assert (left + right) / 2 == pytest.approx(31.5, abs=1.5)
+    assert torch.equal(result.pixels[0, :, 0], torch.ones(3, 64))
+    red = torch.tensor(RED) / 127.5 - 1
+    torch.testing.assert_close(result.pixels[0, :, 14, 32], red, atol=0.05, rtol=0)
+
+
+def test_a_hole_of_the_backgrounds_colour_stays():
+    image = picture(background=(40, 40, 200, 255)).convert("RGB")
+    middle = object_picture(image, 64, "it").pixels[0, :, 32, 32]
+    torch.testing.assert_close(middle, torch.tensor([40, 40, 200]) / 127.5 - 1, atol=0.05, rtol=0)
+
+
+def test_other_backgrounds_are_kept_whole():
+    noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    result = object_picture(noise, 40, "it")
+    assert not result.cut
+    white = (result.pixels[0] > 0.999).all(0).all(1)
+    assert white[:7].all()
+    assert not white[9:30].any()
+
+
+def test_files_sizes_and_kinds(tmp_path):
+    wide = picture((90, 30), (40, 2, 70, 28)).convert("L")
+    wide.save(tmp_path / "wide.png")
+    cut = object_picture(tmp_path / "wide.png", 32, "it").pixels
+    assert cut.shape == (1, 3, 32, 32)
+    tensor = torch.from_numpy(np.asarray(wide).astype(np.float32) / 127.5 - 1)[None, None]
+    torch.testing.assert_close(object_picture(tensor, 32, "it").pixels, cut)
+    picture((40, 90), background=(0, 0, 0, 0)).save(tmp_path / "alpha.png")
+    from_file = object_picture(tmp_path / "alpha.png", 32, "it").pixels
+    torch.testing.assert_close(
+        from_file, object_picture(picture((40, 90), background=(0, 0, 0, 0)), 32, "it").pixels
+    )
+
+
+@pytest.mark.parametrize(
+    "image", [Image.new("RGBA", (40, 40), (9, 9, 9, 0)), Image.new("RGB", (40, 40), GREEN)]
+)
+def test_nothing_to_see_is_said(image):
+    with pytest.raises(UserError, match=r"No object was found in cup\.png"):
+        object_picture(image, 32, "cup.png")
+
+
+def test_several_images_in_one_are_refused():
+    with pytest.raises(UserError, match="holds 2 images"):
+        object_picture(torch.zeros(2, 3, 32, 32), 32, "it")
+
+
+def test_identical_pictures_are_named():
+    views = torch.rand(3, 3, 8, 8)
+    check_distinct(views, ["a", "b", "c"])
+    views[2] = views[0]
+    with pytest.raises(UserError, match="c shows the same picture as a"):
+        check_distinct(views, ["a", "b", "c"])

@@ -1,0 +1,175 @@
+"""`latentdem.three_d.reconstruct` and `latentdem views`, with the exact prior."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from latentdem.cli import app
+from latentdem.errors import UserError
+from latentdem.three_d import Recipe, api, reconstruct
+from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS
+
+QUICK = replace(Recipe(), refinements=2)
+
+
+def test_poses_and_views_of_two_pictures(exact):
+    problem, phases = exact(2), []
+    result = reconstruct(
+        problem.views,
+        prior=problem.prior,
+        azimuths=3,
+        elevations=(0.0, 10.0),
+        steps=20,
+        progress=lambda phase, done, total: phases.append((phase, done / total)),
+    )
+    assert problem.wrong(result.poses) < 1
+    assert result.targets.shape == (6, 3)
+    assert result.views.shape == (6, 3, 12, 12)
+    truth = problem.truth(result.targets).clamp(-1, 1)
+    assert (result.views - truth).square().mean().sqrt() < 0.05
+    assert torch.equal(result.inputs, problem.views)
+    assert [phase for phase, _ in phases] == sorted(phase for phase, _ in phases)
+    shares = [share for _, share in phases]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    assert result.settings["poses_known"] is False
+    assert result.plot().get_size_inches()[0] > 5
+
+
+def test_known_poses_stay(exact):
+    problem = exact(3)
+    known = problem.poses + torch.tensor([[0.0], [0.1], [0.2]])
+    result = reconstruct(problem.views, prior=problem.prior, azimuths=1, steps=3, poses=known)
+    torch.testing.assert_close(result.poses[:, :2], known[:, :2])
+    assert torch.equal(result.confidence, torch.ones(3))
+
+
+def test_one_picture_has_no_pose_to_find(exact):
+    problem = exact(1)
+    result = reconstruct(problem.views, prior=problem.prior, azimuths=2, steps=10)
+    assert not result.poses.any()
+    truth = problem.truth(result.targets).clamp(-1, 1)
+    assert (result.views - truth).square().mean().sqrt() < 0.05
+
+
+def test_same_seed_same_result(exact):
+    problem = exact(2)
+    first, again, other = (
+        reconstruct(problem.views, prior=problem.prior, azimuths=2, steps=4, seed=seed, recipe=QUICK)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.views, again.views)
+    assert torch.equal(first.poses, again.poses)
+    assert not torch.equal(first.poses, other.poses)
+
+
+def test_twenty_pictures(exact):
+    problem = exact(2)
+    views = problem.views[:1] + 0.02 * torch.randn(20, 3, 12, 12)
+    recipe = Recipe(hypotheses=1, refinements=1)
+    result = reconstruct(views.clamp(-1, 1), prior=problem.prior, azimuths=1, steps=2, recipe=recipe)
+    assert result.poses.shape == (20, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"images": []}, "No image was given"),
+        ({"images": torch.zeros(1, 3, 9, 9)}, r"shape \(n, 3, 12, 12\)"),
+        ({"steps": 1}, "At least 2 steps"),
+        ({"poses": torch.ones(2, 3)}, "relative to view 1"),
+        ({"elevations": [95.0]}, "out of range"),
+        ({"images": ["missing.png"]}, "does not exist"),
+        ({"prior": "nowhere"}, "No view-conditioned prior"),
+    ],
+)
+def test_mistakes(exact, change, sentence):
+    problem = exact(2)
+    arguments = {"images": problem.views, "prior": problem.prior, "steps": 2, **change}
+    with pytest.raises(UserError, match=sentence):
+        reconstruct(arguments.pop("images"), **arguments)
+
+
+@pytest.fixture
+def pictures(exact, tmp_path, monkeypatch):
+    """Two files of an object, in a current folder of their own; the prior is the exact one."""
+    monkeypatch.chdir(tmp_path)
+    problem = exact(2)
+    pixels = torch.nn.functional.interpolate(problem.views.clamp(-1, 1), scale_factor=4)
+    for name, view in zip(("front.png", "side.png"), pixels, strict=True):
+        Image.fromarray(((view.permute(1, 2, 0) + 1) * 127.5).numpy().astype(np.uint8)).save(name)
+    monkeypatch.setattr(api, "load_view_prior", lambda prior, device: problem.prior)
+    return ["front.png", "side.png"]
+
+
+def command(*arguments: str):
+    return CliRunner().invoke(app, ["views", *arguments])
+
+
+def test_command_writes_everything(pictures, tmp_path):
+    result = command(*pictures, "-o", "out", "--azimuths", "4", "--elevations", "0", "--steps", "3")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    views = [f"view_{i:03d}.png" for i in range(4)]
+    assert names == ["figure.png", "poses.json", "report.json", "turntable.gif", *views]
+    poses = json.loads((tmp_path / "out" / "poses.json").read_text())
+    assert [image["image"] for image in poses["images"]] == pictures
+    assert poses["images"][0] == {
+        "image": "front.png",
+        "polar": 0.0,
+        "azimuth": 0.0,
+        "radius": 0.0,
+        "confidence": 1.0,
+    }
+    assert [view["azimuth"] for view in poses["views"]] == [0.0, 90.0, -180.0, -90.0]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["settings"]["steps"] == 3
+    assert report["background_removed"] == [True, True]
+    with Image.open(tmp_path / "out" / "turntable.gif") as gif:
+        assert gif.n_frames == 4
+    with Image.open(tmp_path / "out" / "view_000.png") as view:
+        assert view.size == (12, 12)
+    assert "confidence" in result.output
+
+
+def test_command_says_what_one_picture_means(pictures):
+    result = command(pictures[0], "-o", "out", "--azimuths", "1", "--steps", "2")
+    assert result.exit_code == 0, result.output
+    assert "no pose to find" in result.output
+
+
+def test_command_overwrites_no_input(pictures, tmp_path):
+    (tmp_path / "view_000.png").write_bytes((tmp_path / "front.png").read_bytes())
+    result = command("view_000.png", "side.png", "-o", ".")
+    assert result.exit_code == 1
+    assert "would be overwritten" in result.stderr
+
+
+def test_command_loses_nothing_on_bad_input(pictures, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    for extra, sentence in (
+        ("broken.png", "not an image"),
+        ("front.png", "shows the same picture as front.png"),
+    ):
+        result = command(*pictures, extra, "-o", "out", "--steps", "2")
+        assert result.exit_code == 1
+        lines = result.stderr.strip().splitlines()
+        assert len(lines) == 1
+        assert sentence in lines[0]
+        assert not any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.skipif(EMBEDDED_3D_WEIGHTS.is_dir(), reason="the weights are there")
+def test_missing_weights_name_the_training(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    result = command(str(tmp_path / "a.png"), "-o", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "train_view_prior.py" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
