@@ -19,10 +19,11 @@ from torch import Tensor
 
 from ..errors import UserError
 from .conditions import Condition, encode_prompts
-from .diffusers_checkpoint import Checkpoint, pipeline_of_file
+from .diffusers_checkpoint import Checkpoint
 from .latents import Latents
 from .padding import pad_to_multiple, padded_size
 from .parametrization import Parametrization
+from .single_file import pipeline_of_file
 
 HALF = (torch.float16, torch.bfloat16)
 AUTOENCODERS = (AutoencoderKL, AutoencoderTiny, VQModel)
