@@ -1,4 +1,4 @@
-"""Reading checkpoints of diffusers: folders, ids on the hub, and files in the original layout."""
+"""Reading checkpoints of diffusers: folders and ids on the hub."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
-from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
-from huggingface_hub import snapshot_download
 
 from ..checkpoints import load_part, reason_of
 from ..errors import UserError
@@ -21,7 +19,6 @@ from ..errors import UserError
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 UNETS = ("UNet2DConditionModel", "UNet2DModel")
 CONFIGURATION = ("*.json", "*.txt")
-ORIGINAL_PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 
 
 @dataclass(frozen=True)
@@ -35,12 +32,14 @@ class Checkpoint:
         torch_dtype: of the weights.
         variant: of the weight files, such as "fp16".
         local_files_only: take what the hub's cache on this machine has and download nothing.
+        expected: the models whose checkpoints can be used, for messages.
     """
 
     source: str
     torch_dtype: torch.dtype = torch.float32
     variant: str | None = None
     local_files_only: bool = False
+    expected: str = "Stable Diffusion 1.x, 2.x or XL or of unconditional latent diffusion"
 
     @cached_property
     def index(self) -> dict[str, Any]:
@@ -65,16 +64,36 @@ class Checkpoint:
         name = self._config(diffusers.AutoencoderKL).get("_class_name", "network of no known class")
         return self._network(getattr(diffusers, name, None), AUTOENCODERS, "", name)
 
+    def part(self, kind: Any, name: str, **options: Any) -> Any:
+        """The network in the folder `name`, "" for none, as one of class `kind`; options are diffusers'."""
+        return load_part(
+            kind,
+            self.source,
+            name,
+            self._what_helps,
+            torch_dtype=self.torch_dtype,
+            variant=self.variant,
+            local_files_only=self.local_files_only,
+            **options,
+        )
+
+    def encoder(self, name: str) -> Any:
+        """A text or image encoder of transformers."""
+        require_transformers()
+        encoder, report = self._from_pretrained(name, variant=self.variant, output_loading_info=True)
+        if report["missing_keys"]:
+            raise UserError(f"The weights in {self.source}/{name} are not those of a {type(encoder).__name__}.")
+        return encoder.eval().to(self.torch_dtype)
+
     def text_pipeline(self, device: torch.device | str) -> DiffusionPipeline | None:
         """A pipeline of tokenizers and text encoders alone; None where the checkpoint has none."""
         encoders = [name for name in ("text_encoder", "text_encoder_2") if (self.index.get(name) or [None])[0]]
         if not encoders:
             return None
-        require_transformers()
         others = ("vae", "unet", "scheduler", "feature_extractor", "tokenizer", "text_encoder")
         parts: dict[str, Any] = dict.fromkeys(others)
         for name in encoders:
-            parts[name] = encoder = self._text_encoder(name).to(device)
+            parts[name] = encoder = self.encoder(name).to(device)
             tokenizer = name.replace("text_encoder", "tokenizer")
             parts[tokenizer] = self._from_pretrained(tokenizer)
             # Without its files transformers makes an empty one.
@@ -89,27 +108,13 @@ class Checkpoint:
             **parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False
         )
 
-    def _text_encoder(self, name: str) -> Any:
-        encoder, report = self._from_pretrained(name, variant=self.variant, output_loading_info=True)
-        if report["missing_keys"]:
-            raise UserError(f"The weights in {self.source}/{name} are not those of a {type(encoder).__name__}.")
-        return encoder.eval().to(self.torch_dtype)
-
     def _network(
         self, kind: Any, allowed: tuple[str, ...], subfolder: str, name: str | None = None
     ) -> ModelMixin:
         name = name or str(kind.__name__)
         if name not in allowed:
             raise UserError(f"{self.source} has a {name}; a prior needs one of {', '.join(allowed)}.")
-        return load_part(
-            kind,
-            self.source,
-            subfolder,
-            self._what_helps,
-            torch_dtype=self.torch_dtype,
-            variant=self.variant,
-            local_files_only=self.local_files_only,
-        )
+        return self.part(kind, subfolder)
 
     def _class(self, name: str) -> Any:
         library, kind = self.index.get(name) or ("", "")
@@ -117,8 +122,7 @@ class Checkpoint:
         found = getattr(import_module(library), kind, None) if known else None
         if found is None:
             raise UserError(
-                f"{self.source} has no {name} that can be used; give a checkpoint of Stable Diffusion 1.x, 2.x "
-                "or XL or of unconditional latent diffusion."
+                f"{self.source} has no {name} that can be used; give a checkpoint of {self.expected}."
             )
         return found
 
@@ -152,61 +156,11 @@ class Checkpoint:
         return f"; download it with: {download_command(self.source, (*CONFIGURATION, weights))}"
 
 
-def pipeline_of_file(
-    path: str | Path,
-    config: str | Path | None,
-    torch_dtype: torch.dtype,
-    vae: ModelMixin | None,
-    local_files_only: bool,
-) -> DiffusionPipeline:
-    """The Stable Diffusion pipeline in a file of the original layout; see `DiffusersPrior.from_single_file`.
-
-    Raises:
-        UserError: no such file, no weights of Stable Diffusion in it, or no configuration for them.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"There is no file {path}; check the path.")
-    require_transformers()
-    unreadable = f"{path} cannot be read as a checkpoint of Stable Diffusion in its original layout"
-    try:
-        state = load_single_file_checkpoint(str(path))
-        config = config or fetch_diffusers_config(state)["pretrained_model_name_or_path"]
-        held = {part: _elements(state, prefix) for part, prefix in ORIGINAL_PREFIXES.items()}
-        del state
-    except Exception as error:  # whatever unpickling raises
-        raise UserError(f"{unreadable}: {reason_of(error)}.") from error
-    folder = _configuration(str(config), local_files_only)
-    index = Checkpoint(folder).index
-    is_xl = "text_encoder_2" in index
-    kind = diffusers.StableDiffusionXLPipeline if is_xl else diffusers.StableDiffusionPipeline
-    parts = {} if vae is None else {"vae": vae}
-    if "safety_checker" in index:
-        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    try:
-        pipeline = kind.from_single_file(
-            str(path), config=folder, torch_dtype=torch_dtype, local_files_only=True, **parts
-        )
-    except NotImplementedError as error:  # from accelerate: a parameter that is absent has no memory
-        raise UserError(f"{unreadable}: weights of one of its networks are missing.") from error
-    except Exception as error:  # OSError, ValueError, RuntimeError, KeyError and diffusers' own
-        raise UserError(f"{unreadable} with the configuration of {config}: {reason_of(error)}.") from error
-    for part in held.keys() - parts.keys():
-        # Without accelerate, diffusers leaves absent parameters as they were initialised, and does not say so.
-        if held[part] < sum(parameter.numel() for parameter in getattr(pipeline, part).parameters()):
-            raise UserError(f"{unreadable}: weights of its {part} are missing.")
-    return pipeline
-
-
-def _elements(state: dict[str, Any], prefix: str) -> int:
-    """How many numbers there are under the names that begin with `prefix`."""
-    return sum(value.numel() for key, value in state.items() if key.startswith(prefix))
-
-
 def require_transformers() -> None:
-    """Raises a UserError where the package that reads prompts is missing."""
+    """Raises a UserError where the package of text and image encoders is missing."""
     if find_spec("transformers") is None:
         raise UserError(
-            "Checkpoints with a text encoder need the package transformers; "
+            "Checkpoints with a text or image encoder need the package transformers; "
             "install it with: pip install 'latentdem[diffusion]'"
         )
 
@@ -215,17 +169,3 @@ def download_command(source: str, patterns: tuple[str, ...]) -> str:
     """The command that downloads those files of `source` that fit one of `patterns`."""
     included = " ".join(f'--include "{pattern}"' for pattern in patterns)
     return f'hf download {source} {included} --exclude "safety_checker/*"'
-
-
-def _configuration(config: str, local_files_only: bool) -> str:
-    """Folder of configuration files, from the hub's cache or the hub where `config` is an id."""
-    if Path(config).is_dir():
-        return config
-    try:
-        return snapshot_download(config, allow_patterns=list(CONFIGURATION), local_files_only=local_files_only)
-    except Exception as error:  # OSError, ValueError and the hub's own
-        raise UserError(
-            f"A single file holds no configuration, and that of '{config}' is not on this machine; give a "
-            "folder in diffusers' layout as config, or download it with: "
-            + download_command(config, CONFIGURATION)
-        ) from error

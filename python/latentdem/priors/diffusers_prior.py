@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from diffusers import (
 )
 from torch import Tensor
 
-from latentdem_ext import accelerate_vae
-
 from ..errors import UserError
 from .conditions import Condition, encode_prompts
-from .diffusers_checkpoint import Checkpoint, pipeline_of_file
+from .diffusers_checkpoint import Checkpoint
+from .latents import Latents
 from .padding import pad_to_multiple, padded_size
 from .parametrization import Parametrization
+from .single_file import pipeline_of_file
 
 HALF = (torch.float16, torch.bfloat16)
 AUTOENCODERS = (AutoencoderKL, AutoencoderTiny, VQModel)
@@ -73,7 +72,7 @@ class DiffusersPrior:
         self.parametrization = Parametrization.of(scheduler)
         self.alphas_cumprod = self.parametrization.alphas_cumprod
         self.name, self.guidance = name, guidance
-        self.vae, self.unet = (each.eval().requires_grad_(False) for each in (vae, unet))
+        self.vae, self.unet = vae, unet.eval().requires_grad_(False)
         self._is_xl = unet.config.get("addition_embed_type") == "text_time"
         if guidance != 1 and negative is None:
             raise UserError("Guidance other than 1 needs a negative prompt to lead away from; give one.")
@@ -84,9 +83,8 @@ class DiffusersPrior:
         overflows = self._is_xl and vae.dtype == torch.float16 and vae.config.get("force_upcast")
         if overflows or (isinstance(vae, VQModel) and vae.dtype in HALF):
             self.vae.to(torch.float32)
-        self._scale, self._shift = _latent_statistics(vae)
-        self._downsampling = 2 ** (len(vae.config["block_out_channels"]) - 1)
-        self.multiple = self._downsampling * 2 ** (len(unet.config["block_out_channels"]) - 1)
+        self.latents = Latents(vae)
+        self.multiple = self.latents.downsampling * 2 ** (len(unet.config["block_out_channels"]) - 1)
 
     @classmethod
     def from_pretrained(
@@ -136,7 +134,7 @@ class DiffusersPrior:
             guidance=guidance,
             name=str(id_or_path),
         )
-        _accelerate(prior.vae)
+        prior.latents.accelerate()
         return prior
 
     @classmethod
@@ -167,7 +165,7 @@ class DiffusersPrior:
         pipeline = pipeline_of_file(path, config, torch_dtype, vae, local_files_only)
         prior = cls.from_pipeline(pipeline.to(device), prompt, negative_prompt, guidance)
         prior.name = str(path)
-        _accelerate(prior.vae)
+        prior.latents.accelerate()
         return prior
 
     @classmethod
@@ -190,32 +188,23 @@ class DiffusersPrior:
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(c, h, w) of the latent of an image of this size, padding included."""
         rows, columns = padded_size(height, width, self.multiple)
-        return self.unet.config["in_channels"], rows // self._downsampling, columns // self._downsampling
+        factor = self.latents.downsampling
+        return self.unet.config["in_channels"], rows // factor, columns // factor
 
     def encode(self, x: Tensor) -> Tensor:
         """Scaled latents (B, c, h, w) of `x` (B, 3, H, W) in [-1, 1]; of a distribution, its mean."""
-        found = self.vae.encode(pad_to_multiple(x, self.multiple).to(self.vae.dtype))
-        raw = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
-        return (raw.to(x.dtype) - self._shift.to(x)) * self._scale.to(x)
+        return self.latents.scaled(self.latents.raw(pad_to_multiple(x, self.multiple)))
 
     def decode(self, z: Tensor, height: int, width: int) -> Tensor:
         """Images (B, 3, height, width) of scaled latents `z` (B, c, h, w), not clamped."""
-        raw = z / self._scale.to(z) + self._shift.to(z)
-        return self.vae.decode(raw.to(self.vae.dtype)).sample[..., :height, :width].to(z.dtype)
+        return self.latents.decode(z)[..., :height, :width]
 
     def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
         """Noise (B, c, h, w) in `z_t` (B, c, h, w) at timestep `t`, whatever the U-Net predicts itself."""
         parts = max(1, len(self._conditions))
         z = torch.cat([z_t] * parts).to(self.unet.dtype)
         output = self.unet(z, t, **self._told(z)).sample
-        # With little noise or little image left, what the output is combined with needs more than half
-        # precision.
-        exact = torch.promote_types(z_t.dtype, torch.float32)
-        output = output.to(exact)
-        if parts == 2:
-            negative, positive = output.chunk(2)
-            output = negative + self.guidance * (positive - negative)
-        return self.parametrization.noise(output, z_t.to(exact), t).to(z_t.dtype)
+        return self.parametrization.guided_noise(output, z_t, t, self.guidance if parts == 2 else 1.0)
 
     def _told(self, z: Tensor) -> dict[str, Any]:
         """What the U-Net gets beside latents (N, c, h, w) of all conditions and the timestep."""
@@ -226,16 +215,11 @@ class DiffusersPrior:
         told: dict[str, Any] = {"encoder_hidden_states": embeddings}
         if self._is_xl:
             pooled = [c.pooled.expand(each, -1) for c in self._conditions if c.pooled is not None]
-            height, width = (n * self._downsampling for n in z.shape[-2:])
+            height, width = (n * self.latents.downsampling for n in z.shape[-2:])
             # Original size, corner of the crop and target size, of an image that is neither scaled nor cut.
             times = z.new_tensor([height, width, 0, 0, height, width]).expand(len(z), -1)
             told["added_cond_kwargs"] = {"text_embeds": torch.cat(pooled).to(z), "time_ids": times}
         return told
-
-
-def _accelerate(vae: ModelMixin) -> None:
-    with suppress(ValueError):  # it has nothing to accelerate, or is accelerated already
-        accelerate_vae(vae)
 
 
 def _lone_autoencoder(
@@ -282,20 +266,3 @@ def _check_parts(vae: ModelMixin, unet: ModelMixin, condition: Condition | None)
         raise UserError(
             "This U-Net takes other added conditions than the base model of Stable Diffusion XL; give that one."
         )
-
-
-def _latent_statistics(vae: ModelMixin) -> tuple[Tensor, Tensor]:
-    """Scale and shift of z = (raw - shift) scale, each of a shape that broadcasts to (B, c, h, w).
-
-    The configurations of the first `VQModel`s do not state a factor, and none was used in their training.
-    diffusers since 0.12 then takes that of Stable Diffusion, which spoils their images (its issue 6725).
-    """
-    config = vae.config
-    unstated = "scaling_factor" in config.get("_use_default_values", ()) and "_name_or_path" in config
-    factor = 1.0 if isinstance(vae, VQModel) and unstated else config["scaling_factor"]
-    scale, shift = (torch.tensor(v, device=vae.device) for v in (factor, config.get("shift_factor") or 0.0))
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is None or std is None:
-        return scale, shift
-    mean, std = (torch.tensor(each, device=vae.device).view(1, -1, 1, 1) for each in (mean, std))
-    return scale / std, mean

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -81,3 +82,22 @@ class Parametrization:
         if self.prediction == "sample":
             return (z_t - signal * output) / noise
         return output
+
+    def guided_noise(self, output: Tensor, z_t: Tensor, t: int, guidance: float) -> Tensor:
+        """The predicted noise under classifier-free guidance, n + g (p - n) (Ho and Salimans 2022).
+
+        Args:
+            output: outputs (2B, c, h, w), first all n without the condition, then all p with it; for a guidance
+                of 1 only p, (B, c, h, w). May be in half precision.
+            z_t: (B, c, h, w), whose dtype the noise gets.
+            t: timestep.
+            guidance: the scale g.
+        """
+        # With little noise or little image left, what the output is combined with needs more than half
+        # precision.
+        exact = torch.promote_types(z_t.dtype, torch.float32)
+        output = output.to(exact)
+        if guidance != 1:
+            without, output = output.chunk(2)
+            output = without + guidance * (output - without)
+        return self.noise(output, z_t.to(exact), t).to(z_t.dtype)

@@ -7,27 +7,35 @@ from pathlib import Path
 import torch
 
 from ..errors import UserError
+from ..priors.naming import Names
 from .view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior, ViewPrior
+from .zero123 import Zero123Prior
+
+NAMES = Names(
+    embedded="embedded-3d",
+    weights=EMBEDDED_3D_WEIGHTS,
+    own=EmbeddedViewPrior,
+    public=Zero123Prior,
+    short={"zero123": "kxic/zero123-165000", "zero123-xl": "ashawkey/zero123-xl-diffusers"},
+)
 
 
 def load_view_prior(prior: str | Path | ViewPrior, device: torch.device) -> ViewPrior:
-    """The prior that `prior` names, on `device`.
+    """The prior that `prior` names; nothing is downloaded, and weights are in float16 on CUDA, else in float32.
 
     Args:
-        prior: "embedded-3d", a folder written by tools/train_view_prior.py, or a prior itself, which is
-            returned.
+        prior: "embedded-3d"; "zero123" or "zero123-xl"; a folder written by tools/train_view_prior.py, or one
+            of Zero123 in diffusers' layout with model_index.json; a .ckpt or .safetensors file of Zero123 in
+            its original layout; the id "owner/name" of a checkpoint of Zero123 in the cache of the Hugging Face
+            hub; or a prior itself, which is returned.
         device: where the networks run.
 
     Raises:
-        UserError: there is no such prior, or it cannot be loaded.
+        UserError: no such prior, or its weights are not on this machine or cannot be loaded.
     """
-    if not isinstance(prior, (str, Path)):
-        return prior
-    if str(prior) != "embedded-3d":
-        return EmbeddedViewPrior.from_pretrained(prior, device)
-    if not EMBEDDED_3D_WEIGHTS.is_dir():
+    if prior == NAMES.embedded and not EMBEDDED_3D_WEIGHTS.is_dir():
         raise UserError(
             "No weights of the embedded view-conditioned prior are installed; train them with "
-            "tools/train_view_prior.py and give the exported folder as the prior."
+            "tools/train_view_prior.py and give the exported folder as the prior, or give zero123."
         )
-    return EmbeddedViewPrior.from_pretrained(EMBEDDED_3D_WEIGHTS, device)
+    return NAMES.load(prior, device)

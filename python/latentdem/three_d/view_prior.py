@@ -83,6 +83,14 @@ class ViewPrior(Protocol):
         ...
 
 
+def check_views(x: Tensor, size: int) -> None:
+    """Raises a UserError unless `x` is (B, 3, size, size)."""
+    if x.ndim != 4 or tuple(x.shape[1:]) != (3, size, size):
+        raise UserError(
+            f"This prior takes images of the shape (B, 3, {size}, {size}), not {tuple(x.shape)}; resize them."
+        )
+
+
 class EmbeddedViewPrior:
     """The small view-conditioned prior for 64 x 64 pixels (see docs/three_d.md).
 
@@ -146,12 +154,7 @@ class EmbeddedViewPrior:
         Raises:
             UserError: the images have another size.
         """
-        size = self.image_size
-        if x.ndim != 4 or tuple(x.shape[1:]) != (3, size, size):
-            raise UserError(
-                f"This prior takes images of the shape (B, 3, {size}, {size}), not {tuple(x.shape)}; "
-                "resize them."
-            )
+        check_views(x, self.image_size)
         with self._precision(x):
             return self.autoencoder.encode(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
 
@@ -171,22 +174,12 @@ class EmbeddedViewPrior:
         latent, tokens = condition.parts
         told = pose_embedding(pose)
         with self._precision(z_t):
-            if self.guidance == 1:
-                output = self.network(z_t, t, latent, tokens, told).to(z_t.dtype)
-            else:
-                known, unknown = (
-                    self.network(
-                        torch.cat([z_t, z_t]),
-                        t,
-                        torch.cat([latent, torch.zeros_like(latent)]),
-                        torch.cat([tokens, torch.zeros_like(tokens)]),
-                        torch.cat([told, told]),
-                    )
-                    .to(z_t.dtype)
-                    .chunk(2)
-                )
-                output = unknown + self.guidance * (known - unknown)
-        return self._parametrization.noise(output, z_t, t)
+            if self.guidance != 1:
+                latent, tokens = (torch.cat([torch.zeros_like(part), part]) for part in (latent, tokens))
+                told = torch.cat([told, told])
+            noisy = z_t if self.guidance == 1 else torch.cat([z_t, z_t])
+            output = self.network(noisy, t, latent, tokens, told)
+        return self._parametrization.guided_noise(output, z_t, t, self.guidance)
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)

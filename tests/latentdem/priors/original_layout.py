@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import pytest
+import torch
 from torch import Tensor
 
 RESNET = {
@@ -66,17 +71,42 @@ def vae_key(key: str, levels: int) -> str:
     return renamed(key.replace("conv_norm_out", "norm_out"), ATTENTION if "attn_1" in key else {})
 
 
-def original_state(pipeline: Any) -> dict[str, Tensor]:
-    """The state of a Stable Diffusion 1.x pipeline as one file of the original code holds it."""
-    unet, vae = pipeline.unet.config, pipeline.vae.config
-    attends = tuple("CrossAttn" in kind for kind in unet.up_block_types)
+def original_networks(unet: Any, vae: Any) -> dict[str, Tensor]:
+    """The states of a U-Net and an autoencoder of Stable Diffusion 1.x as the original code names them."""
+    attends = tuple("CrossAttn" in kind for kind in unet.config.up_block_types)
+    layers, levels = unet.config.layers_per_block, len(vae.config.block_out_channels)
     state = {}
-    for key, value in pipeline.unet.state_dict().items():
-        state[f"model.diffusion_model.{unet_key(key, unet.layers_per_block + ('up_' in key), attends)}"] = value
-    for key, value in pipeline.vae.state_dict().items():
-        name = vae_key(key, len(vae.block_out_channels))
+    for key, value in unet.state_dict().items():
+        state[f"model.diffusion_model.{unet_key(key, layers + ('up_' in key), attends)}"] = value
+    for key, value in vae.state_dict().items():
+        name = vae_key(key, levels)
         is_matrix = value.ndim == 2 and "attn_1" in name  # a convolution of one pixel there
         state[f"first_stage_model.{name}"] = value[..., None, None] if is_matrix else value
+    return state
+
+
+def original_state(pipeline: Any) -> dict[str, Tensor]:
+    """The state of a Stable Diffusion 1.x pipeline as one file of the original code holds it."""
+    state = original_networks(pipeline.unet, pipeline.vae)
     for key, value in pipeline.text_encoder.state_dict().items():
         state[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = value
     return {key: value.contiguous() for key, value in state.items()}
+
+
+class ModelCheckpoint:
+    """Stands for a callback of PyTorch Lightning, whose class such files name."""
+
+
+ModelCheckpoint.__module__ = "pytorch_lightning.callbacks.model_checkpoint"
+
+
+def save_as_lightning(state: dict[str, Tensor], path: Path) -> None:
+    """Writes a .ckpt as training with PyTorch Lightning does, which is not there when the file is read."""
+    names = ["pytorch_lightning", "pytorch_lightning.callbacks", ModelCheckpoint.__module__]
+    modules = {name: ModuleType(name) for name in names}
+    modules[ModelCheckpoint.__module__].ModelCheckpoint = ModelCheckpoint  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patched:
+        for name, module in modules.items():
+            patched.setitem(sys.modules, name, module)
+        callbacks = {ModelCheckpoint: {"best_model_score": None}}
+        torch.save({"state_dict": state, "global_step": 470000, "callbacks": callbacks}, path)

@@ -7,14 +7,14 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentdem import DiffusersPrior, UserError
 from latentdem.priors import load_prior
 
 from .conftest import in_cache
-from .original_layout import original_state
+from .original_layout import original_state, save_as_lightning
 
 Scene = Callable[..., Tensor]
 
@@ -24,7 +24,7 @@ def files(sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     """The weights of `sd15` as .ckpt and .safetensors, and the configuration without weights."""
     folder = tmp_path_factory.mktemp("single")
     state = original_state(diffusers.StableDiffusionPipeline.from_pretrained(sd15, low_cpu_mem_usage=False))
-    torch.save({"state_dict": state, "global_step": 470000}, folder / "v1.ckpt")
+    save_as_lightning(state, folder / "v1.ckpt")
     save_file(state, folder / "v1.safetensors")
     config = folder / "config"
     shutil.copytree(sd15, config, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -76,9 +76,16 @@ def test_files_that_hold_no_checkpoint(files: dict[str, Path], tmp_path: Path, n
             DiffusersPrior.from_single_file(tmp_path / name, config=config)
 
 
+def test_file_that_names_other_classes(files: dict[str, Path], tmp_path: Path) -> None:
+    """Reading them could run code; those of PyTorch Lightning are read as empty ones."""
+    torch.save({"state_dict": {}, "other": Path("a")}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="cannot be read as a checkpoint of Stable Diffusion"):
+        DiffusersPrior.from_single_file(tmp_path / "other.ckpt", config=files["config"])
+
+
 def test_file_without_a_part(files: dict[str, Path], tmp_path: Path) -> None:
     """Such as the weights of an autoencoder alone, which have nothing for the U-Net."""
-    state = torch.load(files["ckpt"], weights_only=True)["state_dict"]
+    state = load_file(files["safetensors"])
     part = {key: value for key, value in state.items() if key.startswith("first_stage_model.")}
     torch.save({"state_dict": part}, tmp_path / "vae.ckpt")
     with pytest.raises(UserError, match="cannot be read as a checkpoint of Stable Diffusion"):
@@ -95,7 +102,7 @@ def test_file_without_a_part(files: dict[str, Path], tmp_path: Path) -> None:
 def test_file_without_one_parameter(
     files: dict[str, Path], taesd: Path, tmp_path: Path, name: str, part: str
 ) -> None:
-    state = torch.load(files["ckpt"], weights_only=True)["state_dict"]
+    state = load_file(files["safetensors"])
     del state[name]
     torch.save({"state_dict": state}, tmp_path / "part.ckpt")
     with pytest.raises(UserError, match=f"weights of (its {part}|one of its networks) are missing"):

@@ -1,18 +1,138 @@
-"""The exact prior over a few objects, and views of them from cameras that no grid knows."""
+"""Tiny checkpoints of Zero123 in the layouts of the public ones; the exact prior and views of its objects."""
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from diffusers import DDIMScheduler
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
 from latentdem.three_d.noise_error import PairError
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.search import PoseSearch
+
+from ..priors.conftest import PYTORCH, SD_SCHEDULE, _offline, tiny_unet, tiny_vae  # noqa: F401
+from ..priors.original_layout import original_networks
+
+EMBEDDING, WIDTH = 12, 16
+LAYOUTS = {
+    "cc_projection": ("Zero1to3StableDiffusionPipeline", ["pipeline_zero1to3", "CCProjection"], "projection"),
+    "clip_camera_projection": ("Zero123Pipeline", ["zero123", "CLIPCameraProjection"], "proj"),
+}
+CLIP_NAMES = {
+    "vision_model.embeddings.class_embedding": "class_embedding",
+    "vision_model.embeddings.position_embedding.weight": "positional_embedding",
+    "vision_model.embeddings.patch_embedding": "conv1",
+    "vision_model.pre_layrnorm": "ln_pre",
+    "vision_model.post_layernorm": "ln_post",
+    "vision_model.encoder.layers": "transformer.resblocks",
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "fc1": "c_fc",
+    "fc2": "c_proj",
+}
+
+
+class Networks:
+    """The parts of a checkpoint of Zero123, tiny; images of 16 x 16 pixels become latents of 8 x 8."""
+
+    def __init__(self) -> None:
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        torch.manual_seed(0)
+        self.vae = tiny_vae().eval()
+        self.unet = tiny_unet(in_channels=8, out_channels=4, cross_attention_dim=WIDTH, sample_size=64).eval()
+        config = CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=24,
+            projection_dim=EMBEDDING,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=28,
+            patch_size=14,
+        )
+        self.image_encoder = CLIPVisionModelWithProjection(config).eval()
+        self.projection = nn.Linear(EMBEDDING + 4, WIDTH)
+        # As they are initialised, one token changes next to nothing.
+        self.projection.weight.data *= 20
+        self.scheduler = DDIMScheduler(**SD_SCHEDULE)
+
+    def write(self, folder: Path, layout: str) -> Path:
+        """In diffusers' layout, with the pose's layer in the folder `layout`."""
+        pipeline, kind, layer = LAYOUTS[layout]
+        parts = {
+            "vae": ["diffusers", "AutoencoderKL"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+        }
+        for name in parts:
+            getattr(self, name).save_pretrained(folder / name)
+        weights = folder / "image_encoder" / "model.safetensors"
+        # In the files of 2023, which are older than today's class.
+        positions = {"vision_model.embeddings.position_ids": torch.arange(5)[None]}
+        save_file(load_file(weights) | positions, weights, PYTORCH)
+        others = {"feature_extractor": ["transformers", "CLIPImageProcessor"], "safety_checker": [None, None]}
+        index = {"_class_name": pipeline, "_diffusers_version": "0.20.0", **parts, **others, layout: kind}
+        (folder / "model_index.json").write_text(json.dumps(index))
+        config: dict[str, Any] = {"_class_name": kind[1], "_diffusers_version": "0.20.0"}
+        if layout == "clip_camera_projection":
+            config |= {"embedding_dim": EMBEDDING, "additional_embeddings": 4}
+        (folder / layout).mkdir()
+        (folder / layout / "config.json").write_text(json.dumps(config))
+        (folder / layout / f"{kind[0]}.py").write_text("raise RuntimeError('the code of a checkpoint was run')")
+        state = {f"{layer}.{key}": value for key, value in self.projection.state_dict().items()}
+        save_file(state, folder / layout / "diffusion_pytorch_model.safetensors", PYTORCH)
+        return folder
+
+    def original_state(self) -> dict[str, Tensor]:
+        """As one file of the original code holds them."""
+        state = original_networks(self.unet, self.vae)
+        clip = self.image_encoder.state_dict()
+        state["cond_stage_model.model.visual.proj"] = clip.pop("visual_projection.weight").T
+        state["cond_stage_model.model.logit_scale"] = torch.ones(())
+        for key in [key for key in clip if ".q_proj." in key]:
+            fused = torch.cat([clip.pop(key.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"])
+            clip[key.replace("self_attn.q_proj.", "attn.in_proj_")] = fused
+        for key, value in clip.items():
+            for ours, original in CLIP_NAMES.items():
+                key = key.replace(ours, original)
+            state[f"cond_stage_model.model.visual.{key}"] = value
+        state |= {f"cc_projection.{key}": value for key, value in self.projection.state_dict().items()}
+        return {key: value.contiguous() for key, value in state.items()}
+
+
+@pytest.fixture(scope="session")
+def networks() -> Networks:
+    with torch.random.fork_rng():
+        return Networks()
+
+
+@pytest.fixture(scope="session", params=list(LAYOUTS))
+def zero123(
+    request: pytest.FixtureRequest, networks: Networks, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint in each of diffusers' layouts."""
+    return networks.write(tmp_path_factory.mktemp("zero123"), request.param)
+
+
+@pytest.fixture(scope="session")
+def zero123_config(zero123: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its configuration without weights."""
+    folder = tmp_path_factory.mktemp("config") / "config"
+    shutil.copytree(zero123, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    return folder
+
 
 ABAR = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
 # (polar, azimuth) in degrees; the first is the reference.
