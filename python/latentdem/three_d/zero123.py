@@ -68,6 +68,9 @@ class Zero123Prior:
         self.alphas_cumprod = self._parametrization.alphas_cumprod
         self.name, self.guidance, self.image_size = name, guidance, image_size
         self.latents = Latents(vae)
+        self.unet: Any
+        self.image_encoder: Any
+        self.projection: Any
         self.unet, self.image_encoder, self.projection = (
             each.eval().requires_grad_(False) for each in (unet, image_encoder, projection)
         )

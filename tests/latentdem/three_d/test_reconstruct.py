@@ -87,7 +87,7 @@ def test_twenty_pictures(exact):
         ({"poses": torch.ones(2, 3)}, "relative to view 1"),
         ({"elevations": [95.0]}, "out of range"),
         ({"images": ["missing.png"]}, "does not exist"),
-        ({"prior": "nowhere"}, "No view-conditioned prior"),
+        ({"prior": "nowhere"}, "Unknown prior 'nowhere'"),
     ],
 )
 def test_mistakes(exact, change, sentence):
