@@ -184,6 +184,6 @@ class Job:
         return plan if self.steps is None else plan.with_steps(self.steps)
 
 
-def name_of(prior: str | Path | LatentPrior) -> str:
+def name_of(prior: object) -> str:
     """The name a prior was asked for by, what it calls itself, or its class."""
     return str(prior) if isinstance(prior, (str, Path)) else getattr(prior, "name", type(prior).__name__)
