@@ -59,11 +59,9 @@ def _map(axes: PolarAxes, result: Result) -> None:
     limit = math.degrees(POLAR_LIMIT)
     around = np.linspace(0, 2 * np.pi, 100)
     axes.plot(around, np.full(100, limit), "k--", linewidth=0.6)
-    for poses, style in (
-        (result.targets, {"s": 8, "color": "0.6"}),
-        (result.poses, {"s": 60, "color": "#4477aa"}),
-    ):
-        axes.scatter(poses[:, 1].numpy(), limit + poses[:, 0].rad2deg().numpy(), zorder=2, **style)
+    for poses, size, colour in ((result.targets, 8, "0.6"), (result.poses, 60, "#4477aa")):
+        heights = limit + poses[:, 0].rad2deg()
+        axes.scatter(poses[:, 1].numpy(), heights.numpy(), s=size, color=colour, zorder=2)
     for i, pose in enumerate(result.poses):
         place = float(pose[1]), limit + math.degrees(pose[0])
         axes.annotate(str(i + 1), place, color="white", fontsize=TEXT - 1, ha="center", va="center")

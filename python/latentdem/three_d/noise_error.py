@@ -68,7 +68,7 @@ class PairError:
     def gradient(self, first: Tensor, second: Tensor, pose: Tensor, draw: Draw) -> Tensor:
         """Gradients (R, 3) of the errors in the poses."""
         known, wanted, told = torch.cat([first, second]), torch.cat([second, first]), torch.cat([pose, -pose])
-        gradients = []
+        gradients: list[Tensor] = []
         for part in torch.arange(len(known)).split(MAX_BATCH):
             with torch.enable_grad():
                 moved = told[part].detach().requires_grad_()

@@ -103,6 +103,7 @@ def pictures(exact, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     problem = exact(2)
     pixels = torch.nn.functional.interpolate(problem.views.clamp(-1, 1), scale_factor=4)
+    pixels = torch.nn.functional.pad(pixels, (8,) * 4, value=1.0)
     for name, view in zip(("front.png", "side.png"), pixels, strict=True):
         Image.fromarray(((view.permute(1, 2, 0) + 1) * 127.5).numpy().astype(np.uint8)).save(name)
     monkeypatch.setattr(api, "load_view_prior", lambda prior, device: problem.prior)
