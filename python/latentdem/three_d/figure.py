@@ -26,8 +26,8 @@ def plot_views(result: Result) -> Figure:
     heights = [max(2.6, inputs * (CELL + 0.35)), views * (CELL + 0.25)]
     figure = Figure(figsize=(COLUMNS * CELL + 3.2, sum(heights)), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
-    known, above = upper.subfigures(1, 2, width_ratios=[COLUMNS * CELL, 3.2])
+    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=heights))
+    known, above = np.ravel(upper.subfigures(1, 2, width_ratios=[COLUMNS * CELL, 3.2]))
     _pictures(
         known,
         result.inputs,
