@@ -142,15 +142,17 @@ def expect_equal(
         arguments: of both. Tensors of floating-point numbers get a gradient unless `gradient` is False.
 
     Raises:
-        IntegrationError: the original fails, or a result differs by more than 1e-5 of its norm.
+        IntegrationError: one of them fails, or a result differs by more than 1e-5 of its norm.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             expected = _results(original, arguments, gradient)
+            found = _results(replacement, arguments, gradient)
         except Exception as error:
-            raise IntegrationError(f"{label(original)} cannot be called as expected: {error}") from error
-        found = _results(replacement, arguments, gradient)
+            raise IntegrationError(
+                f"{label(original)} cannot be called or replaced as expected: {error}"
+            ) from error
     for one, other in zip(found, expected, strict=True):
         if one.shape != other.shape or not (one - other).norm() <= _TOLERANCE * other.norm():
             raise IntegrationError(f"{label(original)} computes something else than expected; it is left alone")

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import _checks
 from .._blur import blur_adjoint
@@ -58,21 +58,22 @@ apply, remove, accelerate = _integration.apply, _integration.remove, _integratio
 
 def _blurkernel(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def forward(self: Any, x: Tensor) -> Tensor:
-        weight = self.seq[1].weight.detach()
+        (weight,) = (parameter.detach() for parameter in self.parameters())
+        # Which pads otherwise than DPS in the LatentDEM release, so that kernels with even sides keep the size.
+        (border,) = (module for module in self.modules() if isinstance(module, nn.ReflectionPad2d))
         if not _takes(x, weight) or not torch.equal(weight, weight[:1].expand_as(weight)):
             return original(self, x)
-        pad = weight.shape[-1] // 2
-        return _correlation(F.pad(x, (pad, pad, pad, pad), mode="reflect"), weight[:1])
+        return _correlation(border(x), weight[:1])
 
     return forward
 
 
 def _check_blurkernel(kind: Any, original: Callable[..., Any], replacement: Callable[..., Any]) -> None:
-    with torch.random.fork_rng(devices=[]):
-        blur = kind(blur_type="gaussian", kernel_size=_SMALLEST, std=2.0)
-    kernel = probe(_SMALLEST, _SMALLEST)
-    blur.update_weights(kernel)
-    expect_equal(_bound(original, blur), _bound(replacement, blur), probe(2, 3, 18, 21))
+    for size in (_SMALLEST, _SMALLEST + 1):
+        with torch.random.fork_rng(devices=[]):
+            blur = kind(blur_type="gaussian", kernel_size=size, std=2.0)
+        blur.update_weights(probe(size, size))
+        expect_equal(_bound(original, blur), _bound(replacement, blur), probe(2, 3, 18, 21))
 
 
 def _apply_kernel(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -90,7 +91,8 @@ def _check_apply_kernel(kind: Any, original: Callable[..., Any], replacement: Ca
     operator = kind(device="cpu")
     for size in (_SMALLEST, _SMALLEST + 1):
         functions = _bound(original, operator), _bound(replacement, operator)
-        expect_equal(*functions, probe(2, 3, 18, 13), probe(1, 1, size, size))
+        # One image, because the originals fail with more.
+        expect_equal(*functions, probe(1, 3, 18, 13), probe(1, 1, size, size))
 
 
 def _resizer(original: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -41,6 +41,18 @@ def test_blurkernel(same, with_gradients, size, shape):
     assert all(map(same, found, expected))
 
 
+@pytest.mark.parametrize("size", [9, 64])
+def test_blurkernel_of_the_latentdem_release(monkeypatch, same, with_gradients, size):
+    monkeypatch.setattr(target, "Blurkernel", target.SizedBlurkernel)
+    blur, x = target.SizedBlurkernel(kernel_size=size), torch.randn(1, 3, 70, 65)
+    expected = with_gradients(blur, x)
+    with dps.accelerate(target), ext.record_backends() as used:
+        found = with_gradients(blur, x)
+    assert {"blur", "blur_adjoint"} <= set(used)
+    assert found[0].shape == x.shape
+    assert all(map(same, found, expected))
+
+
 @pytest.mark.parametrize("case", ["small kernel", "a kernel for each channel", "double precision"])
 def test_what_the_operation_does_not_take_goes_to_the_original(case):
     blur = target.Blurkernel(kernel_size=5 if case == "small kernel" else 11)
@@ -68,7 +80,7 @@ def test_under_autocast_the_original_decides_the_precision():
 @pytest.mark.parametrize("size", [9, 16, 33])
 def test_blind_operators(same, with_gradients, name, size):
     operator = getattr(target, name)("cpu")
-    arguments = torch.randn(2, 3, 30, 27), torch.rand(1, 1, size, size)
+    arguments = torch.randn(1, 3, 30, 27), torch.rand(1, 1, size, size)
     expected = with_gradients(operator.apply_kernel, *arguments)
     with dps.accelerate(target):
         found = with_gradients(operator.apply_kernel, *arguments)
@@ -105,5 +117,22 @@ def test_code_that_computes_something_else_is_left_alone(monkeypatch, snapshot, 
     )
     before = snapshot(target)
     with pytest.raises(IntegrationError, match="computes something else"):
+        dps.apply(target)
+    assert not changed(target, before)
+
+
+def test_code_that_is_built_otherwise_is_left_alone(monkeypatch, snapshot, changed):
+    def padded_by_hand(self, x):
+        return self.seq[1](F.pad(x, [self.kernel_size // 2] * 4, mode="reflect"))
+
+    def init(self, kernel_size=31, **settings):
+        build(self, kernel_size=kernel_size, **settings)
+        self.seq[0] = torch.nn.Identity()
+
+    build = target.Blurkernel.__init__
+    monkeypatch.setattr(target.Blurkernel, "__init__", init)
+    monkeypatch.setattr(target.Blurkernel, "forward", padded_by_hand)
+    before = snapshot(target)
+    with pytest.raises(IntegrationError, match="cannot be called or replaced"):
         dps.apply(target)
     assert not changed(target, before)

@@ -30,6 +30,20 @@ class Blurkernel(nn.Module):
             parameter.data.copy_(k)
 
 
+class SizedBlurkernel(Blurkernel):
+    """The `Blurkernel` of the LatentDEM release: kernels with even sides keep the size, other attributes."""
+
+    def __init__(self, blur_type="gaussian", kernel_size=31, std=3.0, device=None):
+        super().__init__(blur_type, kernel_size, std, device)
+        before, after = kernel_size // 2, (kernel_size - 1) // 2
+        self.padding_module = nn.ReflectionPad2d((before, after, before, after))
+        self.conv = self.seq[1]
+        del self.seq
+
+    def forward(self, x):
+        return self.conv(self.padding_module(x))
+
+
 class Resizer(nn.Module):
     def __init__(self, in_shape, scale_factor):
         super().__init__()
@@ -63,7 +77,11 @@ class BlindBlurOperator:
         self.device = device
 
     def apply_kernel(self, data, kernel):
-        return torch.cat([F.conv2d(data[:, i : i + 1], kernel, padding="same") for i in range(3)], 1)
+        """Of one image: the result of a channel does not fit into that of more."""
+        blurred = torch.zeros_like(data)
+        for i in range(3):
+            blurred[:, i] = F.conv2d(data[:, i : i + 1], kernel, padding="same")
+        return blurred
 
     def forward(self, data, kernel, **kwargs):
         return self.apply_kernel(data, kernel)
