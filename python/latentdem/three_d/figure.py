@@ -26,8 +26,10 @@ def plot_views(result: Result) -> Figure:
     heights = [max(2.6, inputs * (CELL + 0.35)), views * (CELL + 0.25)]
     figure = Figure(figsize=(COLUMNS * CELL + 3.2, sum(heights)), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=heights))
-    known, above = np.ravel(upper.subfigures(1, 2, width_ratios=[COLUMNS * CELL, 3.2]))
+    rows = figure.add_gridspec(2, 1, height_ratios=heights)
+    upper, lower = (figure.add_subfigure(rows[i]) for i in range(2))
+    columns = upper.add_gridspec(1, 2, width_ratios=[COLUMNS * CELL, 3.2])
+    known, above = (upper.add_subfigure(columns[i]) for i in range(2))
     _pictures(
         known,
         result.inputs,
