@@ -68,12 +68,9 @@ class Zero123Prior:
         self.alphas_cumprod = self._parametrization.alphas_cumprod
         self.name, self.guidance, self.image_size = name, guidance, image_size
         self.latents = Latents(vae)
-        self.unet: Any
-        self.image_encoder: Any
-        self.projection: Any
-        self.unet, self.image_encoder, self.projection = (
-            each.eval().requires_grad_(False) for each in (unet, image_encoder, projection)
-        )
+        self.unet = unet.eval().requires_grad_(False)
+        self.image_encoder = image_encoder.eval().requires_grad_(False)
+        self.projection = projection.eval().requires_grad_(False)
         self.projection.to(torch.promote_types(unet.dtype, torch.float32))
         _check_parts(vae, unet, image_encoder, projection)
         multiple = self.latents.downsampling * 2 ** (len(unet.config["block_out_channels"]) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,11 @@ def parts_of_file(
 
 
 def _image_encoder(state: dict[str, Tensor], folder: str, unreadable: str) -> Any:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
+    clip = import_module("transformers")  # optional, and too large to check types through
     original = {key.removeprefix(CLIP): value for key, value in state.items() if key.startswith(CLIP)}
     try:
-        config = CLIPVisionConfig.from_pretrained(folder, subfolder="image_encoder", local_files_only=True)
-        encoder = CLIPVisionModelWithProjection(config).eval()
+        config = clip.CLIPVisionConfig.from_pretrained(folder, subfolder="image_encoder", local_files_only=True)
+        encoder = clip.CLIPVisionModelWithProjection(config).eval()
         encoder.load_state_dict(_clip_state(original))
     except Exception as error:  # OSError, ValueError, RuntimeError
         raise UserError(f"{unreadable}, its image encoder: {reason_of(error)}.") from error
