@@ -50,7 +50,7 @@ def _pictures(figure: SubFigure, images: Tensor, titles: list[str]) -> None:
     grid: list[Axes] = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
-    pixels = ((images + 1) / 2).permute(0, 2, 3, 1).numpy()
+    pixels = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     for axes, image, title in zip(grid, pixels, titles, strict=False):
         axes.imshow(image, interpolation="nearest")
         axes.set_title(title, fontsize=TEXT)
