@@ -103,14 +103,16 @@ def grid_points(resolution: int) -> Tensor:
 def visual_hull(pictures: Pictures, resolution: int) -> Volume:
     """The distance to what nearly all views see as the object, in the mean colour of the object.
 
-    Nearly all, because one generated view that is wrong would otherwise carve away what the others show.
+    Nearly all, because one generated view that is wrong would otherwise carve away what the others show; where
+    no point has so many votes, those that have the most.
     """
     points = grid_points(resolution).reshape(-1, 3)
     votes = torch.zeros(len(points))
     for mask, camera, weight in zip(pictures.masks, pictures.cameras, pictures.weights, strict=True):
         seen = F.grid_sample(mask[None, None], _seen_at(points, camera), align_corners=False).flatten()
         votes += weight * (seen > 0.5)
-    inside = (votes >= AGREEMENT * len(pictures.masks)).reshape((resolution,) * 3).numpy()
+    needed = min(AGREEMENT * len(pictures.masks), float(votes.max()))
+    inside = (votes >= needed).reshape((resolution,) * 3).numpy()
     distance = distance_transform_edt(~inside) - distance_transform_edt(inside)
     share = pictures.masks / pictures.masks.sum()
     colour = torch.einsum("vchw,vhw->c", pictures.colours, share)

@@ -77,6 +77,16 @@ def test_a_wrong_view_is_outvoted_and_weights_silence_it(few_steps):
     assert silenced > 0.7
 
 
+def test_views_of_different_places_have_a_hull():
+    """Two balls side by side, each seen by one half of the cameras: no point has enough votes."""
+    cameras = around(4)
+    masks = torch.zeros(4, 16, 16)
+    masks[:2, 2:5, 7:9] = masks[2:, 11:14, 7:9] = 1
+    blank = volumes.Pictures(torch.ones(4, 3, 16, 16), masks, cameras, torch.ones(4))
+    distance = volumes.visual_hull(blank, RESOLUTION).distance
+    assert 0 < (distance < 0).float().mean() < 0.1
+
+
 def test_colours_are_where_they_belong(few_steps):
     """Seen from each camera, the vertices in front have the colours of the picture."""
     scene, cameras = random_scene(5), around(8)
