@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from diffusers import DDPMScheduler
 from diffusers.models.modeling_utils import ModelMixin
 
 from .errors import UserError
@@ -31,6 +32,18 @@ def load_network(kind: type[Model], folder: Path, device: torch.device | str = "
     if report["missing_keys"] or report["unexpected_keys"]:
         raise UserError(f"The weights in {folder} are not those of a {kind.__name__}; give the right folder.")
     return model.to(device)
+
+
+def load_schedule(folder: Path) -> DDPMScheduler:
+    """The noise schedule in a folder written by its `save_pretrained`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return DDPMScheduler.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The schedule in {folder} cannot be read: {error}") from error
 
 
 def load_part(kind: type[Model], source: str, subfolder: str, what_helps: str, **options: Any) -> Model:

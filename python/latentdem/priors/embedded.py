@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import UNet2DModel
 from torch import Tensor
 
 from latentdem_ext import accelerate_vae, requested_backend
 
-from ..checkpoints import load_network
+from ..checkpoints import load_network, load_schedule
 from ..errors import UserError
 from .autoencoder import EmbeddedAutoencoder
 from .padding import pad_to_multiple, padded_size
@@ -60,10 +60,7 @@ class EmbeddedPrior:
                 )
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         unet = load_network(UNet2DModel, path / "unet", device)
-        try:
-            scheduler = DDPMScheduler.from_pretrained(path / "scheduler", local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise UserError(f"The schedule in {path / 'scheduler'} cannot be read: {error}") from error
+        scheduler = load_schedule(path / "scheduler")
         half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
         return cls(autoencoder, unet, scheduler.alphas_cumprod, half)
 

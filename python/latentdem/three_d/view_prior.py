@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from latentdem_ext import accelerate_vae
 
-from ..checkpoints import load_network
+from ..checkpoints import load_network, load_schedule
 from ..errors import UserError
 from ..priors.autoencoder import EmbeddedAutoencoder
 from ..priors.embedded import computes_in_bfloat16
@@ -141,10 +140,7 @@ class EmbeddedViewPrior:
                 )
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         network = load_network(ViewNetwork, path / "network", device)
-        try:
-            scheduler = DDPMScheduler.from_pretrained(path / "scheduler", local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise UserError(f"The schedule in {path / 'scheduler'} cannot be read: {error}") from error
+        scheduler = load_schedule(path / "scheduler")
         half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
         return cls(autoencoder, network, Parametrization.of(scheduler), guidance, half)
 
