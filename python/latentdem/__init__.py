@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import deblur
-    from .blind import PAPER, BlindSearch, Recipe, Start
+    from .blind import BlindSearch
     from .e_steps import Posterior, Proximal
     from .errors import UserError
     from .operators import HQS, Blur
     from .pipeline import LatentDEMPipeline, LatentDEMPipelineOutput
     from .priors import DiffusersPrior, EmbeddedPrior, LatentPrior
+    from .recipe import PAPER, Recipe, Start
     from .restoring import restore
     from .result import Restored, Result, State, TraceStep
     from .schedules import Annealing, Skip
@@ -56,12 +57,13 @@ __all__ = [
 
 _MODULES = {
     "api": ("deblur",),
-    "blind": ("PAPER", "BlindSearch", "Recipe", "Start"),
+    "blind": ("BlindSearch",),
     "e_steps": ("Posterior", "Proximal"),
     "errors": ("UserError",),
     "operators": ("HQS", "Blur"),
     "pipeline": ("LatentDEMPipeline", "LatentDEMPipelineOutput"),
     "priors": ("DiffusersPrior", "EmbeddedPrior", "LatentPrior"),
+    "recipe": ("PAPER", "Recipe", "Start"),
     "restoring": ("restore",),
     "result": ("Restored", "Result", "State", "TraceStep"),
     "schedules": ("Annealing", "Skip"),

@@ -10,91 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .consensus import choose, merged_kernels
+from .consensus import choose, likeliest, merged_kernels, plausibility, together
 from .e_steps import EStep, Proximal
 from .kernel_denoiser import KernelDenoiser
 from .motion import delta_kernel, gaussian_kernel
-from .operators.blur import HQS, Blur, resize_kernel
+from .operators.blur import Blur, resize_kernel
 from .operators.families import KernelFamily
 from .priors.base import LatentPrior
+from .recipe import Recipe, Round, reduced_kernel
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
-from .stages import NO_HOOKS, Candidates, Hooks, Pass, full_steps, run_passes
-from .trust import ModellingError, Trust
-
-
-@dataclass(frozen=True)
-class Start:
-    """One hypothesis of the blind search.
-
-    Attributes:
-        width: standard deviation of its first Gaussian kernel in units of K; 0 is a delta.
-        level: the denoiser's noise level in units of the kernel's peak; None for the paper's absolute
-            sqrt(lambda / delta).
-        m_step_from: no M-step above this timestep.
-        modelling_error: c of the proximal E-step (see `ModellingError`).
-    """
-
-    width: float
-    level: float | None = 0.05
-    m_step_from: int = 950
-    modelling_error: float = 2.0
-
-
-@dataclass(frozen=True)
-class Round:
-    """Passes of the hypotheses still in the race, after which the best `keep` of each image go on."""
-
-    passes: tuple[Pass, ...]
-    hqs: HQS
-    keep: int = 1
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Constants of the blind search.
-
-    Attributes:
-        starts: the hypotheses, run as one batch.
-        coarse: rounds at the coarsest scale.
-        fine: rounds at every finer scale.
-        largest_kernel: above this K the image is halved before the search, again and again.
-        halved_kernel: above this K it is halved too, where that leaves at least `halved_side` pixels a side:
-            the search takes a quarter of the time there and sees more of the picture at once.
-        consistency: of the pixel-space step after each pass, see `run_passes`.
-        sigma_floor: least noise standard deviation assumed at reduced size, for the error of reducing.
-    """
-
-    starts: tuple[Start, ...] = (
-        Start(0.3),
-        Start(0.15),
-        Start(0.3, m_step_from=700),
-        Start(0.15, m_step_from=700, modelling_error=5.0),
-        Start(0.3, m_step_from=550, modelling_error=5.0),
-        Start(0.3, modelling_error=5.0),
-        Start(0.15, 0.08, m_step_from=700, modelling_error=5.0),
-        Start(0.2, m_step_from=700, modelling_error=5.0),
-    )
-    coarse: tuple[Round, ...] = (
-        Round((Pass(30),), HQS(5, 1e6, centre=True), keep=4),
-        Round((Pass(40, 600),), HQS(5, 1e6, centre=True), keep=2),
-    )
-    fine: tuple[Round, ...] = (Round((Pass(40, 500),), HQS(5, 3e6, centre=True)),)
-    largest_kernel: int = 40
-    halved_kernel: int = 20
-    halved_side: int = 112
-    consistency: Trust = ModellingError(1.0)
-    sigma_floor: float = 0.01
-
-
-PAPER = Recipe(
-    starts=(Start(0.0, None, 1000),),
-    coarse=(Round((Pass(1000),), HQS(pixels=512 * 512)),),
-    fine=(),
-    largest_kernel=10**6,
-    halved_kernel=10**6,
-)
-"""Algorithm 1 with the paper's constants, delta for 512 x 512: one run of 1000 steps from a delta kernel."""
+from .stages import NO_HOOKS, Candidates, Hooks, full_steps, run_passes
+from .trust import MaximumLikelihood, ModellingError
 
 
 @dataclass(frozen=True)
@@ -139,11 +66,14 @@ class BlindSearch:
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels that all full EM steps together go through, for one measurement of this size."""
         total, alive = 0, len(self.recipe.starts)
-        for factor, each in self._rounds(height, width, kernel_size):
-            pixels = (height // factor) * (width // factor)
-            total += pixels * alive * full_steps(each.passes, self.skip)
-            alive = each.keep
-        return total * self.num_samples
+        trial = full_steps((self.recipe.trial,), EVERY_STEP) if alive > 1 else 0
+        for factor, rounds in self.recipe.scales(min(height, width), kernel_size):
+            steps = 0
+            for each in rounds:
+                steps += alive * (self.num_samples * full_steps(each.passes, self.skip) + trial)
+                alive = each.keep
+            total += (height // factor) * (width // factor) * steps
+        return total
 
     def __call__(
         self,
@@ -154,7 +84,7 @@ class BlindSearch:
         mask: Tensor | None = None,
         hooks: Hooks = NO_HOOKS,
     ) -> Candidates:
-        """The best candidate of each image, its kernel averaged with those that agree (`merged_kernels`).
+        """The most plausible candidate of each image, its kernel averaged with those that agree.
 
         Args:
             y: (B, 3, H, W) in [-1, 1].
@@ -164,34 +94,75 @@ class BlindSearch:
             mask: (1, 1, H, W), 1 where y was measured; None for everywhere.
             hooks: what is told about the run while it goes on.
         """
-        batch = len(y)
-        which = torch.arange(len(self.recipe.starts), device=y.device).repeat(batch)
         found: Candidates | None = None
-        for factor, each in self._rounds(y.shape[-2], y.shape[-1], kernel_size):
+        which = torch.arange(len(self.recipe.starts), device=y.device).repeat(len(y))
+        for factor, rounds in self.recipe.scales(min(y.shape[-2:]), kernel_size):
             scale = self._scale(y, noise_sigma, mask, kernel_size, factor)
-            if found is None:
-                kernel, image, trace = self._first_kernels(scale).repeat(batch, 1, 1, 1), None, []
-            else:
-                kernel, image, trace = found.parameters, found.image, found.trace
-                if kernel.shape[-1] != scale.kernel_size:
-                    kernel = resize_kernel(kernel, scale.kernel_size, 2.0)
-                    image = F.interpolate(image, scale.y.shape[-2:], mode="bicubic")
-            found = self._run(each, scale, kernel, image, which, generator, hooks)
-            found.trace[:0] = trace
-            everything, best = found, choose(found, scale.sigma, each.keep)
-            found, which = found.pick(best), which[best]
-        if found is None:
-            raise ValueError("the recipe has no rounds")
-        return replace(found, parameters=merged_kernels(everything, best))
+            found, which = self._search(scale, rounds, found, which, generator, hooks)
+        assert found is not None  # there is at least one scale
+        return found
 
-    def _rounds(self, height: int, width: int, kernel_size: int) -> list[tuple[int, Round]]:
-        """(reduction, round) in order; the last one keeps a single hypothesis."""
-        factor = coarsest_factor(kernel_size, min(height, width), self.recipe)
-        rounds = [(factor, each) for each in self.recipe.coarse]
-        while factor > 1:
-            factor //= 2
-            rounds += [(factor, each) for each in self.recipe.fine]
-        return [*rounds[:-1], (rounds[-1][0], replace(rounds[-1][1], keep=1))]
+    def _search(
+        self,
+        scale: _Scale,
+        rounds: tuple[Round, ...],
+        found: Candidates | None,
+        which: Tensor,
+        generator: torch.Generator,
+        hooks: Hooks,
+    ) -> tuple[Candidates, Tensor]:
+        """The hypotheses that are left after the rounds at one scale, and of which starts they are.
+
+        Between the rounds they are chosen by their kernels, after the last one by the evidence for all that the
+        rounds have found: a hypothesis may get worse from one round to the next.
+        """
+        batch = len(scale.y)
+        if found is None:
+            kernel, image, trace = self._first_kernels(scale).repeat(batch, 1, 1, 1), None, []
+        else:
+            kernel, image, trace = found.parameters, found.image, found.trace
+            kernel = resize_kernel(kernel, scale.kernel_size, 2.0)
+            image = F.interpolate(image, scale.y.shape[-2:], mode="bicubic")
+        for number, each in enumerate(rounds):
+            latest = self._run(each, scale, kernel, image, which, generator, hooks)
+            latest.trace[:0] = trace
+            if number == 0:
+                everything, starts = latest, which
+            else:
+                everything = together(everything, latest, batch)
+                starts = torch.cat([part.view(batch, -1) for part in (starts, which)], 1).flatten()
+            if each is not rounds[-1]:
+                best = choose(latest, scale.sigma, each.keep)
+                kept, which = latest.pick(best), which[best]
+                kernel, image, trace = kept.parameters, kept.image, kept.trace
+        if len(self.recipe.starts) > 1:
+            everything = replace(everything, evidence=self._evidence(scale, everything.parameters, hooks))
+        score = plausibility(everything).view(batch, -1)
+        best = likeliest(score, rounds[-1].keep)
+        kept = everything.pick(best)
+        if rounds[-1].keep == 1:
+            kept = replace(
+                kept,
+                parameters=merged_kernels(everything.parameters, score, best, len(latest.residual) // batch),
+            )
+        return kept, starts[best]
+
+    def _evidence(self, scale: _Scale, kernel: Tensor, hooks: Hooks) -> Tensor:
+        """(N,) evidence of the measurement for kernels (N, 1, K, K), all tried with the same noise."""
+        trust, each = MaximumLikelihood(), len(kernel) // len(scale.y)
+        operator = self.operator(scale.kernel_size, mask=scale.mask, fixed=True)
+        return run_passes(
+            LatentDEM(self.prior, operator, Proximal(trust)),
+            operator,
+            (self.recipe.trial,),
+            scale.y.repeat_interleave(each, 0),
+            kernel,
+            scale.sigma.repeat_interleave(each),
+            torch.Generator(kernel.device).manual_seed(0),
+            consistency=trust,
+            stage=scale.name,
+            hooks=hooks,
+        ).evidence
 
     def _scale(self, y: Tensor, sigma: Tensor, mask: Tensor | None, kernel_size: int, factor: int) -> _Scale:
         if factor == 1:
@@ -260,23 +231,6 @@ class BlindSearch:
         widths = (start.width * size for start in self.recipe.starts)
         kernels = [gaussian_kernel(size, width) if width else delta_kernel(size) for width in widths]
         return torch.cat(kernels).to(scale.y)
-
-
-def coarsest_factor(kernel_size: int, side: int, recipe: Recipe) -> int:
-    """The power of two by which the search of a K x K kernel reduces an image of `side` pixels at first."""
-    factor = 1
-    while kernel_size / factor > recipe.largest_kernel or (
-        kernel_size / factor > recipe.halved_kernel and side // (2 * factor) >= recipe.halved_side
-    ):
-        factor *= 2
-    while factor > 1 and reduced_kernel(kernel_size, factor) > side // factor:
-        factor //= 2
-    return factor
-
-
-def reduced_kernel(kernel_size: int, factor: int) -> int:
-    """Size of a K x K kernel on an image reduced by `factor` > 1."""
-    return kernel_size // factor + 1
 
 
 def shrink_mask(mask: Tensor | None, factor: int) -> Tensor | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentdem_ext import record_backends
 
-from .blind import BlindSearch, Recipe
+from .blind import BlindSearch
 from .boundary import looks_circular
 from .checkpoint import Checkpoint, digest
 from .checks import check_backend, check_kernel, check_kernel_size, check_noise_sigma
@@ -24,6 +24,7 @@ from .noise import estimate_noise_sigma
 from .operators import Blur, KernelFamily
 from .plan import Plan, algorithm_1
 from .priors import LatentPrior
+from .recipe import Recipe
 from .report import versions
 from .restoration import Progress, Restoration
 from .result import Result, State

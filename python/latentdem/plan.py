@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .blind import PAPER, Recipe
 from .e_steps import EStep, Posterior
 from .operators.blur import HQS
+from .recipe import PAPER, Recipe
 from .restoration import KnownKernel
 from .schedules import EVERY_STEP, Skip
 

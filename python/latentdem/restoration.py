@@ -204,7 +204,7 @@ class Restoration:
             return self._known(tile, sigma, kernel, frame, known, shown).image
 
         image = blend_tiles(y, restore, self._tile_size, self._overlap)
-        return Candidates(image, kernel, torch.zeros_like(sigma), trace)
+        return Candidates(image, kernel, torch.zeros_like(sigma), torch.zeros_like(sigma), trace)
 
     def _part_frame(self, rows: int, columns: int) -> Frame:
         return Frame.extended(rows, columns, self.kernel_size, LATTICE_MULTIPLE)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .blind import Recipe
 from .boundary import looks_circular
 from .checks import check_backend, check_noise_sigma, resolve_device
 from .errors import UserError
@@ -39,6 +38,7 @@ from .operators import (
     VaryingBlur,
 )
 from .priors import LatentPrior, load_prior
+from .recipe import Recipe
 from .registry import completed, parse
 from .restoration import Progress
 from .result import Restored

@@ -14,7 +14,7 @@ from .operators.base import Operator
 from .result import State, TraceStep
 from .schedules import Skip, timesteps
 from .solver import LatentDEM
-from .trust import Trust
+from .trust import Trust, most_likely
 
 _DECODED_VARIANCE = 0.007  # of the error of D(z0), where it is not estimated
 
@@ -66,19 +66,23 @@ class Candidates:
     Attributes:
         image: (N, 3, H, W) in [-1, 1]; residual: (N,) root mean square of y - A x.
         parameters: (N, ...) of the operator, of a blur its kernels (N, 1, K, K).
+        evidence: (N,) log-likelihood of the measurement given the diffusion's clean image, see `most_likely`.
         trace: the steps that led there, of all N.
     """
 
     image: Tensor
     parameters: Tensor
     residual: Tensor
+    evidence: Tensor
     trace: list[TraceStep]
 
     def pick(self, index: Tensor) -> Candidates:
         """The candidates `index` (M,), with their own histories."""
         rows = index.cpu()
         trace = [TraceStep(s.stage, s.t, s.residual[rows], s.parameters[rows]) for s in self.trace]
-        return Candidates(self.image[index], self.parameters[index], self.residual[index], trace)
+        return Candidates(
+            self.image[index], self.parameters[index], self.residual[index], self.evidence[index], trace
+        )
 
 
 def join(parts: list[Candidates]) -> Candidates:
@@ -93,10 +97,11 @@ def join(parts: list[Candidates]) -> Candidates:
         )
         for same in steps
     ]
-    image, parameters, residual = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("image", "parameters", "residual")
+    image, parameters, residual, evidence = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("image", "parameters", "residual", "evidence")
     )
-    return Candidates(image, parameters, residual, trace)
+    return Candidates(image, parameters, residual, evidence, trace)
 
 
 def run_passes(
@@ -153,9 +158,10 @@ def run_passes(
             on_step=record,
         )
         latents = None
+        evidence = most_likely(operator, image, parameters, y, noise_sigma.square())[1]
         r2 = torch.full_like(noise_sigma, _DECODED_VARIANCE)
         rho = consistency(operator, image, parameters, y, noise_sigma.square(), 0, r2)
         image = operator.proximal(image, parameters, y, rho).clamp(-1, 1)
     if image is None:
         raise ValueError("at least one pass is needed")
-    return Candidates(image, parameters, operator.residual(image, parameters, y), trace)
+    return Candidates(image, parameters, operator.residual(image, parameters, y), evidence, trace)

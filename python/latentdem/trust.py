@@ -91,10 +91,7 @@ _CANDIDATES = torch.logspace(-4.5, 0, 73)  # for r^2; the image range is 2
 class MaximumLikelihood:
     """v = sigma^2 and the r^2 under which y - A x0 is the most likely, for parameters that are right.
 
-    If the error of x0 is white with variance r^2, the coefficients of y - A x0 in the basis that makes A A^T
-    diagonal are independent with variance sigma^2 + r^2 g, g being the eigenvalues (`Operator.spectrum`; of a
-    blur |F k|^2). The one parameter is found on a logarithmic grid, the coefficients sorted into classes of
-    like g first. The schedule's r^2 does not count.
+    See `most_likely`. The schedule's r^2 does not count.
     """
 
     def __call__(
@@ -107,17 +104,39 @@ class MaximumLikelihood:
         t: int,
         r2: Tensor,
     ) -> Tensor:
-        gain, power = operator.spectrum(x0, parameters, y)
-        position = (gain.clamp_min(1e-30).log10() / _DECADES + 1) * _CLASSES
-        index = position.long().clamp(0, _CLASSES - 1)
-        count, gains, powers = (
-            gain.new_zeros(len(gain), _CLASSES).scatter_add(1, index, values)
-            for values in (torch.ones_like(gain), gain, power)
-        )
-        candidates = _CANDIDATES.to(gain).view(-1, 1)
-        spectrum = variance.view(-1, 1, 1) + candidates * (gains / count.clamp_min(1))[:, None]
-        cost = (powers[:, None] / spectrum + count[:, None] * spectrum.log()).sum(-1)
-        return variance / candidates[cost.argmin(1), 0]
+        return variance / most_likely(operator, x0, parameters, y, variance)[0]
+
+
+def most_likely(
+    operator: Operator, x0: Tensor, parameters: Tensor, y: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Variance r^2 of the error of x0 that makes y - A x0 the most likely, and how likely it is then.
+
+    If the error of x0 is white with variance r^2, the coefficients of y - A x0 in the basis that makes A A^T
+    diagonal are independent with variance sigma^2 + r^2 g, g being the eigenvalues (`Operator.spectrum`; of a
+    blur |F k|^2). The one parameter is found on a logarithmic grid, the coefficients sorted into classes of
+    like g first.
+
+    Args:
+        x0: (N, C, H, W); parameters: (N, ...); y: (N, C, h, w).
+        variance: (N,) sigma^2 of the measurement noise.
+
+    Returns:
+        r^2 (N,), and the logarithm of the likelihood per coefficient (N,), up to a constant that is the same
+        for all parameters of an operator.
+    """
+    gain, power = operator.spectrum(x0, parameters, y)
+    position = (gain.clamp_min(1e-30).log10() / _DECADES + 1) * _CLASSES
+    index = position.long().clamp(0, _CLASSES - 1)
+    count, gains, powers = (
+        gain.new_zeros(len(gain), _CLASSES).scatter_add(1, index, values)
+        for values in (torch.ones_like(gain), gain, power)
+    )
+    candidates = _CANDIDATES.to(gain).view(-1, 1)
+    spectrum = variance.view(-1, 1, 1) + candidates * (gains / count.clamp_min(1))[:, None]
+    cost = (powers[:, None] / spectrum + count[:, None] * spectrum.log()).sum(-1)
+    least, best = cost.min(1)
+    return candidates[best, 0], -0.5 * least / count.sum(1)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem import HQS, PAPER, BlindSearch, Pass, Recipe, Start
-from latentdem.blind import Round, coarsest_factor, shrink_mask
+from latentdem.blind import shrink_mask
 from latentdem.kernel_denoiser import KernelDenoiser
 from latentdem.motion import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
+from latentdem.recipe import Round
 from latentdem.stages import Hooks
 
 Scene = Callable[..., Tensor]
@@ -32,27 +33,6 @@ def search(prior: Any, recipe: Recipe = QUICK) -> BlindSearch:
         torch.manual_seed(0)
         denoiser = KernelDenoiser()
     return BlindSearch(prior, denoiser.requires_grad_(False), recipe)
-
-
-@pytest.mark.parametrize(
-    ("size", "side", "factor"),
-    [
-        (9, 512, 1),
-        (20, 256, 1),
-        (21, 256, 2),
-        (21, 223, 1),  # the half would have 111 pixels
-        (40, 128, 1),
-        (41, 128, 2),
-        (64, 256, 2),
-        (64, 512, 4),
-        (81, 256, 4),
-        (129, 300, 4),
-        (45, 46, 2),
-        (45, 45, 1),  # 23 x 23 does not fit 22 pixels
-    ],
-)
-def test_coarsest_factor(size: int, side: int, factor: int) -> None:
-    assert coarsest_factor(size, side, Recipe()) == factor
 
 
 def test_shrunk_mask_counts_whole_pixels_only() -> None:
@@ -120,7 +100,7 @@ def test_a_perfect_prior_finds_the_kernel_coarse_to_fine(scene: Scene, oracle: C
 
 def test_recipe_of_the_paper_is_one_full_size_run_from_a_delta() -> None:
     find = search(None, PAPER)
-    ((factor, only),) = find._rounds(256, 256, 129)
+    ((factor, (only,)),) = PAPER.scales(256, 129)
     assert factor == 1
     assert only.passes == (Pass(1000),)
     assert only.hqs == HQS(20, 5e6, 512 * 512)
@@ -135,3 +115,16 @@ def test_paper_search_runs_from_the_delta(scene: Scene, tiny_prior: EmbeddedPrio
     found = search(tiny_prior, paper)(scene(32, 32), 9, torch.tensor([0.02]), torch.Generator())
     assert found.parameters.shape == (1, 1, 9, 9)
     assert len(found.trace) == 10
+
+
+def test_what_explains_the_measurement_wins_after_the_rounds(scene: Scene, oracle: Callable[..., Any]) -> None:
+    """A prior that knows the image; of two hypotheses that do not move one has the true kernel."""
+    x, kernel = scene(48, 48), gaussian_kernel(9, 1.5)
+    prior = oracle(x)
+    y = ext.blur(x, kernel)
+    stuck = Recipe(
+        starts=(Start(0.5, m_step_from=-1), Start(1.5 / 9, m_step_from=-1), Start(0.1, m_step_from=-1)),
+        coarse=(Round((Pass(4),), HQS_QUICK, 3), Round((Pass(4, 500),), HQS_QUICK, 2)),
+    )
+    found = search(prior, stuck)(y, 9, torch.tensor([0.02]), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.parameters, kernel, atol=1e-5, rtol=1e-4)

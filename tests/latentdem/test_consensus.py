@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from latentdem.consensus import choose, connectedness, merged_kernels
+from latentdem.consensus import choose, connectedness, likeliest, merged_kernels, plausibility, together
 from latentdem.motion import motion_kernels
 from latentdem.operators.blur import shifted
 from latentdem.result import TraceStep
@@ -15,7 +17,8 @@ def candidates(energies: list[float], residuals: list[float]) -> Candidates:
     kernel[:, 0, 1, 1] = torch.tensor(energies).sqrt()
     n = len(energies)
     trace = [TraceStep("s", t, torch.arange(n) + t, kernel) for t in (9, 0)]
-    return Candidates(torch.arange(n).view(n, 1, 1, 1).float(), kernel, torch.tensor(residuals), trace)
+    image = torch.arange(n).view(n, 1, 1, 1).float()
+    return Candidates(image, kernel, torch.tensor(residuals), -torch.tensor(residuals), trace)
 
 
 def test_choose_takes_neither_no_blur_nor_divergence() -> None:
@@ -61,6 +64,29 @@ def test_joined_candidates_are_one_batch() -> None:
     assert [step.residual.shape[0] for step in joined.trace] == [2, 2]
 
 
+def test_plausible_is_what_is_likely_and_in_one_piece() -> None:
+    found = candidates([1.0, 1.0, 1.0, 1.0], [0.0, 0.1, 0.02, float("nan")])
+    found.parameters[0] = 0
+    found.parameters[0, 0, 0, 0] = found.parameters[0, 0, 2, 2] = 0.5  # two pieces cost more than 0.02
+    score = plausibility(found)
+    assert likeliest(score[None], 4).tolist() == [2, 0, 1, 3]
+    assert score[3] == -torch.inf
+    assert likeliest(score.view(2, 2), 1).tolist() == [0, 2]
+
+
+def test_hypotheses_of_two_rounds_lie_together() -> None:
+    """Two images; three hypotheses in the first round, of which two made the second."""
+    first = candidates([0.1] * 6, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    second = candidates([0.1] * 4, [10.0, 11.0, 12.0, 13.0])
+    later = [TraceStep("later", 3, torch.arange(4) + 20, second.parameters)]
+    second.trace[:] = [*first.pick(torch.tensor([0, 1, 3, 4])).trace, *later]
+    both = together(first, second, 2)
+    assert both.residual.tolist() == [0, 1, 2, 10, 11, 3, 4, 5, 12, 13]
+    assert [step.stage for step in both.trace] == ["s", "s", "later"]
+    assert both.trace[1].residual.tolist() == [0, 1, 2, 0, 1, 3, 4, 5, 3, 4]
+    assert both.trace[2].residual.tolist() == [0, 1, 2, 20, 21, 3, 4, 5, 22, 23]
+
+
 def test_merged_kernels_average_what_agrees() -> None:
     """Two noisy, shifted estimates of one kernel and a wrong one; of the second image only the best is left."""
     truth, wrong = motion_kernels(1, 21, 0.3, 1), motion_kernels(1, 21, 0.9, 7)
@@ -68,11 +94,11 @@ def test_merged_kernels_average_what_agrees() -> None:
     first = shifted(truth, 2, -1) + noise[:1]
     kernels = torch.cat([wrong, first, truth + noise[1:2], wrong, truth, wrong.flip(-1)])
     kernels = kernels / kernels.sum((1, 2, 3), keepdim=True)
-    merged = merged_kernels(candidates_of(kernels), torch.tensor([1, 4]))
-    expected = kernels[1] + shifted(kernels[2], 2, -1)
+    score, best = torch.tensor([[0.9, 1.0, 1.0 - 0.005], [0.9, 1.0, -torch.inf]]), torch.tensor([1, 4])
+    merged = merged_kernels(kernels, score, best, 3)
+    expected = kernels[1] + math.exp(-1) * shifted(kernels[2], 2, -1)
     torch.testing.assert_close(merged[0], expected / expected.sum())
     torch.testing.assert_close(merged[1], kernels[4])
-
-
-def candidates_of(kernel: torch.Tensor) -> Candidates:
-    return Candidates(kernel, kernel, torch.zeros(len(kernel)), [])
+    # Of the round before only the best counts.
+    kept = merged_kernels(kernels, score, torch.tensor([0, 4]), 1)
+    torch.testing.assert_close(kept, kernels[[0, 4]])

@@ -18,10 +18,10 @@ from latentdem import (
     Start,
     restoration,
 )
-from latentdem.blind import Round
 from latentdem.kernel_denoiser import KernelDenoiser
 from latentdem.motion import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
+from latentdem.recipe import Round
 from latentdem.restoration import KnownKernel, Restoration, interior_mask
 
 Scene = Callable[..., Tensor]

@@ -9,7 +9,6 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from ..blind import Recipe
 from ..e_steps import Posterior
 from ..job import Job
 from ..kernel_denoiser import KernelDenoiser, load_kernel_denoiser
@@ -17,6 +16,7 @@ from ..motion import gaussian_kernel
 from ..operators.blur import Blur
 from ..plan import Plan
 from ..priors import LatentPrior, load_prior
+from ..recipe import Recipe
 from ..restoration import KnownKernel
 from ..result import Result
 from ..schedules import EVERY_STEP

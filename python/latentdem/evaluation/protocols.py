@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..blind import PAPER, Recipe
 from ..e_steps import Posterior
 from ..errors import UserError
 from ..operators.blur import HQS
 from ..plan import Plan, algorithm_1
+from ..recipe import PAPER, Recipe
 from ..schedules import EVERY_STEP, Annealing, Skip
 from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardsonLucy, KnownWiener
 from .cases import EvaluationSettings, Method
