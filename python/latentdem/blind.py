@@ -15,13 +15,13 @@ from .e_steps import EStep, Proximal
 from .kernel_denoiser import KernelDenoiser
 from .motion import delta_kernel, gaussian_kernel
 from .operators.blur import Blur, resize_kernel
-from .operators.families import KernelFamily
 from .priors.base import LatentPrior
 from .recipe import Recipe, Round, reduced_kernel
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
 from .stages import NO_HOOKS, Candidates, Hooks, full_steps, run_passes
-from .trust import MaximumLikelihood, ModellingError
+from .trials import TRIAL_STEPS, tried
+from .trust import ModellingError
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class BlindSearch:
 
     Args:
         prior: latent diffusion prior.
-        denoiser: kernel denoiser of the M-step, or the family that the kernel is of.
+        denoiser: kernel denoiser of the M-step.
         recipe: constants.
         e_step: E-step of every pass; None for `Proximal` with each hypothesis's modelling error.
         skip: which steps are full ones; None for all.
@@ -48,10 +48,12 @@ class BlindSearch:
         operator: makes the operator from kernel size, denoiser, settings of the M-step and mask.
     """
 
+    cautious = True
+
     def __init__(
         self,
         prior: LatentPrior,
-        denoiser: KernelDenoiser | KernelFamily,
+        denoiser: KernelDenoiser,
         recipe: Recipe | None = None,
         e_step: EStep | None = None,
         skip: Skip | None = None,
@@ -66,7 +68,7 @@ class BlindSearch:
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels that all full EM steps together go through, for one measurement of this size."""
         total, alive = 0, len(self.recipe.starts)
-        trial = full_steps((self.recipe.trial,), EVERY_STEP) if alive > 1 else 0
+        trial = TRIAL_STEPS if alive > 1 else 0
         for factor, rounds in self.recipe.scales(min(height, width), kernel_size):
             steps = 0
             for each in rounds:
@@ -136,7 +138,17 @@ class BlindSearch:
                 kept, which = latest.pick(best), which[best]
                 kernel, image, trace = kept.parameters, kept.image, kept.trace
         if len(self.recipe.starts) > 1:
-            everything = replace(everything, evidence=self._evidence(scale, everything.parameters, hooks))
+            trial = tried(
+                self.prior,
+                self.operator(scale.kernel_size, mask=scale.mask, fixed=True),
+                scale.y,
+                everything.parameters,
+                scale.sigma,
+                generator.initial_seed(),
+                stage=scale.name,
+                hooks=hooks,
+            )
+            everything = replace(everything, evidence=trial.evidence)
         score = plausibility(everything).view(batch, -1)
         best = likeliest(score, rounds[-1].keep)
         kept = everything.pick(best)
@@ -146,23 +158,6 @@ class BlindSearch:
                 parameters=merged_kernels(everything.parameters, score, best, len(latest.residual) // batch),
             )
         return kept, starts[best]
-
-    def _evidence(self, scale: _Scale, kernel: Tensor, hooks: Hooks) -> Tensor:
-        """(N,) evidence of the measurement for kernels (N, 1, K, K), all tried with the same noise."""
-        trust, each = MaximumLikelihood(), len(kernel) // len(scale.y)
-        operator = self.operator(scale.kernel_size, mask=scale.mask, fixed=True)
-        return run_passes(
-            LatentDEM(self.prior, operator, Proximal(trust)),
-            operator,
-            (self.recipe.trial,),
-            scale.y.repeat_interleave(each, 0),
-            kernel,
-            scale.sigma.repeat_interleave(each),
-            torch.Generator(kernel.device).manual_seed(0),
-            consistency=trust,
-            stage=scale.name,
-            hooks=hooks,
-        ).evidence
 
     def _scale(self, y: Tensor, sigma: Tensor, mask: Tensor | None, kernel_size: int, factor: int) -> _Scale:
         if factor == 1:

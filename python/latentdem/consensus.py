@@ -54,8 +54,11 @@ def plausibility(candidates: Candidates) -> Tensor:
 
 
 def likeliest(score: Tensor, keep: int) -> Tensor:
-    """Indices (B * keep,) of the hypotheses of the greatest `score` (B, H), the best of each image first."""
-    return _first(-score, keep)
+    """Indices (B * keep,) of the hypotheses of the greatest `score` (B, H), the best of each image first.
+
+    A score that is not a number has lost.
+    """
+    return _first(-score.nan_to_num(nan=-torch.inf), keep)
 
 
 def _first(cost: Tensor, keep: int) -> Tensor:

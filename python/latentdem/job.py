@@ -19,14 +19,14 @@ from .checkpoint import Checkpoint, digest
 from .checks import check_backend, check_kernel, check_kernel_size, check_noise_sigma
 from .e_steps import Posterior
 from .errors import UserError
+from .family_search import FamilySearch
 from .kernel_denoiser import KernelDenoiser
 from .noise import estimate_noise_sigma
 from .operators import Blur, KernelFamily
 from .plan import Plan, algorithm_1
 from .priors import LatentPrior
-from .recipe import Recipe
 from .report import versions
-from .restoration import Progress, Restoration
+from .restoration import KernelSearch, Progress, Restoration
 from .result import Result, State
 from .schedules import EVERY_STEP
 
@@ -38,8 +38,7 @@ class Job:
     Attributes:
         y: (B, C, H, W) float32 measurements in [-1, 1], C = 1 or 3, on the CPU.
         mask: (1, 1, H, W), 1 where they count; None for everywhere.
-        recipe: constants of the blind search; None for those of the E-step.
-        operator: of this `BlindSearch`.
+        operator: of the search for the kernel, see `BlindSearch`.
         cautious: whether the measured modelling error counts though the kernel is known.
 
     Raises:
@@ -57,7 +56,6 @@ class Job:
     boundary: Literal["auto", "circular", "valid"] = "auto"
     num_samples: int = 1
     mask: Tensor | None = None
-    recipe: Recipe | None = None
     operator: Callable[..., Blur] = Blur
     cautious: bool = False
 
@@ -99,6 +97,7 @@ class Job:
         """Does it on `device`, where prior and denoiser are; see `Restoration` for the other arguments.
 
         Args:
+            denoiser: of the kernel that is sought, or the family that it is of.
             plan: how; None for what the E-step, the parts left out and the steps ask for.
 
         Raises:
@@ -112,8 +111,13 @@ class Job:
         circular = looks_circular(y) if self.boundary == "auto" else self.boundary == "circular"
         plan = plan or self.plan()
         samples = self.num_samples
+        search: KernelSearch
+        if isinstance(denoiser, KernelFamily):
+            search = FamilySearch(prior, denoiser, self.operator)
+        else:
+            search = BlindSearch(prior, denoiser, plan.recipe, plan.e_step, plan.skip, samples, self.operator)
         restoration = Restoration(
-            BlindSearch(prior, denoiser, plan.recipe, plan.e_step, plan.skip, samples, self.operator),
+            search,
             replace(plan.known, num_samples=max(plan.known.num_samples, samples)),
             plan.again,
             self.kernel_size,
@@ -176,7 +180,7 @@ class Job:
     def plan(self) -> Plan:
         """What belongs to the E-step and the parts left out."""
         if self.e_step == "proximal":
-            plan = Plan(self.recipe or Recipe())
+            plan = Plan()
         else:
             step = Posterior()
             if "annealing" in self.without:

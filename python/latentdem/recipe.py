@@ -44,7 +44,6 @@ class Recipe:
         starts: the hypotheses, run as one batch.
         coarse: rounds at the coarsest scale.
         fine: rounds at every finer scale.
-        trial: the restoration with a hypothesis's kernel fixed that tells how plausible it is.
         largest_kernel: above this K the image is halved before the search, again and again.
         halved_kernel: above this K it is halved too, where that leaves at least `halved_side` pixels a side:
             the search takes a quarter of the time there and sees more of the picture at once.
@@ -67,7 +66,6 @@ class Recipe:
         Round((Pass(40, 600),), HQS(5, 1e6, centre=True), keep=2),
     )
     fine: tuple[Round, ...] = (Round((Pass(40, 500),), HQS(5, 3e6, centre=True)),)
-    trial: Pass = Pass(5)
     largest_kernel: int = 40
     halved_kernel: int = 20
     halved_side: int = 112

@@ -6,22 +6,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from latentdem_ext.vae import Window, blend_tiles, tile_windows
 
-from .blind import BlindSearch
 from .boundary import Frame
 from .checkpoint import Checkpoint
 from .e_steps import EStep, Proximal
 from .errors import UserError
 from .operators.blur import Blur
+from .priors.base import LatentPrior
 from .result import State, TraceStep
 from .schedules import EVERY_STEP, Skip
 from .solver import LatentDEM
-from .stages import Candidates, Hooks, Pass, full_steps, join, run_passes
+from .stages import NO_HOOKS, Candidates, Hooks, Pass, full_steps, join, run_passes
 from .tiles import informative_window
 from .trust import MaximumLikelihood, MostCautious, Trust
 
@@ -61,6 +62,32 @@ class KnownKernel:
         return full_steps(self.passes, self.skip) * self.num_samples
 
 
+class KernelSearch(Protocol):
+    """What finds the kernel of measurements on their lattice, such as `BlindSearch`.
+
+    Attributes:
+        prior: latent diffusion prior.
+        operator: makes the operator from kernel size, denoiser, settings of the M-step and mask.
+        cautious: whether the kernel may be so wrong that the image must be restored with care.
+    """
+
+    prior: LatentPrior
+    operator: Callable[..., Blur]
+    cautious: bool
+
+    def work(self, height: int, width: int, kernel_size: int) -> int: ...
+
+    def __call__(
+        self,
+        y: Tensor,
+        kernel_size: int,
+        noise_sigma: Tensor,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
+        hooks: Hooks = NO_HOOKS,
+    ) -> Candidates: ...
+
+
 @dataclass
 class Restoration:
     """One job; `run` does it.
@@ -80,7 +107,7 @@ class Restoration:
         seconds: wall-clock seconds per phase, filled by `run`.
     """
 
-    search: BlindSearch
+    search: KernelSearch
     known: KnownKernel
     again: bool
     kernel_size: int
@@ -144,7 +171,7 @@ class Restoration:
         found = self._blind(y, sigma, frame, mask)
         if not self.again:
             return found
-        known = self._known(y, sigma, found.parameters, frame, self.known.cautious(), mask)
+        known = self._known(y, sigma, found.parameters, frame, self._found, mask)
         return replace(known, trace=found.trace)
 
     def _blind(self, y: Tensor, sigma: Tensor, frame: Frame, mask: Tensor | None) -> Candidates:
@@ -196,7 +223,7 @@ class Restoration:
             part = y[..., rows, columns]
             shown = None if self.mask is None else self.mask[..., rows, columns]
             found = self._blind(part, sigma, self._part_frame(*part.shape[-2:]), shown)
-            kernel, trace, known = found.parameters, found.trace, known.cautious()
+            kernel, trace, known = found.parameters, found.trace, self._found
 
         def restore(tile: Tensor, window: Window) -> Tensor:
             frame = self._part_frame(*tile.shape[-2:])
@@ -208,6 +235,11 @@ class Restoration:
 
     def _part_frame(self, rows: int, columns: int) -> Frame:
         return Frame.extended(rows, columns, self.kernel_size, LATTICE_MULTIPLE)
+
+    @property
+    def _found(self) -> KnownKernel:
+        """How the image is restored with a kernel that was found."""
+        return self.known.cautious() if self.search.cautious else self.known
 
     @property
     def _tile_size(self) -> int:

@@ -38,7 +38,6 @@ from .operators import (
     VaryingBlur,
 )
 from .priors import LatentPrior, load_prior
-from .recipe import Recipe
 from .registry import completed, parse
 from .restoration import Progress
 from .result import Restored
@@ -145,7 +144,7 @@ def _one_kernel(
     """Operators that are one kernel and a mask: the jobs of `deblur`."""
     family, factor = _FAMILIES.get(name), settings.get("factor", 1)
     size = settings.get("size", 6 * factor if factor % 2 == 0 else 25)
-    mask, recipe, lattice = None, None, y
+    mask, lattice = None, y
     made: Callable[..., Blur] = Blur
     if name == "saturation":
         mask = Saturation().measured(y)
@@ -159,8 +158,6 @@ def _one_kernel(
         noise_sigma = noise_sigma or float(estimate_noise_sigma(y))
         lattice, mask = spread(y, factor)
         made, family = partial(StridedBlur, stride=factor), AntiAliasing(factor)
-    if family is not None:
-        recipe = Recipe(largest_kernel=10**6, halved_kernel=10**6)
     kernel, values = known.get("kernel"), None
     if family is not None and known:
         values = torch.tensor([[float(known[key]) for key in family.names]])
@@ -174,7 +171,6 @@ def _one_kernel(
         seed=seed,
         boundary=boundary,
         mask=mask,
-        recipe=recipe,
         operator=made,
         # Lights beyond the range of the result are in no model.
         cautious=name == "saturation",

@@ -1,4 +1,4 @@
-"""Blur kernels of few parameters: the nearest member of the family takes the denoiser's place in the M-step."""
+"""Blur kernels of few parameters."""
 
 from __future__ import annotations
 
@@ -54,10 +54,6 @@ class KernelFamily(ABC):
             centre = points[torch.arange(len(kernel)), score.argmax(1)]
             half = half * (line[1] - line[0])
         return centre.exp().clamp(self.least, self.most(size))
-
-    def denoise(self, kernel: Tensor, level: Tensor | float) -> Tensor:
-        """The nearest member of each kernel (B, 1, K, K), whatever the noise level."""
-        return self.kernel(self.fit(kernel), kernel.shape[-1])
 
 
 class GaussianKernels(KernelFamily):

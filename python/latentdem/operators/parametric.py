@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from .base import Operator
+from .descent import Optimizer, descend
 from .priors import ParameterPrior
 
-_STEPS = 30  # of Adam per M-step
 _FLOOR = 1e-6  # of the mean square, so that a perfect fit has a logarithm
 
 
@@ -26,7 +26,7 @@ class Parameter:
     Attributes:
         initial: value to start from, of its shape per image: a number or a tensor.
         priors: what is known of it.
-        step: step of Adam in the M-step, in its own unit.
+        step: step of Adam in the M-step, or first one of L-BFGS, in its own unit.
     """
 
     initial: float | Tensor
@@ -49,12 +49,14 @@ class Parametric(Operator):
             be averaged.
         amplifies: whether wrong parameters amplify the image, so that their measured error counts when it is
             restored with parameters that were found.
+        optimizer: of the M-step: "adam", or "lbfgs" for few parameters on which y depends smoothly.
     """
 
     parameters: Mapping[str, Parameter]
     fixed: frozenset[str] = frozenset()
     ambiguous: bool = False
     amplifies: bool = True
+    optimizer: Optimizer = "adam"
 
     @abstractmethod
     def apply(self, x: Tensor, **values: Tensor) -> Tensor:
@@ -103,39 +105,36 @@ class Parametric(Operator):
         return self.pack(values) if values else y.new_zeros(len(y), 0)
 
     def m_step(self, x: Tensor, y: Tensor, parameters: Tensor, variance: Tensor) -> Tensor:
-        """Descends n / 2 log(mean |y - A(x)|^2) plus the priors' penalties by Adam.
+        """Descends n / 2 log(mean |y - A(x)|^2) plus the priors' penalties.
 
         The logarithm is the likelihood of a Gaussian error of unknown variance, so a prior weighs against it
-        whatever the noise and however wrong the samples still are. Adam works entry by entry, so that images do
-        not mix.
+        whatever the noise and however wrong the samples still are.
         """
-        batch, samples = x.shape[:2]
-        flat = x.clamp(-1, 1).flatten(0, 1)
-        y_all = y.repeat_interleave(samples, 0)
+        samples = x.shape[1]
+        flat = x.clamp(-1, 1)
         count = y[0].numel() / 2
-        values = {name: value.clone() for name, value in self.unpack(parameters).items()}
-        free = [name for name in values if name not in self.fixed]
+        values = self.unpack(parameters)
+        free = {name: self.parameters[name] for name in values if name not in self.fixed}
         if not free:
             return parameters
-        groups = [
-            {"params": [values[name].requires_grad_()], "lr": self.parameters[name].step} for name in free
-        ]
-        adam = torch.optim.Adam(groups)
-        for _ in range(_STEPS):
-            with torch.enable_grad():
-                packed = self.pack(values).repeat_interleave(samples, 0)
-                error = self.mean_square(flat, packed, y_all).view(batch, samples).mean(1)
-                loss = count * (error + _FLOOR).log()
-                for name in free:
-                    for prior in self.parameters[name].priors:
-                        loss = loss + prior.penalty(values[name])
-                adam.zero_grad()
-                loss.sum().backward(inputs=[values[name] for name in free])
-            adam.step()
-            for name in free:
-                for prior in self.parameters[name].priors:
-                    values[name].data = prior.project(values[name].data)
-        return self.pack(values).detach()
+
+        def cost(values: dict[str, Tensor], rows: slice) -> Tensor:
+            packed = self.pack(values).repeat_interleave(samples, 0)
+            y_all = y[rows].repeat_interleave(samples, 0)
+            error = self.mean_square(flat[rows].flatten(0, 1), packed, y_all).view(-1, samples).mean(1)
+            loss = count * (error + _FLOOR).log()
+            for name, each in free.items():
+                for prior in each.priors:
+                    loss = loss + prior.penalty(values[name])
+            return loss
+
+        def project(name: str, value: Tensor) -> Tensor:
+            for prior in free[name].priors:
+                value = prior.project(value)
+            return value
+
+        steps = {name: each.step for name, each in free.items()}
+        return self.pack(descend(cost, values, steps, project, self.optimizer))
 
 
 class Function(Parametric):
@@ -147,6 +146,7 @@ class Function(Parametric):
         parameters: what they are.
         linear: whether it is linear in x; None finds out by trying.
         image_size: (h, w) of a measurement -> (H, W) of its image; None where they are the same.
+        optimizer: of the M-step, see `Parametric`.
     """
 
     def __init__(
@@ -155,8 +155,9 @@ class Function(Parametric):
         parameters: Mapping[str, Parameter] | None = None,
         linear: bool | None = None,
         image_size: Callable[[int, int], tuple[int, int]] | None = None,
+        optimizer: Optimizer = "adam",
     ) -> None:
-        self.function, self.parameters = function, dict(parameters or {})
+        self.function, self.parameters, self.optimizer = function, dict(parameters or {}), optimizer
         self._size = image_size or (lambda height, width: (height, width))
         self.linear = looks_linear(self) if linear is None else linear
 
