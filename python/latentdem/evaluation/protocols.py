@@ -72,11 +72,14 @@ class Protocol:
 
 
 def _fast_em() -> Plan:
-    """This package's search with the M-step of FastDiffusionEM and its constants: 10 iterations, delta 1e5."""
+    """This package's search with the M-step of FastDiffusionEM and its constants: 10 iterations, delta 1e5.
+
+    Its noise level is absolute, so the kernels it starts from have to be narrow: peaks below it are wiped out.
+    """
     hqs = HQS(10, 1e5, pixels=256 * 256, per_channel=True)
     recipe = Recipe()
     coarse, fine = (tuple(replace(each, hqs=hqs) for each in rounds) for rounds in (recipe.coarse, recipe.fine))
-    starts = tuple(replace(start, level=None) for start in recipe.starts)
+    starts = tuple(replace(start, level=None, width=0.05) for start in recipe.starts)
     return Plan(replace(recipe, starts=starts, coarse=coarse, fine=fine))
 
 
