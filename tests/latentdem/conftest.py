@@ -144,6 +144,19 @@ def oracle() -> type[OraclePrior]:
     return OraclePrior
 
 
+@pytest.fixture
+def lossy(oracle: type[OraclePrior]) -> Callable[[Tensor], Any]:
+    """A prior that knows the image, and whose autoencoder keeps only half of what is not the image."""
+
+    def make(x: Tensor) -> Any:
+        prior = oracle(x)
+        whole = prior.encode
+        prior.encode = lambda other: whole((other + x) / 2)
+        return prior
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tiny_prior() -> EmbeddedPrior:
     """The architecture of the embedded prior with a few thousand random weights."""

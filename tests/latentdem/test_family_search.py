@@ -17,19 +17,6 @@ from latentdem.stages import Hooks
 Scene = Callable[..., Tensor]
 
 
-@pytest.fixture
-def lossy(oracle: Callable[..., Any]) -> Callable[[Tensor], Any]:
-    """A prior that knows the image, and whose autoencoder keeps only half of what is not the image."""
-
-    def make(x: Tensor) -> Any:
-        prior = oracle(x)
-        whole = prior.encode
-        prior.encode = lambda other: whole((other + x) / 2)
-        return prior
-
-    return make
-
-
 def found_by(prior: Any, family: KernelFamily, y: Tensor, size: int) -> Tensor:
     """The parameters that the search finds."""
     sigma, generator = torch.full((len(y),), 0.02), torch.Generator().manual_seed(0)
