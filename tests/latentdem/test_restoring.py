@@ -19,7 +19,7 @@ import latentdem_ext as ext
 from latentdem import UserError
 from latentdem.io import read_image, write_image
 from latentdem.metrics import psnr
-from latentdem.operators import CameraResponse, DiskKernels, Function, Gamma, Parameter
+from latentdem.operators import AntiAliasing, CameraResponse, DiskKernels, Function, Gamma, Parameter
 from latentdem.priors import EmbeddedPrior
 from latentdem.registry import OPERATORS, completed, parse
 from latentdem.restoring import restore
@@ -202,7 +202,11 @@ def test_the_embedded_prior_improves_on_the_input(name: str, kind: str) -> None:
     box[..., 30:50, 20:60] = 0
     operator, known, y = {
         "disk": ("disk:size=13", {"radius": 3.0}, ext.blur(x, DiskKernels().kernel(torch.tensor([[3.0]]), 13))),
-        "superresolution": ("superresolution:factor=2", {"sigma": 1.0}, F.avg_pool2d(x, 2)),
+        "superresolution": (
+            "superresolution:factor=2",
+            {"sigma": 1.0},
+            ext.blur(x, AntiAliasing(2).kernel(torch.tensor([[1.0]]), 12))[..., ::2, ::2],
+        ),
         "denoise": ("denoise", {"sigma": 0.2}, x + 9 * noise),
         "inpaint": ("inpaint:shape=rectangle", {"mask": box[0]}, _hidden(x, box)),
         "response": (
