@@ -59,6 +59,10 @@ def views(
         SurfaceName,
         typer.Option(help="How the mesh is fitted: 'gsplat' needs a CUDA device and the package gsplat."),
     ] = SurfaceName.volume,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="Also write the turntable to this .mp4 file.", show_default=False),
+    ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Diffusion steps.")] = 50,
     seed: common.Seed = 0,
     device: common.Device = common.DeviceName.auto,
@@ -74,12 +78,15 @@ def views(
     from ..three_d import reconstruct
     from ..three_d.meshing import check_mesh, solid_of
     from ..three_d.outputs import ViewOutputs
+    from ..three_d.video import check_video
 
     if mesh is not None:
         check_mesh(surface.value, mesh)
+    if video is not None:
+        check_video(video)
     heights = elevations or [0.0]
     make_folder(out)
-    files, names = ViewOutputs(out, azimuths * len(heights), mesh), [str(path) for path in images]
+    files, names = ViewOutputs(out, azimuths * len(heights), mesh, video), [str(path) for path in images]
     common.check_outputs(files.paths, images)
     total = 1.0 if mesh is None else 1.0 + SURFACE_SHARE
     with common.progress_bar() as advance:

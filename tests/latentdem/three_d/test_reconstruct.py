@@ -172,6 +172,14 @@ def test_command_says_before_the_run_that_there_will_be_no_mesh(pictures, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_command_writes_a_video(pictures, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    arguments = (*pictures, "-o", "out", "--azimuths", "2", "--steps", "2")
+    assert command(*arguments, "--video", "turn.mp4").exit_code == 0
+    assert (tmp_path / "turn.mp4").read_bytes()[4:8] == b"ftyp"
+    assert "rename turn.mov" in command(*arguments, "--video", "turn.mov").stderr
+
+
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [
