@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import UserError
 from . import _common as common
+
+SURFACE_SHARE = 0.3  # of the time, beside poses and views
+
+
+class SurfaceName(str, Enum):
+    """Ways to a mesh."""
+
+    volume = "volume"
+    gsplat = "gsplat"
 
 
 def views(
@@ -37,6 +48,21 @@ def views(
             show_default="0",
         ),
     ] = None,
+    mesh: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the object as a mesh with colours to this .glb, .obj or .ply file.",
+            show_default=False,
+        ),
+    ] = None,
+    surface: Annotated[
+        SurfaceName,
+        typer.Option(help="How the mesh is fitted: 'gsplat' needs a CUDA device and the package gsplat."),
+    ] = SurfaceName.volume,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="Also write the turntable to this .mp4 file.", show_default=False),
+    ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Diffusion steps.")] = 50,
     seed: common.Seed = 0,
     device: common.Device = common.DeviceName.auto,
@@ -45,17 +71,24 @@ def views(
 
     The object is cut out by an alpha channel or from a plain background, centred and scaled; the pictures may
     have any size. Writes poses.json (polar angle, azimuth and radius relative to the first picture, with a
-    confidence), the new views as view_*.png and turntable.gif, figure.png and report.json. Of one picture alone
-    the views are those of the prior.
+    confidence), the new views as view_*.png and turntable.gif, figure.png and report.json; with --mesh a
+    surface that all views agree on. Of one picture alone the views are those of the prior.
     """
     from ..files import make_folder
     from ..three_d import reconstruct
+    from ..three_d.meshing import check_mesh, solid_of
     from ..three_d.outputs import ViewOutputs
+    from ..three_d.video import check_video
 
+    if mesh is not None:
+        check_mesh(surface.value, mesh)
+    if video is not None:
+        check_video(video)
     heights = elevations or [0.0]
     make_folder(out)
-    files = ViewOutputs(out, azimuths * len(heights))
+    files, names = ViewOutputs(out, azimuths * len(heights), mesh, video), [str(path) for path in images]
     common.check_outputs(files.paths, images)
+    total = 1.0 if mesh is None else 1.0 + SURFACE_SHARE
     with common.progress_bar() as advance:
         result = reconstruct(
             images,
@@ -65,10 +98,24 @@ def views(
             steps=steps,
             seed=seed,
             device=device.value,
-            progress=advance,
+            progress=lambda phase, done, _: advance(phase, done, total),
         )
-    files.write(result, [str(path) for path in images])
-    rows = [("written to", str(out))]
+        files.write(result, names)
+        failure = None
+        if mesh is not None:
+            try:
+                solid = solid_of(
+                    result,
+                    surface.value,
+                    lambda phase, done, steps: advance(phase, 1 + SURFACE_SHARE * done / steps, total),
+                )
+                files.write_solid(solid, result, names)
+            except UserError as error:
+                failure = f"{error} The views are written, the mesh is not."
+            except KeyboardInterrupt:
+                common.say_error(f"Interrupted; the views are in {out}, the mesh is not written.")
+                raise typer.Exit(common.INTERRUPTED) from None
+    rows = [("written to", str(out) if mesh is None or failure else f"{out} and {mesh}")]
     for path, pose, confidence, cut in zip(images, result.poses, result.confidence, result.cut, strict=True):
         polar, azimuth, _ = pose.rad2deg().tolist()
         found = f"azimuth {azimuth:.1f}, polar {polar:.1f}, confidence {float(confidence):.2f}"
@@ -77,3 +124,6 @@ def views(
         rows.append(("note", "one picture has no pose to find, and its back is the prior's guess"))
     rows.append(("seconds", f"{result.seconds['total']:.1f}"))
     common.print_table(rows)
+    if failure is not None:
+        common.say_error(failure)
+        raise typer.Exit(1)

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..job import name_of
 from .loading import load_view_prior
 from .noise_error import MAX_BATCH, PairError
-from .pictures import Picture, check_distinct, object_picture
+from .pictures import Picture, check_distinct, object_picture, view_on_white
 from .poses import bounded, ring
 from .recipe import Recipe
 from .result import Result
@@ -109,6 +109,7 @@ def reconstruct(
         targets,
         views.cpu(),
         tuple(picture.cut for picture in pictures),
+        tuple(picture.mask for picture in pictures),
         seconds,
         {
             "prior": name,
@@ -134,7 +135,7 @@ def _pictures(images: Sequence[Any] | Tensor, size: int) -> list[Picture]:
                 f"A tensor of views has the shape (n, 3, {size}, {size}) with this prior, not "
                 f"{tuple(images.shape)}; give pictures of other sizes as a list."
             )
-        pictures = [Picture(image[None].detach().float().cpu(), True) for image in images]
+        pictures = [view_on_white(image, name) for image, name in zip(images, names, strict=True)]
     else:
         pictures = [object_picture(image, size, name) for image, name in zip(images, names, strict=True)]
     check_distinct(torch.cat([picture.pixels for picture in pictures]), names)

@@ -14,7 +14,9 @@ from ..figures import save_figure
 from ..files import staging_folder, write_json
 from ..io import write_image
 from ..report import backends, peak_memory, versions
+from .meshing import Solid
 from .result import Result
+from .video import write_video
 
 FRAME = 150  # milliseconds of the turntable
 LEAST_SIDE = 256  # pixels of a frame, so that it can be seen
@@ -27,19 +29,23 @@ class ViewOutputs:
     Attributes:
         folder: which exists.
         views: how many new views there will be.
+        mesh, video: files of the mesh and of the turntable as a video, where they are wanted.
     """
 
     folder: Path
     views: int
+    mesh: Path | None = None
+    video: Path | None = None
 
     @property
     def paths(self) -> list[Path]:
-        """All files: poses, report, figure, turntable and the new views."""
+        """All files: poses, report, figure, turntable, the new views, mesh and video."""
         names = ["poses.json", "report.json", "figure.png", "turntable.gif"]
-        return [self.folder / name for name in [*names, *(_view_name(i) for i in range(self.views))]]
+        files = [self.folder / name for name in [*names, *(_view_name(i) for i in range(self.views))]]
+        return [*files, *(path for path in (self.mesh, self.video) if path is not None)]
 
     def write(self, result: Result, images: list[str]) -> None:
-        """Writes the result for the images of these names: all files or none.
+        """Writes the result for the images of these names, but for the mesh: all files of the folder or none.
 
         Raises:
             UserError: a file cannot be written.
@@ -54,6 +60,27 @@ class ViewOutputs:
             frames[0].save(
                 stage / "turntable.gif", save_all=True, append_images=frames[1:], duration=FRAME, loop=0
             )
+        if self.video is not None:
+            write_video(frames, self.video, FRAME)
+
+    def write_solid(self, solid: Solid, result: Result, images: list[str]) -> None:
+        """Writes the mesh, and the report again with what is known of it.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        from .surface import write_mesh
+
+        assert self.mesh is not None
+        write_mesh(solid.mesh, self.mesh)
+        polar = round(math.degrees(solid.camera[0]), 1)
+        mesh = {
+            "file": str(self.mesh),
+            "triangles": len(solid.mesh.faces),
+            "polar_of_view_1": polar,
+            "seconds": solid.seconds,
+        }
+        write_json(self.folder / "report.json", {**report_of(result, images), "mesh": mesh})
 
 
 def poses_of(result: Result, images: list[str]) -> dict[str, Any]:

@@ -31,10 +31,13 @@ class Picture:
     Attributes:
         pixels: (1, 3, S, S) float32 in [-1, 1] on white.
         cut: whether the object was told from its background; otherwise the whole picture is taken for it.
+        mask: (S, S) in [0, 1], the share of each pixel that the object covers; None where it was not cut out
+            here, because the whole picture is taken for it or it was on white before.
     """
 
     pixels: Tensor
     cut: bool
+    mask: Tensor | None = None
 
 
 def object_picture(image: Any, size: int, name: str) -> Picture:
@@ -57,10 +60,22 @@ def object_picture(image: Any, size: int, name: str) -> Picture:
         alpha = None  # nothing is cut away by it
     opacity = _from_plain_background(pixels) if alpha is None else alpha
     if opacity is None:
-        return Picture(_placed(pixels, torch.ones_like(pixels[:, :1]), size, 1.0), False)
+        return Picture(_placed(pixels, torch.ones_like(pixels[:, :1]), size, 1.0)[0], False)
     if float((opacity > SEEN).float().mean()) < LEAST:
-        raise UserError(f"No object was found in {name}: it is empty; give a picture that shows the object.")
-    return Picture(_placed(pixels, opacity, size, FILLED), True)
+        raise _empty(name)
+    whole, mask = _placed(pixels, opacity, size, FILLED)
+    return Picture(whole, True, mask)
+
+
+def view_on_white(pixels: Tensor, name: str) -> Picture:
+    """A view (3, S, S) in [-1, 1] that is cut out and placed already.
+
+    Raises:
+        UserError: there is no object in it.
+    """
+    if float(pixels.min()) > 1 - PLAIN:
+        raise _empty(name)
+    return Picture(pixels[None].detach().float().cpu(), True)
 
 
 def check_distinct(views: Tensor, names: Sequence[str]) -> None:
@@ -73,6 +88,10 @@ def check_distinct(views: Tensor, names: Sequence[str]) -> None:
         for i in range(j):
             if torch.equal(views[i], views[j]):
                 raise UserError(f"{names[j]} shows the same picture as {names[i]}; leave one of them out.")
+
+
+def _empty(name: str) -> UserError:
+    return UserError(f"No object was found in {name}: it is empty; give a picture that shows the object.")
 
 
 def _opened(image: Any) -> tuple[Tensor, Tensor | None]:
@@ -106,14 +125,18 @@ def _from_plain_background(pixels: Tensor) -> Tensor | None:
     return torch.where(near, opacity, 1.0)
 
 
-def _placed(pixels: Tensor, opacity: Tensor, size: int, filled: float) -> Tensor:
-    """What is seen, on white in the middle of a square, its longer side `filled` times that of the square."""
+def _placed(pixels: Tensor, opacity: Tensor, size: int, filled: float) -> tuple[Tensor, Tensor]:
+    """What is seen, on white in the middle of a square, its longer side `filled` times that of the square.
+
+    And the share of each pixel that it covers, (size, size).
+    """
     seen = (opacity[0, 0] > SEEN).nonzero()
     (top, left), (bottom, right) = seen.min(0).values.tolist(), (seen.max(0).values + 1).tolist()
-    on_white = (opacity * (pixels - 1) + 1)[..., top:bottom, left:right]
+    layers = torch.cat([opacity * (pixels - 1) + 1, 1 - opacity], 1)[..., top:bottom, left:right]
     height, width = bottom - top, right - left
     side = max(height, width, round(max(height, width) / filled))
     before = (side - width) // 2, (side - height) // 2
     padding = (before[0], side - width - before[0], before[1], side - height - before[1])
-    square = F.pad(on_white, padding, value=1.0)
-    return F.interpolate(square, (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
+    square = F.pad(layers, padding, value=1.0)
+    small = F.interpolate(square, (size, size), mode="bilinear", antialias=True)
+    return small[:, :3].clamp(-1, 1), (1 - small[0, 3]).clamp(0, 1)

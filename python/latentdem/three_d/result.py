@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 if TYPE_CHECKING:
+    import trimesh
     from matplotlib.figure import Figure
 
 
@@ -22,6 +24,8 @@ class Result:
         targets: (K, 3) poses of the new views relative to the first known one.
         views: (K, 3, S, S) new views in [-1, 1].
         cut: (n,) for each input whether it was told from its background.
+        masks: (S, S) in [0, 1] for each input, the share of each pixel that the object covers; None where it
+            was not cut out.
         seconds: wall-clock seconds per phase.
         settings: everything needed to repeat the run.
     """
@@ -32,8 +36,23 @@ class Result:
     targets: Tensor
     views: Tensor
     cut: tuple[bool, ...]
+    masks: tuple[Tensor | None, ...]
     seconds: dict[str, float]
     settings: dict[str, Any]
+
+    @cached_property
+    def mesh(self) -> trimesh.Trimesh:
+        """The object with vertex colours, z pointing up, fitted to all views when it is first asked for.
+
+        That takes about half a minute; `meshing.solid_of` fits it with progress, or by Gaussian splatting, and
+        `surface.write_mesh` writes it.
+
+        Raises:
+            UserError: packages are missing, or the views show no object.
+        """
+        from .meshing import solid_of
+
+        return solid_of(self).mesh
 
     def plot(self) -> Figure:
         """Figure of inputs, estimated cameras seen from above, and new views."""

@@ -21,6 +21,14 @@ LEVEL = 0.5  # of what Gaussians cover where the surface lies
 REACH = 3  # voxels from its middle that a Gaussian counts
 
 
+def check_splats() -> None:
+    """Raises a UserError unless gsplat is installed and there is a CUDA device."""
+    if find_spec("gsplat") is None:
+        raise UserError("The surface 'gsplat' needs the package gsplat; pip install gsplat, or use 'volume'.")
+    if not torch.cuda.is_available():
+        raise UserError("The surface 'gsplat' needs a CUDA device; use 'volume', which runs on a CPU.")
+
+
 def fit_splats(
     pictures: Pictures, resolution: int = 64, progress: Callable[[str, int, int], None] | None = None
 ) -> Volume:
@@ -32,10 +40,7 @@ def fit_splats(
     Raises:
         UserError: gsplat is not installed, or there is no CUDA device.
     """
-    if find_spec("gsplat") is None:
-        raise UserError("The surface 'gsplat' needs the package gsplat; pip install gsplat, or use 'voxel'.")
-    if not torch.cuda.is_available():
-        raise UserError("The surface 'gsplat' needs a CUDA device; use 'voxel', which runs on a CPU.")
+    check_splats()
     from gsplat import rasterization
 
     hull = visual_hull(pictures, resolution)

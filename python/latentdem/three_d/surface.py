@@ -15,10 +15,11 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from ..errors import UserError
-from .splats import fit_splats
+from ..files import atomic_path
+from .splats import check_splats, fit_splats
 from .volume import EXTENT, Pictures, Volume, fit_volume
 
-SURFACES = {"voxel": fit_volume, "gsplat": fit_splats}
+SURFACES = {"volume": fit_volume, "gsplat": fit_splats}
 FORMATS = (".glb", ".obj", ".ply")
 PAPER = 0.06  # a pixel that differs from white by more in some channel shows the object
 
@@ -29,7 +30,7 @@ def fit_surface(
     masks: Tensor | None = None,
     weights: Tensor | None = None,
     *,
-    surface: str = "voxel",
+    surface: str = "volume",
     resolution: int = 64,
     max_faces: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -42,7 +43,7 @@ def fit_surface(
         masks: (V, S, S) in [0, 1], the share of each pixel that the object covers; found from the white ground
             where not given.
         weights: (V,), how far each view is trusted, as photographs beside generated views; equal if not given.
-        surface: "voxel", a signed-distance field on a grid, or "gsplat", Gaussian splatting on a CUDA device.
+        surface: "volume", a signed-distance field on a grid, or "gsplat", Gaussian splatting on a CUDA device.
         resolution: grid points along one side of the cube that the surface is found in.
         max_faces: reduces the mesh to about so many triangles.
         progress: told ("surface", steps done, steps in all).
@@ -51,14 +52,28 @@ def fit_surface(
         UserError: shapes that do not fit together, another surface, views without an object, or a package that
             is not installed.
     """
-    if surface not in SURFACES:
-        raise UserError(f"No surface '{surface}'; give one of {', '.join(SURFACES)}.")
-    pictures = _pictures(views, cameras, masks, weights)
+    check_surface(surface)
+    pictures = pictures_of(views, cameras, masks, weights)
     volume = SURFACES[surface](pictures, resolution, progress)
     return extract_mesh(volume, max_faces)
 
 
-def _pictures(views: Tensor, cameras: Tensor, masks: Tensor | None, weights: Tensor | None) -> Pictures:
+def check_surface(surface: str) -> None:
+    """Makes sure that `fit_surface` knows this surface and has what it needs.
+
+    Raises:
+        UserError: it does not.
+    """
+    if surface not in SURFACES:
+        raise UserError(f"No surface '{surface}'; give one of {', '.join(SURFACES)}.")
+    if surface == "gsplat":
+        check_splats()
+
+
+def pictures_of(
+    views: Tensor, cameras: Tensor, masks: Tensor | None = None, weights: Tensor | None = None
+) -> Pictures:
+    """What a surface is fitted to; arguments and errors as those of `fit_surface`."""
     count, size = len(views), views.shape[-1]
     if views.shape != (count, 3, size, size) or count == 0:
         raise UserError(f"Views have the shape (V, 3, S, S), not {tuple(views.shape)}; crop them to squares.")
@@ -133,18 +148,24 @@ def extract_mesh(volume: Volume, max_faces: int | None = None) -> trimesh.Trimes
 def write_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
     """Writes a mesh with its colours as glTF (.glb), Wavefront (.obj) or Stanford (.ply), by the name's ending.
 
+    In one piece: what is at `path` stays until the new file is whole.
+
     The z axis points up; .glb, whose y axis does, is turned.
 
     Raises:
         UserError: another ending, or a file that cannot be written.
     """
+    check_mesh_name(path)
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"A mesh is written as {', '.join(FORMATS)}, not '{path.suffix}'; rename {path.name}.")
     if path.suffix.lower() == ".glb":
         mesh = mesh.copy()
         mesh.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, (1, 0, 0)))
-    try:
-        mesh.export(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+    with atomic_path(path) as temporary:
+        mesh.export(temporary)
+
+
+def check_mesh_name(path: str | Path) -> None:
+    """Raises a UserError unless a mesh can be written by this name."""
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"A mesh is written as {', '.join(FORMATS)}, not '{path.suffix}'; rename {path.name}.")

@@ -44,6 +44,8 @@ def test_object_is_centred_and_scaled(kind):
     assert torch.equal(result.pixels[0, :, 0], torch.ones(3, 64))
     red = torch.tensor(RED) / 127.5 - 1
     torch.testing.assert_close(result.pixels[0, :, 14, 32], red, atol=0.05, rtol=0)
+    assert result.mask[14, 32] == pytest.approx(1)
+    assert ((result.mask > 0.05) == (result.pixels[0] < 0.9).any(0))[:, :28].all()
 
 
 def test_a_hole_of_the_backgrounds_colour_stays():
@@ -56,6 +58,7 @@ def test_other_backgrounds_are_kept_whole():
     noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
     result = object_picture(noise, 40, "it")
     assert not result.cut
+    assert result.mask is None
     white = (result.pixels[0] > 0.999).all(0).all(1)
     assert white[:7].all()
     assert not white[9:30].any()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from latentdem.cli import app
 from latentdem.errors import UserError
-from latentdem.three_d import Recipe, api, reconstruct
+from latentdem.three_d import Recipe, api, meshing, reconstruct
 from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS
 
 QUICK = replace(Recipe(), refinements=2)
@@ -83,6 +83,7 @@ def test_twenty_pictures(exact):
     [
         ({"images": []}, "No image was given"),
         ({"images": torch.zeros(1, 3, 9, 9)}, r"shape \(n, 3, 12, 12\)"),
+        ({"images": torch.ones(1, 3, 12, 12)}, "No object was found in Image 1"),
         ({"steps": 1}, "At least 2 steps"),
         ({"poses": torch.ones(2, 3)}, "relative to view 1"),
         ({"elevations": [95.0]}, "out of range"),
@@ -95,6 +96,12 @@ def test_mistakes(exact, change, sentence):
     arguments = {"images": problem.views, "prior": problem.prior, "steps": 2, **change}
     with pytest.raises(UserError, match=sentence):
         reconstruct(arguments.pop("images"), **arguments)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    volume = pytest.importorskip("latentdem.three_d.volume")
+    monkeypatch.setattr(volume, "STEPS", 2)
 
 
 @pytest.fixture
@@ -138,6 +145,62 @@ def test_command_writes_everything(pictures, tmp_path):
     with Image.open(tmp_path / "out" / "view_000.png") as view:
         assert view.size == (12, 12)
     assert "confidence" in result.output
+
+
+def test_command_writes_a_mesh(pictures, tmp_path, few_steps):
+    trimesh = pytest.importorskip("trimesh")
+    pytest.importorskip("fast_simplification")
+    result = command(*pictures, "-o", "out", "--azimuths", "6", "--steps", "3", "--mesh", "out/cup.glb")
+    assert result.exit_code == 0, result.output
+    mesh = trimesh.load(tmp_path / "out" / "cup.glb", force="mesh")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["mesh"]["file"] == "out/cup.glb"
+    assert report["mesh"]["triangles"] == len(mesh.faces) > 100
+    assert 30 <= report["mesh"]["polar_of_view_1"] <= 110
+    assert report["settings"]["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(("cup.stl",), "rename cup.stl"), (("cup.ply", "--surface", "gsplat"), "'gsplat' needs")],
+)
+def test_command_says_before_the_run_that_there_will_be_no_mesh(pictures, tmp_path, arguments, sentence):
+    pytest.importorskip("fast_simplification")
+    result = command(*pictures, "-o", "out", "--mesh", *arguments)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_writes_a_video(pictures, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    arguments = (*pictures, "-o", "out", "--azimuths", "2", "--steps", "2")
+    assert command(*arguments, "--video", "turn.mp4").exit_code == 0
+    assert (tmp_path / "turn.mp4").read_bytes()[4:8] == b"ftyp"
+    assert "rename turn.mov" in command(*arguments, "--video", "turn.mov").stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (UserError("No surface."), 1, "No surface. The views are written, the mesh is not."),
+        (KeyboardInterrupt(), 130, "Interrupted; the views are in out, the mesh is not written."),
+    ],
+)
+def test_command_keeps_the_views_where_there_is_no_mesh(
+    pictures, tmp_path, monkeypatch, error, status, sentence
+):
+    pytest.importorskip("fast_simplification")
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(meshing, "solid_of", fail)
+    result = command(*pictures, "-o", "out", "--azimuths", "1", "--steps", "2", "--mesh", "cup.glb")
+    assert result.exit_code == status
+    assert result.stderr.strip() == sentence
+    assert (tmp_path / "out" / "view_000.png").exists()
+    assert not (tmp_path / "cup.glb").exists()
 
 
 def test_command_says_what_one_picture_means(pictures):

@@ -181,12 +181,12 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=sentence):
             fit_surface(*arguments)
-    with pytest.raises(UserError, match="one of voxel, gsplat"):
+    with pytest.raises(UserError, match="one of volume, gsplat"):
         fit_surface(views, cameras, surface="nerf")
     mesh = extract_mesh(ball_volume(0.3))
     with pytest.raises(UserError, match=r"rename ball\.stl"):
         write_mesh(mesh, tmp_path / "ball.stl")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="Cannot write"):
         write_mesh(mesh, tmp_path / "missing" / "ball.ply")
     with pytest.raises(UserError, match="no surface in common"):
         extract_mesh(Volume(torch.ones(4, 4, 4), torch.ones(4, 4, 4, 3)))
