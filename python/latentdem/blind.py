@@ -133,7 +133,7 @@ class BlindSearch:
             else:
                 everything = together(everything, latest, batch)
                 starts = torch.cat([part.view(batch, -1) for part in (starts, which)], 1).flatten()
-            if each is not rounds[-1]:
+            if number + 1 < len(rounds):
                 best = choose(latest, scale.sigma, each.keep)
                 kept, which = latest.pick(best), which[best]
                 kernel, image, trace = kept.parameters, kept.image, kept.trace
