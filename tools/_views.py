@@ -14,8 +14,6 @@ from latentdem.three_d.cameras import random_cameras
 from latentdem.three_d.render import on_white, render
 from latentdem.three_d.scenes import random_scene
 
-HELD_OUT = 10_000_000  # seeds of objects from here on are never trained on
-
 
 def _one(seed: int, views: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     cameras = random_cameras(views, torch.Generator().manual_seed(seed))

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 import typer
 from _training import Trainer
-from _views import HELD_OUT, Views, render_views
+from _views import Views, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 from train_prior import (
@@ -41,6 +41,7 @@ from latentdem.priors import EMBEDDED_WEIGHTS
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import pose_embedding, relative_pose
+from latentdem.three_d.scenes import HELD_OUT
 from latentdem.three_d.view_network import ViewNetwork
 from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 

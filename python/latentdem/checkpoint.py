@@ -110,6 +110,32 @@ class Checkpoint:
             self.folder.rmdir()
 
 
+def save_tensors(path: Path, tensors: Tensors, notes: dict[str, str]) -> None:
+    """Writes a safetensors file in one piece.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        plain = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
+        save_file(plain, temporary, metadata=notes)
+
+
+def load_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[Tensors, dict[str, str]]:
+    """What `save_tensors` wrote there; nothing where there is no file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.exists():
+        return {}, {}
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged; delete the folder {path.parent} and start again.") from error
+
+
 def digest(each: Tensor) -> str:
     """What tells a tensor from others."""
     return sha256(each.numpy(force=True).tobytes()).hexdigest()[:16]
@@ -121,23 +147,13 @@ def _write(path: Path, tensors: Tensors, steps: list[TraceStep], generator: torc
     history = {"residuals": [s.residual for s in steps], "parameters of steps": [s.parameters for s in steps]}
     held = {**tensors, "generator": generator.get_state()}
     held |= {name: torch.stack(each) for name, each in history.items() if each}
-    with atomic_path(path) as temporary:
-        plain = {name: each.detach().cpu().contiguous().clone() for name, each in held.items()}
-        save_file(plain, temporary, metadata={"steps": names})
+    save_tensors(path, held, {"steps": names})
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """What `_write` wrote there, with the steps' names under "steps"; nothing where there is no file."""
-    if not path.exists():
-        return {}
-    try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            notes = file.metadata()
-            found: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            found["steps"] = json.loads(notes["steps"])
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged; delete the folder {path.parent} and start again.") from error
-    return found
+    tensors, notes = load_tensors(path, device)
+    return {**tensors, "steps": json.loads(notes["steps"])} if tensors else {}
 
 
 def _steps_of(found: dict[str, Any]) -> list[TraceStep]:

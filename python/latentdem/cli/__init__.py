@@ -12,6 +12,7 @@ from ._common import CommandGroup
 from .blur import blur
 from .deblur import deblur
 from .evaluate import evaluate
+from .evaluate_3d import evaluate_3d
 from .info import info
 from .restore import EPILOG, restore
 from .views import views
@@ -30,7 +31,8 @@ for command, example in (
     (deblur, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
     (blur, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
     (evaluate, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
-    (views, "latentdem views front.png back.png -o object/"),
+    (views, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
+    (evaluate_3d, "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
     (info, "latentdem info"),
 ):
     notes = f"\n\n{EPILOG}" if command is restore else ""

@@ -14,6 +14,15 @@ from . import _common as common
 SURFACE_SHARE = 0.3  # of the time, beside poses and views
 
 
+ViewPriorName = Annotated[
+    str,
+    typer.Option(
+        help="'embedded-3d'; 'zero123' or 'zero123-xl'; or a folder that tools/train_view_prior.py exported.",
+        metavar="embedded-3d|zero123|PATH",
+    ),
+]
+
+
 class SurfaceName(str, Enum):
     """Ways to a mesh."""
 
@@ -33,13 +42,7 @@ def views(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the results.", metavar="DIR", show_default=False)
     ],
-    prior: Annotated[
-        str,
-        typer.Option(
-            help="'embedded-3d', or a folder that tools/train_view_prior.py exported.",
-            metavar="embedded-3d|PATH",
-        ),
-    ] = "embedded-3d",
+    prior: ViewPriorName = "embedded-3d",
     azimuths: Annotated[int, typer.Option(min=1, help="New views around the object, evenly spaced.")] = 12,
     elevations: Annotated[
         list[float] | None,
@@ -63,6 +66,13 @@ def views(
         Path | None,
         typer.Option(help="Also write the turntable to this .mp4 file.", show_default=False),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the run in this folder; interrupted, the same command goes on with it.",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Diffusion steps.")] = 50,
     seed: common.Seed = 0,
     device: common.Device = common.DeviceName.auto,
@@ -76,6 +86,7 @@ def views(
     """
     from ..files import make_folder
     from ..three_d import reconstruct
+    from ..three_d.checkpoint import ViewCheckpoint
     from ..three_d.meshing import check_mesh, solid_of
     from ..three_d.outputs import ViewOutputs
     from ..three_d.video import check_video
@@ -89,32 +100,44 @@ def views(
     files, names = ViewOutputs(out, azimuths * len(heights), mesh, video), [str(path) for path in images]
     common.check_outputs(files.paths, images)
     total = 1.0 if mesh is None else 1.0 + SURFACE_SHARE
-    with common.progress_bar() as advance:
-        result = reconstruct(
-            images,
-            prior=prior,
-            azimuths=azimuths,
-            elevations=heights,
-            steps=steps,
-            seed=seed,
-            device=device.value,
-            progress=lambda phase, done, _: advance(phase, done, total),
-        )
-        files.write(result, names)
-        failure = None
-        if mesh is not None:
-            try:
+    kept = None if checkpoint is None else ViewCheckpoint(checkpoint)
+    written, failure = False, None
+    try:
+        with common.progress_bar() as advance:
+            result = reconstruct(
+                images,
+                prior=prior,
+                azimuths=azimuths,
+                elevations=heights,
+                steps=steps,
+                seed=seed,
+                device=device.value,
+                checkpoint=kept,
+                progress=lambda phase, done, _: advance(phase, done, total),
+            )
+            files.write(result, names)
+            written = True
+            if mesh is not None:
                 solid = solid_of(
                     result,
                     surface.value,
                     lambda phase, done, steps: advance(phase, 1 + SURFACE_SHARE * done / steps, total),
                 )
                 files.write_solid(solid, result, names)
-            except UserError as error:
-                failure = f"{error} The views are written, the mesh is not."
-            except KeyboardInterrupt:
-                common.say_error(f"Interrupted; the views are in {out}, the mesh is not written.")
-                raise typer.Exit(common.INTERRUPTED) from None
+    except KeyboardInterrupt:
+        if not written and kept is None:
+            raise
+        there = f"the run is kept in {checkpoint}, and the same command goes on with it"
+        common.say_error(
+            f"Interrupted; {there if kept else f'the views are in {out}, the mesh is not written'}."
+        )
+        raise typer.Exit(common.INTERRUPTED) from None
+    except UserError as error:
+        if not written:
+            raise
+        failure = f"{error} The views are written, the mesh is not."
+    if kept is not None:
+        kept.remove()
     rows = [("written to", str(out) if mesh is None or failure else f"{out} and {mesh}")]
     for path, pose, confidence, cut in zip(images, result.poses, result.confidence, result.cut, strict=True):
         polar, azimuth, _ = pose.rad2deg().tolist()

@@ -5,22 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..checkpoint import digest
 from ..checks import check_backend, resolve_device
 from ..errors import UserError
 from ..job import name_of
+from ..report import versions
+from .checkpoint import ViewCheckpoint
 from .loading import load_view_prior
 from .noise_error import MAX_BATCH, PairError
 from .pictures import Picture, check_distinct, object_picture, view_on_white
 from .poses import bounded, ring
 from .recipe import Recipe
 from .result import Result
-from .sampler import sample
+from .sampler import Sampled, sample
 from .search import PoseSearch
 from .view_prior import ViewPrior
 
@@ -39,6 +43,7 @@ def reconstruct(
     device: str = "auto",
     poses: Tensor | None = None,
     recipe: Recipe | None = None,
+    checkpoint: str | Path | ViewCheckpoint | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Finds the poses of pictures of one object, and generates views of it from a ring of cameras.
@@ -58,6 +63,9 @@ def reconstruct(
         poses: (n, 3) polar angle, azimuth and radius relative to view 1, in radians, where they are known;
             then nothing is searched, and they do not move.
         recipe: constants; None for the defaults.
+        checkpoint: folder that the run is kept in: the poses that were found, and the views every few seconds.
+            The same call goes on where an interrupted one was, on a CPU with the same bits. At the end the
+            folder is removed; a `ViewCheckpoint` is left for the caller to remove.
         progress: called as progress(phase, done, total) after every step; total counts the whole job.
 
     Raises:
@@ -70,38 +78,62 @@ def reconstruct(
     if steps < 2:
         raise UserError(f"At least 2 steps are needed, not {steps}.")
     targets, where = ring(azimuths, elevations), resolve_device(device)
-    backend, name = check_backend(), name_of(prior)
+    settings = {
+        "prior": name_of(prior),
+        "azimuths": azimuths,
+        "elevations": list(elevations),
+        "steps": steps,
+        "seed": seed,
+        "device": str(where),
+        "backend": check_backend(),
+        "poses_known": poses is not None,
+        "recipe": asdict(recipe),
+    }
     prior = load_view_prior(prior, where)
     pictures = _pictures(images, prior.image_size)
     inputs = torch.cat([picture.pixels for picture in pictures])
     known = None if poses is None else _checked(poses, len(inputs))
+    kept = ViewCheckpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    if kept is not None:
+        held = " ".join(digest(each) for each in (inputs, known) if each is not None)
+        kept.open({**settings, **versions(), "images and poses": held})
     report = progress or (lambda phase, done, total: None)
     generator, seconds = torch.Generator().manual_seed(seed), {"loading": time.perf_counter() - started}
 
     with torch.no_grad():
         condition, latents = prior.condition(inputs.to(where)), prior.encode(inputs.to(where))
         confidence = torch.ones(len(inputs))
-        start = torch.zeros(len(inputs), 3, device=where) if known is None else known.to(where)
+        start = torch.zeros(len(inputs), 3) if known is None else known
         searched = known is None and len(inputs) > 1
         phase = time.perf_counter()
         if searched:
             search = PoseSearch(PairError(prior, condition, latents), recipe, generator)
-            start, confidence = search(lambda done: report("poses", SEARCH_SHARE * done, 1.0))
+            run = partial(search, lambda done: report("poses", SEARCH_SHARE * done, 1.0))
+            start, confidence = run() if kept is None else kept.search(run, generator)
         seconds["poses"] = time.perf_counter() - phase
         before = SEARCH_SHARE if searched else 0.0
+
+        def on_step(state: Sampled) -> None:
+            if kept is not None:
+                kept.keep(state)
+            report("views", before + (1 - before) * state.step / state.steps, 1.0)
+
         z, found = sample(
             prior,
             condition,
-            start,
+            start.to(where),
             targets.to(where),
             steps,
             recipe if searched else replace(recipe, rate=0.0),
             generator,
-            on_step=lambda done: report("views", before + (1 - before) * done, 1.0),
+            on_step,
+            None if kept is None else kept.resume(),
         )
         views = torch.cat([prior.decode(part) for part in z.split(MAX_BATCH)]).clamp(-1, 1)
     seconds["views"] = time.perf_counter() - phase - seconds["poses"]
     seconds["total"] = time.perf_counter() - started
+    if kept is not None and kept is not checkpoint:
+        kept.remove()
     return Result(
         inputs,
         found.cpu(),
@@ -111,17 +143,7 @@ def reconstruct(
         tuple(picture.cut for picture in pictures),
         tuple(picture.mask for picture in pictures),
         seconds,
-        {
-            "prior": name,
-            "azimuths": azimuths,
-            "elevations": list(elevations),
-            "steps": steps,
-            "seed": seed,
-            "device": str(where),
-            "backend": backend,
-            "poses_known": known is not None,
-            "recipe": asdict(recipe),
-        },
+        settings,
     )
 
 

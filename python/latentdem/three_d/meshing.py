@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .result import Result
 
 NEEDED = {"trimesh": "trimesh", "scipy": "scipy", "fast_simplification": "fast-simplification"}
+DRAWING = {"embreex": "embreex"}
 MAX_FACES = 5000
 KNOWN = 2.0  # trust in a known view of certain pose, beside 1 in a generated one
 
@@ -39,13 +40,19 @@ class Solid:
     seconds: float
 
 
-def check_mesh(surface: str, path: str | Path | None = None) -> None:
+def check_mesh(surface: str, path: str | Path | None = None, drawn: bool = False) -> None:
     """Makes sure, before a long computation, that a mesh can be made by this surface and written to `path`.
+
+    Args:
+        surface: see `surface.fit_surface`.
+        path: of the file.
+        drawn: whether objects are drawn, too.
 
     Raises:
         UserError: packages or a device are missing, or the surface or the name's ending is not known.
     """
-    missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
+    needed = {**NEEDED, **DRAWING} if drawn else NEEDED
+    missing = [name for module, name in needed.items() if find_spec(module) is None]
     if missing:
         raise UserError(f"A mesh needs {', '.join(missing)}; pip install 'latentdem[three-d]'.")
     from .surface import check_mesh_name, check_surface

@@ -80,6 +80,19 @@ class MovingPoses:
         """Where they are, (B, n, 3)."""
         return torch.cat([self._first, self._unknown], dim=1)
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that the steps to come depend on."""
+        moments: dict[str, Tensor] = self._optimizer.state_dict()["state"].get(0, {})
+        return {name: value.clone() for name, value in {"unknown": self._unknown, **moments}.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Goes back to what `state` was."""
+        self._unknown.copy_(state["unknown"])
+        moments = {name: value for name, value in state.items() if name != "unknown"}
+        if moments:
+            self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": {0: moments}})
+
     def move(self, gradient: Tensor, rate: float) -> None:
         """One step of about `rate` radians (or units of distance) against `gradient` (B, n, 3)."""
         self._unknown.grad = gradient[:, 1:] * self._free

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +19,23 @@ from .recipe import Recipe
 from .view_prior import ViewCondition, ViewPrior
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """How far the views are, between two steps.
+
+    Attributes:
+        step: number of steps that are made.
+        steps: of all.
+        latents: (K, c, h, w) of the wanted views.
+        moving: `MovingPoses.state`.
+    """
+
+    step: int
+    steps: int
+    latents: Tensor
+    moving: dict[str, Tensor]
+
+
 @torch.no_grad()
 def sample(
     prior: ViewPrior,
@@ -27,7 +45,8 @@ def sample(
     steps: int,
     recipe: Recipe,
     generator: torch.Generator,
-    on_step: Callable[[float], None] = lambda done: None,
+    on_step: Callable[[Sampled], None] = lambda state: None,
+    resume: Sampled | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Latents (K, c, h, w) of the wanted views, and the poses (n, 3) of the known ones after the M-steps.
 
@@ -45,16 +64,22 @@ def sample(
         targets: (K, 3) poses of the wanted views relative to the first known one.
         steps: diffusion steps.
         recipe: constants.
-        generator: of the first noise.
-        on_step: called with the finished share of the run.
+        generator: of the first noise; nothing else is random.
+        on_step: called after every step.
+        resume: goes on from there, with the same bits on a CPU.
     """
-    shape = (len(targets), *prior.latent_shape)
-    z = torch.randn(shape, generator=generator, dtype=poses.dtype).to(poses.device)
     moving = MovingPoses(poses[None], recipe.radius)
+    if resume is None:
+        shape = (len(targets), *prior.latent_shape)
+        z = torch.randn(shape, generator=generator, dtype=poses.dtype).to(poses.device)
+    else:
+        z = resume.latents.to(poses)
+        moving.restore(resume.moving)
     moves = recipe.rate > 0 and len(poses) > 1
     pairs = timesteps(steps)
     together = max(1, MAX_BATCH // len(poses))
-    for i, (t, after) in enumerate(pairs):
+    made = 0 if resume is None else resume.step
+    for step, (t, after) in enumerate(pairs[made:], made + 1):
         weights = fusion_weights(len(poses), recipe.fusion(t)).to(z)
         abar = float(prior.alphas_cumprod[t])
         abar_after = float(prior.alphas_cumprod[after]) if after >= 0 else 1.0
@@ -77,7 +102,7 @@ def sample(
         z = torch.cat(latents)
         if moves:
             moving.move(gradient, recipe.rate * t / 1000)
-        on_step((i + 1) / len(pairs))
+        on_step(Sampled(step, len(pairs), z, moving.state))
     return z, moving.poses[0]
 
 

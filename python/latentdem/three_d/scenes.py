@@ -16,6 +16,8 @@ from .cameras import OBJECT_RADIUS
 from .shapes import Shape
 from .textures import Floats, Texture, random_colour, random_texture
 
+HELD_OUT = 10_000_000  # objects of seeds from here on are never trained on
+
 
 @dataclass(frozen=True)
 class Part:
@@ -85,7 +87,7 @@ class Scene:
 
 
 def random_scene(seed: int) -> Scene:
-    """The procedural object of this seed."""
+    """The procedural object of this seed; the embedded prior has seen none of a seed from `HELD_OUT` on."""
     rng = np.random.default_rng(seed)
     make = RECIPES[rng.choice(len(RECIPES), p=SHARES)]
     parts = make(rng)

@@ -142,12 +142,12 @@ CAMERAS = torch.tensor([(70.0, 20.0), (83.0, 108.0), (62.0, -113.0), (75.0, -40.
 class Exact:
     """The prior, what it knows of `count` views of its second object, and the truth about them."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, size: int = 12) -> None:
         generator = torch.Generator().manual_seed(0)
         points = 0.3 * torch.randn(2, 8, 3, generator=generator)
         colours = 2 * torch.rand(2, 8, 3, generator=generator) - 1
         self.cameras = torch.cat([torch.deg2rad(CAMERAS), torch.full((len(CAMERAS), 1), 1.6)], 1)
-        self.prior = FiniteObjectsPrior(points, colours, self.cameras, ABAR, image_size=12)
+        self.prior = FiniteObjectsPrior(points, colours, self.cameras, ABAR, image_size=size)
         self.views = self.prior.view(torch.ones(count, dtype=torch.long), self.cameras[:count])
         self.condition = self.prior.condition(self.views)
         self.poses = relative_pose(self.cameras[:count], self.cameras[:1])

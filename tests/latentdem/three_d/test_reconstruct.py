@@ -203,6 +203,25 @@ def test_command_keeps_the_views_where_there_is_no_mesh(
     assert not (tmp_path / "cup.glb").exists()
 
 
+def test_command_interrupted_goes_on(pictures, tmp_path, monkeypatch):
+    pytest.importorskip("fast_simplification")
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    arguments = (*pictures, "-o", "out", "--azimuths", "1", "--steps", "2", "--checkpoint", "kept")
+    with monkeypatch.context() as during:
+        during.setattr(meshing, "solid_of", interrupt)
+        result = command(*arguments, "--mesh", "cup.ply")
+    assert result.exit_code == 130
+    assert (
+        result.stderr.strip() == "Interrupted; the run is kept in kept, and the same command goes on with it."
+    )
+    monkeypatch.setattr(api.PoseSearch, "__call__", interrupt)
+    assert command(*arguments).exit_code == 0
+    assert not (tmp_path / "kept").exists()
+
+
 def test_command_says_what_one_picture_means(pictures):
     result = command(pictures[0], "-o", "out", "--azimuths", "1", "--steps", "2")
     assert result.exit_code == 0, result.output

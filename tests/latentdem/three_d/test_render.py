@@ -10,10 +10,12 @@ import torch
 
 pytest.importorskip("embreex")
 
+import trimesh
+
 from latentdem.three_d import render as rendering
 from latentdem.three_d import scenes, shapes
 from latentdem.three_d.cameras import FIELD_OF_VIEW, OBJECT_RADIUS
-from latentdem.three_d.render import on_white, render
+from latentdem.three_d.render import on_white, render, render_mesh
 from latentdem.three_d.scenes import Part, Scene, random_scene
 from latentdem.three_d.textures import Texture
 
@@ -142,3 +144,21 @@ def test_mesh_and_surface_points():
     assert len(points) == 200
     assert not scene.inside(1.02 * (points - (0.1, 0, 0)) + (0.1, 0, 0)).any()
     np.testing.assert_array_equal(points, scene.surface_points(200))
+
+
+def test_a_mesh_is_drawn_where_it_is():
+    mesh = trimesh.creation.icosphere(3, radius=0.3)
+    mesh.apply_translation((0, 0, 0.2))
+    mesh.visual.vertex_colors = np.where(mesh.vertices[:, 2:] > 0.2, (250, 0, 0, 255), (0, 0, 250, 255))
+    (picture,) = render_mesh(mesh, torch.tensor([[math.pi / 2, 0.7, 1.6]]), 64)
+    shown = picture[..., 3] > 128
+    radius = 0.3 / 1.6 / math.tan(FIELD_OF_VIEW / 2) * 32
+    assert shown.sum() == pytest.approx(math.pi * radius**2, rel=0.06)
+    rows = np.flatnonzero(shown.any(1))
+    middle = 32 - 0.2 / 1.6 / math.tan(FIELD_OF_VIEW / 2) * 32
+    assert rows.mean() == pytest.approx(middle, abs=1)
+    upper, lower = picture[rows[4], 32], picture[rows[-4], 32]
+    assert upper[0] > 100 > upper[2]
+    assert lower[2] > 100 > lower[0]
+    # As bright as it is turned to the camera.
+    assert picture[round(middle) - 5, 32, 0] > upper[0]

@@ -1,0 +1,159 @@
+"""Every method on every held-out object, measured against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from torch import Tensor
+
+from ...checks import check_backend, resolve_device
+from ...errors import UserError
+from ...metrics import psnr, ssim
+from ...report import versions
+from ..api import reconstruct
+from ..cameras import relative_pose
+from ..loading import load_view_prior
+from ..measures import compare_surface, pose_error
+from ..meshing import solid_of
+from ..result import Result
+from ..view_prior import ViewPrior
+from .cases import ViewCase, ViewSettings, make_case
+from .methods import ViewMethod
+from .store import ViewRow, ViewStore
+from .summary import write_object, write_summary
+
+ViewProgress = Callable[[float, int, str], None]
+MESH_SHARE = 0.2  # of the time that an object takes
+
+
+@dataclass
+class ViewEvaluation:
+    """What came out: one row per object and method, what failed with the reason, and where it lies."""
+
+    store: ViewStore
+    rows: list[ViewRow] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate(
+    out: str | Path,
+    settings: ViewSettings,
+    methods: Sequence[ViewMethod],
+    *,
+    objects: int = 20,
+    device: str = "auto",
+    progress: ViewProgress | None = None,
+) -> ViewEvaluation:
+    """Runs methods on the first held-out objects, all on the same inputs.
+
+    What is finished is kept in `out`: after an interruption the same call continues, and methods and objects
+    can be added later.
+
+    Args:
+        out: metrics.csv, table.md, summary.json, settings.json, meshes.png and objects/ go here.
+        settings: see `ViewSettings`.
+        methods: see `methods.METHODS`.
+        objects: how many.
+        device: as in `reconstruct`.
+        progress: called with the number of reconstructions done (fractions while one is in work), their total,
+            and the object and method in work.
+
+    Raises:
+        UserError: no such prior or device, or `out` holds an evaluation with other settings.
+    """
+    where = resolve_device(device)
+    prior = load_view_prior(settings.prior, where)
+    identity = {**asdict(settings), "backend": check_backend(), "latentdem": versions()["latentdem"]}
+    evaluation = ViewEvaluation(ViewStore(Path(out), identity))
+    store, total, done = evaluation.store, objects * len(methods), 0
+    report = progress or (lambda done, total, name: None)
+    for index in range(objects):
+        case: ViewCase | None = None
+        for method in methods:
+            name = f"object {index + 1}, {method.name}"
+            report(done, total, name)
+            row = store.find(index, method.name)
+            if row is None:
+                case = case or make_case(index, settings, prior.image_size)
+
+                def within(share: float, done: int = done, name: str = name) -> None:
+                    report(done + share, total, name)
+
+                try:
+                    row, views, mesh = _run(index, method, case, settings, prior, device, within)
+                except UserError as error:
+                    evaluation.failures[name] = str(error)
+                else:
+                    store.add(row, views, mesh)
+            if row is not None:
+                evaluation.rows.append(row)
+            done += 1
+        if case is not None:
+            write_object(store, index, case)
+    report(total, total, "summary")
+    if store.rows:
+        write_summary(store, settings, identity, prior.image_size, evaluation.failures)
+    return evaluation
+
+
+def _run(
+    index: int,
+    method: ViewMethod,
+    case: ViewCase,
+    settings: ViewSettings,
+    prior: ViewPrior,
+    device: str,
+    within: Callable[[float], None],
+) -> tuple[ViewRow, Tensor, trimesh.Trimesh | None]:
+    """The figures of a method for an object, its views (K, 3, S, S) and its mesh."""
+    cameras = case.cameras[: method.inputs]
+    result = reconstruct(
+        case.inputs[: method.inputs],
+        prior=prior,
+        azimuths=settings.views,
+        steps=settings.steps,
+        seed=settings.seed,
+        device=device,
+        poses=relative_pose(cameras, cameras[:1]) if method.told else None,
+        recipe=method.recipe,
+        progress=lambda phase, done, total: within((1 - MESH_SHARE) * done / total),
+    )
+    pairs = list(zip(result.views, case.truth, strict=True))
+    errors = pose_error(cameras[0] + result.poses, cameras)[1:].tolist() if method.searches else []
+    mesh, surface = _surface(result, case)
+    row = ViewRow(
+        object=index,
+        method=method.name,
+        psnr=float(np.mean([psnr(view, truth) for view, truth in pairs])),
+        ssim=float(np.mean([ssim(view, truth) for view, truth in pairs])),
+        pose_error=errors[0] if errors else None,
+        pose_error_3=errors[1] if len(errors) > 1 else None,
+        seconds=result.seconds["total"],
+        **surface,
+    )
+    return row, result.views, mesh
+
+
+def _surface(result: Result, case: ViewCase) -> tuple[trimesh.Trimesh | None, dict[str, Any]]:
+    """The mesh in the coordinates of the object, and its figures; no surface has nothing in common with it."""
+    try:
+        solid = solid_of(result)
+    except UserError:
+        return None, {"height_error": None, "chamfer": None, "iou": 0.0, "mesh_seconds": None}
+    turn = float(case.cameras[0, 1] - solid.camera[1])
+    mesh = solid.mesh.copy()
+    mesh.apply_transform(trimesh.transformations.rotation_matrix(turn, (0, 0, 1)))
+    chamfer, iou = compare_surface(mesh, case.scene)
+    height = torch.rad2deg(solid.camera[0] - case.cameras[0, 0]).abs()
+    return mesh, {
+        "height_error": float(height),
+        "chamfer": chamfer,
+        "iou": iou,
+        "mesh_seconds": solid.seconds,
+    }

@@ -1,0 +1,59 @@
+"""What is compared: how many views a method sees, what it is told, and which part of it is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import UserError
+from ...schedules import Annealing
+from ..recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ViewMethod:
+    """One row of the table.
+
+    Attributes:
+        name: on the command line.
+        title: in the table.
+        inputs: number of known views.
+        told: whether their poses are given.
+        recipe: of `reconstruct`.
+    """
+
+    name: str
+    title: str
+    inputs: int
+    told: bool = False
+    recipe: Recipe = Recipe()
+
+    @property
+    def searches(self) -> bool:
+        """Whether there are poses to find."""
+        return self.inputs > 1 and not self.told
+
+
+METHODS = (
+    ViewMethod("one", "one view (Zero123)", 1),
+    ViewMethod("two", "two views, poses estimated", 2),
+    ViewMethod("two-true", "two views, true poses", 2, told=True),
+    ViewMethod("three", "three views, poses estimated", 3),
+    ViewMethod("no-annealing", "two views, fusion not annealed", 2, recipe=Recipe(fusion=Annealing(0.0, 0.0))),
+    ViewMethod("no-m-step", "two views, no M-step", 2, recipe=Recipe(refinements=0, rate=0.0)),
+    ViewMethod("single-hypothesis", "two views, one hypothesis", 2, recipe=Recipe(hypotheses=1)),
+)
+
+
+def pick(names: str | None) -> tuple[ViewMethod, ...]:
+    """The methods of these names, separated by commas, in the order of `METHODS`; all of them for None.
+
+    Raises:
+        UserError: one of them is not known; the message lists them.
+    """
+    if names is None:
+        return METHODS
+    wanted = {name.strip() for name in names.split(",")}
+    known = {method.name for method in METHODS}
+    if wrong := sorted(wanted - known):
+        raise UserError(f"No method '{wrong[0]}'; there are {', '.join(method.name for method in METHODS)}.")
+    return tuple(method for method in METHODS if method.name in wanted)

@@ -1,0 +1,170 @@
+"""What is said of the methods together: table, summary and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...evaluation.tables import cell
+from ...figures import Panel, panels
+from ...files import atomic_path, make_folder, write_json
+from ...report import peak_memory, versions
+from ..cameras import RADIUS
+from ..poses import ring
+from ..render import on_white, render, render_mesh
+from .cases import ViewCase, ViewSettings, make_case
+from .methods import METHODS
+from .store import ViewRow, ViewStore
+
+GOOD = 15.0  # degrees; a pose with a smaller error counts as found
+SHOWN_VIEWS, SHOWN_OBJECTS = 12, 20  # in pictures
+ABOVE, BESIDE = np.deg2rad(65.0), np.deg2rad(40.0)  # where a mesh is looked at from: polar angle, off view 1
+MESH_SIZE = 128  # pixels
+COLUMNS = {
+    "objects": ("objects", "d"),
+    "psnr": ("PSNR", ".2f"),
+    "gain": ("gain", "+.2f"),
+    "ssim": ("SSIM", ".3f"),
+    "pose_median": ("pose error", ".1f"),
+    "pose_share": (f"under {GOOD:g}°", ".0%"),
+    "height_error": ("height error", ".1f"),
+    "chamfer": ("Chamfer", ".3f"),
+    "iou": ("IoU", ".3f"),
+    "seconds": ("seconds", ".1f"),
+    "mesh_seconds": ("mesh seconds", ".1f"),
+}
+NOTE = (
+    "PSNR in dB, its gain over one view on the same objects; the median pose error and the share under "
+    f"{GOOD:g} degrees over all poses that were sought; the mean error of the height of view 1 in degrees; the "
+    "Chamfer distance in units of the object's radius, and the volume IoU."
+)
+
+
+def figures(rows: Sequence[ViewRow], one: Sequence[ViewRow]) -> dict[str, float | int | None]:
+    """The figures of one method over the objects, by the names of `COLUMNS`; None where there are none.
+
+    Args:
+        rows: of the method.
+        one: of the method that sees one view, which gains are measured from.
+    """
+    base = {row.object: row.psnr for row in one}
+    poses = np.array([e for row in rows for e in (row.pose_error, row.pose_error_3) if e is not None])
+    means = {
+        name: _mean([value for row in rows if (value := getattr(row, name)) is not None])
+        for name in ("psnr", "ssim", "height_error", "chamfer", "iou", "seconds", "mesh_seconds")
+    }
+    return {
+        **means,
+        "objects": len(rows),
+        "gain": _mean([row.psnr - base[row.object] for row in rows if row.object in base]),
+        "pose_median": float(np.median(poses)) if len(poses) else None,
+        "pose_share": float((poses < GOOD).mean()) if len(poses) else None,
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def write_summary(
+    store: ViewStore,
+    settings: ViewSettings,
+    identity: dict[str, Any],
+    size: int,
+    failures: dict[str, str],
+) -> None:
+    """Writes table.md, summary.json and meshes.png over all rows that the folder holds.
+
+    Args:
+        store: of the evaluation.
+        settings: of the evaluation.
+        identity: what the folder's settings are.
+        size: pixels of a view.
+        failures: what failed, with the reason.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    one = [row for row in store.rows if row.method == "one"]
+    found = {
+        method: figures(rows, one)
+        for method in METHODS
+        if (rows := [row for row in store.rows if row.method == method.name])
+    }
+    lines = [_line(["method", *(title for title, _ in COLUMNS.values())]), _line(["---"] * (len(COLUMNS) + 1))]
+    for method, values in found.items():
+        lines.append(
+            _line([method.title, *(cell(values[name], form) or "-" for name, (_, form) in COLUMNS.items())])
+        )
+    with atomic_path(store.folder / "table.md") as temporary:
+        temporary.write_text("\n".join([*lines, "", NOTE]) + "\n", encoding="utf-8")
+    summary = {
+        "settings": identity,
+        "versions": versions(),
+        "methods": {
+            method.name: {**values, "recipe": asdict(method.recipe)} for method, values in found.items()
+        },
+        "failures": failures,
+        "peak_memory": peak_memory(),
+    }
+    write_json(store.folder / "summary.json", summary)
+    _write_meshes(store, settings, size)
+
+
+def write_object(store: ViewStore, index: int, case: ViewCase) -> None:
+    """Writes views.png of an object: the known views, the true ones, and those of each method.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    shown = np.unique(np.linspace(0, len(case.truth), SHOWN_VIEWS, endpoint=False).astype(int))
+    azimuths = ring(len(case.truth), (0.0,))[:, 1].rad2deg()
+    offsets = (case.cameras[:, 1] - case.cameras[0, 1]).rad2deg()
+    offsets = (offsets + 180) % 360 - 180
+    known = [f"view {i + 1}: {float(offset):+.0f}°" for i, offset in enumerate(offsets)]
+    rows = [
+        [Panel(view[None], title) for view, title in zip(case.inputs, known, strict=True)],
+        [Panel(case.truth[i, None], f"true {float(azimuths[i]):+.0f}°") for i in shown],
+    ]
+    for row in _of(store, index):
+        views, _ = store.load(row)
+        titles = [f"{row.method} {row.psnr:.1f} dB"] + [""] * (len(shown) - 1)
+        rows.append([Panel(views[i, None], title) for i, title in zip(shown, titles, strict=True)])
+    folder = store.object_folder(index)
+    make_folder(folder)
+    panels(rows, folder / "views.png")
+
+
+def _write_meshes(store: ViewStore, settings: ViewSettings, size: int) -> None:
+    """meshes.png: a row for each object, the truth first."""
+    sheet = []
+    for index in sorted({row.object for row in store.rows})[:SHOWN_OBJECTS]:
+        case = make_case(index, settings, size)
+        camera = torch.tensor([[ABOVE, float(case.cameras[0, 1]) + BESIDE, RADIUS]])
+        pictures = [Panel(_shown(render(case.scene, camera, MESH_SIZE)), f"object {index + 1}")]
+        for row in _of(store, index):
+            _, mesh = store.load(row)
+            if mesh is not None:
+                title = f"{row.method} {row.iou:.2f}"
+                pictures.append(Panel(_shown(render_mesh(mesh, camera, MESH_SIZE)), title))
+        sheet.append(pictures)
+    panels(sheet, store.folder / "meshes.png")
+
+
+def _of(store: ViewStore, index: int) -> list[ViewRow]:
+    """The finished rows of an object in the order of the methods."""
+    order = [method.name for method in METHODS]
+    return sorted((r for r in store.rows if r.object == index), key=lambda row: order.index(row.method))
+
+
+def _shown(picture: np.ndarray) -> Tensor:
+    return torch.from_numpy(on_white(picture)).movedim(-1, 1) / 127.5 - 1
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
