@@ -40,7 +40,8 @@ from train_prior import (
 from latentdem.priors import EMBEDDED_WEIGHTS
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
-from latentdem.three_d.cameras import pose_embedding, relative_pose
+from latentdem.three_d.cameras import relative_pose
+from latentdem.three_d.frustum import cells
 from latentdem.three_d.scenes import HELD_OUT
 from latentdem.three_d.view_network import ViewNetwork
 from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
@@ -48,6 +49,7 @@ from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 WITHOUT_VIEW = 0.1  # share of the training pairs whose known view is hidden, for guidance
 BANDS = 5  # of timesteps, in the evaluation
+ESTIMATE_WEIGHT, ANGLE_WEIGHT, SOLID_WEIGHT = 0.5, 1.0, 1.0  # of the losses beside that of v
 
 
 def schedule() -> DDPMScheduler:
@@ -122,38 +124,76 @@ def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
 def network(
     out: Out = Path("runs/views"),
     steps: Steps = 10000,
-    batch: int = 32,
+    batch: Annotated[int, typer.Option(help="Known views in a step.")] = 12,
+    targets: Annotated[int, typer.Option(help="Views that are predicted from each known one.")] = 4,
     learning_rate: float = 5e-4,
     minutes: Minutes = None,
     device: Device = "cpu",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first: minutes, then faster steps.")
+    ] = False,
 ) -> None:
-    """Trains the network on pairs of views of one object (v-prediction loss), then evaluates it."""
+    """Trains the network on views of one object (losses below), then evaluates it.
+
+    The loss is that of v, plus those of the first estimate of the wanted latent, of the known view's polar
+    angle and of the opacity, which the object itself tells. Volumes are turned by the true angle in half of
+    the rows, by the estimate in the others.
+    """
     where = torch.device(device)
     latents = encode_all(out, where)
     model = ViewNetwork(latent_channels=latents.shape[2], latent_size=latents.shape[-1])
-    model = model.to(where, memory_format=torch.channels_last)
+    model = model.to(where).channels_last()
     trainer = Trainer(
         model, out / "network", steps=steps, learning_rate=learning_rate, ema_decay=0.9995, minutes=minutes
     )
     torch.manual_seed(trainer.step)
     data = Views(out / "train", seed=trainer.step)
-    levels = schedule().alphas_cumprod.to(where)
+    levels, rows = schedule().alphas_cumprod.to(where), batch * targets
+
+    def outputs(
+        latent: Tensor, true: Tensor, seen: Tensor, pose: Tensor, z_t: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Output, first estimate, polar angles and opacity."""
+        volume, polar = model.encode_view(latent)
+        opacity = volume[:, 0].float()
+        used = torch.where(true > 0, true, polar.detach())
+        volume, used = (each.repeat_interleave(targets, 0) for each in (volume, used))
+        rendered = model.render(volume * seen.view(-1, 1, 1, 1, 1), used, pose)
+        output = model.denoise(z_t, t, rendered)
+        return output.float(), rendered[:, : latent.shape[1]].float(), polar, opacity
+
+    if compiled:
+        outputs = torch.compile(outputs)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
-        objects, known, wanted = data.pairs(batch)
-        latent, z = (latents[objects, views].to(where).float() for views in (known, wanted))
-        pose = relative_pose(data.cameras[objects, wanted], data.cameras[objects, known]).to(where)
+        objects, known, wanted = data.groups(batch, targets)
+        latent = latents[objects, known].to(where).float()
+        z = latents[objects[:, None], wanted].flatten(0, 1).to(where).float()
+        cameras = data.cameras[objects, known]
+        pose = relative_pose(data.cameras[objects[:, None], wanted], cameras[:, None]).flatten(0, 1).to(where)
+        polar = cameras[:, 0].to(where)
         # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
-        strata = (torch.randperm(batch, device=where) + torch.rand(batch, device=where)) / batch
+        strata = (torch.randperm(rows, device=where) + torch.rand(rows, device=where)) / rows
         t = (strata * len(levels)).long().clamp_max(len(levels) - 1)
         signal, sigma = (a.view(-1, 1, 1, 1) for a in (levels[t].sqrt(), (1 - levels[t]).sqrt()))
         noise = torch.randn_like(z)
-        seen = (torch.rand(batch, device=where) >= WITHOUT_VIEW).float()
-        tokens = model.encode_view(latent) * seen.view(-1, 1, 1)
-        latent = latent * seen.view(-1, 1, 1, 1)
-        output = model(signal * z + sigma * noise, t, latent, tokens, pose_embedding(pose)).float()
+        seen = (torch.rand(rows, device=where) >= WITHOUT_VIEW).float()
+        told = polar * (torch.rand(batch, device=where) < 0.5)
+        output, estimate, angles, opacity = outputs(latent, told, seen, pose, signal * z + sigma * noise, t)
         error = (output - signal * noise + sigma * z).square().mean((1, 2, 3))
-        return {"loss": error.mean(), "noise": (levels[t] * error).mean()}
+        first = ((estimate - z).square().mean((1, 2, 3)) * seen).mean()
+        angle = F.mse_loss(angles, polar)
+        inside = data.inside(objects, cells(cameras, *opacity.shape[1:3])).to(where)
+        with torch.autocast(where.type, enabled=False):
+            solid = F.binary_cross_entropy(opacity, inside)
+        return {
+            "loss": error.mean() + ESTIMATE_WEIGHT * first + ANGLE_WEIGHT * angle + SOLID_WEIGHT * solid,
+            "v": error.mean(),
+            "noise": (levels[t] * error).mean(),
+            "estimate": first,
+            "angle": angle,
+            "solid": solid,
+        }
 
     trainer.run(loss_fn, where)
     evaluate(out, device=device)
@@ -169,8 +209,8 @@ def load_prior(out: Path, where: torch.device) -> EmbeddedViewPrior:
 
 def build_network(out: Path, coder: EmbeddedAutoencoder) -> ViewNetwork:
     state = averaged_weights(out / "network" / "checkpoint.pt")
-    side = 2 * round(state["position"].shape[1] ** 0.5)
-    model = ViewNetwork(latent_channels=coder.config["latent_channels"], latent_size=side)
+    size = Views(out / "held_out").pictures.shape[2] // coder.downsampling
+    model = ViewNetwork(latent_channels=coder.config["latent_channels"], latent_size=size)
     model.load_state_dict(state)
     return model
 
@@ -192,7 +232,8 @@ def evaluate(
     where = torch.device(device)
     prior, data = load_prior(out, where), Views(out / "held_out")
     generator = torch.Generator().manual_seed(0)
-    objects, known, wanted = data.pairs(pairs)
+    objects, known, wanted = data.groups(pairs, 1)
+    wanted = wanted[:, 0]
     x, truth = (data.images(objects, views).to(where) for views in (known, wanted))
     pose = relative_pose(data.cameras[objects, wanted], data.cameras[objects, known]).to(where)
     condition, z, levels = prior.condition(x), prior.encode(truth), prior.alphas_cumprod
@@ -209,6 +250,10 @@ def evaluate(
         z = ddim.step(prior.predict_noise(z, int(t), condition, pose), t, z).prev_sample
     y = prior.decode(z).clamp(-1, 1)
     row["psnr"] = float(psnr(y, truth).mean())
+    estimate = prior.network.render(*condition.parts, pose)[:, : z.shape[1]]
+    row["psnr_estimate"] = float(psnr(prior.decode(estimate).clamp(-1, 1), truth).mean())
+    angles = torch.from_numpy(np.asarray(data.cameras[objects, known, 0])).to(where)
+    row["polar_error"] = float((condition.parts[1] - angles).abs().mean().rad2deg())
     row["psnr_white"] = float(psnr(torch.ones_like(truth), truth).mean())
     row["psnr_known"] = float(psnr(x, truth).mean())
     step = torch.load(out / "network" / "checkpoint.pt", map_location="cpu", weights_only=True)["step"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from latentdem.three_d.scenes import random_scene
 from latentdem.three_d.view_prior import EmbeddedViewPrior
 
 pytest.importorskip("embreex")
@@ -46,14 +47,28 @@ def test_views_are_rendered_once(train_view_prior, rendered):
     assert not again[1].any()
 
 
-def test_pairs_are_two_views_of_one_object(train_view_prior, rendered):
+def test_groups_are_different_views_of_one_object(train_view_prior, rendered):
     data = train_view_prior.Views(rendered / "train")
-    objects, known, wanted = data.pairs(100)
-    assert (known != wanted).all()
+    objects, known, wanted = data.groups(100, 2)
+    assert wanted.shape == (100, 2)
+    assert (np.sort(np.column_stack([known, wanted])) == range(3)).all()
     assert set(objects) == set(range(4))
     x = data.images(objects[:2], known[:2])
     assert x.shape == (2, 3, 32, 32)
     assert (x.min() < 0, x.max()) == (True, 1)
+
+
+def test_it_is_known_where_an_object_is(train_view_prior, rendered):
+    data = train_view_prior.Views(rendered / "train")
+    scenes = [random_scene(seed) for seed in range(4)]
+    points = torch.from_numpy(np.stack([scene.surface_points(50) for scene in scenes])).float()
+    deep, outside = 0.0 * points, 3.0 * points
+    assert (data.inside(np.arange(4), outside) == 0).all()
+    share = data.inside(np.arange(4), points)
+    assert share.shape == (4, 50)
+    assert 0.2 < share.mean() < 0.8
+    truth = torch.tensor([bool(scene.inside(np.zeros((1, 3)))[0]) for scene in scenes])
+    assert torch.equal(data.inside(np.arange(4), deep)[:, 0] > 0.5, truth)
 
 
 def test_without_renderings_it_says_so(train_view_prior, tmp_path):
@@ -62,12 +77,12 @@ def test_without_renderings_it_says_so(train_view_prior, tmp_path):
 
 
 def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, monkeypatch):
-    small = partial(train_view_prior.ViewNetwork, widths=(16, 32), head_width=16)
+    small = partial(train_view_prior.ViewNetwork, widths=(16, 32), volume_channels=4, rendered=16)
     monkeypatch.setattr(train_view_prior, "ViewNetwork", small)
     evaluate = train_view_prior.evaluate
     monkeypatch.setattr(train_view_prior, "evaluate", partial(evaluate, pairs=2, steps=2))
     run(train_view_prior, "autoencoder", "--out", rendered, "--steps", 1, "--batch", 1)
-    network = (train_view_prior, "network", "--out", rendered, "--batch", 2, "--steps")
+    network = (train_view_prior, "network", "--out", rendered, "--batch", 2, "--targets", 2, "--steps")
     assert "step 1: noise_100" in run(*network, 1)
     run(*network, 2)
     with (rendered / "network" / "evaluation.csv").open() as file:

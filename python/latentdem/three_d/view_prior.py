@@ -16,7 +16,6 @@ from ..errors import UserError
 from ..priors.autoencoder import EmbeddedAutoencoder
 from ..priors.embedded import computes_in_bfloat16
 from ..priors.parametrization import Parametrization
-from .cameras import pose_embedding
 from .view_network import ViewNetwork
 
 EMBEDDED_3D_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded_3d"
@@ -111,7 +110,7 @@ class EmbeddedViewPrior:
     ) -> None:
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         accelerate_vae(self.autoencoder)
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = network.eval().requires_grad_(False).channels_last()
         self.guidance, self._autocast = guidance, autocast
         self._parametrization = parametrization
         self.alphas_cumprod = parametrization.alphas_cumprod
@@ -160,21 +159,20 @@ class EmbeddedViewPrior:
             return self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
 
     def condition(self, x: Tensor) -> ViewCondition:
-        """Latents and tokens of the known views `x` (N, 3, S, S) in [-1, 1]; errors as `encode`."""
+        """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; errors as `encode`."""
         latent = self.encode(x)
         with self._precision(x):
-            return ViewCondition((latent, self.network.encode_view(latent).to(x.dtype)))
+            return ViewCondition(tuple(part.to(x.dtype) for part in self.network.encode_view(latent)))
 
     def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
         """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
-        latent, tokens = condition.parts
-        told = pose_embedding(pose)
+        volume, polar = condition.parts
         with self._precision(z_t):
+            noisy = z_t
             if self.guidance != 1:
-                latent, tokens = (torch.cat([torch.zeros_like(part), part]) for part in (latent, tokens))
-                told = torch.cat([told, told])
-            noisy = z_t if self.guidance == 1 else torch.cat([z_t, z_t])
-            output = self.network(noisy, t, latent, tokens, told)
+                volume = torch.cat([torch.zeros_like(volume), volume])
+                noisy, polar, pose = (torch.cat([each, each]) for each in (z_t, polar, pose))
+            output = self.network(noisy, t, volume, polar, pose)
         return self._parametrization.guided_noise(output, z_t, t, self.guidance)
 
     def _precision(self, like: Tensor) -> torch.autocast:

@@ -1,0 +1,94 @@
+"""Volumes carried from one camera's frustum into another's and seen there, against points one by one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from latentdem.three_d.cameras import FIELD_OF_VIEW, OBJECT_RADIUS, RADIUS, camera_axes, random_cameras
+from latentdem.three_d.frustum import carry, cells, composite
+
+
+def point(camera, plane, row, column, depths, size):
+    """The centre of a cell in the world."""
+    position, right, up, forward = camera_axes(camera)
+    edge = math.tan(FIELD_OF_VIEW / 2)
+    across, down = ((2 * i + 1) / size - 1 for i in (column, row))
+    depth = camera[2] + ((2 * plane + 1) / depths - 1) * OBJECT_RADIUS
+    return position + depth * (forward + edge * across * right - edge * down * up)
+
+
+def test_cells_are_where_they_are():
+    cameras = random_cameras(2, torch.Generator().manual_seed(0)).double()
+    found = cells(cameras, 3, 4)
+    assert found.shape == (2, 3, 4, 4, 3)
+    for camera, points in zip(cameras, found, strict=True):
+        for cell in ((0, 0, 0), (2, 3, 1), (1, 0, 2)):
+            torch.testing.assert_close(points[cell], point(camera, *cell, 3, 4))
+
+
+def test_what_is_seen_along_a_ray():
+    """An opaque plane hides what is behind it; light that is left over goes through."""
+    volume = torch.rand(2, 3, 5, 2, 2, dtype=torch.float64)
+    volume[0, 0, 2] = 1
+    found = composite(volume)
+    for b in range(2):
+        left, total = torch.ones(2, 2, dtype=torch.float64), torch.zeros(3, 2, 2, dtype=torch.float64)
+        for plane in range(5):
+            opacity = volume[b, 0, plane]
+            total[0] += left * opacity
+            total[1:] += left * opacity * volume[b, 1:, plane]
+            left = left * (1 - opacity)
+        torch.testing.assert_close(found[b], total)
+    torch.testing.assert_close(found[0, 0], torch.ones(2, 2, dtype=torch.float64))
+    behind = volume.clone()
+    behind[0, :, 3:] = torch.rand(3, 2, 2, 2, dtype=torch.float64)
+    torch.testing.assert_close(composite(behind)[0], found[0])
+
+
+@pytest.mark.parametrize(("depths", "size"), [(1, 1), (4, 5), (6, 8)])
+def test_nothing_moves_between_equal_cameras(depths, size):
+    volume = torch.randn(3, 2, depths, size, size, dtype=torch.float64)
+    cameras = random_cameras(3, torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(carry(volume, cameras, cameras), volume)
+
+
+def test_a_linear_field_stays_where_it_is():
+    """A volume that is linear in right/forward, up/forward and depth shows the same points."""
+    depths, size = 6, 8
+    known, wanted = random_cameras(2, torch.Generator().manual_seed(1)).double()
+    wanted = known + (wanted - known) / 8
+    position, right, up, forward = camera_axes(known)
+
+    def field(x):
+        d = (x - position) @ forward
+        slopes = torch.stack([(x - position) @ right / d, (x - position) @ up / d, d])
+        return slopes @ torch.tensor([1.0, -2.0, 0.7], dtype=torch.float64)
+
+    cells = [(k, i, j) for k in range(depths) for i in range(size) for j in range(size)]
+
+    def values(camera):
+        return torch.stack([field(point(camera, *cell, depths, size)) for cell in cells])
+
+    volume = values(known).view(1, 1, depths, size, size)
+    found = carry(volume, known[None], wanted[None]).flatten()
+    inner = [n for n, (k, i, j) in enumerate(cells) if 1 < k < depths - 2 and {i, j} <= set(range(2, size - 2))]
+    torch.testing.assert_close(found[inner], values(wanted)[inner])
+
+
+def test_a_point_is_seen_from_behind():
+    """Half a turn around the object: left is right, and the front is the back."""
+    volume = torch.zeros(1, 1, 8, 8, 8)
+    volume[0, 0, 3, 4, 4] = 1
+    known = torch.tensor([[math.pi / 2, 0.3, RADIUS]])
+    found = carry(volume, known, known + torch.tensor([[0.0, math.pi, 0.0]]))[0, 0]
+    assert found.argmax() == torch.tensor([4, 4, 3]) @ torch.tensor([64, 8, 1])
+    assert not carry(volume, known, known + torch.tensor([[0.0, 0.0, 5.0]])).any()
+
+
+def test_gradients_in_the_camera():
+    volume = torch.randn(1, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    known, wanted = random_cameras(2, torch.Generator().manual_seed(2)).double().split(1)
+    assert torch.autograd.gradcheck(carry, (volume, known.requires_grad_(), wanted.requires_grad_()))
