@@ -2,6 +2,7 @@
 
     python tools/train_view_prior.py render --out runs/views
     python tools/train_view_prior.py autoencoder --out runs/views
+    python tools/train_view_prior.py volume --out runs/views
     python tools/train_view_prior.py network --out runs/views
     python tools/train_view_prior.py evaluate --out runs/views
     python tools/train_view_prior.py export --out runs/views
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 import typer
 from _training import Trainer
+from _view_losses import ViewGroups, build, look, total
 from _views import Views, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
@@ -41,15 +43,15 @@ from latentdem.priors import EMBEDDED_WEIGHTS
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import relative_pose
-from latentdem.three_d.frustum import cells
 from latentdem.three_d.scenes import HELD_OUT
 from latentdem.three_d.view_network import ViewNetwork
 from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+Batch = Annotated[int, typer.Option(help="Known views in a step.")]
+Targets = Annotated[int, typer.Option(help="Views that are predicted from each known one.")]
 WITHOUT_VIEW = 0.1  # share of the training pairs whose known view is hidden, for guidance
 BANDS = 5  # of timesteps, in the evaluation
-ESTIMATE_WEIGHT, ANGLE_WEIGHT, SOLID_WEIGHT = 0.5, 1.0, 1.0  # of the losses beside that of v
 
 
 def schedule() -> DDPMScheduler:
@@ -121,79 +123,68 @@ def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
 
 
 @app.command()
+def volume(
+    out: Out = Path("runs/views"),
+    steps: Steps = 8000,
+    batch: Batch = 32,
+    targets: Targets = 2,
+    learning_rate: float = 1e-3,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+) -> None:
+    """Trains what turns a known view into a volume and what is seen of it, without the noise."""
+    where = torch.device(device)
+    groups = ViewGroups(out, encode_all(out, where), where)
+    model = build(groups.latents).to(where).channels_last()
+    model.unet.requires_grad_(False)
+    trainer = Trainer(
+        model, out / "volume", steps=steps, learning_rate=learning_rate, ema_decay=0.9995, minutes=minutes
+    )
+    groups.restart(trainer.step)
+
+    def loss_fn(step: int) -> dict[str, Tensor]:
+        group = groups.draw(batch, targets)
+        losses = look(model, group, torch.ones(batch * targets, device=where))[1]
+        return {"loss": total(losses), **losses}
+
+    trainer.run(loss_fn, where)
+
+
+@app.command()
 def network(
     out: Out = Path("runs/views"),
     steps: Steps = 10000,
-    batch: Annotated[int, typer.Option(help="Known views in a step.")] = 12,
-    targets: Annotated[int, typer.Option(help="Views that are predicted from each known one.")] = 4,
+    batch: Batch = 12,
+    targets: Targets = 4,
     learning_rate: float = 5e-4,
     minutes: Minutes = None,
     device: Device = "cpu",
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first: minutes, then faster steps.")
-    ] = False,
 ) -> None:
-    """Trains the network on views of one object (losses below), then evaluates it.
-
-    The loss is that of v, plus those of the first estimate of the wanted latent, of the known view's polar
-    angle and of the opacity, which the object itself tells. Volumes are turned by the true angle in half of
-    the rows, by the estimate in the others.
-    """
+    """Trains the whole network, from what `volume` gave, then evaluates it: its losses and that of v."""
     where = torch.device(device)
-    latents = encode_all(out, where)
-    model = ViewNetwork(latent_channels=latents.shape[2], latent_size=latents.shape[-1])
-    model = model.to(where).channels_last()
+    groups = ViewGroups(out, encode_all(out, where), where)
+    model = build(groups.latents).to(where).channels_last()
+    if (out / "volume" / "checkpoint.pt").exists():
+        model.load_state_dict(averaged_weights(out / "volume" / "checkpoint.pt"))
     trainer = Trainer(
         model, out / "network", steps=steps, learning_rate=learning_rate, ema_decay=0.9995, minutes=minutes
     )
-    torch.manual_seed(trainer.step)
-    data = Views(out / "train", seed=trainer.step)
+    groups.restart(trainer.step)
     levels, rows = schedule().alphas_cumprod.to(where), batch * targets
 
-    def outputs(
-        latent: Tensor, true: Tensor, seen: Tensor, pose: Tensor, z_t: Tensor, t: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Output, first estimate, polar angles and opacity."""
-        volume, polar = model.encode_view(latent)
-        opacity = volume[:, 0].float()
-        used = torch.where(true > 0, true, polar.detach())
-        volume, used = (each.repeat_interleave(targets, 0) for each in (volume, used))
-        rendered = model.render(volume * seen.view(-1, 1, 1, 1, 1), used, pose)
-        output = model.denoise(z_t, t, rendered)
-        return output.float(), rendered[:, : latent.shape[1]].float(), polar, opacity
-
-    if compiled:
-        outputs = torch.compile(outputs)
-
     def loss_fn(step: int) -> dict[str, Tensor]:
-        objects, known, wanted = data.groups(batch, targets)
-        latent = latents[objects, known].to(where).float()
-        z = latents[objects[:, None], wanted].flatten(0, 1).to(where).float()
-        cameras = data.cameras[objects, known]
-        pose = relative_pose(data.cameras[objects[:, None], wanted], cameras[:, None]).flatten(0, 1).to(where)
-        polar = cameras[:, 0].to(where)
+        group = groups.draw(batch, targets)
         # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
         strata = (torch.randperm(rows, device=where) + torch.rand(rows, device=where)) / rows
         t = (strata * len(levels)).long().clamp_max(len(levels) - 1)
         signal, sigma = (a.view(-1, 1, 1, 1) for a in (levels[t].sqrt(), (1 - levels[t]).sqrt()))
-        noise = torch.randn_like(z)
+        noise = torch.randn_like(group.wanted)
         seen = (torch.rand(rows, device=where) >= WITHOUT_VIEW).float()
-        told = polar * (torch.rand(batch, device=where) < 0.5)
-        output, estimate, angles, opacity = outputs(latent, told, seen, pose, signal * z + sigma * noise, t)
-        error = (output - signal * noise + sigma * z).square().mean((1, 2, 3))
-        first = ((estimate - z).square().mean((1, 2, 3)) * seen).mean()
-        angle = F.mse_loss(angles, polar)
-        inside = data.inside(objects, cells(cameras, *opacity.shape[1:3])).to(where)
-        with torch.autocast(where.type, enabled=False):
-            solid = F.binary_cross_entropy(opacity, inside)
-        return {
-            "loss": error.mean() + ESTIMATE_WEIGHT * first + ANGLE_WEIGHT * angle + SOLID_WEIGHT * solid,
-            "v": error.mean(),
-            "noise": (levels[t] * error).mean(),
-            "estimate": first,
-            "angle": angle,
-            "solid": solid,
-        }
+        rendered, losses = look(model, group, seen)
+        output = model.denoise(signal * group.wanted + sigma * noise, t, rendered).float()
+        error = (output - signal * noise + sigma * group.wanted).square().mean((1, 2, 3))
+        losses |= {"v": error.mean()}
+        return {"loss": total(losses), **losses, "noise": (levels[t] * error).mean()}
 
     trainer.run(loss_fn, where)
     evaluate(out, device=device)
@@ -202,16 +193,14 @@ def network(
 def load_prior(out: Path, where: torch.device) -> EmbeddedViewPrior:
     """The prior as trained so far, with averaged weights."""
     coder = load_autoencoder(out).to(where)
-    model = build_network(out, coder).to(where)
+    model = build_network(out).to(where)
     half = torch.bfloat16
     return EmbeddedViewPrior(coder, model, Parametrization.of(schedule()), autocast=half)
 
 
-def build_network(out: Path, coder: EmbeddedAutoencoder) -> ViewNetwork:
-    state = averaged_weights(out / "network" / "checkpoint.pt")
-    size = Views(out / "held_out").pictures.shape[2] // coder.downsampling
-    model = ViewNetwork(latent_channels=coder.config["latent_channels"], latent_size=size)
-    model.load_state_dict(state)
+def build_network(out: Path) -> ViewNetwork:
+    model = build(np.load(out / "train" / "latents.npy", mmap_mode="r"))
+    model.load_state_dict(averaged_weights(out / "network" / "checkpoint.pt"))
     return model
 
 
@@ -276,7 +265,7 @@ def export(
 ) -> None:
     """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
     coder = fresh_autoencoder(load_autoencoder(out))
-    model = build_network(out, coder)
+    model = build_network(out)
     coder.half().save_pretrained(weights / "autoencoder")
     model.half().save_pretrained(weights / "network")
     schedule().save_pretrained(weights / "scheduler")

@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from latentdem.three_d.scenes import random_scene
+from latentdem.three_d.view_network import ViewNetwork
 from latentdem.three_d.view_prior import EmbeddedViewPrior
 
 pytest.importorskip("embreex")
@@ -77,11 +78,12 @@ def test_without_renderings_it_says_so(train_view_prior, tmp_path):
 
 
 def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, monkeypatch):
-    small = partial(train_view_prior.ViewNetwork, widths=(16, 32), volume_channels=4, rendered=16)
-    monkeypatch.setattr(train_view_prior, "ViewNetwork", small)
+    small = partial(ViewNetwork, widths=(16, 32), volume_channels=12, rendered=16)
+    monkeypatch.setitem(train_view_prior.build.__globals__, "ViewNetwork", small)
     evaluate = train_view_prior.evaluate
     monkeypatch.setattr(train_view_prior, "evaluate", partial(evaluate, pairs=2, steps=2))
     run(train_view_prior, "autoencoder", "--out", rendered, "--steps", 1, "--batch", 1)
+    run(train_view_prior, "volume", "--out", rendered, "--batch", 2, "--targets", 2, "--steps", 1)
     network = (train_view_prior, "network", "--out", rendered, "--batch", 2, "--targets", 2, "--steps")
     assert "step 1: noise_100" in run(*network, 1)
     run(*network, 2)

@@ -51,7 +51,8 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         latent_size: height and width of the latents.
         widths: channels of both U-Nets at full and at half resolution.
         layers: residual blocks of both at each resolution.
-        volume_channels: channels of a volume; its sides are `latent_size`.
+        volume_channels: channels of a volume: opacity, the known latent itself at all depths, and features; its
+            sides are `latent_size`.
         rendered: channels of the features of a wanted view.
     """
 
@@ -62,16 +63,17 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         latent_size: int = 16,
         widths: tuple[int, int] = (96, 160),
         layers: int = 1,
-        volume_channels: int = 16,
+        volume_channels: int = 24,
         rendered: int = 96,
     ) -> None:
         super().__init__()
-        flat = volume_channels * latent_size
-        self.encoder = _unet(latent_channels, flat + SUMMARY, latent_size, widths, layers)
+        self.found = volume_channels - latent_channels
+        outputs = self.found * latent_size + SUMMARY
+        self.encoder = _unet(latent_channels, outputs, latent_size, widths, layers)
         self.polar = nn.Sequential(nn.Linear(SUMMARY, SUMMARY), nn.SiLU(), nn.Linear(SUMMARY, 1))
-        self.complete = _Block(volume_channels)
+        self.complete = _Block(self.found)
         self.flatten = nn.Sequential(
-            nn.Conv2d(flat + volume_channels, 2 * rendered, 1),
+            nn.Conv2d(volume_channels * (latent_size + 1), 2 * rendered, 1),
             nn.SiLU(),
             nn.Conv2d(2 * rendered, rendered, 3, padding=1),
         )
@@ -89,8 +91,9 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         low, high = POLAR_RANGE
         polar = low + (high - low) * torch.sigmoid(_exact(self.polar(summary))).squeeze(1)
         size = self.config["latent_size"]
-        volume = self.complete(features[:, SUMMARY:].unflatten(1, (self.config["volume_channels"], size)))
-        return torch.cat([torch.sigmoid(_exact(volume[:, :1]) - FEW), volume[:, 1:]], dim=1), polar
+        found = self.complete(features[:, SUMMARY:].unflatten(1, (self.found, size)))
+        shown = latent[:, :, None].expand(-1, -1, size, -1, -1)
+        return torch.cat([torch.sigmoid(_exact(found[:, :1]) - FEW), shown, found[:, 1:]], dim=1), polar
 
     def render(self, volume: Tensor, polar: Tensor, pose: Tensor) -> Tensor:
         """Features (B, rendered, h, w) of wanted views, differentiable in the pose.
@@ -105,7 +108,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         return self.flatten(torch.cat([there.flatten(1, 2), composite(there)], dim=1))
 
     def denoise(self, z_t: Tensor, t: Tensor | int, rendered: Tensor) -> Tensor:
-        """Output (B, c, h, w) of the second U-Net for noisy latents of this shape and timesteps, one or (B,)."""
+        """Output (B, c, h, w) of the second U-Net for noisy latents of this shape and one or (B,) timesteps."""
         x = torch.cat([z_t, rendered], dim=1).contiguous(memory_format=torch.channels_last)
         return self.unet(x, t).sample
 

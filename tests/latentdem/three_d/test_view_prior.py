@@ -24,7 +24,7 @@ SCHEDULER = DDPMScheduler(
 def tiny(guidance: float = 1.0) -> EmbeddedViewPrior:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = ViewNetwork(latent_size=8, widths=(16, 32), volume_channels=4, rendered=16)
+        network = ViewNetwork(latent_size=8, widths=(16, 32), volume_channels=12, rendered=16)
         autoencoder = EmbeddedAutoencoder(widths=(8, 16))
     return EmbeddedViewPrior(autoencoder, network, Parametrization.of(SCHEDULER), guidance)
 
