@@ -15,7 +15,7 @@ from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.frustum import cells
 from latentdem.three_d.view_network import ViewNetwork
 
-WEIGHTS = {"estimate": 1.0, "angle": 1.0, "solid": 2.0, "v": 1.0}  # of the losses
+WEIGHTS = {"estimate": 1.0, "angle": 1.0, "solid": 10.0, "v": 1.0}  # of the losses
 TRUE_ANGLES = 0.5  # share of the known views that are turned by their true polar angle, not the estimated one
 
 
