@@ -66,7 +66,7 @@ class Views:
     """Pictures and cameras that `render_views` wrote."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
-        if not (folder / "views.npy").exists():
+        if not all((folder / f"{name}.npy").exists() for name in ("views", "cameras", "solids")):
             raise SystemExit(f"No rendered objects in {folder}; run `train_view_prior.py render` first.")
         self.pictures = np.load(folder / "views.npy", mmap_mode="r")
         self.solids = np.load(folder / "solids.npy", mmap_mode="r")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -122,6 +122,19 @@ def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
     return EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model").eval().requires_grad_(False)
 
 
+def prepare(
+    out: Path, name: str, where: torch.device, rates: dict[str, Any], start: Path | None = None
+) -> tuple[ViewGroups, ViewNetwork, Trainer]:
+    """Data, network and trainer (with `rates`), where an earlier run of this name or else `start` left them."""
+    groups = ViewGroups(out, encode_all(out, where), where)
+    model = build(groups.latents).to(where).channels_last()
+    if start is not None and start.exists():
+        model.load_state_dict(averaged_weights(start))
+    trainer = Trainer(model, out / name, ema_decay=0.9995, **rates)
+    groups.restart(trainer.step)
+    return groups, model, trainer
+
+
 @app.command()
 def volume(
     out: Out = Path("runs/views"),
@@ -134,13 +147,9 @@ def volume(
 ) -> None:
     """Trains what turns a known view into a volume and what is seen of it, without the noise."""
     where = torch.device(device)
-    groups = ViewGroups(out, encode_all(out, where), where)
-    model = build(groups.latents).to(where).channels_last()
+    rates = {"steps": steps, "learning_rate": learning_rate, "minutes": minutes}
+    groups, model, trainer = prepare(out, "volume", where, rates)
     model.unet.requires_grad_(False)
-    trainer = Trainer(
-        model, out / "volume", steps=steps, learning_rate=learning_rate, ema_decay=0.9995, minutes=minutes
-    )
-    groups.restart(trainer.step)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
         group = groups.draw(batch, targets)
@@ -162,14 +171,8 @@ def network(
 ) -> None:
     """Trains the whole network, from what `volume` gave, then evaluates it: its losses and that of v."""
     where = torch.device(device)
-    groups = ViewGroups(out, encode_all(out, where), where)
-    model = build(groups.latents).to(where).channels_last()
-    if (out / "volume" / "checkpoint.pt").exists():
-        model.load_state_dict(averaged_weights(out / "volume" / "checkpoint.pt"))
-    trainer = Trainer(
-        model, out / "network", steps=steps, learning_rate=learning_rate, ema_decay=0.9995, minutes=minutes
-    )
-    groups.restart(trainer.step)
+    rates = {"steps": steps, "learning_rate": learning_rate, "minutes": minutes}
+    groups, model, trainer = prepare(out, "network", where, rates, out / "volume" / "checkpoint.pt")
     levels, rows = schedule().alphas_cumprod.to(where), batch * targets
 
     def loss_fn(step: int) -> dict[str, Tensor]:
