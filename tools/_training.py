@@ -1,4 +1,4 @@
-"""A small resumable training loop: AdamW, warm-up and cosine decay, EMA, bf16 autocast, a loss curve."""
+"""A small resumable training loop: warm-up and cosine decay, EMA, bf16 autocast, a loss curve."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
@@ -32,10 +33,26 @@ def ema_with_warmup(decay: float) -> Callable[[list[Tensor], list[Tensor], Tenso
     return torch.no_grad()(update)
 
 
+def adamw(weights: Iterable[Tensor], rate: float) -> AdamW:
+    """AdamW as all trainings here have it."""
+    return AdamW(weights, lr=rate, weight_decay=1e-4, fused=True)
+
+
 class Trainer:
     """Runs `loss_fn(step) -> dict of scalars with "loss"` until `steps`, saving to `folder` as it goes.
 
     A second start with the same folder continues where the last one stopped (`seconds` adds up).
+
+    Args:
+        model: what is trained.
+        folder: of the checkpoint, the losses and their curve.
+        steps: in all; the rates fall to `final_rate` of what they are until then.
+        optimizers: with their rates; None for AdamW with `learning_rate`.
+        learning_rate: of AdamW.
+        final_rate: share of the rates at the last step.
+        ema_decay: of the averaged weights.
+        minutes: after which it stops.
+        save_every: steps.
     """
 
     def __init__(
@@ -44,16 +61,17 @@ class Trainer:
         folder: Path,
         *,
         steps: int,
-        learning_rate: float,
+        optimizers: Sequence[Optimizer] = (),
+        learning_rate: float = 1e-3,
         final_rate: float = 0.01,
         ema_decay: float = 0.999,
         minutes: float | None = None,
         save_every: int = 500,
     ) -> None:
         self.model, self.folder, self.steps = model, Path(folder), steps
-        self.learning_rate, self.final_rate = learning_rate, final_rate
-        self.limit, self.save_every = minutes and 60 * minutes, save_every
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True)
+        self.limit, self.save_every, self.final_rate = minutes and 60 * minutes, save_every, final_rate
+        self.optimizers = list(optimizers) or [adamw(model.parameters(), learning_rate)]
+        self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.ema = AveragedModel(model, multi_avg_fn=ema_with_warmup(ema_decay))
         self.step, self.seconds = 0, 0.0
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,14 +84,15 @@ class Trainer:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(held)
         self.step, self.seconds = state["step"], state["seconds"]
 
     def save(self) -> None:
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -82,9 +101,10 @@ class Trainer:
         os.replace(temporary, self.checkpoint)
 
     def _rate(self) -> float:
+        """Share of the rates at this step."""
         warmup = min(1.0, (self.step + 1) / 200)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.steps)))
-        return self.learning_rate * warmup * (self.final_rate + (1 - self.final_rate) * cosine)
+        return warmup * (self.final_rate + (1 - self.final_rate) * cosine)
 
     def run(self, loss_fn: Callable[[int], dict[str, Tensor]], device: torch.device) -> None:
         """Trains until the last step, the time limit or Ctrl-C, and saves in every case."""
@@ -98,14 +118,15 @@ class Trainer:
         started, offset, window = time.monotonic(), self.seconds, []
         bar = tqdm(total=self.steps, initial=self.step, desc=self.folder.name, mininterval=5)
         while self.step < self.steps and not (self.limit and time.monotonic() - started > self.limit):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._rate()
+            for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
+                optimizer.param_groups[0]["lr"] = rate * self._rate()
             with torch.autocast(device.type, dtype=torch.bfloat16):
                 losses = loss_fn(self.step)
             losses["loss"].backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             self.ema.update_parameters(self.model)
             self.step += 1
             self.seconds = offset + time.monotonic() - started

@@ -15,7 +15,7 @@ from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.frustum import cells
 from latentdem.three_d.view_network import ViewNetwork
 
-WEIGHTS = {"estimate": 1.0, "angle": 1.0, "solid": 10.0, "v": 1.0}  # of the losses
+WEIGHTS = {"estimate": 1.0, "variance": 0.1, "angle": 1.0, "solid": 10.0, "v": 1.0}  # of the losses
 TRUE_ANGLES = 0.5  # share of the known views that are turned by their true polar angle, not the estimated one
 
 
@@ -27,7 +27,7 @@ class ViewGroup:
         known: latents (N, c, h, w).
         wanted: latents (N M, c, h, w).
         pose: (N M, 3) of the wanted ones relative to the known ones.
-        polar: (N,) true polar angles of the known ones.
+        polar, radius: (N,) true polar angles and distances of the known ones.
         inside: (N, d, h, w) how much of each cell of their frustums the object fills.
     """
 
@@ -35,6 +35,7 @@ class ViewGroup:
     wanted: Tensor
     pose: Tensor
     polar: Tensor
+    radius: Tensor
     inside: Tensor
 
 
@@ -68,6 +69,7 @@ class ViewGroups:
             self.latents[objects[:, None], others].flatten(0, 1).float(),
             pose,
             camera[:, 0],
+            camera[:, 2],
             data.inside(objects, cells(camera, size, size)),
         )
         return ViewGroup(*(each.to(self._where) for each in tensors))
@@ -81,8 +83,8 @@ def build(latents: Any) -> ViewNetwork:
 def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The features of the wanted views, and the losses of what leads to them.
 
-    These are the errors of the first estimate of the wanted latents and of the known views' polar angles, and
-    the cross-entropy of the opacity.
+    These are the errors of the first estimate of the wanted latents and of the known views' polar angles, the
+    likelihood of the variance that it claims, and the cross-entropy of the opacity.
 
     Args:
         model: the network.
@@ -93,14 +95,17 @@ def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, di
     opacity, count = volume[:, 0], len(group.wanted) // len(group.known)
     true = torch.rand(len(polar), device=polar.device) < TRUE_ANGLES
     used = torch.where(true, group.polar, polar.detach())
-    volume, used = (each.repeat_interleave(count, 0) for each in (volume, used))
-    rendered = model.render(volume * seen.view(-1, 1, 1, 1, 1), used, group.pose)
-    estimate = rendered[:, : group.wanted.shape[1]].float()
-    error = (estimate - group.wanted).square().mean((1, 2, 3))
+    volume, used, radius = (each.repeat_interleave(count, 0) for each in (volume, used, group.radius))
+    rendered = model.render(volume * seen.view(-1, 1, 1, 1, 1), used, group.pose, radius)
+    estimate, variance = model.estimate(rendered)
+    errors = (estimate - group.wanted).square().mean(1)
+    unlikely = (errors.detach() * (-variance).exp() + variance).mean((1, 2))
+    error = errors.mean((1, 2))
     with torch.autocast(opacity.device.type, enabled=False):
         solid = F.binary_cross_entropy(opacity.float(), group.inside)
     losses = {
         "estimate": (error * seen).sum() / seen.sum().clamp_min(1),
+        "variance": (unlikely * seen).sum() / seen.sum().clamp_min(1),
         "angle": F.mse_loss(polar, group.polar),
         "solid": solid,
     }

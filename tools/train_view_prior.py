@@ -20,7 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from _training import Trainer
+from _muon import Muon, hidden_weights
+from _training import Trainer, adamw
 from _view_losses import ViewGroups, build, look, total
 from _views import Views, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -49,9 +50,13 @@ from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 Batch = Annotated[int, typer.Option(help="Known views in a step.")]
+Rate = Annotated[float, typer.Option(help="Rate of Muon, which trains the hidden weights.")]
+Init = Annotated[Path | None, typer.Option(help="Exported network to start from.")]
 Targets = Annotated[int, typer.Option(help="Views that are predicted from each known one.")]
 WITHOUT_VIEW = 0.1  # share of the training pairs whose known view is hidden, for guidance
 BANDS = 5  # of timesteps, in the evaluation
+ADAM_RATE = 0.1  # of AdamW, which trains the rest, in units of the rate of Muon
+ENDS = ("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out")
 
 
 def schedule() -> DDPMScheduler:
@@ -123,14 +128,37 @@ def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
 
 
 def prepare(
-    out: Path, name: str, where: torch.device, rates: dict[str, Any], start: Path | None = None
+    out: Path,
+    name: str,
+    where: torch.device,
+    parts: tuple[str, ...],
+    rate: float,
+    start: Path | None,
+    **rest: Any,
 ) -> tuple[ViewGroups, ViewNetwork, Trainer]:
-    """Data, network and trainer (with `rates`), where an earlier run of this name or else `start` left them."""
+    """Data, network and trainer, where an earlier run of this name left them.
+
+    Args:
+        out: folder of the training.
+        name: of the run.
+        where: device.
+        parts: of the network that are trained, all for none.
+        rate: of Muon.
+        start: checkpoint of another run or exported network to begin with, if there is one.
+        rest: of the trainer.
+    """
     groups = ViewGroups(out, encode_all(out, where), where)
-    model = build(groups.latents).to(where).channels_last()
-    if start is not None and start.exists():
+    model = build(groups.latents)
+    if start is not None and start.is_dir():
+        model = ViewNetwork.from_pretrained(start, torch_dtype=torch.float32)
+    elif start is not None and start.exists():
         model.load_state_dict(averaged_weights(start))
-    trainer = Trainer(model, out / name, ema_decay=0.9995, **rates)
+    model = model.train().to(where).channels_last()
+    for part, module in model.named_children():
+        module.requires_grad_(not parts or part in parts)
+    hidden, others = hidden_weights(model, ENDS)
+    optimizers = [Muon(hidden, rate), adamw(others, ADAM_RATE * rate)]
+    trainer = Trainer(model, out / name, ema_decay=0.998, optimizers=optimizers, **rest)
     groups.restart(trainer.step)
     return groups, model, trainer
 
@@ -141,15 +169,14 @@ def volume(
     steps: Steps = 8000,
     batch: Batch = 32,
     targets: Targets = 2,
-    learning_rate: float = 1e-3,
+    rate: Rate = 0.01,
     minutes: Minutes = None,
     device: Device = "cpu",
+    init: Init = None,
 ) -> None:
     """Trains what turns a known view into a volume and what is seen of it, without the noise."""
-    where = torch.device(device)
-    rates = {"steps": steps, "learning_rate": learning_rate, "minutes": minutes}
-    groups, model, trainer = prepare(out, "volume", where, rates)
-    model.unet.requires_grad_(False)
+    where, parts = torch.device(device), ("encoder", "polar", "complete", "flatten")
+    groups, model, trainer = prepare(out, "volume", where, parts, rate, init, steps=steps, minutes=minutes)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
         group = groups.draw(batch, targets)
@@ -165,14 +192,14 @@ def network(
     steps: Steps = 10000,
     batch: Batch = 12,
     targets: Targets = 4,
-    learning_rate: float = 5e-4,
+    rate: Rate = 0.005,
     minutes: Minutes = None,
     device: Device = "cpu",
+    init: Init = None,
 ) -> None:
     """Trains the whole network, from what `volume` gave, then evaluates it: its losses and that of v."""
-    where = torch.device(device)
-    rates = {"steps": steps, "learning_rate": learning_rate, "minutes": minutes}
-    groups, model, trainer = prepare(out, "network", where, rates, out / "volume" / "checkpoint.pt")
+    where, start = torch.device(device), init or out / "volume" / "checkpoint.pt"
+    groups, model, trainer = prepare(out, "network", where, (), rate, start, steps=steps, minutes=minutes)
     levels, rows = schedule().alphas_cumprod.to(where), batch * targets
 
     def loss_fn(step: int) -> dict[str, Tensor]:
@@ -242,7 +269,7 @@ def evaluate(
         z = ddim.step(prior.predict_noise(z, int(t), condition, pose), t, z).prev_sample
     y = prior.decode(z).clamp(-1, 1)
     row["psnr"] = float(psnr(y, truth).mean())
-    estimate = prior.network.render(*condition.parts, pose)[:, : z.shape[1]]
+    estimate = prior.network.estimate(prior.network.render(*condition.parts, pose))[0]
     row["psnr_estimate"] = float(psnr(prior.decode(estimate).clamp(-1, 1), truth).mean())
     angles = torch.from_numpy(np.asarray(data.cameras[objects, known, 0])).to(where)
     row["polar_error"] = float((condition.parts[1] - angles).abs().mean().rad2deg())

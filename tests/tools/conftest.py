@@ -47,3 +47,8 @@ def train_kernel_denoiser() -> ModuleType:
 @pytest.fixture(scope="session")
 def train_view_prior() -> ModuleType:
     return _load("train_view_prior")
+
+
+@pytest.fixture(scope="session")
+def muon() -> ModuleType:
+    return _load("_muon")

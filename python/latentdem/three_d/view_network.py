@@ -14,6 +14,7 @@ from .cameras import POLAR_RANGE, RADIUS
 from .frustum import carry, composite
 
 SUMMARY = 32  # channels that the polar angle of the known view is read from
+LOG_VARIANCES = (-6.0, 3.0)  # of the first estimate, between which they are told
 FEW = 3.0  # an untrained network sees little of a volume filled
 
 
@@ -42,9 +43,9 @@ class ViewNetwork(ModelMixin, ConfigMixin):
     camera, also of what is hidden there, and estimates the camera's polar angle, which a relative pose leaves
     open. The volume is resampled in the frustum of the wanted camera, which is all that the network is told of
     the pose, and what is seen of it from there becomes features of the wanted pixels. A second U-Net predicts
-    from these and the noisy latent. The first of the features are themselves an estimate of the wanted latent.
-    Without a known view the volume is zero. Feature volumes as the condition of a diffusion model: Chan et al.
-    2023, *GeNVS*.
+    from these and the noisy latent. The first of the features are themselves an estimate of the wanted latent,
+    the one after them the logarithm of its variance. Without a known view the volume is zero. Feature volumes
+    as the condition of a diffusion model: Chan et al. 2023, *GeNVS*.
 
     Args:
         latent_channels: channels of the latents.
@@ -75,7 +76,9 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         self.flatten = nn.Sequential(
             nn.Conv2d(volume_channels * (latent_size + 1), 2 * rendered, 1),
             nn.SiLU(),
-            nn.Conv2d(2 * rendered, rendered, 3, padding=1),
+            nn.Conv2d(2 * rendered, 4 * rendered // 3, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(4 * rendered // 3, rendered, 3, padding=1),
         )
         self.unet = _unet(latent_channels + rendered, latent_channels, latent_size, widths, layers)
 
@@ -95,17 +98,24 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         shown = latent[:, :, None].expand(-1, -1, size, -1, -1)
         return torch.cat([torch.sigmoid(_exact(found[:, :1]) - FEW), shown, found[:, 1:]], dim=1), polar
 
-    def render(self, volume: Tensor, polar: Tensor, pose: Tensor) -> Tensor:
+    def render(self, volume: Tensor, polar: Tensor, pose: Tensor, radius: Tensor | None = None) -> Tensor:
         """Features (B, rendered, h, w) of wanted views, differentiable in the pose.
 
         Args:
             volume: (B, v, d, h, w) as `encode_view` gives them; zeros for no known view.
             polar: (B,) polar angles of the known views.
             pose: (B, 3) of the wanted views relative to the known ones.
+            radius: (B,) distances of the known views; None for `RADIUS`.
         """
-        known = torch.stack([polar, torch.zeros_like(polar), torch.full_like(polar, RADIUS)], dim=1)
+        radius = torch.full_like(polar, RADIUS) if radius is None else radius
+        known = torch.stack([polar, torch.zeros_like(polar), radius], dim=1)
         there = carry(_exact(volume), known, known + pose)
         return self.flatten(torch.cat([there.flatten(1, 2), composite(there)], dim=1))
+
+    def estimate(self, rendered: Tensor) -> tuple[Tensor, Tensor]:
+        """Wanted latents (B, c, h, w) as first estimated, and the logarithm (B, h, w) of the variance."""
+        channels = self.config["latent_channels"]
+        return rendered[:, :channels].float(), rendered[:, channels].float().clamp(*LOG_VARIANCES)
 
     def denoise(self, z_t: Tensor, t: Tensor | int, rendered: Tensor) -> Tensor:
         """Output (B, c, h, w) of the second U-Net for noisy latents of this shape and one or (B,) timesteps."""
