@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .cameras import FIELD_OF_VIEW, camera_axes
-from .view_prior import ViewCondition
+from .view_prior import ViewCondition, equal_variance
 
 BACK = 12.0  # how fast a point fades as it turns to the far side, per unit of distance
 
@@ -90,6 +90,10 @@ class FiniteObjectsPrior:
         mean = torch.einsum("bk,bkchw->bchw", weights, views)
         clean = mean + abar.sqrt() * self.spread**2 / variance * (z_t - abar.sqrt() * mean)
         return (z_t - abar.sqrt() * clean) / (1 - abar).sqrt()
+
+    def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
+        """Ones (B, 1, 1, 1): all views are equally sure."""
+        return equal_variance(pose)
 
     def _pairs(self) -> tuple[Tensor, Tensor]:
         """All pairs of an object (M * C,) and a camera (M * C, 3)."""

@@ -10,6 +10,22 @@ from ..schedules import Annealing
 FUSION = Annealing(10.0, 0.0, 600)  # nu_t^2 / s_t^2, as the annealing of Algorithm 1
 
 
+def fuse(noise: Tensor, variance: Tensor, error: float) -> Tensor:
+    """The E-step: what all views say together (K, c, h, w), pixel by pixel the mean by their precision.
+
+    The variance s^2 of what a view says is that of the pixel here: a view that sees a part of the object weighs
+    more there than one that must guess it. Where all are equally sure, the weights are those of
+    `fusion_weights`.
+
+    Args:
+        noise: (K, n, c, h, w) predictions of n known views for K wanted ones.
+        variance: (K, n, 1, h, w) of these, up to a factor that they share.
+        error: as in `fusion_weights`.
+    """
+    weights = fusion_weights(noise.shape[1], error).to(noise).view(-1, 1, 1, 1) / variance
+    return (weights / weights.sum(1, keepdim=True) * noise).sum(1)
+
+
 def fusion_weights(views: int, error: float) -> Tensor:
     """Weights (views,), float32, non-negative, sum 1.
 

@@ -12,7 +12,7 @@ from latentdem_ext import dps_step
 
 from ..schedules import timesteps
 from .cameras import relative_pose
-from .fusion import fusion_weights
+from .fusion import fuse
 from .noise_error import MAX_BATCH
 from .poses import MovingPoses
 from .recipe import Recipe
@@ -80,7 +80,6 @@ def sample(
     together = max(1, MAX_BATCH // len(poses))
     made = 0 if resume is None else resume.step
     for step, (t, after) in enumerate(pairs[made:], made + 1):
-        weights = fusion_weights(len(poses), recipe.fusion(t)).to(z)
         abar = float(prior.alphas_cumprod[t])
         abar_after = float(prior.alphas_cumprod[after]) if after >= 0 else 1.0
         gradient = torch.zeros_like(moving.poses)
@@ -89,7 +88,7 @@ def sample(
             with torch.set_grad_enabled(moves):
                 told = relative_pose(target[:, None], moving.poses).requires_grad_(moves)
                 noise = _predict(prior, z_part, t, condition, told)
-            fused = torch.einsum("n,kn...->k...", weights, noise)
+            fused = fuse(noise.detach(), _variance(prior, condition, told.detach()), recipe.fusion(t))
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])
             if moves:
@@ -121,8 +120,17 @@ def alignment(noise: Tensor, fused: Tensor, ratio: float) -> Tensor:
 
 def _predict(prior: ViewPrior, z: Tensor, t: int, condition: ViewCondition, told: Tensor) -> Tensor:
     """Noise (k, n, c, h, w) in k wanted views as the n known ones predict it; `told` is (k, n, 3)."""
+    rows = z.repeat_interleave(told.shape[1], 0)
+    noise = prior.predict_noise(rows, t, _paired(condition, told), told.reshape(-1, 3))
+    return noise.unflatten(0, told.shape[:2])
+
+
+def _variance(prior: ViewPrior, condition: ViewCondition, told: Tensor) -> Tensor:
+    """Of these predictions, (k, n, 1, h, w)."""
+    return prior.variance(_paired(condition, told), told.reshape(-1, 3)).unflatten(0, told.shape[:2])
+
+
+def _paired(condition: ViewCondition, told: Tensor) -> ViewCondition:
+    """The n known views once for each of the k wanted ones; `told` is (k, n, 3)."""
     wanted, known = told.shape[:2]
-    index = torch.arange(known).repeat(wanted)
-    rows = z.repeat_interleave(known, 0)
-    noise = prior.predict_noise(rows, t, condition[index], told.reshape(-1, 3))
-    return noise.view(wanted, known, *z.shape[1:])
+    return condition[torch.arange(known).repeat(wanted)]

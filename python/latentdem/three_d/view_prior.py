@@ -80,6 +80,19 @@ class ViewPrior(Protocol):
         """
         ...
 
+    def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
+        """How uncertain the views leave each pixel of the wanted latents, up to a common factor.
+
+        (B, 1, h, w), or with 1 for h and w.
+
+        Views are weighed by it where they are fused; ones of a prior that does not say.
+
+        Args:
+            condition: B known views.
+            pose: (B, 3) of the wanted views relative to these.
+        """
+        ...
+
 
 def check_views(x: Tensor, size: int) -> None:
     """Raises a UserError unless `x` is (B, 3, size, size)."""
@@ -87,6 +100,11 @@ def check_views(x: Tensor, size: int) -> None:
         raise UserError(
             f"This prior takes images of the shape (B, 3, {size}, {size}), not {tuple(x.shape)}; resize them."
         )
+
+
+def equal_variance(pose: Tensor) -> Tensor:
+    """Ones (B, 1, 1, 1) for poses (B, 3), the `variance` of a prior that does not say."""
+    return pose.new_ones(len(pose), 1, 1, 1)
 
 
 class EmbeddedViewPrior:
@@ -174,6 +192,14 @@ class EmbeddedViewPrior:
                 noisy, polar, pose = (torch.cat([each, each]) for each in (z_t, polar, pose))
             output = self.network(noisy, t, volume, polar, pose)
         return self._parametrization.guided_noise(output, z_t, t, self.guidance)
+
+    def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
+        """The variance (B, 1, h, w) of the network's first estimate of the wanted latents."""
+        volume, polar = condition.parts
+        with self._precision(pose):
+            return (
+                self.network.estimate(self.network.render(volume, polar, pose))[1].exp()[:, None].to(pose.dtype)
+            )
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..priors.latents import Latents
 from ..priors.parametrization import Parametrization
 from .cameras import pose_embedding
-from .view_prior import ViewCondition, check_views
+from .view_prior import ViewCondition, check_views, equal_variance
 from .zero123_checkpoint import POSE_CHANNELS, Zero123Parts, parts_of_checkpoint, parts_of_file
 
 # Of the pixels that CLIP was trained on, in [0, 1].
@@ -191,6 +191,10 @@ class Zero123Prior:
         dtype = self.unet.dtype
         output = self.unet(x.to(dtype), t, encoder_hidden_states=token.to(dtype)).sample
         return self._parametrization.guided_noise(output, z_t, t, self.guidance)
+
+    def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
+        """Ones (B, 1, 1, 1): Zero123 does not say how sure it is."""
+        return equal_variance(pose)
 
 
 def _check_parts(vae: Any, unet: Any, image_encoder: Any, projection: nn.Linear) -> None:

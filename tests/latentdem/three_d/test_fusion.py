@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentdem.three_d.fusion import FUSION, fusion_weights
+from latentdem.three_d.fusion import FUSION, fuse, fusion_weights
 
 
 @pytest.mark.parametrize("views", [1, 2, 3, 20])
@@ -28,3 +28,24 @@ def test_the_first_view_leads_early_and_all_count_alike_at_the_end():
     torch.testing.assert_close(fusion_weights(3, FUSION(0)), torch.full((3,), 1 / 3))
     first = [float(fusion_weights(3, FUSION(t))[0]) for t in range(999, -1, -50)]
     assert first == sorted(first, reverse=True)
+
+
+def test_equally_sure_views_are_fused_by_these_weights():
+    noise = torch.randn(3, 4, 2, 5, 5, dtype=torch.float64)
+    found = fuse(noise, torch.full((3, 4, 1, 1, 1), 0.7, dtype=torch.float64), 2.0)
+    expected = torch.einsum("n,kn...->k...", fusion_weights(4, 2.0).double(), noise)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_sure_views_weigh_more():
+    """The mean of Gaussian measurements of one number by their precision (Bayes' rule), pixel by pixel."""
+    noise = torch.randn(1, 2, 3, 4, 4, dtype=torch.float64)
+    variance = 0.1 + torch.rand(1, 2, 1, 4, 4, dtype=torch.float64)
+    error = 1.5
+    found = fuse(noise, variance, error)
+    for row in range(4):
+        for column in range(4):
+            a, b = variance[0, :, 0, row, column]
+            b = b * (1 + error)
+            expected = (b * noise[0, 0, :, row, column] + a * noise[0, 1, :, row, column]) / (a + b)
+            torch.testing.assert_close(found[0, :, row, column], expected, rtol=1e-6, atol=1e-6)

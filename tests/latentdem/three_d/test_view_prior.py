@@ -60,6 +60,10 @@ def test_members_and_shapes(prior):
     assert len(condition) == 2
     noise = prior.predict_noise(z_t, 500, condition, pose)
     assert noise.shape == z_t.shape
+    variance = prior.variance(condition, pose)
+    assert variance.shape[:2] == (2, 1)
+    assert torch.broadcast_shapes(variance.shape, z.shape) == z.shape
+    assert (variance > 0).all()
     # Rows do not mix, whatever their order.
     swapped = torch.tensor([1, 0])
     again = prior.predict_noise(z_t[swapped], 500, condition[swapped], pose[swapped])
