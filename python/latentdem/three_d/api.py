@@ -20,7 +20,7 @@ from ..report import versions
 from .checkpoint import ViewCheckpoint
 from .loading import load_view_prior
 from .noise_error import MAX_BATCH, PairError
-from .pictures import Picture, check_distinct, object_picture, view_on_white
+from .pictures import Picture, check_distinct, object_pictures, view_on_white
 from .poses import bounded, ring
 from .recipe import Recipe
 from .result import Result
@@ -52,8 +52,9 @@ def reconstruct(
 
     Args:
         images: paths, PIL images, arrays or tensors (1, C, H, W), the first being the reference; the object is
-            cut out by an alpha channel or from a plain background, centred and scaled. Or one tensor
-            (n, 3, S, S) in [-1, 1] on white, S the prior's size, which is taken as it is.
+            cut out by an alpha channel or from a plain background, centred and scaled, pictures of one size by
+            one factor. Or one tensor (n, 3, S, S) in [-1, 1] on white, S the prior's size, which is taken as it
+            is.
         prior: "embedded-3d", a folder or a `ViewPrior`.
         azimuths: views on each elevation, evenly spaced, from that of view 1.
         elevations: degrees above the height that view 1 was taken from.
@@ -159,7 +160,7 @@ def _pictures(images: Sequence[Any] | Tensor, size: int) -> list[Picture]:
             )
         pictures = [view_on_white(image, name) for image, name in zip(images, names, strict=True)]
     else:
-        pictures = [object_picture(image, size, name) for image, name in zip(images, names, strict=True)]
+        pictures = object_pictures(images, size, names)
     check_distinct(torch.cat([picture.pixels for picture in pictures]), names)
     return pictures
 

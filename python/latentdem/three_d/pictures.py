@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..io import read_image, to_tensor
 
-FILLED = 0.7  # longer side of the object in that of the picture: the median of the training renderings
+FILLED = 0.75  # of a frame, by an object's longest side: as in the training renderings from distance `RADIUS`
 SEEN = 0.5  # opacity from which a pixel belongs to the object
 LEAST = 1e-3  # share of the pixels that an object has at least
 EDGE_SHARE = 0.9  # of the outermost pixels that have one colour, where a background is plain
@@ -40,31 +40,27 @@ class Picture:
     mask: Tensor | None = None
 
 
-def object_picture(image: Any, size: int, name: str) -> Picture:
+def object_pictures(images: Sequence[Any], size: int, names: Sequence[str]) -> list[Picture]:
     """Cuts the object out, by the alpha channel or from a plain background, and puts it into the middle.
 
+    Pictures of one width and height are taken to be from one camera at one distance: the object is scaled by
+    the same factor in all of them, so that its longest side in any takes `FILLED` of the frame. Otherwise each
+    picture has a factor of its own.
+
     Args:
-        image: a path, a PIL image (with or without transparency), an array or a tensor (1, C, H, W), as
+        images: paths, PIL images (with or without transparency), arrays or tensors (1, C, H, W), as
             `io.to_tensor` takes them; of any size and shape.
         size: S.
-        name: of the image in messages.
+        names: of the images in messages.
 
     Raises:
-        UserError: unreadable, or there is no object in it.
+        UserError: unreadable, or there is no object in one of them.
     """
-    pixels, alpha = _opened(image)
-    if len(pixels) != 1:
-        raise UserError(f"{name} holds {len(pixels)} images; give them one by one.")
-    pixels = pixels.expand(-1, 3, -1, -1)
-    if alpha is not None and float(alpha.min()) > SEEN:
-        alpha = None  # nothing is cut away by it
-    opacity = _from_plain_background(pixels) if alpha is None else alpha
-    if opacity is None:
-        return Picture(_placed(pixels, torch.ones_like(pixels[:, :1]), size, 1.0)[0], False)
-    if float((opacity > SEEN).float().mean()) < LEAST:
-        raise _empty(name)
-    whole, mask = _placed(pixels, opacity, size, FILLED)
-    return Picture(whole, True, mask)
+    found = [_found(image, name) for image, name in zip(images, names, strict=True)]
+    sides = [max(each.bottom - each.top, each.right - each.left) for each in found]
+    if len({each.layers.shape for each in found}) == 1 and all(each.cut for each in found):
+        sides = [max(sides)] * len(sides)
+    return [_placed(each, size, side) for each, side in zip(found, sides, strict=True)]
 
 
 def view_on_white(pixels: Tensor, name: str) -> Picture:
@@ -108,6 +104,41 @@ def _opened(image: Any) -> tuple[Tensor, Tensor | None]:
     return pixels, None if alpha is None else torch.from_numpy(alpha)[None, None]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """An object in a picture.
+
+    Attributes:
+        layers: (1, 4, H, W) the picture on white, and what is not the object, in [0, 1].
+        cut: see `Picture`.
+        top, bottom, left, right: of the pixels that it covers, the ends excluded.
+    """
+
+    layers: Tensor
+    cut: bool
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def _found(image: Any, name: str) -> _Found:
+    pixels, alpha = _opened(image)
+    if len(pixels) != 1:
+        raise UserError(f"{name} holds {len(pixels)} images; give them one by one.")
+    pixels = pixels.expand(-1, 3, -1, -1)
+    if alpha is not None and float(alpha.min()) > SEEN:
+        alpha = None  # nothing is cut away by it
+    opacity = _from_plain_background(pixels) if alpha is None else alpha
+    cut = opacity is not None
+    opacity = torch.ones_like(pixels[:, :1]) if opacity is None else opacity
+    if float((opacity > SEEN).float().mean()) < LEAST:
+        raise _empty(name)
+    seen = (opacity[0, 0] > SEEN).nonzero()
+    (top, left), (bottom, right) = seen.min(0).values.tolist(), (seen.max(0).values + 1).tolist()
+    return _Found(torch.cat([opacity * (pixels - 1) + 1, 1 - opacity], 1), cut, top, bottom, left, right)
+
+
 def _from_plain_background(pixels: Tensor) -> Tensor | None:
     """Opacity (1, 1, H, W) where the frame shows one colour, None where it does not."""
     frame = torch.cat([pixels[0, :, 0], pixels[0, :, -1], pixels[0, :, :, 0], pixels[0, :, :, -1]], dim=1)
@@ -125,18 +156,16 @@ def _from_plain_background(pixels: Tensor) -> Tensor | None:
     return torch.where(near, opacity, 1.0)
 
 
-def _placed(pixels: Tensor, opacity: Tensor, size: int, filled: float) -> tuple[Tensor, Tensor]:
-    """What is seen, on white in the middle of a square, its longer side `filled` times that of the square.
+def _placed(found: _Found, size: int, longest: int) -> Picture:
+    """The object on white in the middle of a square that `longest` pixels take `FILLED` of.
 
-    And the share of each pixel that it covers, (size, size).
+    Where it was not cut out, the whole picture, as large as it fits.
     """
-    seen = (opacity[0, 0] > SEEN).nonzero()
-    (top, left), (bottom, right) = seen.min(0).values.tolist(), (seen.max(0).values + 1).tolist()
-    layers = torch.cat([opacity * (pixels - 1) + 1, 1 - opacity], 1)[..., top:bottom, left:right]
-    height, width = bottom - top, right - left
-    side = max(height, width, round(max(height, width) / filled))
+    height, width = found.bottom - found.top, found.right - found.left
+    side = max(height, width, round(longest / (FILLED if found.cut else 1)))
     before = (side - width) // 2, (side - height) // 2
     padding = (before[0], side - width - before[0], before[1], side - height - before[1])
-    square = F.pad(layers, padding, value=1.0)
+    square = F.pad(found.layers[..., found.top : found.bottom, found.left : found.right], padding, value=1.0)
     small = F.interpolate(square, (size, size), mode="bilinear", antialias=True)
-    return small[:, :3].clamp(-1, 1), (1 - small[0, 3]).clamp(0, 1)
+    mask = (1 - small[0, 3]).clamp(0, 1) if found.cut else None
+    return Picture(small[:, :3].clamp(-1, 1), found.cut, mask)

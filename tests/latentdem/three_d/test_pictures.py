@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from latentdem.errors import UserError
-from latentdem.three_d.pictures import FILLED, check_distinct, object_picture
+from latentdem.three_d.pictures import FILLED, check_distinct, object_pictures
 
 RED, GREEN = (200, 30, 30), (30, 180, 60)
 
@@ -20,6 +20,10 @@ def picture(size=(60, 40), box=(10, 5, 22, 29), background=(240, 240, 240, 255))
     left, top, right, bottom = box
     image.paste((*background[:3], 255), (left + 4, top + 8, right - 4, bottom - 8))
     return image
+
+
+def object_picture(image, size, name):
+    return object_pictures([image], size, [name])[0]
 
 
 def extent(pixels):
@@ -46,6 +50,20 @@ def test_object_is_centred_and_scaled(kind):
     torch.testing.assert_close(result.pixels[0, :, 14, 32], red, atol=0.05, rtol=0)
     assert result.mask[14, 32] == pytest.approx(1)
     assert ((result.mask > 0.05) == (result.pixels[0] < 0.9).any(0))[:, :28].all()
+
+
+def test_pictures_of_one_size_are_scaled_alike():
+    boxes = ((10, 5, 22, 29), (10, 15, 22, 21))
+    tall, flat = object_pictures([picture(box=box) for box in boxes], 64, ["a", "b"])
+    heights = [extent(each.pixels)[1] - extent(each.pixels)[0] + 1 for each in (tall, flat)]
+    assert heights[0] == pytest.approx(FILLED * 64, abs=3)
+    assert heights[1] == pytest.approx(heights[0] * 6 / 24, abs=3)
+    # Pictures of other sizes, or without a background that could be cut away, say nothing of the distance.
+    other = object_pictures([picture(box=boxes[1]), picture((70, 40))], 64, ["a", "b"])[0]
+    torch.testing.assert_close(other.pixels, object_picture(picture(box=boxes[1]), 64, "it").pixels)
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    beside = object_pictures([picture(box=boxes[1]).convert("RGB"), noise], 64, ["a", "b"])[0]
+    assert extent(beside.pixels)[3] - extent(beside.pixels)[2] + 1 == pytest.approx(FILLED * 64, abs=5)
 
 
 def test_a_hole_of_the_backgrounds_colour_stays():
