@@ -19,6 +19,8 @@ class Recipe:
         rate: step in radians of the M-step at the noisiest views to be generated, falling with t; 0 for none.
         fusion: modelling error of the unknown poses, see `fusion_weights`; Annealing(0, 0) weighs all views
             alike throughout.
+        pixelwise: whether views are weighed pixel by pixel by how sure the prior is of them; otherwise all
+            pixels alike, as in the paper.
         radius: whether distances are estimated, too; otherwise all cameras are as far away as view 1.
     """
 
@@ -27,4 +29,5 @@ class Recipe:
     search_rate: float = 0.06
     rate: float = 0.01
     fusion: Annealing = FUSION
+    pixelwise: bool = True
     radius: bool = False

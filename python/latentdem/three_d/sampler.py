@@ -88,7 +88,10 @@ def sample(
             with torch.set_grad_enabled(moves):
                 told = relative_pose(target[:, None], moving.poses).requires_grad_(moves)
                 noise = _predict(prior, z_part, t, condition, told)
-            fused = fuse(noise.detach(), _variance(prior, condition, told.detach()), recipe.fusion(t))
+            variance = (
+                _variance(prior, condition, told.detach()) if recipe.pixelwise else torch.ones_like(noise)
+            )
+            fused = fuse(noise.detach(), variance, recipe.fusion(t))
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])
             if moves:

@@ -67,6 +67,27 @@ def test_a_view_of_wrong_pose_spoils_as_much_as_it_weighs(exact):
     assert 10 * errors[0] < errors[1] < errors[2]
 
 
+def test_a_view_that_is_unsure_does_not_spoil(exact, monkeypatch):
+    """The prior says that view 2, whose pose is wrong, knows nothing of the upper half."""
+    problem = exact(2)
+    wrong = problem.poses + torch.tensor([[0.0] * 3, [0.0, 0.6, 0.0]])
+    variance = torch.ones(2, 1, 12, 12)
+    variance[1, :, :6] = 1e6
+
+    def told(condition, pose):
+        return variance.repeat(len(pose) // 2, 1, 1, 1)
+
+    monkeypatch.setattr(problem.prior, "variance", told)
+    recipe = replace(Recipe(), rate=0.0, fusion=Annealing(0.0, 0.0))
+    truth = problem.truth(TARGETS)
+    weighed, alike = (
+        (run(problem, wrong, replace(recipe, pixelwise=which))[0] - truth).square().mean((0, 1, 3))
+        for which in (True, False)
+    )
+    assert weighed[:6].mean() < 0.1 * alike[:6].mean()
+    assert weighed[6:].mean() > 0.5 * alike[6:].mean()
+
+
 def test_same_seed_same_views(exact):
     problem = exact(2)
     first, again, other = (run(problem, problem.poses, steps=5, seed=seed)[0] for seed in (1, 1, 2))

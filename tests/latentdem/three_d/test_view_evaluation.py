@@ -225,7 +225,12 @@ def test_methods_by_name():
     with pytest.raises(UserError, match="No method 'four'; there are one, two, two-true"):
         pick("one,four")
     ablations = [method for method in METHODS if method.recipe != METHODS[0].recipe]
-    assert [method.name for method in ablations] == ["no-annealing", "no-m-step", "single-hypothesis"]
+    assert [method.name for method in ablations] == [
+        "no-annealing",
+        "no-pixelwise",
+        "no-m-step",
+        "single-hypothesis",
+    ]
     assert all(method.inputs == 2 for method in ablations)
 
 

@@ -39,6 +39,7 @@ METHODS = (
     ViewMethod("two-true", "two views, true poses", 2, told=True),
     ViewMethod("three", "three views, poses estimated", 3),
     ViewMethod("no-annealing", "two views, fusion not annealed", 2, recipe=Recipe(fusion=Annealing(0.0, 0.0))),
+    ViewMethod("no-pixelwise", "two views, all pixels weigh alike", 2, recipe=Recipe(pixelwise=False)),
     ViewMethod("no-m-step", "two views, no M-step", 2, recipe=Recipe(refinements=0, rate=0.0)),
     ViewMethod("single-hypothesis", "two views, one hypothesis", 2, recipe=Recipe(hypotheses=1)),
 )
