@@ -256,6 +256,8 @@ def evaluate(
     x, truth = (data.images(objects, views).to(where) for views in (known, wanted))
     pose = relative_pose(data.cameras[objects, wanted], data.cameras[objects, known]).to(where)
     condition, z, levels = prior.condition(x), prior.encode(truth), prior.alphas_cumprod
+    polar = condition.polar
+    assert polar is not None
     row: dict[str, float] = {}
     for band in range(BANDS):
         t = (2 * band + 1) * len(levels) // (2 * BANDS)
@@ -269,10 +271,10 @@ def evaluate(
         z = ddim.step(prior.predict_noise(z, int(t), condition, pose), t, z).prev_sample
     y = prior.decode(z).clamp(-1, 1)
     row["psnr"] = float(psnr(y, truth).mean())
-    estimate = prior.network.estimate(prior.network.render(*condition.parts, pose))[0]
+    estimate = prior.network.estimate(prior.network.render(condition.parts[0], polar, pose))[0]
     row["psnr_estimate"] = float(psnr(prior.decode(estimate).clamp(-1, 1), truth).mean())
     angles = torch.from_numpy(np.asarray(data.cameras[objects, known, 0])).to(where)
-    row["polar_error"] = float((condition.parts[1] - angles).abs().mean().rad2deg())
+    row["polar_error"] = float((polar - angles).abs().mean().rad2deg())
     row["psnr_white"] = float(psnr(torch.ones_like(truth), truth).mean())
     row["psnr_known"] = float(psnr(x, truth).mean())
     step = torch.load(out / "network" / "checkpoint.pt", map_location="cpu", weights_only=True)["step"]

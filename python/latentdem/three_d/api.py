@@ -104,13 +104,15 @@ def reconstruct(
     with torch.no_grad():
         condition, latents = prior.condition(inputs.to(where)), prior.encode(inputs.to(where))
         confidence = torch.ones(len(inputs))
-        start = torch.zeros(len(inputs), 3) if known is None else known
+        poses = torch.zeros(len(inputs), 3) if known is None else known
+        cameras = condition.cameras(poses.to(where), torch.arange(len(inputs), device=where))
         searched = known is None and len(inputs) > 1
         phase = time.perf_counter()
         if searched:
             search = PoseSearch(PairError(prior, condition, latents), recipe, generator)
             run = partial(search, lambda done: report("poses", SEARCH_SHARE * done, 1.0))
-            start, confidence = run() if kept is None else kept.search(run, generator)
+            cameras, confidence = run() if kept is None else kept.search(run, generator)
+            cameras = cameras.to(where)
         seconds["poses"] = time.perf_counter() - phase
         before = SEARCH_SHARE if searched else 0.0
 
@@ -121,8 +123,8 @@ def reconstruct(
 
         z, found = sample(
             prior,
-            condition,
-            start.to(where),
+            condition.at(cameras[:, 0]),
+            cameras - cameras[0],
             targets.to(where),
             steps,
             recipe if searched else replace(recipe, rate=0.0),

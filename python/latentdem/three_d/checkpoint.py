@@ -18,7 +18,7 @@ Found = tuple[Tensor, Tensor]
 
 
 class ViewCheckpoint:
-    """One reconstruction in a folder: the poses that the search found, and how far the views are.
+    """One reconstruction in a folder: the cameras that the search found, and how far the views are.
 
     Args:
         folder: created by `open` where it does not exist; `remove` it at the end.
@@ -49,7 +49,7 @@ class ViewCheckpoint:
         keep_settings(self._settings, settings, "a reconstruction", what_helps)
 
     def search(self, search: Callable[[], Found], generator: torch.Generator) -> Found:
-        """Poses and confidence that `search` gives, from disk where they are there.
+        """Cameras and confidence that `search` gives, from disk where they are there.
 
         Raises:
             UserError: the folder cannot be read or written.
@@ -57,11 +57,11 @@ class ViewCheckpoint:
         found, _ = load_tensors(self._poses)
         if found:
             generator.set_state(found["generator"])
-            return found["poses"], found["confidence"]
-        poses, confidence = search()
-        held = {"poses": poses, "confidence": confidence, "generator": generator.get_state()}
+            return found["cameras"], found["confidence"]
+        cameras, confidence = search()
+        held = {"cameras": cameras, "confidence": confidence, "generator": generator.get_state()}
         save_tensors(self._poses, held, {})
-        return poses, confidence
+        return cameras, confidence
 
     def resume(self) -> Sampled | None:
         """How far the views were; None where they were not begun.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .cameras import relative_pose
 from .view_prior import ViewCondition, ViewPrior
 
 MAX_BATCH = 64  # rows of one call of the network, whatever the number of views and hypotheses
@@ -51,35 +52,43 @@ class PairError:
             noise = torch.randn(self.latents.shape, generator=generator, dtype=self.latents.dtype)
             yield Draw(t, noise.to(self.latents.device))
 
-    def __call__(self, first: Tensor, second: Tensor, pose: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, first: Tensor, second: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
         """Errors (R,) of pairs of views.
 
         Args:
             first, second: (R,) indices of views.
-            pose: (R, 3) of the second relative to the first.
+            cameras: (R, 2, 3) of both, as `ViewCondition.cameras` gives them.
             draw: the noise.
         """
-        known, wanted, told = torch.cat([first, second]), torch.cat([second, first]), torch.cat([pose, -pose])
+        known, wanted, both = _directions(first, second, cameras)
         parts = torch.arange(len(known)).split(MAX_BATCH)
         with torch.no_grad():
-            errors = [self._rows(known[part], wanted[part], told[part], draw) for part in parts]
+            errors = [self._rows(known[part], wanted[part], both[part], draw) for part in parts]
         return torch.cat(errors).view(2, -1).sum(0)
 
-    def gradient(self, first: Tensor, second: Tensor, pose: Tensor, draw: Draw) -> Tensor:
-        """Gradients (R, 3) of the errors in the poses."""
-        known, wanted, told = torch.cat([first, second]), torch.cat([second, first]), torch.cat([pose, -pose])
+    def gradient(self, first: Tensor, second: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
+        """Gradients (R, 2, 3) of the errors in the cameras."""
+        known, wanted, both = _directions(first, second, cameras)
         gradients: list[Tensor] = []
         for part in torch.arange(len(known)).split(MAX_BATCH):
             with torch.enable_grad():
-                moved = told[part].detach().requires_grad_()
+                moved = both[part].detach().requires_grad_()
                 error = self._rows(known[part], wanted[part], moved, draw).sum()
                 gradients += torch.autograd.grad(error, moved)
         there, back = torch.cat(gradients).chunk(2)
-        return there - back
+        return there + back.flip(1)
 
-    def _rows(self, known: Tensor, wanted: Tensor, pose: Tensor, draw: Draw) -> Tensor:
+    def _rows(self, known: Tensor, wanted: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
         abar = float(self.prior.alphas_cumprod[draw.t])
         noise = draw.noise[wanted]
         z_t = abar**0.5 * self.latents[wanted] + (1 - abar) ** 0.5 * noise
-        predicted = self.prior.predict_noise(z_t, draw.t, self.condition[known], pose)
+        here, there = cameras.unbind(1)
+        condition = self.condition[known].at(here[:, 0])
+        predicted = self.prior.predict_noise(z_t, draw.t, condition, relative_pose(there, here))
         return (predicted - noise).square().flatten(1).sum(1)
+
+
+def _directions(first: Tensor, second: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Known and wanted views of pairs in both directions, (2 R,) each, and their cameras (2 R, 2, 3)."""
+    both = torch.cat([cameras, cameras.flip(1)])
+    return torch.cat([first, second]), torch.cat([second, first]), both

@@ -1,4 +1,4 @@
-"""The variables of the M-step: poses relative to view 1, moved along gradients and kept in their ranges."""
+"""The variables of the M-step: cameras moved along gradients and kept in their ranges."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
@@ -61,28 +62,31 @@ def ring(azimuths: int, elevations: Sequence[float]) -> Tensor:
 
 
 class MovingPoses:
-    """Several hypotheses of the poses of n views; the first view of each stays where it is.
+    """Several hypotheses of the cameras of n views, each of which moves relative to its first one.
 
     Adam makes the steps comparable over the timesteps, at which gradients differ by orders of magnitude.
 
     Args:
-        poses: (B, n, 3) relative to view 1, where they start.
+        cameras: (B, n, 3), where they start; poses relative to view 1 if its own is zero.
         radius: whether distances move, too.
+        height: whether the first polar angle moves, and all others with it.
     """
 
-    def __init__(self, poses: Tensor, radius: bool = False) -> None:
-        self._first, self._unknown = poses[:, :1].clone(), poses[:, 1:].clone()
-        self._free = torch.tensor([1.0, 1.0, float(radius)]).to(poses)
-        self._optimizer = torch.optim.Adam([self._unknown])
+    def __init__(self, cameras: Tensor, radius: bool = False, height: bool = False) -> None:
+        self._first = cameras[:, :1].clone()
+        self._unknown = cameras[:, 1:] - self._first
+        self._free = torch.tensor([1.0, 1.0, float(radius)]).to(cameras)
+        self._height = height
+        self._optimizer = torch.optim.Adam([self._unknown, self._first])
 
     @property
     def poses(self) -> Tensor:
         """Where they are, (B, n, 3)."""
-        return torch.cat([self._first, self._unknown], dim=1)
+        return torch.cat([self._first, self._first + self._unknown], dim=1)
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """All that the steps to come depend on."""
+        """All that the steps to come depend on, if the first polar angle stays."""
         moments: dict[str, Tensor] = self._optimizer.state_dict()["state"].get(0, {})
         return {name: value.clone() for name, value in {"unknown": self._unknown, **moments}.items()}
 
@@ -96,6 +100,10 @@ class MovingPoses:
     def move(self, gradient: Tensor, rate: float) -> None:
         """One step of about `rate` radians (or units of distance) against `gradient` (B, n, 3)."""
         self._unknown.grad = gradient[:, 1:] * self._free
+        if self._height:
+            self._first.grad = F.pad(gradient.sum(1, keepdim=True)[..., :1], (0, 2))
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         self._unknown.copy_(bounded(self._unknown))
+        if self._height:
+            self._first[..., 0].clamp_(*POLAR_RANGE)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .cameras import relative_pose
 from .noise_error import Draw, PairError
 from .poses import MovingPoses, angle_between
 from .recipe import Recipe
@@ -44,7 +43,7 @@ class PoseSearch:
     """Finds the poses of n views relative to the first.
 
     Args:
-        error: of a pair of views in a relative pose.
+        error: of a pair of views.
         recipe: constants.
         generator: of the noise; the same noise judges all candidates.
     """
@@ -55,7 +54,9 @@ class PoseSearch:
         self._first, self._second = edges(self._views)
 
     def __call__(self, on_step: Step = lambda done: None) -> tuple[Tensor, Tensor]:
-        """Poses (n, 3) and the confidence (n,) that each is better than the other hypotheses.
+        """Cameras (n, 3) and the confidence (n,) that each is better than the other hypotheses.
+
+        The first azimuth and distance are 0, and its polar angle, too, unless the prior estimates it.
 
         Args:
             on_step: called with the finished share of the search.
@@ -65,7 +66,7 @@ class PoseSearch:
         for view in range(1, self._views):
             candidates.append(self.hypotheses(view))
             on_step(share * view)
-        sets = self.consistent(candidates)
+        sets = self._cameras(self.consistent(candidates), range(self._views))
         refined = self.refine(sets, lambda done: on_step(0.5 + 0.4 * done))
         draws = list(self._error.draws(FINAL_DRAWS, self._generator))
         # The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
@@ -81,8 +82,9 @@ class PoseSearch:
         """The best candidates (H, 3) for one view, judged by its pair with the first alone."""
         poses = grid().to(self._error.latents)
         first, second = torch.zeros(len(poses), dtype=torch.long), torch.full((len(poses),), view)
+        cameras = self._cameras(torch.stack([torch.zeros_like(poses), poses], 1), (0, view))
         draws = self._error.draws(GRID_DRAWS, self._generator)
-        total = torch.stack([self._error(first, second, poses, draw) for draw in draws]).sum(0)
+        total = torch.stack([self._error(first, second, cameras, draw) for draw in draws]).sum(0)
         kept: list[Tensor] = []
         for pose in poses[total.argsort(stable=True)]:
             if all(angle_between(pose, other) >= APART for other in kept):
@@ -114,24 +116,25 @@ class PoseSearch:
         return torch.stack([torch.stack([options[i][c] for i, c in enumerate(chosen)]) for _, chosen in best])
 
     def refine(self, sets: Tensor, on_step: Step = lambda done: None) -> Tensor:
-        """The sets of poses (B, n, 3) after the M-steps at the known views, all sets in one batch.
+        """The sets of cameras (B, n, 3) after the M-steps at the known views, all sets in one batch.
 
-        The latent of a known view plays the part of the fused one in Algorithm 2, so that the alignment loss is
-        the noise error.
+        Where the prior estimates polar angles, that of view 1 moves, too. The latent of a known view plays the
+        part of the fused one in Algorithm 2, so that the alignment loss is the noise error.
         """
-        moving, count = MovingPoses(sets, self._recipe.radius), self._recipe.refinements
+        height, count = self._error.condition.polar is not None, self._recipe.refinements
+        moving = MovingPoses(sets, self._recipe.radius, height)
         for i, draw in enumerate(self._error.draws(count, self._generator)):
             poses = moving.poses
-            gradient = self._error.gradient(*self._pairs(poses), draw).view(len(sets), -1, 3)
+            gradient = self._error.gradient(*self._pairs(poses), draw).view(len(sets), -1, 2, 3)
             total = torch.zeros_like(poses)
-            total.index_add_(1, self._second.to(poses.device), gradient)
-            total.index_add_(1, self._first.to(poses.device), -gradient)
+            for side, views in enumerate((self._first, self._second)):
+                total.index_add_(1, views.to(poses.device), gradient[:, :, side])
             moving.move(total, self._recipe.search_rate * (1 - i / count))
             on_step((i + 1) / count)
         return moving.poses
 
     def loss(self, sets: Tensor, draws: list[Draw]) -> Tensor:
-        """Noise error (D, B) of sets of poses (B, n, 3), over the pairs that are compared."""
+        """Noise error (D, B) of sets of cameras (B, n, 3), over the pairs that are compared."""
         return torch.stack([self._error(*self._pairs(sets), d).view(len(sets), -1).sum(1) for d in draws])
 
     def confidence(self, best: Tensor, view: int, others: Tensor, draws: list[Draw]) -> float:
@@ -139,6 +142,7 @@ class PoseSearch:
 
         That of a paired comparison over the draws, with the best of the others.
         """
+        others = others + best[0]
         others = others[angle_between(others, best[view]) >= APART / 2]
         if not len(others):
             return 1.0
@@ -151,25 +155,34 @@ class PoseSearch:
         deviation = better.std(0) / len(draws) ** 0.5
         return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
 
+    def _cameras(self, poses: Tensor, views: Sequence[int]) -> Tensor:
+        """See `ViewCondition.cameras`."""
+        return self._error.condition.cameras(poses, torch.tensor(views, device=poses.device))
+
     def _pairs(self, sets: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs of views that are compared in sets of poses (B, n, 3): (B E,), (B E,) and (B E, 3)."""
+        """The pairs of views that are compared in sets of cameras (B, n, 3): (B E,), (B E,) and (B E, 2, 3)."""
         first, second = self._first, self._second
         if which is not None:
             first, second = first[which], second[which]
-        pose = relative_pose(sets[:, second], sets[:, first])
-        return first.repeat(len(sets)), second.repeat(len(sets)), pose.reshape(-1, 3)
+        cameras = torch.stack([sets[:, first], sets[:, second]], dim=2).flatten(0, 1)
+        return first.repeat(len(sets)), second.repeat(len(sets)), cameras
 
     def _tables(self, options: list[Tensor]) -> dict[tuple[int, int], Tensor]:
         """Noise error (H_i, H_j) of every compared pair of views (i, j) in every pair of hypotheses."""
         keys = list(zip(self._first.tolist(), self._second.tolist(), strict=True))
-        poses = [relative_pose(options[j][None], options[i][:, None]) for i, j in keys]
-        counts = [pose.shape[0] * pose.shape[1] for pose in poses]
+        shapes = [(len(options[i]), len(options[j])) for i, j in keys]
+        poses = [
+            torch.stack([options[i][:, None].expand(*shape, 3), options[j].expand(*shape, 3)], dim=2).flatten(
+                0, 1
+            )
+            for (i, j), shape in zip(keys, shapes, strict=True)
+        ]
+        counts = [len(each) for each in poses]
         first = self._first.repeat_interleave(torch.tensor(counts))
         second = self._second.repeat_interleave(torch.tensor(counts))
-        rows = torch.cat([pose.reshape(-1, 3) for pose in poses])
+        rows = torch.cat([self._cameras(each, key) for each, key in zip(poses, keys, strict=True)])
         draws = self._error.draws(GRID_DRAWS, self._generator)
         total = torch.stack([self._error(first, second, rows, draw) for draw in draws]).sum(0)
         return {
-            key: part.view(pose.shape[:2])
-            for key, part, pose in zip(keys, total.split(counts), poses, strict=True)
+            key: part.view(shape) for key, part, shape in zip(keys, total.split(counts), shapes, strict=True)
         }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentdem_ext import accelerate_vae
@@ -16,6 +17,7 @@ from ..errors import UserError
 from ..priors.autoencoder import EmbeddedAutoencoder
 from ..priors.embedded import computes_in_bfloat16
 from ..priors.parametrization import Parametrization
+from .cameras import POLAR_RANGE
 from .view_network import ViewNetwork
 
 EMBEDDED_3D_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded_3d"
@@ -27,16 +29,39 @@ class ViewCondition:
 
     Attributes:
         parts: tensors whose first dimension counts the views; what they hold is the prior's own affair.
+        polar: (N,) polar angles of their cameras, for a prior whose predictions depend on them, as it estimates
+            them from each view alone; None for others.
     """
 
     parts: tuple[Tensor, ...]
+    polar: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.parts[0])
 
     def __getitem__(self, index: Tensor | slice) -> ViewCondition:
         """The views at `index`, also several times each, as for several hypotheses of one view."""
-        return ViewCondition(tuple(part[index] for part in self.parts))
+        parts = tuple(part[index] for part in self.parts)
+        return ViewCondition(parts, None if self.polar is None else self.polar[index])
+
+    def at(self, polar: Tensor) -> ViewCondition:
+        """The same with other polar angles (N,), if it has any."""
+        return self if self.polar is None else replace(self, polar=polar)
+
+    def cameras(self, poses: Tensor, views: Tensor) -> Tensor:
+        """Cameras (..., m, 3) of m views in these poses, up to a common azimuth and distance.
+
+        Where the prior estimates polar angles, they are those that agree best with all m estimates; relative
+        poses leave them open, and elsewhere they count from that of the reference.
+
+        Args:
+            poses: (..., m, 3) relative to a reference.
+            views: (m,) which views they are of.
+        """
+        if self.polar is None:
+            return poses
+        reference = (self.polar[views] - poses[..., 0]).mean(-1, keepdim=True).clamp(*POLAR_RANGE)
+        return poses + F.pad(reference[..., None], (0, 2))
 
 
 @runtime_checkable
@@ -180,11 +205,12 @@ class EmbeddedViewPrior:
         """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; errors as `encode`."""
         latent = self.encode(x)
         with self._precision(x):
-            return ViewCondition(tuple(part.to(x.dtype) for part in self.network.encode_view(latent)))
+            volume, polar = self.network.encode_view(latent)
+        return ViewCondition((volume.to(x.dtype),), polar.to(x.dtype))
 
     def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
         """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
-        volume, polar = condition.parts
+        volume, polar = self._seen(condition)
         with self._precision(z_t):
             noisy = z_t
             if self.guidance != 1:
@@ -195,11 +221,17 @@ class EmbeddedViewPrior:
 
     def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
         """The variance (B, 1, h, w) of the network's first estimate of the wanted latents."""
-        volume, polar = condition.parts
+        volume, polar = self._seen(condition)
         with self._precision(pose):
             return (
                 self.network.estimate(self.network.render(volume, polar, pose))[1].exp()[:, None].to(pose.dtype)
             )
+
+    @staticmethod
+    def _seen(condition: ViewCondition) -> tuple[Tensor, Tensor]:
+        """Volumes and polar angles."""
+        assert condition.polar is not None
+        return condition.parts[0], condition.polar
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from latentdem.errors import UserError
+from latentdem.three_d.cameras import POLAR_RANGE
 from latentdem.three_d.poses import POLAR_LIMIT, MovingPoses, angle_between, bounded, ring
 
 
@@ -34,6 +35,17 @@ def test_only_the_unknown_poses_move():
     far = MovingPoses(start, radius=True)
     far.move(torch.ones(1, 2, 3), 0.01)
     assert float(far.poses[0, 1, 2]) == pytest.approx(0.04)
+
+
+def test_the_height_moves_all_cameras():
+    start = torch.tensor([[[1.2, 0.0, 0.0], [1.4, 0.5, 0.0]], [[POLAR_RANGE[1], 0.0, 0.0], [1.0, 0.5, 0.0]]])
+    moving = MovingPoses(start, height=True)
+    gradient = torch.zeros(2, 2, 3)
+    gradient[0, :, 0] = torch.tensor([1.0, -3.0])  # together upwards
+    gradient[1, 0] = torch.tensor([-1.0, 5.0, 5.0])  # beyond the range
+    moving.move(gradient, 0.01)
+    expected = torch.tensor([[[1.21, 0.0, 0.0], [1.42, 0.5, 0.0]], start[1].tolist()])
+    torch.testing.assert_close(moving.poses, expected)
 
 
 def test_ring():

@@ -80,10 +80,11 @@ def test_true_poses_have_the_least_error(exact):
 def test_gradient_is_that_of_the_error(exact):
     error = exact(2).error
     (draw,) = error.draws(1, torch.Generator().manual_seed(0))
-    first, second, pose = torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.1, 1.3, 0.0]])
-    direction, step = torch.tensor([[0.3, 0.8, 0.5]]), 1e-2
-    ahead, behind = (error(first, second, pose + sign * step * direction, draw) for sign in (1, -1))
-    slope = (error.gradient(first, second, pose, draw) * direction).sum()
+    first, second = torch.tensor([0]), torch.tensor([1])
+    cameras = torch.tensor([[[0.0, 0.0, 0.0], [0.1, 1.3, 0.0]]])
+    direction, step = torch.tensor([[[-0.1, 0.2, 0.1], [0.2, 1.0, 0.6]]]), 1e-2
+    ahead, behind = (error(first, second, cameras + sign * step * direction, draw) for sign in (1, -1))
+    slope = (error.gradient(first, second, cameras, draw) * direction).sum()
     torch.testing.assert_close(slope, ((ahead - behind) / (2 * step))[0], rtol=2e-2, atol=1e-3)
 
 

@@ -12,9 +12,13 @@ from diffusers.models.attention_processor import Attention
 from latentdem.errors import UserError
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
+from latentdem.three_d.cameras import POLAR_RANGE
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
+from latentdem.three_d.noise_error import PairError
+from latentdem.three_d.recipe import Recipe
+from latentdem.three_d.search import PoseSearch
 from latentdem.three_d.view_network import ViewNetwork
-from latentdem.three_d.view_prior import EmbeddedViewPrior, ViewPrior
+from latentdem.three_d.view_prior import EmbeddedViewPrior, ViewCondition, ViewPrior
 
 SCHEDULER = DDPMScheduler(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
@@ -118,13 +122,61 @@ def test_guidance_leads_away_from_the_prediction_without_a_view():
     x, z_t, pose = inputs(tiny())
     plain, strong = tiny(), tiny(guidance=2.0)
     condition = plain.condition(x)
-    volume, polar = condition.parts
-    nothing = type(condition)((torch.zeros_like(volume), polar))
+    (volume,) = condition.parts
+    nothing = type(condition)((torch.zeros_like(volume),), condition.polar)
     known = plain.predict_noise(z_t, 500, condition, pose)
     unknown = plain.predict_noise(z_t, 500, nothing, pose)
     assert not torch.allclose(known, unknown)
     guided = strong.predict_noise(z_t, 500, condition, pose)
     torch.testing.assert_close(guided, 2 * known - unknown, atol=1e-5, rtol=1e-4)
+
+
+def test_cameras_agree_with_the_estimated_polar_angles():
+    poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 2.0, 0.0]])
+    condition = ViewCondition((torch.zeros(3, 1),), torch.tensor([1.0, 9.0, 1.3]))
+    cameras = condition.cameras(poses, torch.tensor([0, 2]))
+    torch.testing.assert_close(cameras, torch.tensor([[1.1, 0.0, 0.0], [1.2, 2.0, 0.0]]))
+    moved = condition.at(torch.tensor([1.0, 1.1, 1.2]))[torch.tensor([2, 0])]
+    torch.testing.assert_close(moved.polar, torch.tensor([1.2, 1.0]))
+    blank = ViewCondition((torch.zeros(3, 1),))
+    assert torch.equal(blank.cameras(poses, torch.tensor([0, 2])), poses)
+    assert blank.at(torch.ones(3)).polar is None
+
+
+def test_search_moves_the_height_with_the_embedded_prior():
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    condition = prior.condition(x)
+    error = PairError(prior, condition, prior.encode(x))
+    recipe = Recipe(refinements=3, hypotheses=2)
+    search = PoseSearch(error, recipe, torch.Generator().manual_seed(0))
+    start = condition.cameras(torch.tensor([[[0.0, 0.0, 0.0], [0.1, 0.7, 0.0]]]), torch.tensor([0, 1]))
+    moved = search.refine(start)
+    assert (moved[0, :, 0] != start[0, :, 0]).all()
+    assert not moved[0, 0, 1:].any()
+    cameras, _ = search()
+    low, high = POLAR_RANGE
+    assert cameras.shape == (2, 3)
+    assert low <= float(cameras[0, 0]) <= high
+
+
+def test_gradient_of_the_error_in_both_cameras():
+    prior = tiny()
+    prior.network.double()
+    prior.autoencoder.double()
+    for module in prior.network.modules():
+        if isinstance(module, Attention):
+            module.upcast_softmax = False
+    x, _, _ = inputs(prior, dtype=torch.float64)
+    error = PairError(prior, prior.condition(x), prior.encode(x))
+    (draw,) = error.draws(1, torch.Generator().manual_seed(0))
+    pair = torch.tensor([0]), torch.tensor([1])
+    cameras = torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.05]]], dtype=torch.float64)
+    direction = torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    step = 1e-7
+    ahead, behind = (error(*pair, cameras + sign * step * direction, draw) for sign in (1, -1))
+    slope = (error.gradient(*pair, cameras, draw) * direction).sum()
+    torch.testing.assert_close(slope, ((ahead - behind) / (2 * step))[0], rtol=1e-4, atol=1e-7)
 
 
 def test_other_sizes_are_refused():
