@@ -142,7 +142,7 @@ def prepare(
         out: folder of the training.
         name: of the run.
         where: device.
-        parts: of the network that are trained, all for none.
+        parts: of the network that are trained.
         rate: of Muon.
         start: checkpoint of another run or exported network to begin with, if there is one.
         rest: of the trainer.
@@ -155,7 +155,7 @@ def prepare(
         model.load_state_dict(averaged_weights(start))
     model = model.train().to(where).channels_last()
     for part, module in model.named_children():
-        module.requires_grad_(not parts or part in parts)
+        module.requires_grad_(part in parts)
     hidden, others = hidden_weights(model, ENDS)
     optimizers = [Muon(hidden, rate), adamw(others, ADAM_RATE * rate)]
     trainer = Trainer(model, out / name, ema_decay=0.998, optimizers=optimizers, **rest)
@@ -192,14 +192,15 @@ def network(
     steps: Steps = 10000,
     batch: Batch = 12,
     targets: Targets = 4,
-    rate: Rate = 0.005,
+    rate: Rate = 0.01,
     minutes: Minutes = None,
     device: Device = "cpu",
     init: Init = None,
 ) -> None:
-    """Trains the whole network, from what `volume` gave, then evaluates it: its losses and that of v."""
+    """Trains what is made of the volumes, which stay as `volume` left them, and evaluates it."""
     where, start = torch.device(device), init or out / "volume" / "checkpoint.pt"
-    groups, model, trainer = prepare(out, "network", where, (), rate, start, steps=steps, minutes=minutes)
+    parts = ("flatten", "unet")
+    groups, model, trainer = prepare(out, "network", where, parts, rate, start, steps=steps, minutes=minutes)
     levels, rows = schedule().alphas_cumprod.to(where), batch * targets
 
     def loss_fn(step: int) -> dict[str, Tensor]:
