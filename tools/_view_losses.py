@@ -99,13 +99,12 @@ def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, di
     rendered = model.render(volume * seen.view(-1, 1, 1, 1, 1), used, group.pose, radius)
     estimate, variance = model.estimate(rendered)
     errors = (estimate - group.wanted).square().mean(1)
-    unlikely = (errors.detach() * (-variance).exp() + variance).mean((1, 2))
-    error = errors.mean((1, 2))
+    unlikely = errors.detach() * (-variance).exp() + variance
     with torch.autocast(opacity.device.type, enabled=False):
         solid = F.binary_cross_entropy(opacity.float(), group.inside)
     losses = {
-        "estimate": (error * seen).sum() / seen.sum().clamp_min(1),
-        "variance": (unlikely * seen).sum() / seen.sum().clamp_min(1),
+        "estimate": errors.mean(),
+        "variance": unlikely.mean(),
         "angle": F.mse_loss(polar, group.polar),
         "solid": solid,
     }

@@ -212,7 +212,7 @@ def network(
         noise = torch.randn_like(group.wanted)
         seen = (torch.rand(rows, device=where) >= WITHOUT_VIEW).float()
         rendered, losses = look(model, group, seen)
-        output = model.denoise(signal * group.wanted + sigma * noise, t, rendered).float()
+        output = model.denoise(signal * group.wanted + sigma * noise, t, rendered, levels[t]).float()
         error = (output - signal * noise + sigma * group.wanted).square().mean((1, 2, 3))
         losses |= {"v": error.mean()}
         return {"loss": total(losses), **losses, "noise": (levels[t] * error).mean()}

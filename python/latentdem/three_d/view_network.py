@@ -81,6 +81,8 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             nn.Conv2d(4 * rendered // 3, rendered, 3, padding=1),
         )
         self.unet = _unet(latent_channels + rendered, latent_channels, latent_size, widths, layers)
+        for parameter in self.unet.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def channels_last(self) -> ViewNetwork:
         """Itself, in the memory format that its convolutions over pixels are fastest in."""
@@ -115,16 +117,44 @@ class ViewNetwork(ModelMixin, ConfigMixin):
     def estimate(self, rendered: Tensor) -> tuple[Tensor, Tensor]:
         """Wanted latents (B, c, h, w) as first estimated, and the logarithm (B, h, w) of the variance."""
         channels = self.config["latent_channels"]
-        return rendered[:, :channels].float(), rendered[:, channels].float().clamp(*LOG_VARIANCES)
+        return _exact(rendered[:, :channels]), _exact(rendered[:, channels]).clamp(*LOG_VARIANCES)
 
-    def denoise(self, z_t: Tensor, t: Tensor | int, rendered: Tensor) -> Tensor:
-        """Output (B, c, h, w) of the second U-Net for noisy latents of this shape and one or (B,) timesteps."""
+    def denoise(self, z_t: Tensor, t: Tensor | int, rendered: Tensor, abar: Tensor) -> Tensor:
+        """The prediction of v (B, c, h, w), see `Parametrization`.
+
+        That which is best if the wanted latents are Gaussian, with the first estimate as their mean and its
+        variance, and what the second U-Net adds.
+
+        Args:
+            z_t: (B, c, h, w) noisy latents.
+            t: one or (B,) timesteps.
+            rendered: (B, rendered, h, w) as `render` gives them.
+            abar: one or (B,) cumulative alphas of the timesteps.
+        """
         x = torch.cat([z_t, rendered], dim=1).contiguous(memory_format=torch.channels_last)
-        return self.unet(x, t).sample
+        return gaussian_v(z_t, *self.estimate(rendered), abar) + self.unet(x, t).sample
 
-    def forward(self, z_t: Tensor, t: Tensor | int, volume: Tensor, polar: Tensor, pose: Tensor) -> Tensor:
-        """Output (B, c, h, w); see `render` and `denoise`."""
-        return self.denoise(z_t, t, self.render(volume, polar, pose))
+    def forward(
+        self, z_t: Tensor, t: Tensor | int, volume: Tensor, polar: Tensor, pose: Tensor, abar: Tensor
+    ) -> Tensor:
+        """Prediction (B, c, h, w); see `render` and `denoise`."""
+        return self.denoise(z_t, t, self.render(volume, polar, pose), abar)
+
+
+def gaussian_v(z_t: Tensor, mean: Tensor, log_variance: Tensor, abar: Tensor) -> Tensor:
+    """E[v | z_t] (B, c, h, w) for z0 ~ N(mean, variance), independent in all pixels and channels.
+
+    From E[z0 | z_t] = mean + s sqrt(abar) r / (s abar + 1 - abar), with r = z_t - sqrt(abar) mean and s the
+    variance, and v = (sqrt(abar) z_t - z0) / sqrt(1 - abar), written so that nothing is divided by 1 - abar.
+
+    Args:
+        z_t, mean: (B, c, h, w).
+        log_variance: (B, h, w).
+        abar: one or (B,) cumulative alphas.
+    """
+    abar, variance = abar.view(-1, 1, 1, 1), log_variance.exp()[:, None]
+    gain = abar.sqrt() * (1 - variance) / (variance * abar + 1 - abar)
+    return (1 - abar).sqrt() * (gain * (z_t - abar.sqrt() * mean) - mean)
 
 
 def _exact(x: Tensor) -> Tensor:

@@ -216,7 +216,7 @@ class EmbeddedViewPrior:
             if self.guidance != 1:
                 volume = torch.cat([torch.zeros_like(volume), volume])
                 noisy, polar, pose = (torch.cat([each, each]) for each in (z_t, polar, pose))
-            output = self.network(noisy, t, volume, polar, pose)
+            output = self.network(noisy, t, volume, polar, pose, self.alphas_cumprod[t].to(z_t))
         return self._parametrization.guided_noise(output, z_t, t, self.guidance)
 
     def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from latentdem.three_d.finite_objects import FiniteObjectsPrior
 from latentdem.three_d.noise_error import PairError
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.search import PoseSearch
-from latentdem.three_d.view_network import ViewNetwork
+from latentdem.three_d.view_network import ViewNetwork, gaussian_v
 from latentdem.three_d.view_prior import EmbeddedViewPrior, ViewCondition, ViewPrior
 
 SCHEDULER = DDPMScheduler(
@@ -112,10 +112,26 @@ def test_output_is_v():
     x, z_t, pose = inputs(prior)
     condition = prior.condition(x)
     seen = {}
-    prior.network.unet.register_forward_hook(lambda module, args, output: seen.update(v=output.sample))
+    prior.network.register_forward_hook(lambda module, args, output: seen.update(v=output))
     noise = prior.predict_noise(z_t, 700, condition, pose)
     abar = SCHEDULER.alphas_cumprod[700]
     torch.testing.assert_close(noise, abar.sqrt() * seen["v"] + (1 - abar).sqrt() * z_t)
+
+
+@pytest.mark.parametrize("t", [0, 400, 999])
+def test_gaussian_latents_are_predicted_exactly(t):
+    """Against the mean of samples of z0, weighted by the likelihood of z_t (Bayes' rule), pixel by pixel."""
+    generator = torch.Generator().manual_seed(0)
+    mean, z_t = (torch.randn(2, 1, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    log_variance = torch.randn(2, 2, 2, generator=generator, dtype=torch.float64) - 1
+    abar = SCHEDULER.alphas_cumprod[t].double()
+    deviation = (log_variance / 2).exp()[:, None]
+    z_t = abar.sqrt() * (mean + 0.5 * deviation) + (1 - abar).sqrt() * z_t
+    line = torch.linspace(-9, 9, 200_001, dtype=torch.float64).view(-1, 1, 1, 1, 1)
+    z0 = mean + deviation * line
+    weights = torch.softmax(-(line**2) / 2 - (z_t - abar.sqrt() * z0) ** 2 / (2 * (1 - abar)), 0)
+    expected = (weights * (abar.sqrt() * z_t - z0)).sum(0) / (1 - abar).sqrt()
+    torch.testing.assert_close(gaussian_v(z_t, mean, log_variance, abar), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_guidance_leads_away_from_the_prediction_without_a_view():
