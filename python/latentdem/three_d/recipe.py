@@ -16,8 +16,8 @@ class Recipe:
         hypotheses: poses of each view, and of all views together, that are kept in the search.
         refinements: M-steps of the search at the known views.
         search_rate: their first step in radians; the last is near 0.
-        rate: step in radians of the M-step at the noisiest views to be generated, falling with t; 0 for none. The
-            search has refined the poses by what is known; views that are being generated know less.
+        rate: step in radians of the M-step at the noisiest views to be generated, falling with t; 0 for none.
+            It is small: the search has refined the poses by views that are known.
         fusion: modelling error of the unknown poses, see `fusion_weights`; Annealing(0, 0) weighs all views
             alike throughout.
         pixelwise: whether views are weighed pixel by pixel by how sure the prior is of them; otherwise all
