@@ -31,6 +31,8 @@ class FiniteObjectsPrior:
         tolerance: standard deviation of the known view.
     """
 
+    temperature = 1.0
+
     def __init__(
         self,
         points: Tensor,

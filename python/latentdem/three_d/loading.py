@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UserError
 from ..priors.naming import Names
 from .view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior, ViewPrior
 from .zero123 import Zero123Prior
@@ -33,9 +32,4 @@ def load_view_prior(prior: str | Path | ViewPrior, device: torch.device) -> View
     Raises:
         UserError: no such prior, or its weights are not on this machine or cannot be loaded.
     """
-    if prior == NAMES.embedded and not EMBEDDED_3D_WEIGHTS.is_dir():
-        raise UserError(
-            "No weights of the embedded view-conditioned prior are installed; train them with "
-            "tools/train_view_prior.py and give the exported folder as the prior, or give zero123."
-        )
     return NAMES.load(prior, device)

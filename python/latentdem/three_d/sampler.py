@@ -71,7 +71,8 @@ def sample(
     moving = MovingPoses(poses[None], recipe.radius)
     if resume is None:
         shape = (len(targets), *prior.latent_shape)
-        z = torch.randn(shape, generator=generator, dtype=poses.dtype).to(poses.device)
+        noise = torch.randn(shape, generator=generator, dtype=poses.dtype)
+        z = prior.temperature * noise.to(poses.device)
     else:
         z = resume.latents.to(poses)
         moving.restore(resume.moving)

@@ -76,9 +76,11 @@ class ViewPrior(Protocol):
         alphas_cumprod: (T,) cumulative alphas of the training schedule.
         image_size: S.
         latent_shape: (c, h, w).
+        temperature: standard deviation of the noise that views should begin as, 1 for samples of the prior.
     """
 
     alphas_cumprod: Tensor
+    temperature: float
     image_size: int
     latent_shape: tuple[int, int, int]
 
@@ -135,6 +137,8 @@ def equal_variance(pose: Tensor) -> Tensor:
 class EmbeddedViewPrior:
     """The small view-conditioned prior for 64 x 64 pixels (see docs/three_d.md).
 
+    Its `temperature` is low: what it does not know it paints in blotches.
+
     Args:
         autoencoder: images in [-1, 1] to standardised latents and back.
         network: predicts noise or v on those latents.
@@ -142,6 +146,8 @@ class EmbeddedViewPrior:
         guidance: scale of classifier-free guidance towards the known view, 1 for none.
         autocast: type that the networks compute in; None for the weights' own.
     """
+
+    temperature = 0.25
 
     def __init__(
         self,

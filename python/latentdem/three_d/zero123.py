@@ -52,6 +52,8 @@ class Zero123Prior:
         UserError: the parts do not fit each other, or are of a kind that cannot be a prior.
     """
 
+    temperature = 1.0
+
     def __init__(
         self,
         vae: AutoencoderKL,

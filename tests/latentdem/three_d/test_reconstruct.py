@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from latentdem.cli import app
 from latentdem.errors import UserError
 from latentdem.three_d import Recipe, api, meshing, reconstruct
-from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS
 
 QUICK = replace(Recipe(), refinements=2)
 
@@ -247,12 +246,3 @@ def test_command_loses_nothing_on_bad_input(pictures, tmp_path):
         assert len(lines) == 1
         assert sentence in lines[0]
         assert not any((tmp_path / "out").iterdir())
-
-
-@pytest.mark.skipif(EMBEDDED_3D_WEIGHTS.is_dir(), reason="the weights are there")
-def test_missing_weights_name_the_training(tmp_path):
-    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
-    result = command(str(tmp_path / "a.png"), "-o", str(tmp_path / "out"))
-    assert result.exit_code == 1
-    assert "train_view_prior.py" in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
