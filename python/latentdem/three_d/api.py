@@ -147,6 +147,7 @@ def reconstruct(
         tuple(picture.mask for picture in pictures),
         seconds,
         settings,
+        None if condition.polar is None else float(cameras[0, 0]),
     )
 
 

@@ -67,6 +67,7 @@ def solid_of(
 ) -> Solid:
     """The surface that the new views and the known ones show.
 
+    The height of view 1 is the prior's estimate or, where there is none, the one that the silhouettes fit best.
     Known views count by their confidence; one that was not told from its background says nothing of the
     outline and is left out.
 
@@ -80,6 +81,7 @@ def solid_of(
     """
     started = time.perf_counter()
     check_mesh(surface)
+    from .cameras import RADIUS
     from .height import first_camera
     from .surface import fit_surface, mask_on_white, pictures_of
 
@@ -92,7 +94,10 @@ def solid_of(
         mask = result.masks[i]
         if mask is not None:
             masks[row] = mask
-    first = first_camera(poses, pictures_of(views, poses, masks, weights))
+    if result.polar is None:
+        first = first_camera(poses, pictures_of(views, poses, masks, weights))
+    else:
+        first = torch.tensor([result.polar, 0.0, RADIUS])
     mesh = fit_surface(
         views,
         first + poses,

@@ -28,6 +28,7 @@ class Result:
             was not cut out.
         seconds: wall-clock seconds per phase.
         settings: everything needed to repeat the run.
+        polar: of the first view, in radians, as a prior that needs it estimates it from all views; None of others.
     """
 
     inputs: Tensor
@@ -39,6 +40,7 @@ class Result:
     masks: tuple[Tensor | None, ...]
     seconds: dict[str, float]
     settings: dict[str, Any]
+    polar: float | None = None
 
     @cached_property
     def mesh(self) -> trimesh.Trimesh:

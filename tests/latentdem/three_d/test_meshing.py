@@ -101,3 +101,7 @@ def test_mistakes_are_told_before(result, monkeypatch):
     monkeypatch.setattr(meshing, "find_spec", lambda name: None if name == "trimesh" else 1)
     with pytest.raises(UserError, match=r"needs trimesh; pip install 'latentdem\[three-d\]'"):
         check_mesh("volume")
+
+
+def test_a_height_that_the_prior_knows_is_taken(result):
+    assert float(solid_of(replace(result, polar=1.2)).camera[0]) == pytest.approx(1.2)
