@@ -28,7 +28,7 @@ class Result:
             was not cut out.
         seconds: wall-clock seconds per phase.
         settings: everything needed to repeat the run.
-        polar: of the first view, in radians, as a prior that needs it estimates it from all views; None of others.
+        polar: polar angle of the first view in radians, of a prior that has to estimate it; None of others.
     """
 
     inputs: Tensor
