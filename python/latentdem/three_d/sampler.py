@@ -89,9 +89,8 @@ def sample(
             with torch.set_grad_enabled(moves):
                 told = relative_pose(target[:, None], moving.poses).requires_grad_(moves)
                 noise = _predict(prior, z_part, t, condition, told)
-            variance = (
-                _variance(prior, condition, told.detach()) if recipe.pixelwise else torch.ones_like(noise)
-            )
+            weighed = recipe.pixelwise and len(poses) > 1
+            variance = _variance(prior, condition, told.detach()) if weighed else torch.ones_like(noise)
             fused = fuse(noise.detach(), variance, recipe.fusion(t))
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])

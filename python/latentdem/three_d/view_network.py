@@ -146,10 +146,11 @@ def gaussian_v(z_t: Tensor, mean: Tensor, log_variance: Tensor, abar: Tensor) ->
 
     From E[z0 | z_t] = mean + s sqrt(abar) r / (s abar + 1 - abar), with r = z_t - sqrt(abar) mean and s the
     variance, and v = (sqrt(abar) z_t - z0) / sqrt(1 - abar), written so that nothing is divided by 1 - abar.
+    Sources: the posterior of a Gaussian, Bishop 2006, Eq. 2.116; v, Salimans and Ho 2022, App. D.
 
     Args:
-        z_t, mean: (B, c, h, w).
-        log_variance: (B, h, w).
+        z_t, mean: (B, c, h, w), in units of the standardised latents.
+        log_variance: (B, h, w) natural logarithm, in their units squared.
         abar: one or (B,) cumulative alphas.
     """
     abar, variance = abar.view(-1, 1, 1, 1), log_variance.exp()[:, None]
