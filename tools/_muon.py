@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 import torch
@@ -35,26 +36,33 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step along the gradients there are."""
         for group in self.param_groups:
-            for weight in (each for each in group["params"] if each.grad is not None):
-                state = self.state[weight]
-                mean = state.setdefault("mean", torch.zeros_like(weight))
-                mean.lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(mean, group["momentum"]).flatten(1)
-                size = LIKE_ADAM * max(ahead.shape) ** 0.5 * group["lr"]
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.sub_(orthogonalised(ahead).view_as(weight), alpha=size)
+            weights = [each for each in group["params"] if each.grad is not None]
+            means = [self.state[each].setdefault("mean", torch.zeros_like(each)) for each in weights]
+            gradients = [each.grad for each in weights]
+            torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(gradients, means, group["momentum"])
+            # Matrices of one shape together: far fewer and larger products.
+            alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+            for i, each in enumerate(weights):
+                alike[len(each), each[0].numel()].append(i)
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            for shape, indices in alike.items():
+                steps = orthogonalised(torch.stack([ahead[i].flatten(1) for i in indices]))
+                size = LIKE_ADAM * max(shape) ** 0.5 * group["lr"]
+                for i, step in zip(indices, steps, strict=True):
+                    weights[i].sub_(step.view_as(weights[i]), alpha=size)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """The matrix (m, n) with singular values near 1, by Newton and Schulz's iteration in bfloat16."""
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices (k, m, n) with singular values near 1, by Newton and Schulz's iteration in bfloat16."""
     a, b, c = QUINTIC
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).bfloat16()
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 def hidden_weights(model: nn.Module, others: Iterable[str] = ()) -> tuple[list[Tensor], list[Tensor]]:

@@ -51,7 +51,7 @@ class Trainer:
         learning_rate: of AdamW.
         final_rate: share of the rates at the last step.
         ema_decay: of the averaged weights.
-        minutes: after which it stops.
+        minutes: after which it stops; the rates fall until then.
         save_every: steps.
     """
 
@@ -100,10 +100,11 @@ class Trainer:
         torch.save(state, temporary)
         os.replace(temporary, self.checkpoint)
 
-    def _rate(self) -> float:
-        """Share of the rates at this step."""
+    def _rate(self, elapsed: float) -> float:
+        """Share of the rates at this step, `elapsed` seconds after the start."""
         warmup = min(1.0, (self.step + 1) / 200)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.steps)))
+        done = max(self.step / self.steps, elapsed / self.limit if self.limit else 0.0)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         return warmup * (self.final_rate + (1 - self.final_rate) * cosine)
 
     def run(self, loss_fn: Callable[[int], dict[str, Tensor]], device: torch.device) -> None:
@@ -119,7 +120,7 @@ class Trainer:
         bar = tqdm(total=self.steps, initial=self.step, desc=self.folder.name, mininterval=5)
         while self.step < self.steps and not (self.limit and time.monotonic() - started > self.limit):
             for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
-                optimizer.param_groups[0]["lr"] = rate * self._rate()
+                optimizer.param_groups[0]["lr"] = rate * self._rate(time.monotonic() - started)
             with torch.autocast(device.type, dtype=torch.bfloat16):
                 losses = loss_fn(self.step)
             losses["loss"].backward()
@@ -130,10 +131,10 @@ class Trainer:
             self.ema.update_parameters(self.model)
             self.step += 1
             self.seconds = offset + time.monotonic() - started
-            window.append({name: float(value.detach()) for name, value in losses.items()})
+            window.append({name: value.detach() for name, value in losses.items()})
             bar.update()
             if self.step % 100 == 0:
-                mean = {name: sum(row[name] for row in window) / len(window) for name in window[0]}
+                mean = {name: float(sum(row[name] for row in window)) / len(window) for name in window[0]}
                 window.clear()
                 bar.set_postfix({name: f"{value:.4f}" for name, value in mean.items()})
                 self._append(mean)

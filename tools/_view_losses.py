@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from _views import Views
 from torch import Tensor
 
+from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.frustum import cells
-from latentdem.three_d.view_network import ViewNetwork
+from latentdem.three_d.view_network import ViewNetwork, Volume
 
 WEIGHTS = {"estimate": 1.0, "variance": 0.1, "angle": 1.0, "solid": 10.0, "v": 1.0}  # of the losses
+WITHOUT_VIEW = 0.1  # share of the wanted views whose known view is hidden, for guidance
 TRUE_ANGLES = 0.5  # share of the known views that are turned by their true polar angle, not the estimated one
 
 
@@ -24,13 +24,15 @@ class ViewGroup:
     """N known views and M wanted ones of each.
 
     Attributes:
+        picture: (N, 3, S, S) of the known ones, in [-1, 1].
         known: latents (N, c, h, w).
         wanted: latents (N M, c, h, w).
         pose: (N M, 3) of the wanted ones relative to the known ones.
         polar, radius: (N,) true polar angles and distances of the known ones.
-        inside: (N, d, h, w) how much of each cell of their frustums the object fills.
+        inside: (N, 2 h, 2 h, 2 h) how much of each cell of their frustums the object fills.
     """
 
+    picture: Tensor
     known: Tensor
     wanted: Tensor
     pose: Tensor
@@ -43,41 +45,26 @@ class ViewGroups:
     """Random groups of the training views, and what the objects themselves tell of them.
 
     Args:
-        out: folder of the training.
-        latents: (objects, views, c, h, w) of the views there.
-        where: device of the groups.
+        data: the views.
+        coder: makes their latents.
     """
 
-    def __init__(self, out: Path, latents: Tensor, where: torch.device) -> None:
-        self._folder, self.latents, self._where = out / "train", latents, where
-        self.restart(0)
-
-    def restart(self, seed: int) -> None:
-        """Other groups from here on, and other noise."""
-        torch.manual_seed(seed)
-        self._data = Views(self._folder, seed=seed)
+    def __init__(self, data: Views, coder: EmbeddedAutoencoder) -> None:
+        self.data, self._coder = data, coder
 
     def draw(self, count: int, wanted: int) -> ViewGroup:
         """`count` known views and `wanted` ones of each."""
-        data = self._data
+        data = self.data
         objects, known, others = data.groups(count, wanted)
         camera = data.cameras[objects, known]
         pose = relative_pose(data.cameras[objects[:, None], others], camera[:, None]).flatten(0, 1)
-        size = self.latents.shape[-1]
-        tensors = (
-            self.latents[objects, known].float(),
-            self.latents[objects[:, None], others].flatten(0, 1).float(),
-            pose,
-            camera[:, 0],
-            camera[:, 2],
-            data.inside(objects, cells(camera, size, size)),
-        )
-        return ViewGroup(*(each.to(self._where) for each in tensors))
-
-
-def build(latents: Any) -> ViewNetwork:
-    """A fresh network for latents (..., c, h, w)."""
-    return ViewNetwork(latent_channels=latents.shape[-3], latent_size=latents.shape[-1])
+        picture = data.images(objects, known)
+        both = torch.cat([picture, data.images(objects[:, None], others).flatten(0, 1)])
+        with torch.no_grad():
+            latents = self._coder.encode(both.contiguous(memory_format=torch.channels_last)).float()
+        size = 2 * latents.shape[-1]
+        inside = data.inside(objects, cells(camera, size, size))
+        return ViewGroup(picture, latents[:count], latents[count:], pose, camera[:, 0], camera[:, 2], inside)
 
 
 def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -91,12 +78,13 @@ def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, di
         group: N known and N M wanted views.
         seen: (N M,) 1 where the known view is shown, 0 where it is hidden.
     """
-    volume, polar = model.encode_view(group.known)
-    opacity, count = volume[:, 0], len(group.wanted) // len(group.known)
+    volume, polar = model.encode_view(group.known, group.picture)
+    opacity, count = volume.opacity[:, 0], len(group.wanted) // len(group.known)
     true = torch.rand(len(polar), device=polar.device) < TRUE_ANGLES
     used = torch.where(true, group.polar, polar.detach())
-    volume, used, radius = (each.repeat_interleave(count, 0) for each in (volume, used, group.radius))
-    rendered = model.render(volume * seen.view(-1, 1, 1, 1, 1), used, group.pose, radius)
+    *parts, used, radius = (each.repeat_interleave(count, 0) for each in (*volume, used, group.radius))
+    shown = Volume(*(torch.einsum("b,b...->b...", seen, part) for part in parts))
+    rendered = model.render(shown, used, group.pose, radius)
     estimate, variance = model.estimate(rendered)
     errors = (estimate - group.wanted).square().mean(1)
     unlikely = errors.detach() * (-variance).exp() + variance
@@ -111,6 +99,24 @@ def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, di
     return rendered, losses
 
 
-def total(losses: dict[str, Tensor]) -> Tensor:
-    """The weighted sum."""
-    return torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
+def training_losses(model: ViewNetwork, group: ViewGroup, levels: Tensor) -> dict[str, Tensor]:
+    """Those of `look`, the error of v at random timesteps, their weighted sum, and the error of the noise.
+
+    Args:
+        model: the network.
+        group: N known and N M wanted views.
+        levels: (T,) cumulative alphas.
+    """
+    rows, where = len(group.wanted), levels.device
+    # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
+    strata = (torch.randperm(rows, device=where) + torch.rand(rows, device=where)) / rows
+    t = (strata * len(levels)).long().clamp_max(len(levels) - 1)
+    signal, sigma = (a.view(-1, 1, 1, 1) for a in (levels[t].sqrt(), (1 - levels[t]).sqrt()))
+    noise = torch.randn_like(group.wanted)
+    seen = (torch.rand(rows, device=where) >= WITHOUT_VIEW).float()
+    rendered, losses = look(model, group, seen)
+    output = model.denoise(signal * group.wanted + sigma * noise, t, rendered, levels[t]).float()
+    error = (output - signal * noise + sigma * group.wanted).square().mean((1, 2, 3))
+    losses |= {"v": error.mean()}
+    total = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
+    return {"loss": total, **losses, "noise": (levels[t] * error).mean()}

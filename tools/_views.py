@@ -63,39 +63,57 @@ def render_views(folder: Path, first_seed: int, objects: int, views: int, size: 
 
 
 class Views:
-    """Pictures and cameras that `render_views` wrote."""
+    """Pictures and cameras that `render_views` has written so far, on a device.
 
-    def __init__(self, folder: Path, seed: int = 0) -> None:
+    Args:
+        folder: where it wrote them.
+        where: the device.
+    """
+
+    def __init__(self, folder: Path, where: torch.device | str = "cpu") -> None:
         if not all((folder / f"{name}.npy").exists() for name in ("views", "cameras", "solids")):
             raise SystemExit(f"No rendered objects in {folder}; run `train_view_prior.py render` first.")
-        self.pictures = np.load(folder / "views.npy", mmap_mode="r")
-        self.solids = np.load(folder / "solids.npy", mmap_mode="r")
-        self.cameras = torch.from_numpy(np.load(folder / "cameras.npy"))
-        if self.cameras.isnan().any():
-            raise SystemExit(
-                f"The objects in {folder} are not complete; run `train_view_prior.py render` again."
-            )
-        self.random = np.random.default_rng(seed)
+        self._files = [
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("views", "solids", "cameras")
+        ]
+        self.pictures, self.solids, self.cameras = (
+            torch.empty(file.shape, dtype=getattr(torch, file.dtype.name), device=where) for file in self._files
+        )
+        self.count = 0
+        if not self.update():
+            raise SystemExit(f"No object in {folder} is rendered yet; wait for `train_view_prior.py render`.")
 
-    def images(self, objects: np.ndarray, views: np.ndarray) -> Tensor:
-        """(N, 3, S, S) in [-1, 1] of the given views (N,) of the given objects (N,)."""
-        pixels = torch.from_numpy(np.stack([self.pictures[o, v] for o, v in zip(objects, views, strict=True)]))
-        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    def update(self) -> int:
+        """Reads what was rendered in the meantime; the number of objects that there are now."""
+        missing = np.isnan(self._files[2][self.count :, 0, 0])
+        end = self.count + int(missing.argmax() if missing.any() else len(missing))
+        for held, file in zip((self.pictures, self.solids, self.cameras), self._files, strict=True):
+            held[self.count : end] = torch.from_numpy(file[self.count : end].copy())
+        self.count = end
+        return end
+
+    def images(self, objects: Tensor, views: Tensor) -> Tensor:
+        """(..., 3, S, S) in [-1, 1] of the given views (...) of the given objects (...)."""
+        return self.pictures[objects, views].movedim(-1, -3).float() / 127.5 - 1
 
     def batch(self, count: int) -> Tensor:
         """Random images (count, 3, S, S) in [-1, 1]."""
-        objects, views, *_ = self.pictures.shape
-        return self.images(self.random.integers(objects, size=count), self.random.integers(views, size=count))
+        objects, views = (
+            torch.randint(end, (count,), device=self.pictures.device)
+            for end in (self.count, self.pictures.shape[1])
+        )
+        return self.images(objects, views)
 
-    def inside(self, objects: np.ndarray, points: Tensor) -> Tensor:
+    def inside(self, objects: Tensor, points: Tensor) -> Tensor:
         """Share (N, ...) of what is around `points` (N, ..., 3) of the world that an object (N,) fills."""
-        bits = np.unpackbits(self.solids[objects], axis=1).reshape(-1, 1, GRID, GRID, GRID)
-        solid = F.avg_pool3d(torch.from_numpy(bits).to(points), 3, stride=1, padding=1)
+        shifts = torch.arange(7, -1, -1, device=points.device, dtype=torch.uint8)
+        bits = (self.solids[objects][..., None] >> shifts) & 1
+        solid = bits.view(-1, 1, GRID, GRID, GRID).to(points)
         where = points.reshape(len(points), -1, 1, 1, 3) / OBJECT_RADIUS
         return F.grid_sample(solid, where, align_corners=False).view(points.shape[:-1]).clamp(0, 1)
 
-    def groups(self, count: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def groups(self, count: int, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
         """Objects (count,), a known view of each (count,), and other views to be predicted (count, wanted)."""
-        objects, views, *_ = self.pictures.shape
-        order = self.random.random((count, views)).argsort(1)
-        return self.random.integers(objects, size=count), order[:, 0], order[:, 1 : wanted + 1]
+        where = self.pictures.device
+        order = torch.rand(count, self.pictures.shape[1], device=where).argsort(1)
+        return torch.randint(self.count, (count,), device=where), order[:, 0], order[:, 1 : wanted + 1]

@@ -2,7 +2,6 @@
 
     python tools/train_view_prior.py render --out runs/views
     python tools/train_view_prior.py autoencoder --out runs/views
-    python tools/train_view_prior.py volume --out runs/views
     python tools/train_view_prior.py network --out runs/views
     python tools/train_view_prior.py evaluate --out runs/views
     python tools/train_view_prior.py export --out runs/views
@@ -14,15 +13,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
 from _muon import Muon, hidden_weights
 from _training import Trainer, adamw
-from _view_losses import ViewGroups, build, look, total
+from _view_losses import ViewGroups, training_losses
 from _views import Views, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
@@ -45,7 +43,7 @@ from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.scenes import HELD_OUT
-from latentdem.three_d.view_network import ViewNetwork
+from latentdem.three_d.view_network import ViewNetwork, Volume
 from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -53,7 +51,6 @@ Batch = Annotated[int, typer.Option(help="Known views in a step.")]
 Rate = Annotated[float, typer.Option(help="Rate of Muon, which trains the hidden weights.")]
 Init = Annotated[Path | None, typer.Option(help="Exported network to start from.")]
 Targets = Annotated[int, typer.Option(help="Views that are predicted from each known one.")]
-WITHOUT_VIEW = 0.1  # share of the training pairs whose known view is hidden, for guidance
 BANDS = 5  # of timesteps, in the evaluation
 ADAM_RATE = 0.1  # of AdamW, which trains the rest, in units of the rate of Muon
 ENDS = ("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out")
@@ -93,144 +90,75 @@ def autoencoder(
     model = EmbeddedAutoencoder.from_pretrained(EMBEDDED_WEIGHTS / "autoencoder", torch_dtype=torch.float32)
     model = model.train().to(where, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "autoencoder", steps=steps, learning_rate=learning_rate, minutes=minutes)
-    data = Views(out / "train", seed=trainer.step)
-    trainer.run(lambda step: autoencoder_losses(model, data.batch(batch).to(where), kl_weight), where)
+    torch.manual_seed(trainer.step)
+    data = Views(out / "train", where)
+    trainer.run(lambda step: autoencoder_losses(model, data.batch(batch), kl_weight), where)
     model = trainer.ema.module.eval()
-    register_statistics(model, (data.batch(batch).to(where) for _ in range(64)))
+    register_statistics(model, (data.batch(batch) for _ in range(64)))
     with torch.no_grad():
-        x = Views(out / "held_out").batch(64).to(where)
+        x = Views(out / "held_out", where).batch(64)
         y = model.decoder(model.moments(x)[0]).clamp(-1, 1)
     save_grid(torch.cat([x[:16], y[:16]]), out / "autoencoder" / "samples.png", 16)
     typer.echo(f"{psnr(y, x).mean():.2f} dB on 64 held-out views")
     model.save_pretrained(out / "autoencoder" / "model")
 
 
-def encode_all(out: Path, where: torch.device) -> Tensor:
-    """Latents (objects, views, c, h, w) of all training views, float16 and memory-mapped; computed once."""
-    path, data = out / "train" / "latents.npy", Views(out / "train")
-    if not path.exists():
-        coder = load_autoencoder(out).to(where, memory_format=torch.channels_last)
-        temporary = path.with_suffix(".tmp.npy")
-        objects, views, size = data.pictures.shape[:3]
-        shape = (objects, views, coder.config["latent_channels"], size // 4, size // 4)
-        latents = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        with torch.no_grad(), torch.autocast(where.type, dtype=torch.bfloat16):
-            for i in range(objects):
-                x = data.images(np.full(views, i), np.arange(views)).to(where)
-                latents[i] = coder.encode(x).half().cpu().numpy()
-        latents.flush()
-        temporary.rename(path)
-    return torch.from_numpy(np.load(path, mmap_mode="r+"))
-
-
 def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
     return EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model").eval().requires_grad_(False)
-
-
-def prepare(
-    out: Path,
-    name: str,
-    where: torch.device,
-    parts: tuple[str, ...],
-    rate: float,
-    start: Path | None,
-    **rest: Any,
-) -> tuple[ViewGroups, ViewNetwork, Trainer]:
-    """Data, network and trainer, where an earlier run of this name left them.
-
-    Args:
-        out: folder of the training.
-        name: of the run.
-        where: device.
-        parts: of the network that are trained.
-        rate: of Muon.
-        start: checkpoint of another run or exported network to begin with, if there is one.
-        rest: of the trainer.
-    """
-    groups = ViewGroups(out, encode_all(out, where), where)
-    model = build(groups.latents)
-    if start is not None and start.is_dir():
-        model = ViewNetwork.from_pretrained(start, torch_dtype=torch.float32)
-    elif start is not None and start.exists():
-        model.load_state_dict(averaged_weights(start))
-    model = model.train().to(where).channels_last()
-    for part, module in model.named_children():
-        module.requires_grad_(part in parts)
-    hidden, others = hidden_weights(model, ENDS)
-    optimizers = [Muon(hidden, rate), adamw(others, ADAM_RATE * rate)]
-    trainer = Trainer(model, out / name, ema_decay=0.998, optimizers=optimizers, **rest)
-    groups.restart(trainer.step)
-    return groups, model, trainer
-
-
-@app.command()
-def volume(
-    out: Out = Path("runs/views"),
-    steps: Steps = 8000,
-    batch: Batch = 32,
-    targets: Targets = 2,
-    rate: Rate = 0.01,
-    minutes: Minutes = None,
-    device: Device = "cpu",
-    init: Init = None,
-) -> None:
-    """Trains what turns a known view into a volume and what is seen of it, without the noise."""
-    where, parts = torch.device(device), ("encoder", "polar", "complete", "flatten")
-    groups, model, trainer = prepare(out, "volume", where, parts, rate, init, steps=steps, minutes=minutes)
-
-    def loss_fn(step: int) -> dict[str, Tensor]:
-        group = groups.draw(batch, targets)
-        losses = look(model, group, torch.ones(batch * targets, device=where))[1]
-        return {"loss": total(losses), **losses}
-
-    trainer.run(loss_fn, where)
 
 
 @app.command()
 def network(
     out: Out = Path("runs/views"),
     steps: Steps = 10000,
-    batch: Batch = 12,
-    targets: Targets = 4,
+    batch: Batch = 24,
+    targets: Targets = 3,
     rate: Rate = 0.01,
     minutes: Minutes = None,
     device: Device = "cpu",
     init: Init = None,
 ) -> None:
-    """Trains what is made of the volumes, which stay as `volume` left them, and evaluates it."""
-    where, start = torch.device(device), init or out / "volume" / "checkpoint.pt"
-    parts = ("flatten", "unet")
-    groups, model, trainer = prepare(out, "network", where, parts, rate, start, steps=steps, minutes=minutes)
-    levels, rows = schedule().alphas_cumprod.to(where), batch * targets
+    """Trains the network and evaluates it. Objects that are rendered in the meantime are trained on, too."""
+    where = torch.device(device)
+    coder = load_autoencoder(out).to(where, memory_format=torch.channels_last)
+    groups, levels = ViewGroups(Views(out / "train", where), coder), schedule().alphas_cumprod.to(where)
+    torch.manual_seed(0)
+    if init is None:
+        size = groups.data.pictures.shape[2] // coder.downsampling
+        model = ViewNetwork(coder.config["latent_channels"], size, coder.downsampling)
+    else:
+        model = ViewNetwork.from_pretrained(init, torch_dtype=torch.float32)
+    model.save_config(out / "network")
+    model = model.train().to(where).channels_last()
+    hidden, others = hidden_weights(model, ENDS)
+    optimizers = [Muon(hidden, rate), adamw(others, ADAM_RATE * rate)]
+    trainer = Trainer(
+        model, out / "network", steps=steps, ema_decay=0.998, optimizers=optimizers, minutes=minutes
+    )
+    torch.manual_seed(trainer.step)
+    torch.backends.cudnn.benchmark = True
 
     def loss_fn(step: int) -> dict[str, Tensor]:
-        group = groups.draw(batch, targets)
-        # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
-        strata = (torch.randperm(rows, device=where) + torch.rand(rows, device=where)) / rows
-        t = (strata * len(levels)).long().clamp_max(len(levels) - 1)
-        signal, sigma = (a.view(-1, 1, 1, 1) for a in (levels[t].sqrt(), (1 - levels[t]).sqrt()))
-        noise = torch.randn_like(group.wanted)
-        seen = (torch.rand(rows, device=where) >= WITHOUT_VIEW).float()
-        rendered, losses = look(model, group, seen)
-        output = model.denoise(signal * group.wanted + sigma * noise, t, rendered, levels[t]).float()
-        error = (output - signal * noise + sigma * group.wanted).square().mean((1, 2, 3))
-        losses |= {"v": error.mean()}
-        return {"loss": total(losses), **losses, "noise": (levels[t] * error).mean()}
+        if step % 100 == 0:
+            groups.data.update()
+        return training_losses(model, groups.draw(batch, targets), levels)
 
     trainer.run(loss_fn, where)
+    typer.echo(f"{groups.data.count} objects")
     evaluate(out, device=device)
 
 
 def load_prior(out: Path, where: torch.device) -> EmbeddedViewPrior:
     """The prior as trained so far, with averaged weights."""
     coder = load_autoencoder(out).to(where)
-    model = build_network(out).to(where)
+    model = trained_network(out).to(where)
     half = torch.bfloat16
     return EmbeddedViewPrior(coder, model, Parametrization.of(schedule()), autocast=half)
 
 
-def build_network(out: Path) -> ViewNetwork:
-    model = build(np.load(out / "train" / "latents.npy", mmap_mode="r"))
+def trained_network(out: Path) -> ViewNetwork:
+    """With averaged weights."""
+    model = ViewNetwork.from_config(ViewNetwork.load_config(out / "network"))
     model.load_state_dict(averaged_weights(out / "network" / "checkpoint.pt"))
     return model
 
@@ -251,7 +179,7 @@ def evaluate(
     """Noise loss per fifth of the timesteps and novel-view PSNR on held-out objects (evaluation.csv)."""
     where = torch.device(device)
     prior, data = load_prior(out, where), Views(out / "held_out")
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.manual_seed(0)
     objects, known, wanted = data.groups(pairs, 1)
     wanted = wanted[:, 0]
     x, truth = (data.images(objects, views).to(where) for views in (known, wanted))
@@ -272,9 +200,9 @@ def evaluate(
         z = ddim.step(prior.predict_noise(z, int(t), condition, pose), t, z).prev_sample
     y = prior.decode(z).clamp(-1, 1)
     row["psnr"] = float(psnr(y, truth).mean())
-    estimate = prior.network.estimate(prior.network.render(condition.parts[0], polar, pose))[0]
+    estimate = prior.network.estimate(prior.network.render(Volume(*condition.parts), polar, pose))[0]
     row["psnr_estimate"] = float(psnr(prior.decode(estimate).clamp(-1, 1), truth).mean())
-    angles = torch.from_numpy(np.asarray(data.cameras[objects, known, 0])).to(where)
+    angles = data.cameras[objects, known, 0].to(where)
     row["polar_error"] = float((polar - angles).abs().mean().rad2deg())
     row["psnr_white"] = float(psnr(torch.ones_like(truth), truth).mean())
     row["psnr_known"] = float(psnr(x, truth).mean())
@@ -298,7 +226,7 @@ def export(
 ) -> None:
     """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
     coder = fresh_autoencoder(load_autoencoder(out))
-    model = build_network(out)
+    model = trained_network(out)
     coder.half().save_pretrained(weights / "autoencoder")
     model.half().save_pretrained(weights / "network")
     schedule().save_pretrained(weights / "scheduler")

@@ -9,14 +9,15 @@ from torch import nn
 
 @pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4)])
 def test_singular_values_come_near_one(muon, shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = muon.orthogonalised(matrix)
-    assert found.shape == matrix.shape
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    found = muon.orthogonalised(matrices)
+    assert found.shape == matrices.shape
     # The iteration leaves singular values within about 0.7 and 1.2, and the singular vectors where they are.
-    inner = left.T @ found @ right.T
-    assert ((inner.diagonal() > 0.6) & (inner.diagonal() < 1.3)).all()
-    assert (inner - inner.diagonal().diag()).abs().max() < 0.05
+    for matrix, each in zip(matrices, found, strict=True):
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        inner = left.T @ each @ right.T
+        assert ((inner.diagonal() > 0.6) & (inner.diagonal() < 1.3)).all()
+        assert (inner - inner.diagonal().diag()).abs().max() < 0.05
 
 
 def test_step_does_not_depend_on_the_size_of_the_gradient(muon):
@@ -29,6 +30,21 @@ def test_step_does_not_depend_on_the_size_of_the_gradient(muon):
     torch.testing.assert_close(*moved, rtol=0, atol=1e-4)
     # As large as a step of AdamW: 0.2 of the rate in the root mean square.
     assert 0.01 < float(moved[0].square().mean().sqrt()) < 0.03
+
+
+def test_weights_of_one_shape_do_not_mix(muon):
+    """Steps of several weights together are those of each alone."""
+    shapes = [(4, 2, 3, 3), (5, 3), (4, 18), (4, 2, 3, 3)]
+    moved = []
+    for together in (True, False):
+        generator = torch.Generator().manual_seed(2)
+        weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=generator)
+        for group in [weights] if together else [[weight] for weight in weights]:
+            muon.Muon(group, 0.1).step()
+        moved.append([weight.detach() for weight in weights])
+    torch.testing.assert_close(*moved, rtol=0, atol=1e-3)
 
 
 def test_it_descends(muon):

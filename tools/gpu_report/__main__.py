@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test(logs: Path, seconds: float) -> Outcome:
     folders = [folder for folder in TESTS if (ROOT / folder).exists()]
     folders += ["tests/latentdem"] if find_spec("diffusers") else []
     command = [PYTHON, "-m", "pytest", *folders, "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["-n", "4"] if find_spec("xdist") else []
     return count_tests(run("tests", command, logs, seconds, cwd=ROOT))
 
 
@@ -75,13 +77,22 @@ def benchmark(folder: Path, out: Path, logs: Path, seconds: float) -> list[Outco
     return [suites, run("benchmark tables", command, logs, seconds, cwd=ROOT)]
 
 
+def found_by(variable: str) -> list[str]:
+    """The folders that it names."""
+    return [folder for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run every step, write the report; 0 where nothing failed."""
     parser = argparse.ArgumentParser(prog="gpu_report", description="Build, test and measure on a GPU.")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="a folder per device")
-    parser.add_argument("--minutes", type=float, default=20.0, help="the longest that a step may take")
+    parser.add_argument("--minutes", type=float, default=20.0, help="the longest that everything may take")
     options = parser.parse_args(arguments)
-    out, seconds = options.out.resolve(), 60 * options.minutes
+    out, end = options.out.resolve(), time.monotonic() + 60 * options.minutes
+
+    def left() -> float:
+        return end - time.monotonic()
+
     name = device_name()  # ends the program where there is no GPU
     target = out / slug(name)
     logs = target / "logs"
@@ -89,16 +100,16 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         # Python looks here first: not at the sources, which hold no compiled module.
-        os.environ["PYTHONPATH"] = str(folder / "site")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "site"), *found_by("PYTHONPATH")])
         measurements = folder / "measurements.json"
         measure = [PYTHON, str(ROOT / "tools" / "gpu_report" / "measure.py"), str(measurements)]
         outcomes = [
-            build(folder, logs, seconds),
-            run("backends", [PYTHON, "-c", STATES], logs, seconds, cwd=folder),
-            test(logs, seconds),
-            *(sanitize(tool, logs, seconds) for tool in ("memcheck", "racecheck", "synccheck")),
-            run("measurements", measure, logs, seconds, cwd=folder),
-            *benchmark(folder, out, logs, seconds),
+            build(folder, logs, left()),
+            run("backends", [PYTHON, "-c", STATES], logs, left(), cwd=folder),
+            test(logs, left()),
+            run("measurements", measure, logs, left(), cwd=folder),
+            *benchmark(folder, out, logs, left()),
+            *(sanitize(tool, logs, left()) for tool in ("memcheck", "racecheck", "synccheck")),
         ]
         write(target, environment(ROOT), outcomes, measurements)
     failures = [outcome for outcome in outcomes if outcome.failed]

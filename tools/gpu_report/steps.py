@@ -42,6 +42,8 @@ def run(
     program = shutil.which(command[0])
     if program is None:
         return Outcome(name, LEFT_OUT, f"{command[0]} was not found")
+    if seconds <= 0:
+        return Outcome(name, LEFT_OUT, "no time was left")
     log = logs / f"{name.replace(' ', '_')}.log"
     started = time.monotonic()
     with log.open("w") as file:

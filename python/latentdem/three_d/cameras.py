@@ -60,12 +60,12 @@ def camera_axes(camera: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return radius[..., None] * outward, right, up, -outward
 
 
-def pixel_grid(size: int) -> tuple[Tensor, Tensor]:
+def pixel_grid(size: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Horizontal and vertical tangents of the rays through pixel centres, each (size, size), float64.
 
     To the right and upwards are positive; row 0 is the upper one.
     """
     edge = math.tan(FIELD_OF_VIEW / 2)
-    centres = ((torch.arange(size, dtype=torch.float64) + 0.5) / size * 2 - 1) * edge
+    centres = ((torch.arange(size, dtype=torch.float64, device=device) + 0.5) / size * 2 - 1) * edge
     rows, columns = torch.meshgrid(-centres, centres, indexing="ij")
     return columns, rows

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .cameras import FIELD_OF_VIEW, OBJECT_RADIUS, camera_axes, pixel_grid
 
+FAINT = 0.02  # share of a pixel below which it is not told where it meets the object
+HIDDEN = 0.5  # in units of the object's radius, so much deeper than what is seen is certainly hidden
+
 
 def cells(cameras: Tensor, depths: int, size: int) -> Tensor:
     """Points (B, depths, size, size, 3) of the world: the centres of the cells of the cameras' frustums.
@@ -22,13 +25,18 @@ def cells(cameras: Tensor, depths: int, size: int) -> Tensor:
         depths: planes.
         size: pixels along one side.
     """
-    across, upwards = (tangent.to(cameras) for tangent in pixel_grid(size))
+    across, upwards = (tangent.to(cameras) for tangent in pixel_grid(size, cameras.device))
     rays = torch.stack([across, upwards, torch.ones_like(across)], dim=-1)
-    planes = ((torch.arange(depths).to(cameras) + 0.5) / depths * 2 - 1) * OBJECT_RADIUS
+    planes = plane_depths(depths, cameras) * OBJECT_RADIUS
     position, axes = _frame(cameras)
     directions = torch.einsum("bki,hwk->bhwi", axes, rays)
     depth = (cameras[:, 2, None] + planes)[..., None, None, None]
     return position[:, None, None, None] + depth * directions[:, None]
+
+
+def plane_depths(depths: int, like: Tensor) -> Tensor:
+    """Where the planes of a frustum are, (depths,), from -1 to 1 through the object, with dtype and device."""
+    return (torch.arange(depths, dtype=like.dtype, device=like.device) + 0.5) / depths * 2 - 1
 
 
 def carry(volume: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
@@ -40,13 +48,54 @@ def carry(volume: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
         volume: its axes as in `cells`; h = w.
         known, wanted: (B, 3) cameras.
     """
-    position, axes = _frame(known)
-    points = cells(wanted, volume.shape[-3], volume.shape[-1]) - position[:, None, None, None]
-    right, up, forward = torch.einsum("bki,bdhwi->kbdhw", axes, points)
-    edge = math.tan(FIELD_OF_VIEW / 2) * forward.clamp_min(0.1)
-    behind = (forward - known[:, 2, None, None, None]) / OBJECT_RADIUS
-    where = torch.stack([right / edge, -up / edge, behind], dim=-1)
+    where = locate(cells(wanted, volume.shape[-3], volume.shape[-1]), known)
     return F.grid_sample(volume, where.to(volume), align_corners=False)
+
+
+def locate(points: Tensor, cameras: Tensor) -> Tensor:
+    """Where in the frustums of cameras (B, 3) points (B, d, h, w, 3) of the world are, the same shape.
+
+    To the right, downwards and away from the camera, each from -1 to 1 within the frustum, as `grid_sample`
+    takes them.
+    """
+    position, axes = _frame(cameras)
+    right, up, forward = torch.einsum("bki,bdhwi->kbdhw", axes, points - position[:, None, None, None])
+    edge = math.tan(FIELD_OF_VIEW / 2) * forward.clamp_min(0.1)
+    behind = (forward - cameras[:, 2, None, None, None]) / OBJECT_RADIUS
+    return torch.stack([right / edge, -up / edge, behind], dim=-1)
+
+
+def hits(opacity: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
+    """Where the pixels of `wanted` cameras meet the object, as the `known` ones have it, (B, 4, h, w).
+
+    Channel 0 is the share of a ray that meets it, the others are the mean of `locate` along the ray times that
+    share. Differentiable in all.
+
+    Args:
+        opacity: (B, 1, d, h, w) in the frustums of the known cameras, its axes as in `cells`; h = w.
+        known, wanted: (B, 3) cameras.
+    """
+    where = locate(cells(wanted, opacity.shape[-3], opacity.shape[-1]), known).to(opacity)
+    there = F.grid_sample(opacity, where, align_corners=False)
+    return composite(torch.cat([there, where.movedim(-1, 1)], dim=1))
+
+
+def warp(picture: Tensor, met: Tensor) -> Tensor:
+    """Pictures of known cameras where the pixels of wanted ones meet the object, (B, c + 1, S, S).
+
+    All channels are multiplied by the last one, the share of a pixel that meets it. The last channel of a
+    picture is how deep in the frustum what it shows is; of the result, how much deeper the point is that is
+    met, which is hidden from the known camera if it is much.
+
+    Args:
+        picture: (B, c, S, S).
+        met: (B, 4, h, w) as `hits` gives it.
+    """
+    share, *where = F.interpolate(met, picture.shape[-2:], mode="bilinear", align_corners=False).unbind(1)
+    x, y, depth = (each / share.clamp_min(FAINT) for each in where)
+    shown = F.grid_sample(picture, torch.stack([x, y], dim=-1), align_corners=False)
+    deeper = ((depth - shown[:, -1]) / HIDDEN).clamp(-1, 1)
+    return torch.cat([shown[:, :-1], deeper[:, None], torch.ones_like(deeper)[:, None]], dim=1) * share[:, None]
 
 
 def composite(volume: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_processor import Attention, AttnProcessor
@@ -11,25 +14,45 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from .cameras import POLAR_RANGE, RADIUS
-from .frustum import carry, composite
+from .frustum import FAINT, carry, composite, hits, plane_depths, warp
 
 SUMMARY = 32  # channels that the polar angle of the known view is read from
 LOG_VARIANCES = (-6.0, 3.0)  # of the first estimate, between which they are told
 FEW = 3.0  # an untrained network sees little of a volume filled
 
 
-class _Block(nn.Module):
-    """`x + conv(silu(norm(conv(silu(norm(x))))))` on volumes."""
+class Volume(NamedTuple):
+    """What the network makes of N known views.
 
-    def __init__(self, channels: int) -> None:
+    Attributes:
+        features: (N, v, d, h, w) in the frustums of their cameras, opacity first.
+        opacity: (N, 1, 2 d, 2 h, 2 w) the same opacity at full resolution.
+        picture: (N, 4, S, S) the views themselves less white, and how deep what they show is.
+    """
+
+    features: Tensor
+    opacity: Tensor
+    picture: Tensor
+
+
+class _Block(nn.Module):
+    """`x + conv(silu(norm(conv(silu(norm(x))))))`.
+
+    Args:
+        channels: of x.
+        convolution: `nn.Conv2d` for pixels or `nn.Conv3d` for volumes.
+        groups: of channels that are normalised together.
+    """
+
+    def __init__(self, channels: int, convolution: type[nn.Conv2d] | type[nn.Conv3d], groups: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.GroupNorm(4, channels),
+            nn.GroupNorm(groups, channels),
             nn.SiLU(),
-            nn.Conv3d(channels, channels, 3, padding=1),
-            nn.GroupNorm(4, channels),
+            convolution(channels, channels, 3, padding=1),
+            nn.GroupNorm(groups, channels),
             nn.SiLU(),
-            nn.Conv3d(channels, channels, 3, padding=1),
+            convolution(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,21 +62,24 @@ class _Block(nn.Module):
 class ViewNetwork(ModelMixin, ConfigMixin):
     """Predicts what turns the latent of one view into that of another, given their relative pose.
 
-    A first U-Net turns the latent of the known view into a volume of opacity and features in the frustum of its
-    camera, also of what is hidden there, and estimates the camera's polar angle, which a relative pose leaves
-    open. The volume is resampled in the frustum of the wanted camera, which is all that the network is told of
-    the pose, and what is seen of it from there becomes features of the wanted pixels. A second U-Net predicts
-    from these and the noisy latent. The first of the features are themselves an estimate of the wanted latent,
-    the one after them the logarithm of its variance. Without a known view the volume is zero. Feature volumes
-    as the condition of a diffusion model: Chan et al. 2023, *GeNVS*.
+    A first U-Net turns the known view into a volume of opacity and features in the frustum of its camera,
+    also of what is hidden there, and estimates the camera's polar angle, which a relative pose leaves open.
+    The volume is resampled in the frustum of the wanted camera, which is all that the network is told of the
+    pose; what is seen of it from there, and the pixels of the known view where the wanted ones meet the
+    object, become features of the wanted pixels. A second U-Net predicts from these and the noisy latent. The
+    first of the features are themselves an estimate of the wanted latent, the one after them the logarithm of
+    its variance. Without a known view the volume is zero. Feature volumes as the condition of a diffusion
+    model: Chan et al. 2023, *GeNVS*.
 
     Args:
         latent_channels: channels of the latents.
         latent_size: height and width of the latents.
+        downsampling: pixels of a picture along the side of one of its latent.
         widths: channels of both U-Nets at full and at half resolution.
         layers: residual blocks of both at each resolution.
-        volume_channels: channels of a volume: opacity, the known latent itself at all depths, and features; its
-            sides are `latent_size`.
+        volume_features: channels of a volume beside opacity and the known latent itself at all depths; its
+            sides are `latent_size`, those of its opacity twice that.
+        flattened: channels in which it is worked out what is seen of a volume.
         rendered: channels of the features of a wanted view.
     """
 
@@ -62,23 +88,27 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         self,
         latent_channels: int = 8,
         latent_size: int = 16,
+        downsampling: int = 4,
         widths: tuple[int, int] = (96, 160),
         layers: int = 1,
-        volume_channels: int = 24,
+        volume_features: int = 16,
+        flattened: int = 128,
         rendered: int = 96,
     ) -> None:
         super().__init__()
-        self.found = volume_channels - latent_channels
-        outputs = self.found * latent_size + SUMMARY
-        self.encoder = _unet(latent_channels, outputs, latent_size, widths, layers)
+        squared = downsampling**2
+        self.found = volume_features + 8
+        self.encoder = _unet(
+            latent_channels + 3 * squared, self.found * latent_size + SUMMARY, latent_size, widths, layers
+        )
         self.polar = nn.Sequential(nn.Linear(SUMMARY, SUMMARY), nn.SiLU(), nn.Linear(SUMMARY, 1))
-        self.complete = _Block(self.found)
+        self.complete = nn.Sequential(*(_Block(self.found, nn.Conv3d, 4) for _ in range(2)))
+        seen = (1 + latent_channels + volume_features) * (latent_size + 1) + 5 * squared
         self.flatten = nn.Sequential(
-            nn.Conv2d(volume_channels * (latent_size + 1), 2 * rendered, 1),
+            nn.Conv2d(seen, flattened, 1),
+            *(_Block(flattened, nn.Conv2d, 8) for _ in range(2)),
             nn.SiLU(),
-            nn.Conv2d(2 * rendered, 4 * rendered // 3, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(4 * rendered // 3, rendered, 3, padding=1),
+            nn.Conv2d(flattened, rendered, 3, padding=1),
         )
         self.unet = _unet(latent_channels + rendered, latent_channels, latent_size, widths, layers)
         for parameter in self.unet.conv_out.parameters():
@@ -89,30 +119,46 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         convert_conv2d_weight_memory_format(self, torch.channels_last)
         return self
 
-    def encode_view(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Volumes (N, v, d, h, w) and polar angles (N,), radians, of known views with latents (N, c, h, w)."""
-        features = self.encoder(latent, 0).sample
+    def encode_view(self, latent: Tensor, picture: Tensor) -> tuple[Volume, Tensor]:
+        """Volumes and polar angles (N,), radians, of known views.
+
+        Args:
+            latent: (N, c, h, w).
+            picture: (N, 3, S, S) what it is the latent of, in [-1, 1].
+        """
+        pixels = F.pixel_unshuffle(picture, self.config["downsampling"])
+        never = torch.zeros((), dtype=torch.long, device=latent.device)
+        features = self.encoder(torch.cat([latent, pixels], dim=1), never).sample
         summary = features[:, :SUMMARY].mean((2, 3))
         low, high = POLAR_RANGE
         polar = low + (high - low) * torch.sigmoid(_exact(self.polar(summary))).squeeze(1)
         size = self.config["latent_size"]
         found = self.complete(features[:, SUMMARY:].unflatten(1, (self.found, size)))
+        opacity = _finer(torch.sigmoid(_exact(found[:, :8]) - FEW))
         shown = latent[:, :, None].expand(-1, -1, size, -1, -1)
-        return torch.cat([torch.sigmoid(_exact(found[:, :1]) - FEW), shown, found[:, 1:]], dim=1), polar
+        volume = torch.cat([F.avg_pool3d(opacity, 2), shown, found[:, 8:]], dim=1)
+        # Seen from its own camera, a pixel meets the object at itself, and at the depth that is missing.
+        planes = plane_depths(2 * size, opacity)[:, None, None].expand_as(opacity)
+        met = composite(torch.cat([opacity, planes], dim=1))
+        share, depth = F.interpolate(met, picture.shape[-2:], mode="bilinear", align_corners=False).chunk(2, 1)
+        seen = torch.cat([_exact(picture) - 1, depth / share.clamp_min(FAINT)], dim=1)
+        return Volume(volume, opacity, seen), polar
 
-    def render(self, volume: Tensor, polar: Tensor, pose: Tensor, radius: Tensor | None = None) -> Tensor:
+    def render(self, volume: Volume, polar: Tensor, pose: Tensor, radius: Tensor | None = None) -> Tensor:
         """Features (B, rendered, h, w) of wanted views, differentiable in the pose.
 
         Args:
-            volume: (B, v, d, h, w) as `encode_view` gives them; zeros for no known view.
+            volume: B of them, as `encode_view` gives them; zeros for no known view.
             polar: (B,) polar angles of the known views.
             pose: (B, 3) of the wanted views relative to the known ones.
             radius: (B,) distances of the known views; None for `RADIUS`.
         """
         radius = torch.full_like(polar, RADIUS) if radius is None else radius
         known = torch.stack([polar, torch.zeros_like(polar), radius], dim=1)
-        there = carry(_exact(volume), known, known + pose)
-        return self.flatten(torch.cat([there.flatten(1, 2), composite(there)], dim=1))
+        there = carry(_exact(volume.features), known, known + pose)
+        met = hits(_exact(volume.opacity), known, known + pose)
+        pixels = F.pixel_unshuffle(warp(_exact(volume.picture), met), self.config["downsampling"])
+        return self.flatten(torch.cat([there.flatten(1, 2), composite(there), pixels], dim=1))
 
     def estimate(self, rendered: Tensor) -> tuple[Tensor, Tensor]:
         """Wanted latents (B, c, h, w) as first estimated, and the logarithm (B, h, w) of the variance."""
@@ -135,7 +181,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         return gaussian_v(z_t, *self.estimate(rendered), abar) + self.unet(x, t).sample
 
     def forward(
-        self, z_t: Tensor, t: Tensor | int, volume: Tensor, polar: Tensor, pose: Tensor, abar: Tensor
+        self, z_t: Tensor, t: Tensor | int, volume: Volume, polar: Tensor, pose: Tensor, abar: Tensor
     ) -> Tensor:
         """Prediction (B, c, h, w); see `render` and `denoise`."""
         return self.denoise(z_t, t, self.render(volume, polar, pose), abar)
@@ -161,6 +207,12 @@ def gaussian_v(z_t: Tensor, mean: Tensor, log_variance: Tensor, abar: Tensor) ->
 def _exact(x: Tensor) -> Tensor:
     """At least single precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _finer(parts: Tensor) -> Tensor:
+    """Volumes (N, 1, 2 d, 2 h, 2 w) of which (N, 8, d, h, w) has the eighths of every cell."""
+    n, _, d, h, w = parts.shape
+    return parts.view(n, 2, 2, 2, d, h, w).permute(0, 4, 1, 5, 2, 6, 3).reshape(n, 1, 2 * d, 2 * h, 2 * w)
 
 
 def _unet(inputs: int, outputs: int, size: int, widths: tuple[int, int], layers: int) -> UNet2DModel:

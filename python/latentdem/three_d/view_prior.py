@@ -18,7 +18,7 @@ from ..priors.autoencoder import EmbeddedAutoencoder
 from ..priors.embedded import computes_in_bfloat16
 from ..priors.parametrization import Parametrization
 from .cameras import POLAR_RANGE
-from .view_network import ViewNetwork
+from .view_network import ViewNetwork, Volume
 
 EMBEDDED_3D_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded_3d"
 
@@ -211,8 +211,8 @@ class EmbeddedViewPrior:
         """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; errors as `encode`."""
         latent = self.encode(x)
         with self._precision(x):
-            volume, polar = self.network.encode_view(latent)
-        return ViewCondition((volume.to(x.dtype),), polar.to(x.dtype))
+            volume, polar = self.network.encode_view(latent, x)
+        return ViewCondition(tuple(part.to(x.dtype) for part in volume), polar.to(x.dtype))
 
     def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
         """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
@@ -220,7 +220,7 @@ class EmbeddedViewPrior:
         with self._precision(z_t):
             noisy = z_t
             if self.guidance != 1:
-                volume = torch.cat([torch.zeros_like(volume), volume])
+                volume = Volume(*(torch.cat([torch.zeros_like(part), part]) for part in volume))
                 noisy, polar, pose = (torch.cat([each, each]) for each in (z_t, polar, pose))
             output = self.network(noisy, t, volume, polar, pose, self.alphas_cumprod[t].to(z_t))
         return self._parametrization.guided_noise(output, z_t, t, self.guidance)
@@ -234,10 +234,10 @@ class EmbeddedViewPrior:
             )
 
     @staticmethod
-    def _seen(condition: ViewCondition) -> tuple[Tensor, Tensor]:
+    def _seen(condition: ViewCondition) -> tuple[Volume, Tensor]:
         """Volumes and polar angles."""
         assert condition.polar is not None
-        return condition.parts[0], condition.polar
+        return Volume(*condition.parts), condition.polar
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)

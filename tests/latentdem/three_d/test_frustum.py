@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latentdem.three_d.cameras import FIELD_OF_VIEW, OBJECT_RADIUS, RADIUS, camera_axes, random_cameras
-from latentdem.three_d.frustum import carry, cells, composite
+from latentdem.three_d.frustum import HIDDEN, carry, cells, composite, hits, locate, warp
 
 
 def point(camera, plane, row, column, depths, size):
@@ -92,3 +92,63 @@ def test_gradients_in_the_camera():
     volume = torch.randn(1, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
     known, wanted = random_cameras(2, torch.Generator().manual_seed(2)).double().split(1)
     assert torch.autograd.gradcheck(carry, (volume, known.requires_grad_(), wanted.requires_grad_()))
+
+
+def test_points_are_located_where_the_cells_are():
+    cameras = random_cameras(2, torch.Generator().manual_seed(3)).double()
+    found = locate(cells(cameras, 4, 6), cameras)
+    planes, centres = ((torch.arange(n, dtype=torch.float64) + 0.5) / n * 2 - 1 for n in (4, 6))
+    expected = torch.stack(torch.meshgrid(planes, centres, centres, indexing="ij")[::-1], dim=-1)
+    torch.testing.assert_close(found, expected.expand_as(found))
+
+
+def wall(plane: int, size: int = 8) -> torch.Tensor:
+    """Opacity (1, 1, size, size, size) of a plane that fills the frustum, and of nothing else."""
+    opacity = torch.zeros(1, 1, size, size, size, dtype=torch.float64)
+    opacity[:, :, plane] = 1
+    return opacity
+
+
+def test_rays_meet_a_wall_where_it_is():
+    camera = torch.tensor([[1.2, 0.3, RADIUS]], dtype=torch.float64)
+    met = hits(wall(2), camera, camera)
+    centres = (torch.arange(8, dtype=torch.float64) + 0.5) / 4 - 1
+    rows, columns = torch.meshgrid(centres, centres, indexing="ij")
+    expected = torch.stack([torch.ones_like(rows), columns, rows, torch.full_like(rows, centres[2])])
+    torch.testing.assert_close(met[0], expected)
+    assert not hits(0 * wall(2), camera, camera).any()
+
+
+def test_a_picture_is_warped_to_what_shows_the_same_points():
+    """To its own camera nothing moves; a camera behind sees the wall mirrored, and the same side is hidden."""
+    camera = torch.tensor([[math.pi / 2, 0.3, RADIUS]], dtype=torch.float64)
+    picture = torch.rand(1, 4, 16, 16, dtype=torch.float64)
+    picture[:, -1] = -3 / 8  # the depth of plane 2
+    same = warp(picture, hits(wall(2), camera, camera))
+    inner = (..., slice(1, -1), slice(1, -1))  # between the outermost centres of the coarser rays
+    torch.testing.assert_close(same[:, :3][inner], picture[:, :3][inner])
+    assert same[:, 3].abs().max() < 1e-12
+    torch.testing.assert_close(same[:, 4], torch.ones_like(same[:, 4]))
+    slab = wall(2) + wall(5)
+    behind = camera + torch.tensor([[0.0, math.pi, 0.0]])
+    met = hits(slab, camera, behind)
+    centre = met[0, :, 3:5, 3:5]
+    torch.testing.assert_close(centre[0], torch.ones_like(centre[0]), atol=0.02, rtol=0)
+    assert (centre[1, :, 0] > 0).all()  # its left is the known camera's right
+    assert ((centre[3] / centre[0] - 3 / 8).abs() < 0.05).all()
+    deeper = warp(picture, met)[0, 3, 6:10, 6:10]
+    torch.testing.assert_close(deeper, torch.full_like(deeper, 0.75 / HIDDEN).clamp(max=1), atol=0.05, rtol=0)
+
+
+def test_gradients_of_a_warped_picture_in_the_cameras():
+    generator = torch.Generator().manual_seed(5)
+    opacity = torch.rand(1, 1, 4, 4, 4, dtype=torch.float64, generator=generator)
+    picture = torch.rand(1, 4, 8, 8, dtype=torch.float64, generator=generator)
+    known, wanted = random_cameras(2, torch.Generator().manual_seed(2)).double().split(1)
+
+    def warped(*arguments):
+        opacity, picture, known, wanted = arguments
+        return warp(picture, hits(opacity, known, wanted))
+
+    cameras = (known.requires_grad_(), wanted.requires_grad_())
+    assert torch.autograd.gradcheck(warped, (opacity.requires_grad_(), picture.requires_grad_(), *cameras))
