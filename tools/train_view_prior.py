@@ -43,7 +43,7 @@ from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.scenes import HELD_OUT
-from latentdem.three_d.view_network import ViewNetwork, Volume
+from latentdem.three_d.view_network import ViewNetwork
 from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -185,6 +185,7 @@ def evaluate(
     x, truth = (data.images(objects, views).to(where) for views in (known, wanted))
     pose = relative_pose(data.cameras[objects, wanted], data.cameras[objects, known]).to(where)
     condition, z, levels = prior.condition(x), prior.encode(truth), prior.alphas_cumprod
+    posed = prior.posed(condition, pose)
     polar = condition.polar
     assert polar is not None
     row: dict[str, float] = {}
@@ -192,15 +193,15 @@ def evaluate(
         t = (2 * band + 1) * len(levels) // (2 * BANDS)
         noise = torch.randn(z.shape, generator=generator).to(where)
         z_t = levels[t].sqrt() * z + (1 - levels[t]).sqrt() * noise
-        row[f"noise_{t}"] = float(F.mse_loss(prior.predict_noise(z_t, t, condition, pose), noise))
+        row[f"noise_{t}"] = float(F.mse_loss(prior.predict_noise(z_t, t, posed), noise))
     z = torch.randn(z.shape, generator=generator).to(where)
     ddim = DDIMScheduler.from_config(build_scheduler().config)
     ddim.set_timesteps(steps)
     for t in ddim.timesteps:
-        z = ddim.step(prior.predict_noise(z, int(t), condition, pose), t, z).prev_sample
+        z = ddim.step(prior.predict_noise(z, int(t), posed), t, z).prev_sample
     y = prior.decode(z).clamp(-1, 1)
     row["psnr"] = float(psnr(y, truth).mean())
-    estimate = prior.network.estimate(prior.network.render(Volume(*condition.parts), polar, pose))[0]
+    estimate = prior.network.estimate(posed.parts[0])[0]
     row["psnr_estimate"] = float(psnr(prior.decode(estimate).clamp(-1, 1), truth).mean())
     angles = data.cameras[objects, known, 0].to(where)
     row["polar_error"] = float((polar - angles).abs().mean().rad2deg())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .cameras import FIELD_OF_VIEW, camera_axes
-from .view_prior import ViewCondition, equal_variance
+from .view_prior import PosedCondition, ViewCondition, equal_variance
 
 BACK = 12.0  # how fast a point fades as it turns to the far side, per unit of distance
 
@@ -78,24 +78,24 @@ class FiniteObjectsPrior:
         squared = (x[:, None] - self.view(*self._pairs())).square().sum((2, 3, 4))
         return ViewCondition((torch.log_softmax(-squared / (2 * self.tolerance**2), dim=1),))
 
-    def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
-        """(z_t - sqrt(abar_t) E[z0 | z_t]) / sqrt(1 - abar_t), exactly; see `ViewPrior.predict_noise`."""
+    def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
+        """The same and the wanted views (B, M * C, 3, S, S) of all objects and cameras, equally sure."""
         (log_prior,) = condition.parts
-        abar = self.alphas_cumprod[t]
         index, camera = self._pairs()
-        count, batch = len(index), len(z_t)
-        cameras = (camera[None] + pose[:, None]).reshape(batch * count, 3)
-        views = self.view(index.repeat(batch), cameras).reshape(batch, count, *z_t.shape[1:])
+        cameras = (camera[None] + pose[:, None]).flatten(0, 1)
+        views = self.view(index.repeat(len(pose)), cameras).unflatten(0, (len(pose), len(index)))
+        return PosedCondition((log_prior, views), equal_variance(pose))
+
+    def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
+        """(z_t - sqrt(abar_t) E[z0 | z_t]) / sqrt(1 - abar_t), exactly; see `ViewPrior.predict_noise`."""
+        log_prior, views = posed.parts
+        abar = self.alphas_cumprod[t]
         variance = abar * self.spread**2 + 1 - abar
         squared = (z_t[:, None] - abar.sqrt() * views).square().sum((2, 3, 4))
         weights = torch.softmax(log_prior - squared / (2 * variance), dim=1)
         mean = torch.einsum("bk,bkchw->bchw", weights, views)
         clean = mean + abar.sqrt() * self.spread**2 / variance * (z_t - abar.sqrt() * mean)
         return (z_t - abar.sqrt() * clean) / (1 - abar).sqrt()
-
-    def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
-        """Ones (B, 1, 1, 1): all views are equally sure."""
-        return equal_variance(pose)
 
     def _pairs(self) -> tuple[Tensor, Tensor]:
         """All pairs of an object (M * C,) and a camera (M * C, 3)."""

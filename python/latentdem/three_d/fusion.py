@@ -9,20 +9,34 @@ from ..schedules import Annealing
 
 FUSION = Annealing(10.0, 0.0, 600)  # nu_t^2 / s_t^2, as the annealing of Algorithm 1
 
+CORRELATION = 0.65  # of the errors that two views make in a wanted one, see docs/three_d.md
+
 
 def fuse(noise: Tensor, variance: Tensor, error: float) -> Tensor:
-    """The E-step: what all views say together (K, c, h, w), pixel by pixel the mean by their precision.
+    """The E-step: what all views say together (K, c, h, w), pixel by pixel their best linear combination.
 
     The variance s^2 of what a view says is that of the pixel here: a view that sees a part of the object weighs
-    more there than one that must guess it. Where all are equally sure, the weights are those of
-    `fusion_weights`.
+    more there than one that must guess it. What is hard to foretell from one view is so from the others, too:
+    with `CORRELATION` r of any two errors, the least variance is that of the weights
+
+        w_i = (1 / s_i) (1 / s_i - r / (1 + (n - 1) r) sum_j 1 / s_j),
+
+    (Gauss and Markov's theorem) over the n surest views for which none of them is negative, and 0 for the
+    others. They are multiplied by those of `fusion_weights`, which they leave as they are where all views are
+    equally sure.
 
     Args:
         noise: (K, n, c, h, w) predictions of n known views for K wanted ones.
         variance: (K, n, 1, h, w) of these, up to a factor that they share.
         error: as in `fusion_weights`.
     """
-    weights = fusion_weights(noise.shape[1], error).to(noise).view(-1, 1, 1, 1) / variance
+    views, sure = noise.shape[1], variance.rsqrt()
+    surest = sure.sort(1, descending=True).values
+    count = torch.arange(views, device=noise.device).view(-1, 1, 1, 1)
+    shared = CORRELATION / (1 + count * CORRELATION) * surest.cumsum(1)
+    last = (surest > shared).sum(1, keepdim=True) - 1
+    weights = (sure * (sure - shared.gather(1, last))).clamp_min(0)
+    weights = weights * fusion_weights(views, error).to(noise).view(-1, 1, 1, 1)
     return (weights / weights.sum(1, keepdim=True) * noise).sum(1)
 
 

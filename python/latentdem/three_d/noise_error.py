@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,26 +45,28 @@ class PairError:
     condition: ViewCondition
     latents: Tensor
 
-    def draws(self, count: int, generator: torch.Generator) -> Iterator[Draw]:
+    def draws(self, count: int, generator: torch.Generator) -> list[Draw]:
         """`count` draws from the noisiest level to the clearest."""
+        drawn = []
         for i in range(count):
             t = round(NOISIEST + (CLEAREST - NOISIEST) * (i + 0.5) / count)
             noise = torch.randn(self.latents.shape, generator=generator, dtype=self.latents.dtype)
-            yield Draw(t, noise.to(self.latents.device))
+            drawn.append(Draw(t, noise.to(self.latents.device)))
+        return drawn
 
-    def __call__(self, first: Tensor, second: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
-        """Errors (R,) of pairs of views.
+    def __call__(self, first: Tensor, second: Tensor, cameras: Tensor, draws: Sequence[Draw]) -> Tensor:
+        """Errors (D, R) of pairs of views.
 
         Args:
             first, second: (R,) indices of views.
             cameras: (R, 2, 3) of both, as `ViewCondition.cameras` gives them.
-            draw: the noise.
+            draws: D levels of noise.
         """
         known, wanted, both = _directions(first, second, cameras)
         parts = torch.arange(len(known)).split(MAX_BATCH)
         with torch.no_grad():
-            errors = [self._rows(known[part], wanted[part], both[part], draw) for part in parts]
-        return torch.cat(errors).view(2, -1).sum(0)
+            errors = [self._rows(known[part], wanted[part], both[part], draws) for part in parts]
+        return torch.cat(errors, dim=1).unflatten(1, (2, -1)).sum(1)
 
     def gradient(self, first: Tensor, second: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
         """Gradients (R, 2, 3) of the errors in the cameras."""
@@ -73,19 +75,22 @@ class PairError:
         for part in torch.arange(len(known)).split(MAX_BATCH):
             with torch.enable_grad():
                 moved = both[part].detach().requires_grad_()
-                error = self._rows(known[part], wanted[part], moved, draw).sum()
+                error = self._rows(known[part], wanted[part], moved, [draw]).sum()
                 gradients += torch.autograd.grad(error, moved)
         there, back = torch.cat(gradients).chunk(2)
         return there + back.flip(1)
 
-    def _rows(self, known: Tensor, wanted: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
-        abar = float(self.prior.alphas_cumprod[draw.t])
-        noise = draw.noise[wanted]
-        z_t = abar**0.5 * self.latents[wanted] + (1 - abar) ** 0.5 * noise
+    def _rows(self, known: Tensor, wanted: Tensor, cameras: Tensor, draws: Sequence[Draw]) -> Tensor:
         here, there = cameras.unbind(1)
-        condition = self.condition[known].at(here[:, 0])
-        predicted = self.prior.predict_noise(z_t, draw.t, condition, relative_pose(there, here))
-        return (predicted - noise).square().flatten(1).sum(1)
+        posed = self.prior.posed(self.condition[known].at(here[:, 0]), relative_pose(there, here))
+        errors = []
+        for draw in draws:
+            abar = float(self.prior.alphas_cumprod[draw.t])
+            noise = draw.noise[wanted]
+            z_t = abar**0.5 * self.latents[wanted] + (1 - abar) ** 0.5 * noise
+            predicted = self.prior.predict_noise(z_t, draw.t, posed)
+            errors.append((predicted - noise).square().flatten(1).sum(1))
+        return torch.stack(errors)
 
 
 def _directions(first: Tensor, second: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ from .fusion import fuse
 from .noise_error import MAX_BATCH
 from .poses import MovingPoses
 from .recipe import Recipe
-from .view_prior import ViewCondition, ViewPrior
+from .view_prior import PosedCondition, ViewCondition, ViewPrior
 
 
 @dataclass(frozen=True)
@@ -77,20 +77,28 @@ def sample(
         z = resume.latents.to(poses)
         moving.restore(resume.moving)
     moves = recipe.rate > 0 and len(poses) > 1
+    parts = targets.split(max(1, MAX_BATCH // len(poses)))
+    # What does not change from step to step: of view 1 always, of all where no pose moves.
+    first = [_posed(prior, condition[:1], part[:, None]) for part in parts if moves]
+    still = [_posed(prior, condition, relative_pose(part[:, None], poses)) for part in parts if not moves]
     pairs = timesteps(steps)
-    together = max(1, MAX_BATCH // len(poses))
     made = 0 if resume is None else resume.step
     for step, (t, after) in enumerate(pairs[made:], made + 1):
         abar = float(prior.alphas_cumprod[t])
         abar_after = float(prior.alphas_cumprod[after]) if after >= 0 else 1.0
-        gradient = torch.zeros_like(moving.poses)
+        gradient = torch.zeros_like(poses)
         latents = []
-        for z_part, target in zip(z.split(together), targets.split(together), strict=True):
+        for i, (z_part, target) in enumerate(zip(z.split([len(part) for part in parts]), parts, strict=True)):
+            told = relative_pose(target[:, None], moving.poses[0, 1:])
             with torch.set_grad_enabled(moves):
-                told = relative_pose(target[:, None], moving.poses).requires_grad_(moves)
-                noise = _predict(prior, z_part, t, condition, told)
-            weighed = recipe.pixelwise and len(poses) > 1
-            variance = _variance(prior, condition, told.detach()) if weighed else torch.ones_like(noise)
+                if moves:
+                    seen = [first[i], _posed(prior, condition[1:], told.requires_grad_())]
+                else:
+                    seen = [still[i]]
+                noise = torch.cat([_predict(prior, z_part, t, each) for each in seen], dim=1)
+            variance = torch.cat([each.variance.detach() for each in seen], dim=1)
+            if not recipe.pixelwise:
+                variance = torch.ones_like(variance)
             fused = fuse(noise.detach(), variance, recipe.fusion(t))
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])
@@ -100,10 +108,10 @@ def sample(
                 with torch.enable_grad():
                     loss = alignment(noise, fused, 1 - t / 1000) * scale**2
                 (part,) = torch.autograd.grad(loss, told)
-                gradient -= part.sum(0)  # the known camera is subtracted from the wanted one
+                gradient[1:] -= part.sum(0)  # the known camera is subtracted from the wanted one
         z = torch.cat(latents)
         if moves:
-            moving.move(gradient, recipe.rate * t / 1000)
+            moving.move(gradient[None], recipe.rate * t / 1000)
         on_step(Sampled(step, len(pairs), z, moving.state))
     return z, moving.poses[0]
 
@@ -121,19 +129,22 @@ def alignment(noise: Tensor, fused: Tensor, ratio: float) -> Tensor:
     return ratio * to_fused + (others - noise[:, :1].detach()).square().sum()
 
 
-def _predict(prior: ViewPrior, z: Tensor, t: int, condition: ViewCondition, told: Tensor) -> Tensor:
-    """Noise (k, n, c, h, w) in k wanted views as the n known ones predict it; `told` is (k, n, 3)."""
-    rows = z.repeat_interleave(told.shape[1], 0)
-    noise = prior.predict_noise(rows, t, _paired(condition, told), told.reshape(-1, 3))
-    return noise.unflatten(0, told.shape[:2])
+@dataclass(frozen=True)
+class _Seen:
+    """What n known views say of k wanted ones: k n rows, and their variance (k, n, 1, h, w)."""
+
+    rows: PosedCondition
+    variance: Tensor
 
 
-def _variance(prior: ViewPrior, condition: ViewCondition, told: Tensor) -> Tensor:
-    """Of these predictions, (k, n, 1, h, w)."""
-    return prior.variance(_paired(condition, told), told.reshape(-1, 3)).unflatten(0, told.shape[:2])
-
-
-def _paired(condition: ViewCondition, told: Tensor) -> ViewCondition:
-    """The n known views once for each of the k wanted ones; `told` is (k, n, 3)."""
+def _posed(prior: ViewPrior, condition: ViewCondition, told: Tensor) -> _Seen:
+    """Of the n known views and poses (k, n, 3) relative to these."""
     wanted, known = told.shape[:2]
-    return condition[torch.arange(known).repeat(wanted)]
+    rows = prior.posed(condition[torch.arange(known).repeat(wanted)], told.reshape(-1, 3))
+    return _Seen(rows, rows.variance.unflatten(0, (wanted, known)))
+
+
+def _predict(prior: ViewPrior, z: Tensor, t: int, seen: _Seen) -> Tensor:
+    """Noise (k, n, c, h, w) in k wanted views (k, c, h, w) as n known ones predict it."""
+    views = seen.variance.shape[1]
+    return prior.predict_noise(z.repeat_interleave(views, 0), t, seen.rows).unflatten(0, (-1, views))

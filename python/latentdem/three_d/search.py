@@ -68,7 +68,7 @@ class PoseSearch:
             on_step(share * view)
         sets = self._cameras(self.consistent(candidates), range(self._views))
         refined = self.refine(sets, lambda done: on_step(0.5 + 0.4 * done))
-        draws = list(self._error.draws(FINAL_DRAWS, self._generator))
+        draws = self._error.draws(FINAL_DRAWS, self._generator)
         # The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
         sets = torch.cat([refined, sets])
         best = sets[self.loss(sets, draws).sum(0).argmin()]
@@ -84,7 +84,7 @@ class PoseSearch:
         first, second = torch.zeros(len(poses), dtype=torch.long), torch.full((len(poses),), view)
         cameras = self._cameras(torch.stack([torch.zeros_like(poses), poses], 1), (0, view))
         draws = self._error.draws(GRID_DRAWS, self._generator)
-        total = torch.stack([self._error(first, second, cameras, draw) for draw in draws]).sum(0)
+        total = self._error(first, second, cameras, draws).sum(0)
         kept: list[Tensor] = []
         for pose in poses[total.argsort(stable=True)]:
             if all(angle_between(pose, other) >= APART for other in kept):
@@ -135,7 +135,7 @@ class PoseSearch:
 
     def loss(self, sets: Tensor, draws: list[Draw]) -> Tensor:
         """Noise error (D, B) of sets of cameras (B, n, 3), over the pairs that are compared."""
-        return torch.stack([self._error(*self._pairs(sets), d).view(len(sets), -1).sum(1) for d in draws])
+        return self._error(*self._pairs(sets), draws).unflatten(1, (len(sets), -1)).sum(2)
 
     def confidence(self, best: Tensor, view: int, others: Tensor, draws: list[Draw]) -> float:
         """Probability that one view's pose is better than its other hypotheses (H, 3), the rest as in `best`.
@@ -150,7 +150,7 @@ class PoseSearch:
         sets[1:, view] = others
         touching = (self._first == view) | (self._second == view)
         pairs = self._pairs(sets, touching)
-        losses = torch.stack([self._error(*pairs, draw).view(len(sets), -1).sum(1) for draw in draws])
+        losses = self._error(*pairs, draws).unflatten(1, (len(sets), -1)).sum(2)
         better = losses[:, 1:] - losses[:, :1]
         deviation = better.std(0) / len(draws) ** 0.5
         return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
@@ -182,7 +182,7 @@ class PoseSearch:
         second = self._second.repeat_interleave(torch.tensor(counts))
         rows = torch.cat([self._cameras(each, key) for each, key in zip(poses, keys, strict=True)])
         draws = self._error.draws(GRID_DRAWS, self._generator)
-        total = torch.stack([self._error(first, second, rows, draw) for draw in draws]).sum(0)
+        total = self._error(first, second, rows, draws).sum(0)
         return {
             key: part.view(shape) for key, part, shape in zip(keys, total.split(counts), shapes, strict=True)
         }

@@ -180,12 +180,6 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         x = torch.cat([z_t, rendered], dim=1).contiguous(memory_format=torch.channels_last)
         return gaussian_v(z_t, *self.estimate(rendered), abar) + self.unet(x, t).sample
 
-    def forward(
-        self, z_t: Tensor, t: Tensor | int, volume: Volume, polar: Tensor, pose: Tensor, abar: Tensor
-    ) -> Tensor:
-        """Prediction (B, c, h, w); see `render` and `denoise`."""
-        return self.denoise(z_t, t, self.render(volume, polar, pose), abar)
-
 
 def gaussian_v(z_t: Tensor, mean: Tensor, log_variance: Tensor, abar: Tensor) -> Tensor:
     """E[v | z_t] (B, c, h, w) for z0 ~ N(mean, variance), independent in all pixels and channels.

@@ -64,6 +64,20 @@ class ViewCondition:
         return poses + F.pad(reference[..., None], (0, 2))
 
 
+@dataclass(frozen=True)
+class PosedCondition:
+    """What a prior keeps of B known views and of the poses of B wanted ones, computed once for all timesteps.
+
+    Attributes:
+        parts: tensors, differentiable in the poses; what they hold is the prior's own affair.
+        variance: (B, 1, h, w), or with 1 for h and w, how uncertain the known views leave each pixel of the
+            wanted latents, up to a common factor. Views are weighed by it where they are fused.
+    """
+
+    parts: tuple[Tensor, ...]
+    variance: Tensor
+
+
 @runtime_checkable
 class ViewPrior(Protocol):
     """A latent diffusion model of a view of an object, given another view and their relative pose.
@@ -96,27 +110,22 @@ class ViewPrior(Protocol):
         """What to keep of the known views `x` (N, 3, S, S)."""
         ...
 
-    def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
+    def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
+        """What to keep for the views from given cameras, differentiable in their poses.
+
+        Args:
+            condition: B known views.
+            pose: (B, 3) of the wanted views relative to these.
+        """
+        ...
+
+    def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
         """The predicted noise in `z_t` (B, c, h, w) at timestep `t`, same shape, differentiable in the pose.
 
         Args:
             z_t: noisy latents of the wanted views.
             t: timestep of all of them.
-            condition: B known views, one for each row of `z_t`.
-            pose: (B, 3) of the wanted views relative to the known ones.
-        """
-        ...
-
-    def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
-        """How uncertain the views leave each pixel of the wanted latents, up to a common factor.
-
-        (B, 1, h, w), or with 1 for h and w.
-
-        Views are weighed by it where they are fused; ones of a prior that does not say.
-
-        Args:
-            condition: B known views.
-            pose: (B, 3) of the wanted views relative to these.
+            posed: B known views and poses, one for each row of `z_t`.
         """
         ...
 
@@ -214,30 +223,25 @@ class EmbeddedViewPrior:
             volume, polar = self.network.encode_view(latent, x)
         return ViewCondition(tuple(part.to(x.dtype) for part in volume), polar.to(x.dtype))
 
-    def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
-        """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
-        volume, polar = self._seen(condition)
-        with self._precision(z_t):
-            noisy = z_t
-            if self.guidance != 1:
-                volume = Volume(*(torch.cat([torch.zeros_like(part), part]) for part in volume))
-                noisy, polar, pose = (torch.cat([each, each]) for each in (z_t, polar, pose))
-            output = self.network(noisy, t, volume, polar, pose, self.alphas_cumprod[t].to(z_t))
-        return self._parametrization.guided_noise(output, z_t, t, self.guidance)
-
-    def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
-        """The variance (B, 1, h, w) of the network's first estimate of the wanted latents."""
-        volume, polar = self._seen(condition)
-        with self._precision(pose):
-            return (
-                self.network.estimate(self.network.render(volume, polar, pose))[1].exp()[:, None].to(pose.dtype)
-            )
-
-    @staticmethod
-    def _seen(condition: ViewCondition) -> tuple[Volume, Tensor]:
-        """Volumes and polar angles."""
+    def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
+        """Features of the wanted views, where guided after those without a known view, and their variance."""
         assert condition.polar is not None
-        return Volume(*condition.parts), condition.polar
+        volume, polar = Volume(*condition.parts), condition.polar
+        with self._precision(pose):
+            rendered = self.network.render(volume, polar, pose)
+            variance = self.network.estimate(rendered)[1].exp()[:, None].to(pose.dtype)
+            if self.guidance != 1:
+                nothing = Volume(*(torch.zeros_like(part) for part in volume))
+                rendered = torch.cat([self.network.render(nothing, polar, pose), rendered])
+        return PosedCondition((rendered,), variance)
+
+    def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
+        """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
+        (rendered,) = posed.parts
+        noisy = z_t if self.guidance == 1 else torch.cat([z_t, z_t])
+        with self._precision(z_t):
+            output = self.network.denoise(noisy, t, rendered, self.alphas_cumprod[t].to(z_t))
+        return self._parametrization.guided_noise(output, z_t, t, self.guidance)
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..priors.latents import Latents
 from ..priors.parametrization import Parametrization
 from .cameras import pose_embedding
-from .view_prior import ViewCondition, check_views, equal_variance
+from .view_prior import PosedCondition, ViewCondition, check_views, equal_variance
 from .zero123_checkpoint import POSE_CHANNELS, Zero123Parts, parts_of_checkpoint, parts_of_file
 
 # Of the pixels that CLIP was trained on, in [0, 1].
@@ -181,11 +181,16 @@ class Zero123Prior:
         seen = ((seen + 1) / 2 - mean) / std
         return self.image_encoder(seen.to(self.image_encoder.dtype)).image_embeds.to(x.dtype)
 
-    def predict_noise(self, z_t: Tensor, t: int, condition: ViewCondition, pose: Tensor) -> Tensor:
-        """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
+    def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
+        """Latents of the known views and tokens (B, 1, D) of these and the poses; all are equally sure."""
         latent, embedding = condition.parts
         told = torch.cat([embedding.to(pose.dtype), pose_embedding(pose)], dim=-1)
         token = self.projection(told.to(self.projection.weight.dtype))[:, None]
+        return PosedCondition((latent, token), equal_variance(pose))
+
+    def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
+        """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
+        latent, token = posed.parts
         x = torch.cat([z_t, latent.to(z_t.dtype)], dim=1)
         if self.guidance != 1:
             x = torch.cat([torch.cat([z_t, torch.zeros_like(latent, dtype=z_t.dtype)], dim=1), x])
@@ -193,10 +198,6 @@ class Zero123Prior:
         dtype = self.unet.dtype
         output = self.unet(x.to(dtype), t, encoder_hidden_states=token.to(dtype)).sample
         return self._parametrization.guided_noise(output, z_t, t, self.guidance)
-
-    def variance(self, condition: ViewCondition, pose: Tensor) -> Tensor:
-        """Ones (B, 1, 1, 1): Zero123 does not say how sure it is."""
-        return equal_variance(pose)
 
 
 def _check_parts(vae: Any, unet: Any, image_encoder: Any, projection: nn.Linear) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentdem.three_d.fusion import FUSION, fuse, fusion_weights
+from latentdem.three_d.fusion import CORRELATION, FUSION, fuse, fusion_weights
 
 
 @pytest.mark.parametrize("views", [1, 2, 3, 20])
@@ -37,15 +37,25 @@ def test_equally_sure_views_are_fused_by_these_weights():
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_sure_views_weigh_more():
-    """The mean of Gaussian measurements of one number by their precision (Bayes' rule), pixel by pixel."""
-    noise = torch.randn(1, 2, 3, 4, 4, dtype=torch.float64)
-    variance = 0.1 + torch.rand(1, 2, 1, 4, 4, dtype=torch.float64)
+@pytest.mark.parametrize("views", [2, 3])
+def test_sure_views_weigh_more(views):
+    """Against generalised least squares with the covariance of the errors as a matrix, pixel by pixel."""
+    noise = torch.randn(1, views, 3, 4, 4, dtype=torch.float64)
+    deviation = 1 + 0.3 * torch.rand(1, views, 1, 4, 4, dtype=torch.float64)  # no weight is negative
     error = 1.5
-    found = fuse(noise, variance, error)
+    found = fuse(noise, deviation**2, error)
+    correlation = torch.full((views, views), CORRELATION, dtype=torch.float64).fill_diagonal_(1)
     for row in range(4):
         for column in range(4):
-            a, b = variance[0, :, 0, row, column]
-            b = b * (1 + error)
-            expected = (b * noise[0, 0, :, row, column] + a * noise[0, 1, :, row, column]) / (a + b)
+            s = deviation[0, :, 0, row, column]
+            weights = torch.linalg.solve(s[:, None] * correlation * s, torch.ones(views, dtype=torch.float64))
+            assert (weights > 0).all()
+            weights = weights * fusion_weights(views, error).double()
+            expected = torch.einsum("n,nc->c", weights / weights.sum(), noise[0, :, :, row, column])
             torch.testing.assert_close(found[0, :, row, column], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_view_that_knows_nothing_is_left_out():
+    noise = torch.randn(1, 3, 2, 4, 4)
+    variance = torch.tensor([0.1, 0.2, 100.0]).view(1, 3, 1, 1, 1).expand(1, 3, 1, 4, 4)
+    torch.testing.assert_close(fuse(noise, variance, 0.0), fuse(noise[:, :2], variance[:, :2], 0.0))

@@ -47,9 +47,10 @@ def test_single_view_is_the_prior_alone(exact):
     """Of one view fusion and M-step leave nothing: DDIM with its predictions (Song et al. 2021, Eq. 12)."""
     problem = exact(1)
     z = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    posed = problem.prior.posed(problem.condition[torch.zeros(2, dtype=torch.long)], TARGETS)
     abar = problem.prior.alphas_cumprod
     for t, after in [(999, 749), (749, 499), (499, 249), (249, -1)]:
-        noise = problem.prior.predict_noise(z, t, problem.condition[torch.zeros(2, dtype=torch.long)], TARGETS)
+        noise = problem.prior.predict_noise(z, t, posed)
         clean = (z - (1 - abar[t]).sqrt() * noise) / abar[t].sqrt()
         level = abar[after] if after >= 0 else torch.tensor(1.0)
         z = level.sqrt() * clean + (1 - level).sqrt() * noise
@@ -74,10 +75,12 @@ def test_a_view_that_is_unsure_does_not_spoil(exact, monkeypatch):
     variance = torch.ones(2, 1, 12, 12)
     variance[1, :, :6] = 1e6
 
-    def told(condition, pose):
-        return variance.repeat(len(pose) // 2, 1, 1, 1)
+    posed = problem.prior.posed
 
-    monkeypatch.setattr(problem.prior, "variance", told)
+    def told(condition, pose):
+        return replace(posed(condition, pose), variance=variance.repeat(len(pose) // 2, 1, 1, 1))
+
+    monkeypatch.setattr(problem.prior, "posed", told)
     recipe = replace(Recipe(), rate=0.0, fusion=Annealing(0.0, 0.0))
     truth = problem.truth(TARGETS)
     weighed, alike = (

@@ -41,7 +41,7 @@ def test_same_seed_same_poses(exact):
 
 def test_batches_of_any_size_give_the_same(exact, monkeypatch):
     problem = exact(3)
-    draws = list(problem.error.draws(2, torch.Generator().manual_seed(0)))
+    draws = problem.error.draws(2, torch.Generator().manual_seed(0))
     sets = torch.stack([problem.poses, bent(problem.poses)])
     whole = problem.search().loss(sets, draws)
     refined = problem.search().refine(sets)
@@ -72,20 +72,20 @@ def test_the_batch_is_bounded(exact, monkeypatch):
 
 def test_true_poses_have_the_least_error(exact):
     problem = exact(3)
-    draws = list(problem.error.draws(4, torch.Generator().manual_seed(0)))
+    draws = problem.error.draws(4, torch.Generator().manual_seed(0))
     losses = problem.search().loss(torch.stack([problem.poses, bent(problem.poses)]), draws).sum(0)
     assert losses[0] < losses[1]
 
 
 def test_gradient_is_that_of_the_error(exact):
     error = exact(2).error
-    (draw,) = error.draws(1, torch.Generator().manual_seed(0))
+    draws = error.draws(1, torch.Generator().manual_seed(0))
     first, second = torch.tensor([0]), torch.tensor([1])
     cameras = torch.tensor([[[0.0, 0.0, 0.0], [0.1, 1.3, 0.0]]])
     direction, step = torch.tensor([[[-0.1, 0.2, 0.1], [0.2, 1.0, 0.6]]]), 1e-2
-    ahead, behind = (error(first, second, cameras + sign * step * direction, draw) for sign in (1, -1))
-    slope = (error.gradient(first, second, cameras, draw) * direction).sum()
-    torch.testing.assert_close(slope, ((ahead - behind) / (2 * step))[0], rtol=2e-2, atol=1e-3)
+    ahead, behind = (error(first, second, cameras + sign * step * direction, draws) for sign in (1, -1))
+    slope = (error.gradient(first, second, cameras, draws[0]) * direction).sum()
+    torch.testing.assert_close(slope, ((ahead - behind) / (2 * step))[0, 0], rtol=2e-2, atol=1e-3)
 
 
 def test_hypotheses_are_different(exact):
@@ -115,7 +115,7 @@ def test_the_third_view_decides_between_hypotheses(exact):
 
 def test_confidence_falls_where_another_hypothesis_is_better(exact):
     problem = exact(2)
-    draws = list(problem.error.draws(8, torch.Generator().manual_seed(0)))
+    draws = problem.error.draws(8, torch.Generator().manual_seed(0))
     false = problem.poses.clone()
     false[1, 1] += math.pi / 2
     search = problem.search()

@@ -53,7 +53,7 @@ def direct(networks: Networks, x: Tensor, z_t: Tensor, t: int, pose: Tensor) -> 
 def test_noise_is_that_of_the_modules(zero123: Path, networks: Networks, guidance: float) -> None:
     prior = Zero123Prior.from_pretrained(zero123, image_size=SIZE, guidance=guidance)
     x, z_t, pose = inputs()
-    noise = prior.predict_noise(z_t, 400, prior.condition(x), pose)
+    noise = prior.predict_noise(z_t, 400, prior.posed(prior.condition(x), pose))
     with torch.no_grad():
         unknown, known = direct(networks, x, z_t, 400, pose)
     assert not torch.allclose(unknown, known, atol=1e-2)
@@ -76,8 +76,8 @@ def test_members_and_shapes(zero123: Path, networks: Networks) -> None:
     torch.testing.assert_close(prior.decode(z_t), image, atol=1e-5, rtol=1e-4)
     condition = prior.condition(x)
     swapped = torch.tensor([1, 0])
-    noise = prior.predict_noise(z_t, 500, condition, pose)
-    again = prior.predict_noise(z_t[swapped], 500, condition[swapped], pose[swapped])
+    noise = prior.predict_noise(z_t, 500, prior.posed(condition, pose))
+    again = prior.predict_noise(z_t[swapped], 500, prior.posed(condition[swapped], pose[swapped]))
     torch.testing.assert_close(again[swapped], noise, atol=1e-5, rtol=1e-4)
 
 
@@ -90,7 +90,7 @@ def test_known_views_are_encoded_once(
     for network in (prior.image_encoder, prior.latents.vae.encoder):
         monkeypatch.setattr(network, "forward", None)
     for t in (900, 100):
-        prior.predict_noise(z_t, t, condition, pose + t)
+        prior.predict_noise(z_t, t, prior.posed(condition, pose + t))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -102,7 +102,7 @@ def test_gradient_in_the_pose(zero123: Path, guidance: float) -> None:
     condition = prior.condition(x)
 
     def value(at: Tensor) -> Tensor:
-        return prior.predict_noise(z_t, 300, condition, at).square().sum()
+        return prior.predict_noise(z_t, 300, prior.posed(condition, at)).square().sum()
 
     (gradient,) = torch.autograd.grad(value(pose.requires_grad_()), pose)
     for i in range(3):
@@ -126,7 +126,7 @@ def test_half_precision(zero123: Path, dtype: torch.dtype) -> None:
     pose.requires_grad_()
     found = []
     for prior in (whole, half):
-        noise = prior.predict_noise(z_t, 300, prior.condition(x), pose)
+        noise = prior.predict_noise(z_t, 300, prior.posed(prior.condition(x), pose))
         found.append(
             (prior.encode(x), prior.decode(z_t), noise, *torch.autograd.grad(noise.square().sum(), pose))
         )
@@ -134,7 +134,8 @@ def test_half_precision(zero123: Path, dtype: torch.dtype) -> None:
     for expected, rounded in zip(*found, strict=True):
         assert rounded.dtype == torch.float32
         assert (rounded - expected).norm() <= tolerance * expected.norm()
-    assert half.predict_noise(z_t.to(dtype), 300, half.condition(x), pose).dtype == dtype
+    posed = half.posed(half.condition(x), pose)
+    assert half.predict_noise(z_t.to(dtype), 300, posed).dtype == dtype
 
 
 @pytest.fixture
@@ -155,8 +156,10 @@ def test_original_layout_is_the_same_prior(
         x, z_t, pose = inputs()
         for found, wanted in zip(prior.condition(x).parts, expected.condition(x).parts, strict=True):
             torch.testing.assert_close(found, wanted)
-        found = prior.predict_noise(z_t, 200, prior.condition(x), pose)
-        torch.testing.assert_close(found, expected.predict_noise(z_t, 200, expected.condition(x), pose))
+        noise, wanted = (
+            each.predict_noise(z_t, 200, each.posed(each.condition(x), pose)) for each in (prior, expected)
+        )
+        torch.testing.assert_close(noise, wanted)
         torch.testing.assert_close(prior.decode(z_t), expected.decode(z_t))
     half = Zero123Prior.from_single_file(file, config=zero123_config, torch_dtype=torch.bfloat16)
     assert half.unet.dtype == half.image_encoder.dtype == half.latents.vae.dtype == torch.bfloat16
