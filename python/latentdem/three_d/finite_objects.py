@@ -78,6 +78,10 @@ class FiniteObjectsPrior:
         squared = (x[:, None] - self.view(*self._pairs())).square().sum((2, 3, 4))
         return ViewCondition((torch.log_softmax(-squared / (2 * self.tolerance**2), dim=1),))
 
+    def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
+        """As they are."""
+        return condition
+
     def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
         """The same and the wanted views (B, M * C, 3, S, S) of all objects and cameras, equally sure."""
         (log_prior,) = condition.parts

@@ -18,6 +18,8 @@ from .poses import MovingPoses
 from .recipe import Recipe
 from .view_prior import PosedCondition, ViewCondition, ViewPrior
 
+START = 700  # timestep that views begin at where a prior foretells them without noise
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -55,7 +57,9 @@ def sample(
 
         lambda_t |z_{t-1}(y_i) - z_{t-1}(fused)|^2 + |z_{t-1}(y_i) - z_{t-1}(y_1)|^2,
 
-    with lambda_t rising from 0 to 1 and the steps becoming smaller. Source: LatentDEM, Algorithm 2.
+    with lambda_t rising from 0 to 1 and the steps becoming smaller. Source: LatentDEM, Algorithm 2. Where the
+    prior foretells views without noise, they begin as that and as noisy as at the timestep `START` (Meng et al.
+    2022, *SDEdit*); elsewhere as noise.
 
     Args:
         prior: of the views.
@@ -69,19 +73,25 @@ def sample(
         resume: goes on from there, with the same bits on a CPU.
     """
     moving = MovingPoses(poses[None], recipe.radius)
-    if resume is None:
-        shape = (len(targets), *prior.latent_shape)
-        noise = torch.randn(shape, generator=generator, dtype=poses.dtype)
-        z = prior.temperature * noise.to(poses.device)
-    else:
-        z = resume.latents.to(poses)
-        moving.restore(resume.moving)
     moves = recipe.rate > 0 and len(poses) > 1
+    condition = prior.agree(condition, poses)
     parts = targets.split(max(1, MAX_BATCH // len(poses)))
     # What does not change from step to step: of view 1 always, of all where no pose moves.
     first = [_posed(prior, condition[:1], part[:, None]) for part in parts if moves]
-    still = [_posed(prior, condition, relative_pose(part[:, None], poses)) for part in parts if not moves]
-    pairs = timesteps(steps)
+    still = [_posed(prior, condition, relative_pose(part[:, None], poses)) for part in parts]
+    foretold = still[0].rows.mean is not None
+    pairs = timesteps(steps, START) if foretold else timesteps(steps)
+    shape = (len(targets), *prior.latent_shape)
+    noise = torch.randn(shape, generator=generator, dtype=poses.dtype).to(poses.device)
+    if resume is None:
+        z = prior.temperature * noise
+        if foretold:
+            abar = float(prior.alphas_cumprod[START])
+            mean = torch.cat([_mean(seen, recipe) for seen in still])
+            z = abar**0.5 * mean + (1 - abar) ** 0.5 * z
+    else:
+        z = resume.latents.to(poses)
+        moving.restore(resume.moving)
     made = 0 if resume is None else resume.step
     for step, (t, after) in enumerate(pairs[made:], made + 1):
         abar = float(prior.alphas_cumprod[t])
@@ -97,9 +107,7 @@ def sample(
                     seen = [still[i]]
                 noise = torch.cat([_predict(prior, z_part, t, each) for each in seen], dim=1)
             variance = torch.cat([each.variance.detach() for each in seen], dim=1)
-            if not recipe.pixelwise:
-                variance = torch.ones_like(variance)
-            fused = fuse(noise.detach(), variance, recipe.fusion(t))
+            fused = fuse(noise.detach(), _weighed(variance, recipe), recipe.fusion(t))
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])
             if moves:
@@ -135,6 +143,18 @@ class _Seen:
 
     rows: PosedCondition
     variance: Tensor
+
+
+def _weighed(variance: Tensor, recipe: Recipe) -> Tensor:
+    """By which the views are fused."""
+    return variance if recipe.pixelwise else torch.ones_like(variance)
+
+
+def _mean(seen: _Seen, recipe: Recipe) -> Tensor:
+    """The wanted latents (k, c, h, w) as all known views foretell them."""
+    assert seen.rows.mean is not None
+    mean = seen.rows.mean.unflatten(0, seen.variance.shape[:2])
+    return fuse(mean, _weighed(seen.variance, recipe), 0.0)
 
 
 def _posed(prior: ViewPrior, condition: ViewCondition, told: Tensor) -> _Seen:

@@ -18,6 +18,7 @@ from .frustum import FAINT, carry, composite, hits, plane_depths, warp
 
 SUMMARY = 32  # channels that the polar angle of the known view is read from
 LOG_VARIANCES = (-6.0, 3.0)  # of the first estimate, between which they are told
+CERTAIN = 1e-4  # an opacity nearer to 0 or 1 is as sure as this
 FEW = 3.0  # an untrained network sees little of a volume filled
 
 
@@ -136,13 +137,23 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         found = self.complete(features[:, SUMMARY:].unflatten(1, (self.found, size)))
         opacity = _finer(torch.sigmoid(_exact(found[:, :8]) - FEW))
         shown = latent[:, :, None].expand(-1, -1, size, -1, -1)
-        volume = torch.cat([F.avg_pool3d(opacity, 2), shown, found[:, 8:]], dim=1)
-        # Seen from its own camera, a pixel meets the object at itself, and at the depth that is missing.
-        planes = plane_depths(2 * size, opacity)[:, None, None].expand_as(opacity)
-        met = composite(torch.cat([opacity, planes], dim=1))
-        share, depth = F.interpolate(met, picture.shape[-2:], mode="bilinear", align_corners=False).chunk(2, 1)
-        seen = torch.cat([_exact(picture) - 1, depth / share.clamp_min(FAINT)], dim=1)
-        return Volume(volume, opacity, seen), polar
+        return _volume(opacity, torch.cat([shown, found[:, 8:]], dim=1), _exact(picture) - 1), polar
+
+    def agree(self, volume: Volume, cameras: Tensor) -> Volume:
+        """Volumes of n views of one object, all with the mean opacity (in logits) of those around each point.
+
+        Args:
+            volume: n of them.
+            cameras: (n, 3) theirs.
+        """
+        logits = torch.logit(volume.opacity.double(), eps=CERTAIN).to(volume.opacity)
+        # Where a camera does not see, it has no say.
+        told = torch.cat([logits, torch.ones_like(logits)], dim=1)
+        agreed = []
+        for camera in cameras.split(1):
+            total = carry(told, cameras, camera.expand_as(cameras)).sum(0)
+            agreed.append(torch.sigmoid(total[:1] / total[1:].clamp_min(1)))
+        return _volume(torch.stack(agreed), volume.features[:, 1:], volume.picture[:, :-1])
 
     def render(self, volume: Volume, polar: Tensor, pose: Tensor, radius: Tensor | None = None) -> Tensor:
         """Features (B, rendered, h, w) of wanted views, differentiable in the pose.
@@ -201,6 +212,16 @@ def gaussian_v(z_t: Tensor, mean: Tensor, log_variance: Tensor, abar: Tensor) ->
 def _exact(x: Tensor) -> Tensor:
     """At least single precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _volume(opacity: Tensor, features: Tensor, picture: Tensor) -> Volume:
+    """With the coarser opacity before the features, and the depth of what is shown after the picture."""
+    # Seen from its own camera, a pixel meets the object at itself, and at the depth that is missing.
+    planes = plane_depths(opacity.shape[2], opacity)[:, None, None].expand_as(opacity)
+    met = composite(torch.cat([opacity, planes], dim=1))
+    share, depth = F.interpolate(met, picture.shape[-2:], mode="bilinear", align_corners=False).chunk(2, 1)
+    shown = torch.cat([picture, depth / share.clamp_min(FAINT)], dim=1)
+    return Volume(torch.cat([F.avg_pool3d(opacity, 2), features], dim=1), opacity, shown)
 
 
 def _finer(parts: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..priors.autoencoder import EmbeddedAutoencoder
 from ..priors.embedded import computes_in_bfloat16
 from ..priors.parametrization import Parametrization
-from .cameras import POLAR_RANGE
+from .cameras import POLAR_RANGE, RADIUS
 from .view_network import ViewNetwork, Volume
 
 EMBEDDED_3D_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded_3d"
@@ -72,10 +72,13 @@ class PosedCondition:
         parts: tensors, differentiable in the poses; what they hold is the prior's own affair.
         variance: (B, 1, h, w), or with 1 for h and w, how uncertain the known views leave each pixel of the
             wanted latents, up to a common factor. Views are weighed by it where they are fused.
+        mean: (B, c, h, w) the wanted latents as they are foretold without any noise, for a prior that does so;
+            None for others.
     """
 
     parts: tuple[Tensor, ...]
     variance: Tensor
+    mean: Tensor | None = None
 
 
 @runtime_checkable
@@ -90,7 +93,7 @@ class ViewPrior(Protocol):
         alphas_cumprod: (T,) cumulative alphas of the training schedule.
         image_size: S.
         latent_shape: (c, h, w).
-        temperature: standard deviation of the noise that views should begin as, 1 for samples of the prior.
+        temperature: of the noise that views should begin with, 1 for samples of the prior.
     """
 
     alphas_cumprod: Tensor
@@ -108,6 +111,15 @@ class ViewPrior(Protocol):
 
     def condition(self, x: Tensor) -> ViewCondition:
         """What to keep of the known views `x` (N, 3, S, S)."""
+        ...
+
+    def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
+        """The same n known views where what they say of the object has been made to agree.
+
+        Args:
+            condition: n known views.
+            poses: (n, 3) of these relative to the first.
+        """
         ...
 
     def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
@@ -146,7 +158,7 @@ def equal_variance(pose: Tensor) -> Tensor:
 class EmbeddedViewPrior:
     """The small view-conditioned prior for 64 x 64 pixels (see docs/three_d.md).
 
-    Its `temperature` is low: what it does not know it paints in blotches.
+    Its `temperature` is 0: what it does not know it would paint in blotches.
 
     Args:
         autoencoder: images in [-1, 1] to standardised latents and back.
@@ -156,7 +168,7 @@ class EmbeddedViewPrior:
         autocast: type that the networks compute in; None for the weights' own.
     """
 
-    temperature = 0.25
+    temperature = 0.0
 
     def __init__(
         self,
@@ -223,17 +235,24 @@ class EmbeddedViewPrior:
             volume, polar = self.network.encode_view(latent, x)
         return ViewCondition(tuple(part.to(x.dtype) for part in volume), polar.to(x.dtype))
 
+    def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
+        """With the mean of what the views say of the opacity; see `ViewNetwork.agree`."""
+        assert condition.polar is not None
+        cameras = poses + torch.stack([condition.polar[0], *poses.new_tensor([0.0, RADIUS])])
+        return replace(condition, parts=tuple(self.network.agree(Volume(*condition.parts), cameras)))
+
     def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
-        """Features of the wanted views, where guided after those without a known view, and their variance."""
+        """Features of the wanted views, where guided after those without a known view, and first estimates."""
         assert condition.polar is not None
         volume, polar = Volume(*condition.parts), condition.polar
         with self._precision(pose):
             rendered = self.network.render(volume, polar, pose)
-            variance = self.network.estimate(rendered)[1].exp()[:, None].to(pose.dtype)
+            mean, log_variance = self.network.estimate(rendered)
             if self.guidance != 1:
                 nothing = Volume(*(torch.zeros_like(part) for part in volume))
                 rendered = torch.cat([self.network.render(nothing, polar, pose), rendered])
-        return PosedCondition((rendered,), variance)
+        variance = log_variance.exp()[:, None]
+        return PosedCondition((rendered,), variance.to(pose.dtype), mean.to(pose.dtype))
 
     def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
         """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""

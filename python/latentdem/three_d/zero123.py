@@ -181,6 +181,10 @@ class Zero123Prior:
         seen = ((seen + 1) / 2 - mean) / std
         return self.image_encoder(seen.to(self.image_encoder.dtype)).image_embeds.to(x.dtype)
 
+    def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
+        """As they are."""
+        return condition
+
     def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
         """Latents of the known views and tokens (B, 1, D) of these and the poses; all are equally sure."""
         latent, embedding = condition.parts

@@ -12,10 +12,12 @@ from diffusers.models.attention_processor import Attention
 from latentdem.errors import UserError
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
-from latentdem.three_d.cameras import POLAR_RANGE
+from latentdem.three_d.cameras import POLAR_RANGE, RADIUS
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
+from latentdem.three_d.frustum import cells, locate
 from latentdem.three_d.noise_error import PairError
 from latentdem.three_d.recipe import Recipe
+from latentdem.three_d.sampler import sample
 from latentdem.three_d.search import PoseSearch
 from latentdem.three_d.view_network import ViewNetwork, gaussian_v
 from latentdem.three_d.view_prior import EmbeddedViewPrior, ViewCondition, ViewPrior
@@ -245,3 +247,43 @@ def test_finite_views_differ_front_and_back():
     prior = finite()
     front, back = prior.view(torch.tensor([0, 0]), prior.cameras[[0, 4]])
     assert (front - back.flip(-1)).abs().max() > 0.2
+
+
+def test_views_agree_on_the_opacity():
+    """The logit of the mean odds at the centre of a cell, against the cameras' own opacities there."""
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])
+    condition = prior.condition(x).at(torch.tensor([1.2, 1.3]))
+    agreed = prior.agree(condition, poses)
+    opacity = condition.parts[1]
+    assert [part.shape for part in agreed.parts] == [part.shape for part in condition.parts]
+    cameras = torch.tensor([[1.2, 0.0, RADIUS], [1.3, 0.9, RADIUS]])
+    plane, row, column = 8, 7, 9  # near the origin, which both cameras see
+    point = cells(cameras[:1], 16, 16)[0, plane, row, column]
+    there = locate(point.expand(1, 1, 1, 1, 3), cameras[1:])
+    other = torch.nn.functional.grid_sample(torch.logit(opacity[1:]), there, align_corners=False)
+    expected = torch.sigmoid((torch.logit(opacity[0, 0, plane, row, column]) + other.squeeze()) / 2)
+    torch.testing.assert_close(agreed.parts[1][0, 0, plane, row, column], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(agreed.parts[0][:, :1], torch.nn.functional.avg_pool3d(agreed.parts[1], 2))
+    assert torch.equal(agreed.parts[0][:, 1:], condition.parts[0][:, 1:])
+    assert torch.equal(agreed.parts[2][:, :3], condition.parts[2][:, :3])
+
+
+def test_one_view_agrees_with_itself():
+    prior = tiny()
+    condition = prior.condition(inputs(prior, 1)[0])
+    agreed = prior.agree(condition, torch.zeros(1, 3))
+    for found, expected in zip(agreed.parts, condition.parts, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_views_begin_as_they_are_foretold():
+    """Without a step of diffusion left to differ: with a U-Net that adds nothing, the mean is the result."""
+    prior = tiny()
+    x, _, _ = inputs(prior, 1)
+    condition = prior.condition(x)
+    targets = torch.tensor([[0.0, 0.4, 0.0], [0.1, 2.0, 0.0]])
+    z, _ = sample(prior, condition, torch.zeros(1, 3), targets, 8, Recipe(), torch.Generator().manual_seed(0))
+    mean = prior.posed(prior.agree(condition, torch.zeros(1, 3))[torch.tensor([0, 0])], targets).mean
+    torch.testing.assert_close(z, mean, rtol=1e-3, atol=1e-3)
