@@ -29,7 +29,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 Photos = Annotated[Path, typer.Argument(help="Folder of photographs.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, curves and sample pictures.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps in total, over all resumed runs.")]
-Minutes = Annotated[float | None, typer.Option(help="Stop after this long; start again to continue.")]
+Minutes = Annotated[float | None, typer.Option(help="Stop after this long, the rates falling until then.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from .cameras import relative_pose
 from .view_prior import ViewCondition, ViewPrior
 
 MAX_BATCH = 64  # rows of one call of the network, whatever the number of views and hypotheses
+HEIGHT = math.radians(20)  # off the estimated polar angle costs as much as one pixel's noise not foretold
 NOISIEST, CLEAREST = 850, 250  # timesteps between which an error says something about the pose
 
 
@@ -33,7 +35,8 @@ class PairError:
     """Squared error of the noise that is predicted in one known view, given another and their relative pose.
 
     A view is foretold best from the pose that it was taken from; both directions count. Source: Cheng et al.
-    2023, *ID-Pose*.
+    2023, *ID-Pose*. Where the prior estimates polar angles, the squared distance from its estimate, in units of
+    `HEIGHT`, is added: otherwise a pair that is foretold badly from everywhere can drive it anywhere.
 
     Attributes:
         prior: of the views.
@@ -83,13 +86,16 @@ class PairError:
     def _rows(self, known: Tensor, wanted: Tensor, cameras: Tensor, draws: Sequence[Draw]) -> Tensor:
         here, there = cameras.unbind(1)
         posed = self.prior.posed(self.condition[known].at(here[:, 0]), relative_pose(there, here))
+        unlikely = torch.zeros_like(here[:, 0])
+        if self.condition.polar is not None:
+            unlikely = ((here[:, 0] - self.condition.polar[known]) / HEIGHT).square()
         errors = []
         for draw in draws:
             abar = float(self.prior.alphas_cumprod[draw.t])
             noise = draw.noise[wanted]
             z_t = abar**0.5 * self.latents[wanted] + (1 - abar) ** 0.5 * noise
             predicted = self.prior.predict_noise(z_t, draw.t, posed)
-            errors.append((predicted - noise).square().flatten(1).sum(1))
+            errors.append((predicted - noise).square().flatten(1).sum(1) + unlikely)
         return torch.stack(errors)
 
 

@@ -25,7 +25,7 @@ class Recipe:
         radius: whether distances are estimated, too; otherwise all cameras are as far away as view 1.
     """
 
-    hypotheses: int = 4
+    hypotheses: int = 6
     refinements: int = 24
     search_rate: float = 0.06
     rate: float = 0.002

@@ -66,7 +66,7 @@ def sample(
         condition: of n known views.
         poses: (n, 3) of these relative to the first, where they start.
         targets: (K, 3) poses of the wanted views relative to the first known one.
-        steps: diffusion steps.
+        steps: diffusion steps from pure noise; from `START` the proportional share of them.
         recipe: constants.
         generator: of the first noise; nothing else is random.
         on_step: called after every step.

@@ -15,7 +15,7 @@ from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import POLAR_RANGE, RADIUS
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
 from latentdem.three_d.frustum import cells, locate
-from latentdem.three_d.noise_error import PairError
+from latentdem.three_d.noise_error import HEIGHT, PairError
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.sampler import sample
 from latentdem.three_d.search import PoseSearch
@@ -193,6 +193,20 @@ def test_gradient_of_the_error_in_both_cameras():
     ahead, behind = (error(*pair, cameras + sign * step * direction, draws) for sign in (1, -1))
     slope = (error.gradient(*pair, cameras, draws[0]) * direction).sum()
     torch.testing.assert_close(slope, ((ahead - behind) / (2 * step))[0, 0], rtol=1e-4, atol=1e-7)
+
+
+def test_heights_that_the_prior_does_not_believe_cost():
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    condition = prior.condition(x)
+    cameras = torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]])
+    errors = []
+    for estimate in (torch.tensor([1.2, 1.3]), torch.tensor([1.0, 1.4])):
+        error = PairError(prior, condition.at(estimate), prior.encode(x))
+        draws = error.draws(2, torch.Generator().manual_seed(0))
+        errors.append(error(torch.tensor([0]), torch.tensor([1]), cameras, draws))
+    expected = torch.full((2, 1), (0.2**2 + 0.1**2) / HEIGHT**2)
+    torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)
 
 
 def test_other_sizes_are_refused():
