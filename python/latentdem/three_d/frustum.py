@@ -88,7 +88,7 @@ def warp(picture: Tensor, met: Tensor) -> Tensor:
     met, which is hidden from the known camera if it is much.
 
     Args:
-        picture: (B, c, S, S).
+        picture: (B, c, S, S), 0 where nothing is shown; the depth from -1 to 1 as in `locate`.
         met: (B, 4, h, w) as `hits` gives it.
     """
     share, *where = F.interpolate(met, picture.shape[-2:], mode="bilinear", align_corners=False).unbind(1)

@@ -144,7 +144,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
 
         Args:
             volume: n of them.
-            cameras: (n, 3) theirs.
+            cameras: (n, 3) theirs, polar angle and azimuth in radians and distance, in one system.
         """
         logits = torch.logit(volume.opacity.double(), eps=CERTAIN).to(volume.opacity)
         # Where a camera does not see, it has no say.
