@@ -55,11 +55,19 @@ class Share:
 
 @dataclass
 class FolderReport:
-    """What became of the files: names that were restored now or before, and why others were not."""
+    """What became of the files: names that were restored now or before, and why others were not.
+
+    Attributes:
+        restored: in this run.
+        found: restored before.
+        failures: reasons by name.
+        unexplained: those of `restored` that are probably wrong, see `Result.explained`.
+    """
 
     restored: list[str] = field(default_factory=list)
     found: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    unexplained: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> int:
@@ -166,3 +174,5 @@ def _restore_batch(
             continue
         each.outputs.write(one, each.source)
         report.restored.append(each.name)
+        if not one.explained[0]:
+            report.unexplained.append(each.name)

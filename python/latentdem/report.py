@@ -66,6 +66,7 @@ def build_report(
     return {
         **_run(result),
         "kernel_size": result.kernel.shape[-1],
+        "explained": bool(result.explained[0]),
         "metrics": {name: asdict(value) for name, value in measured.items() if value is not None},
     }
 

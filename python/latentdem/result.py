@@ -78,6 +78,9 @@ class Restored:
         return plot_restored(self)
 
 
+UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/method.md)
+
+
 @dataclass
 class Result:
     """A restored batch.
@@ -125,6 +128,11 @@ class Result:
         from .figures import plot_result
 
         return plot_result(self[index])
+
+    @property
+    def explained(self) -> Tensor:
+        """(B,) whether the residual is not far above the noise; otherwise the kernel is probably wrong."""
+        return self.residual <= UNEXPLAINED * self.noise_sigma
 
     @property
     def finite(self) -> bool:

@@ -47,6 +47,13 @@ def test_deblur_writes_image_kernel_and_figure_here(cli: Any, here: Path, fake_d
     )
 
 
+def test_deblur_says_that_a_result_is_not_to_be_believed(cli: Any, here: Path, fake_deblur: Any) -> None:
+    assert not cli.run("deblur", "../photo.png", "--no-figure").stderr
+    result = cli.run("deblur", "../photo.png", "--no-figure", "--noise-sigma", 0.009, "--json", "r.json")
+    assert "does not explain the picture" in result.stderr
+    assert json.loads((here / "r.json").read_text())["explained"] is False
+
+
 def test_deblur_passes_its_options_on(cli: Any, here: Path, fake_deblur: Any) -> None:
     write_kernel("known", gaussian_kernel(7, 1.5))
     options = "--noise-sigma 0.03 --prior p --e-step posterior --steps 5 --seed 3 --device cpu --boundary valid"

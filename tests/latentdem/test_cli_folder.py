@@ -75,6 +75,14 @@ def test_a_folder_in_batches(cli: Any, photos: Path, here: Path, fake_deblur: An
     assert not fake_deblur.calls
 
 
+def test_results_that_are_not_to_be_believed_are_named(
+    cli: Any, photos: Path, here: Path, fake_deblur: Any
+) -> None:
+    result = cli.run("deblur", "photos", "--no-figure", "--noise-sigma", 0.009)
+    assert "Probably wrong" in result.stderr
+    assert "0.png, 1.png, 2.png, 3.png" in result.stderr
+
+
 def test_interrupted_the_same_command_continues(cli: Any, photos: Path, here: Path, fake_deblur: Any) -> None:
     arguments = ("deblur", "photos", "--kernel-size", 5, "--no-figure", "-o", "out")
     fake_deblur.fail_at = 2

@@ -99,6 +99,11 @@ def deblur_folder(
         raise typer.Exit(common.INTERRUPTED) from None
     for reason in report.failures.values():
         common.say_error(f"Passed over: {reason}")
+    if report.unexplained:
+        common.say_error(
+            f"Probably wrong, the residual being far above the noise: {', '.join(report.unexplained)}; "
+            "try another --kernel-size or --seed for these."
+        )
     common.print_table(
         [
             ("written to", str(target)),

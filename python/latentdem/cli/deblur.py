@@ -132,6 +132,11 @@ def deblur(
     if json is not None:
         write_json(json, report)
     common.print_table(_summary(result, outputs, before, after))
+    if not result.explained[0]:
+        common.say_error(
+            "The result does not explain the picture: the residual is far above the noise, so the kernel is "
+            "probably wrong; try another --kernel-size or --seed, or a part of the picture."
+        )
 
 
 def _read_reference(path: Path, source: ImageFile) -> ImageFile:
