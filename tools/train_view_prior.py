@@ -3,6 +3,7 @@
     python tools/train_view_prior.py render --out runs/views
     python tools/train_view_prior.py autoencoder --out runs/views
     python tools/train_view_prior.py network --out runs/views
+    python tools/train_view_prior.py together --out runs/views
     python tools/train_view_prior.py evaluate --out runs/views
     python tools/train_view_prior.py export --out runs/views
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 import typer
 from _muon import Muon, hidden_weights
+from _together import KNOWN, draw_together, together_losses
 from _training import Trainer, adamw
 from _view_losses import ViewGroups, training_losses
 from _views import Views, render_views
@@ -148,6 +150,41 @@ def network(
     evaluate(out, device=device)
 
 
+@app.command()
+def together(
+    out: Out = Path("runs/views"),
+    steps: Steps = 3000,
+    batch: Annotated[int, typer.Option(help="Objects in a step.")] = 16,
+    targets: Annotated[int, typer.Option(help="Views that are predicted of each object.")] = 4,
+    rate: Rate = 0.01,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+    init: Init = None,
+) -> None:
+    """Trains what several known views tell each other, the rest of the network being as it is."""
+    where = torch.device(device)
+    coder = load_autoencoder(out).to(where, memory_format=torch.channels_last)
+    data = Views(out / "train", where)
+    torch.manual_seed(0)
+    network = (
+        trained_network(out) if init is None else ViewNetwork.from_pretrained(init, torch_dtype=torch.float32)
+    )
+    model = network.requires_grad_(False).to(where).channels_last()
+    exchange = model.exchange.requires_grad_(True)
+    hidden, others = hidden_weights(exchange, ("own", "others", "correction"))
+    optimizers = [Muon(hidden, rate), adamw(others, 2 * ADAM_RATE * rate)]
+    trainer = Trainer(
+        exchange, out / "together", steps=steps, ema_decay=0.99, optimizers=optimizers, minutes=minutes
+    )
+    torch.manual_seed(trainer.step)
+
+    def loss_fn(step: int) -> dict[str, Tensor]:
+        known = KNOWN[step % len(KNOWN)]
+        return together_losses(model, *draw_together(data, coder, model, batch, known, targets))
+
+    trainer.run(loss_fn, where)
+
+
 def load_prior(out: Path, where: torch.device) -> EmbeddedViewPrior:
     """The prior as trained so far, with averaged weights."""
     coder = load_autoencoder(out).to(where)
@@ -160,6 +197,9 @@ def trained_network(out: Path) -> ViewNetwork:
     """With averaged weights."""
     model = ViewNetwork.from_config(ViewNetwork.load_config(out / "network"))
     model.load_state_dict(averaged_weights(out / "network" / "checkpoint.pt"))
+    several = out / "together" / "checkpoint.pt"
+    if several.exists():
+        model.exchange.load_state_dict(averaged_weights(several))
     return model
 
 

@@ -95,10 +95,14 @@ def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, mon
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2"]
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    run(train_view_prior, "together", "--out", rendered, "--batch", 1, "--targets", 1, "--steps", 1)
     weights = rendered / "weights"
     run(train_view_prior, "export", "--out", rendered, "--weights", weights)
     monkeypatch.undo()
     state = EmbeddedViewPrior.from_pretrained(weights).network.state_dict()
     trained = train_view_prior.averaged_weights(rendered / "network" / "checkpoint.pt")
+    exchange = train_view_prior.averaged_weights(rendered / "together" / "checkpoint.pt")
+    assert exchange["correction.weight"].any()
+    trained |= {f"exchange.{name}": value for name, value in exchange.items()}
     for name, value in trained.items():
         torch.testing.assert_close(state[name], value.half().float())

@@ -17,6 +17,7 @@ from ..checks import check_backend, resolve_device
 from ..errors import UserError
 from ..job import name_of
 from ..report import versions
+from .cameras import grid_points
 from .checkpoint import ViewCheckpoint
 from .loading import load_view_prior
 from .noise_error import MAX_BATCH, PairError
@@ -30,6 +31,7 @@ from .view_prior import ViewPrior
 
 Progress = Callable[[str, float, float], None]
 SEARCH_SHARE = 0.4  # of the progress that is shown
+SOLID = 64  # points along one side of the grid where it is told how likely the object is
 
 
 def reconstruct(
@@ -132,6 +134,7 @@ def reconstruct(
             on_step,
             None if kept is None else kept.resume(),
         )
+        filled = prior.filled(condition.at(cameras[:, 0]), found, grid_points(SOLID).to(found))
         views = torch.cat([prior.decode(part) for part in z.split(MAX_BATCH)]).clamp(-1, 1)
     seconds["views"] = time.perf_counter() - phase - seconds["poses"]
     seconds["total"] = time.perf_counter() - started
@@ -148,6 +151,7 @@ def reconstruct(
         seconds,
         settings,
         None if condition.polar is None else float(cameras[0, 0]),
+        None if filled is None else filled.cpu(),
     )
 
 

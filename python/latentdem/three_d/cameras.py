@@ -14,6 +14,7 @@ from torch import Tensor
 
 FIELD_OF_VIEW = math.radians(49.1)  # of the renderings that Zero123 was trained on
 OBJECT_RADIUS = 0.6  # fills the picture of a camera at distance 1.45
+EXTENT = 1.05 * OBJECT_RADIUS  # half the side of the cube around an object that its surface is looked for in
 POLAR_RANGE = (math.radians(30), math.radians(110))  # of the cameras that the embedded prior has seen
 RADIUS_RANGE = (1.5, 1.8)
 RADIUS = 1.6  # distance of a camera to the object where nobody says otherwise
@@ -24,6 +25,12 @@ def random_cameras(count: int, generator: torch.Generator) -> Tensor:
     low = torch.tensor([POLAR_RANGE[0], -math.pi, RADIUS_RANGE[0]])
     high = torch.tensor([POLAR_RANGE[1], math.pi, RADIUS_RANGE[1]])
     return low + (high - low) * torch.rand(count, 3, generator=generator)
+
+
+def grid_points(resolution: int) -> Tensor:
+    """Points (N, N, N, 3) along x, y and z from -EXTENT to EXTENT, float32."""
+    side = torch.linspace(-EXTENT, EXTENT, resolution)
+    return torch.stack(torch.meshgrid(side, side, side, indexing="ij"), -1)
 
 
 def wrap(angle: Tensor) -> Tensor:

@@ -82,7 +82,10 @@ class FiniteObjectsPrior:
         """As they are."""
         return condition
 
-    def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
+    def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> None:
+        """It does not say."""
+
+    def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
         """The same and the wanted views (B, M * C, 3, S, S) of all objects and cameras, equally sure."""
         (log_prior,) = condition.parts
         index, camera = self._pairs()

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cameras import POLAR_RANGE, RADIUS, camera_axes, pixel_grid
-from .volume import EXTENT, Pictures, visual_hull
+from .cameras import EXTENT, POLAR_RANGE, RADIUS, camera_axes, pixel_grid
+from .volume import Pictures, visual_hull
 
 STEP = 5.0  # degrees between the heights that are tried
 SIZE = 32  # grid points along one side of the hull, and pixels of its silhouettes

@@ -65,7 +65,7 @@ def check_mesh(surface: str, path: str | Path | None = None, drawn: bool = False
 def solid_of(
     result: Result, surface: str = "volume", progress: Callable[[str, int, int], None] | None = None
 ) -> Solid:
-    """The surface that the new views and the known ones show.
+    """The surface that the new views and the known ones show, and the prior's own idea of the object.
 
     The height of view 1 is the prior's estimate or, where there is none, the one that the silhouettes fit best.
     Known views count by their confidence; one that was not told from its background says nothing of the
@@ -103,6 +103,7 @@ def solid_of(
         first + poses,
         masks,
         weights,
+        result.filled,
         surface=surface,
         max_faces=MAX_FACES,
         progress=progress,

@@ -25,8 +25,8 @@ class Recipe:
         radius: whether distances are estimated, too; otherwise all cameras are as far away as view 1.
     """
 
-    hypotheses: int = 6
-    refinements: int = 24
+    hypotheses: int = 8
+    refinements: int = 36
     search_rate: float = 0.06
     rate: float = 0.002
     fusion: Annealing = FUSION

@@ -29,6 +29,8 @@ class Result:
         seconds: wall-clock seconds per phase.
         settings: everything needed to repeat the run.
         polar: polar angle of the first view in radians, of a prior that has to estimate it; None of others.
+        filled: (N, N, N) in [0, 1], how likely the object is at `cameras.grid_points`, the first view being at
+            azimuth 0, of a prior that says so; None of others.
     """
 
     inputs: Tensor
@@ -41,6 +43,7 @@ class Result:
     seconds: dict[str, float]
     settings: dict[str, Any]
     polar: float | None = None
+    filled: Tensor | None = None
 
     @cached_property
     def mesh(self) -> trimesh.Trimesh:

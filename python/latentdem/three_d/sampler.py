@@ -76,8 +76,7 @@ def sample(
     moves = recipe.rate > 0 and len(poses) > 1
     condition = prior.agree(condition, poses)
     parts = targets.split(max(1, MAX_BATCH // len(poses)))
-    # What does not change from step to step: of view 1 always, of all where no pose moves.
-    first = [_posed(prior, condition[:1], part[:, None]) for part in parts if moves]
+    # Where no pose moves, this is the same in all steps.
     still = [_posed(prior, condition, relative_pose(part[:, None], poses)) for part in parts]
     foretold = still[0].rows.mean is not None
     pairs = timesteps(steps, START) if foretold else timesteps(steps)
@@ -99,14 +98,11 @@ def sample(
         gradient = torch.zeros_like(poses)
         latents = []
         for i, (z_part, target) in enumerate(zip(z.split([len(part) for part in parts]), parts, strict=True)):
-            told = relative_pose(target[:, None], moving.poses[0, 1:])
+            told = relative_pose(target[:, None], moving.poses[0])
             with torch.set_grad_enabled(moves):
-                if moves:
-                    seen = [first[i], _posed(prior, condition[1:], told.requires_grad_())]
-                else:
-                    seen = [still[i]]
-                noise = torch.cat([_predict(prior, z_part, t, each) for each in seen], dim=1)
-            variance = torch.cat([each.variance.detach() for each in seen], dim=1)
+                seen = _posed(prior, condition, told.requires_grad_()) if moves else still[i]
+                noise = _predict(prior, z_part, t, seen)
+            variance = seen.variance.detach()
             fused = fuse(noise.detach(), _weighed(variance, recipe), recipe.fusion(t))
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])
@@ -116,7 +112,7 @@ def sample(
                 with torch.enable_grad():
                     loss = alignment(noise, fused, 1 - t / 1000) * scale**2
                 (part,) = torch.autograd.grad(loss, told)
-                gradient[1:] -= part.sum(0)  # the known camera is subtracted from the wanted one
+                gradient[1:] -= part[:, 1:].sum(0)  # the known camera is subtracted from the wanted one
         z = torch.cat(latents)
         if moves:
             moving.move(gradient[None], recipe.rate * t / 1000)
@@ -160,11 +156,24 @@ def _mean(seen: _Seen, recipe: Recipe) -> Tensor:
 def _posed(prior: ViewPrior, condition: ViewCondition, told: Tensor) -> _Seen:
     """Of the n known views and poses (k, n, 3) relative to these."""
     wanted, known = told.shape[:2]
-    rows = prior.posed(condition[torch.arange(known).repeat(wanted)], told.reshape(-1, 3))
+    rows = prior.posed(condition[torch.arange(known).repeat(wanted)], told.reshape(-1, 3), known)
     return _Seen(rows, rows.variance.unflatten(0, (wanted, known)))
 
 
 def _predict(prior: ViewPrior, z: Tensor, t: int, seen: _Seen) -> Tensor:
-    """Noise (k, n, c, h, w) in k wanted views (k, c, h, w) as n known ones predict it."""
-    views = seen.variance.shape[1]
-    return prior.predict_noise(z.repeat_interleave(views, 0), t, seen.rows).unflatten(0, (-1, views))
+    """Noise (k, n, c, h, w) in k wanted views (k, c, h, w) as n known ones predict it.
+
+    Differentiable in the poses where those of views 2 to n move; view 1 takes no part in that.
+    """
+    wanted, known = seen.variance.shape[:2]
+    index = torch.arange(wanted * known).view(wanted, known)
+
+    def part(views: Tensor) -> Tensor:
+        rows = z.repeat_interleave(views.shape[1], 0)
+        return prior.predict_noise(rows, t, seen.rows[views.flatten()]).unflatten(0, (wanted, -1))
+
+    if not torch.is_grad_enabled():
+        return part(index)
+    with torch.no_grad():
+        first = part(index[:, :1])
+    return torch.cat([first, part(index[:, 1:])], dim=1)

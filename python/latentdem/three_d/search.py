@@ -16,7 +16,7 @@ GRID_AZIMUTHS = 24
 GRID_POLARS = (-50.0, -25.0, 0.0, 25.0, 50.0)  # degrees
 GRID_DRAWS, FINAL_DRAWS = 4, 8
 APART = math.radians(40)  # hypotheses nearer to each other than this are one
-BEAM = 64  # with 6 hypotheses nothing is lost for up to 3 views
+BEAM = 64  # with 8 hypotheses nothing is lost for up to 3 views
 
 Step = Callable[[float], None]
 

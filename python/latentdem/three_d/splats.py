@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .cameras import FIELD_OF_VIEW, camera_axes
-from .volume import EXTENT, Pictures, Volume, grid_points, robust, visual_hull
+from .cameras import EXTENT, FIELD_OF_VIEW, camera_axes, grid_points
+from .volume import Pictures, Volume, robust, visual_hull
 
 STEPS = 1000  # of Adam
 RATES = {"means": 1e-3, "scales": 5e-3, "opacities": 5e-2, "colours": 2e-2}

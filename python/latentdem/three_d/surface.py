@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import atomic_path
+from .cameras import EXTENT
 from .splats import check_splats, fit_splats
-from .volume import EXTENT, Pictures, Volume, fit_volume
+from .volume import Pictures, Volume, fit_volume
 
 SURFACES = {"volume": fit_volume, "gsplat": fit_splats}
 FORMATS = (".glb", ".obj", ".ply")
@@ -29,6 +30,7 @@ def fit_surface(
     cameras: Tensor,
     masks: Tensor | None = None,
     weights: Tensor | None = None,
+    filled: Tensor | None = None,
     *,
     surface: str = "volume",
     resolution: int = 64,
@@ -43,6 +45,8 @@ def fit_surface(
         masks: (V, S, S) in [0, 1], the share of each pixel that the object covers; found from the white ground
             where not given.
         weights: (V,), how far each view is trusted, as photographs beside generated views; equal if not given.
+        filled: (N, N, N) in [0, 1], how likely the object is at `cameras.grid_points`, where a prior says so;
+            for the surface "volume".
         surface: "volume", a signed-distance field on a grid, or "gsplat", Gaussian splatting on a CUDA device.
         resolution: grid points along one side of the cube that the surface is found in.
         max_faces: reduces the mesh to about so many triangles.
@@ -53,7 +57,7 @@ def fit_surface(
             is not installed.
     """
     check_surface(surface)
-    pictures = pictures_of(views, cameras, masks, weights)
+    pictures = pictures_of(views, cameras, masks, weights, filled)
     volume = SURFACES[surface](pictures, resolution, progress)
     return extract_mesh(volume, max_faces)
 
@@ -71,7 +75,11 @@ def check_surface(surface: str) -> None:
 
 
 def pictures_of(
-    views: Tensor, cameras: Tensor, masks: Tensor | None = None, weights: Tensor | None = None
+    views: Tensor,
+    cameras: Tensor,
+    masks: Tensor | None = None,
+    weights: Tensor | None = None,
+    filled: Tensor | None = None,
 ) -> Pictures:
     """What a surface is fitted to; arguments and errors as those of `fit_surface`."""
     count, size = len(views), views.shape[-1]
@@ -90,7 +98,9 @@ def pictures_of(
         raise UserError(
             "No object was found in the views; give views of an object on a white ground, or masks."
         )
-    return Pictures(colours, masks, cameras.detach().cpu().float(), weights / weights.mean())
+    if filled is not None and (filled.ndim != 3 or len(set(filled.shape)) > 1):
+        raise UserError(f"What is filled must have the shape (N, N, N), not {tuple(filled.shape)}.")
+    return Pictures(colours, masks, cameras.detach().cpu().float(), weights / weights.mean(), filled)
 
 
 def mask_on_white(views: Tensor) -> Tensor:

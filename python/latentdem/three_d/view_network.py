@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from .cameras import POLAR_RANGE, RADIUS
-from .frustum import FAINT, carry, composite, hits, plane_depths, warp
+from .frustum import FAINT, carry, cells, composite, hits, locate, plane_depths, warp
+from .layers import Block, Exchange
 
 SUMMARY = 32  # channels that the polar angle of the known view is read from
 LOG_VARIANCES = (-6.0, 3.0)  # of the first estimate, between which they are told
@@ -36,30 +37,6 @@ class Volume(NamedTuple):
     picture: Tensor
 
 
-class _Block(nn.Module):
-    """`x + conv(silu(norm(conv(silu(norm(x))))))`.
-
-    Args:
-        channels: of x.
-        convolution: `nn.Conv2d` for pixels or `nn.Conv3d` for volumes.
-        groups: of channels that are normalised together.
-    """
-
-    def __init__(self, channels: int, convolution: type[nn.Conv2d] | type[nn.Conv3d], groups: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.GroupNorm(groups, channels),
-            nn.SiLU(),
-            convolution(channels, channels, 3, padding=1),
-            nn.GroupNorm(groups, channels),
-            nn.SiLU(),
-            convolution(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
 class ViewNetwork(ModelMixin, ConfigMixin):
     """Predicts what turns the latent of one view into that of another, given their relative pose.
 
@@ -69,8 +46,8 @@ class ViewNetwork(ModelMixin, ConfigMixin):
     pose; what is seen of it from there, and the pixels of the known view where the wanted ones meet the
     object, become features of the wanted pixels. A second U-Net predicts from these and the noisy latent. The
     first of the features are themselves an estimate of the wanted latent, the one after them the logarithm of
-    its variance. Without a known view the volume is zero. Feature volumes as the condition of a diffusion
-    model: Chan et al. 2023, *GeNVS*.
+    its variance; what other known views make of the same wanted one corrects both (`hear`). Without a known
+    view the volume is zero. Feature volumes as the condition of a diffusion model: Chan et al. 2023, *GeNVS*.
 
     Args:
         latent_channels: channels of the latents.
@@ -82,6 +59,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             sides are `latent_size`, those of its opacity twice that.
         flattened: channels in which it is worked out what is seen of a volume.
         rendered: channels of the features of a wanted view.
+        exchanged: channels in which known views are compared.
     """
 
     @register_to_config
@@ -95,6 +73,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         volume_features: int = 16,
         flattened: int = 128,
         rendered: int = 96,
+        exchanged: int = 64,
     ) -> None:
         super().__init__()
         squared = downsampling**2
@@ -103,14 +82,15 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             latent_channels + 3 * squared, self.found * latent_size + SUMMARY, latent_size, widths, layers
         )
         self.polar = nn.Sequential(nn.Linear(SUMMARY, SUMMARY), nn.SiLU(), nn.Linear(SUMMARY, 1))
-        self.complete = nn.Sequential(*(_Block(self.found, nn.Conv3d, 4) for _ in range(2)))
+        self.complete = nn.Sequential(*(Block(self.found, nn.Conv3d, 4) for _ in range(2)))
         seen = (1 + latent_channels + volume_features) * (latent_size + 1) + 5 * squared
         self.flatten = nn.Sequential(
             nn.Conv2d(seen, flattened, 1),
-            *(_Block(flattened, nn.Conv2d, 8) for _ in range(2)),
+            *(Block(flattened, nn.Conv2d, 8) for _ in range(2)),
             nn.SiLU(),
             nn.Conv2d(flattened, rendered, 3, padding=1),
         )
+        self.exchange = Exchange(rendered, exchanged, latent_channels + 1)
         self.unet = _unet(latent_channels + rendered, latent_channels, latent_size, widths, layers)
         for parameter in self.unet.conv_out.parameters():
             nn.init.zeros_(parameter)
@@ -146,14 +126,24 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             volume: n of them.
             cameras: (n, 3) theirs, polar angle and azimuth in radians and distance, in one system.
         """
+        depths, _, size = volume.opacity.shape[2:]
+        around = [cells(camera, depths, size)[0] for camera in cameras.split(1)]
+        agreed = torch.stack([self.opacity_at(volume, cameras, points) for points in around])
+        return _volume(agreed[:, None], volume.features[:, 1:], volume.picture[:, :-1])
+
+    def opacity_at(self, volume: Volume, cameras: Tensor, points: Tensor) -> Tensor:
+        """The mean opacity (in logits) of n views at points of the world, (d, h, w); 0 where none of them sees.
+
+        Args:
+            volume, cameras: n of them, as for `agree`.
+            points: (d, h, w, 3).
+        """
         logits = torch.logit(volume.opacity.double(), eps=CERTAIN).to(volume.opacity)
         # Where a camera does not see, it has no say.
         told = torch.cat([logits, torch.ones_like(logits)], dim=1)
-        agreed = []
-        for camera in cameras.split(1):
-            total = carry(told, cameras, camera.expand_as(cameras)).sum(0)
-            agreed.append(torch.sigmoid(total[:1] / total[1:].clamp_min(1)))
-        return _volume(torch.stack(agreed), volume.features[:, 1:], volume.picture[:, :-1])
+        where = locate(points.expand(len(cameras), *points.shape), cameras).to(told)
+        total, seen = F.grid_sample(told, where, align_corners=False).sum(0)
+        return torch.sigmoid(total / seen.clamp_min(1)) * (seen > 0.5)
 
     def render(self, volume: Volume, polar: Tensor, pose: Tensor, radius: Tensor | None = None) -> Tensor:
         """Features (B, rendered, h, w) of wanted views, differentiable in the pose.
@@ -170,6 +160,20 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         met = hits(_exact(volume.opacity), known, known + pose)
         pixels = F.pixel_unshuffle(warp(_exact(volume.picture), met), self.config["downsampling"])
         return self.flatten(torch.cat([there.flatten(1, 2), composite(there), pixels], dim=1))
+
+    def hear(self, rendered: Tensor, together: int) -> Tensor:
+        """Features as `render` gives them, first estimates and variances corrected by other known views.
+
+        Args:
+            rendered: (B, rendered, h, w), B a multiple of `together`.
+            together: n; every n rows that follow each other are of one wanted view, out of n known ones.
+        """
+        if together == 1:
+            return rendered
+        told = self.config["latent_channels"] + 1
+        correction = self.exchange(rendered.unflatten(0, (-1, together))).flatten(0, 1)
+        corrected = _exact(rendered[:, :told]) + correction
+        return torch.cat([corrected.to(rendered), rendered[:, told:]], dim=1)
 
     def estimate(self, rendered: Tensor) -> tuple[Tensor, Tensor]:
         """Wanted latents (B, c, h, w) as first estimated, and the logarithm (B, h, w) of the variance."""

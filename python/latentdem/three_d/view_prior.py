@@ -80,6 +80,11 @@ class PosedCondition:
     variance: Tensor
     mean: Tensor | None = None
 
+    def __getitem__(self, index: Tensor) -> PosedCondition:
+        """The rows at `index`."""
+        parts = tuple(part[index] for part in self.parts)
+        return PosedCondition(parts, self.variance[index], None if self.mean is None else self.mean[index])
+
 
 @runtime_checkable
 class ViewPrior(Protocol):
@@ -122,12 +127,24 @@ class ViewPrior(Protocol):
         """
         ...
 
-    def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
+    def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor | None:
+        """How likely the object is at points of the world, in [0, 1], or None from a prior that does not say.
+
+        Args:
+            condition: n known views.
+            poses: (n, 3) of these relative to the first, which is at azimuth 0 and the distance `RADIUS`.
+            points: (..., 3), see cameras.py.
+        """
+        ...
+
+    def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
         """What to keep for the views from given cameras, differentiable in their poses.
 
         Args:
             condition: B known views.
             pose: (B, 3) of the wanted views relative to these.
+            together: n; every n rows that follow each other are known views of one object, for one wanted view,
+                and a prior that can may let each of them know of the others.
         """
         ...
 
@@ -237,30 +254,44 @@ class EmbeddedViewPrior:
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
         """With the mean of what the views say of the opacity; see `ViewNetwork.agree`."""
-        assert condition.polar is not None
-        cameras = poses + torch.stack([condition.polar[0], *poses.new_tensor([0.0, RADIUS])])
-        return replace(condition, parts=tuple(self.network.agree(Volume(*condition.parts), cameras)))
+        agreed = self.network.agree(Volume(*condition.parts), _cameras(condition, poses))
+        return replace(condition, parts=tuple(agreed))
 
-    def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
-        """Features of the wanted views, where guided after those without a known view, and first estimates."""
+    def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor:
+        """The mean of what the views say of the opacity, shaped as `points` (..., 3) without the last."""
+        rows = points.reshape(-1, 1, 1, 3)
+        cameras = _cameras(condition, poses)
+        return self.network.opacity_at(Volume(*condition.parts), cameras, rows).view(points.shape[:-1])
+
+    def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
+        """Features of the wanted views, where guided after those without a known view, and first estimates.
+
+        Known views together correct each other's first estimates and variances (`ViewNetwork.hear`).
+        """
         assert condition.polar is not None
         volume, polar = Volume(*condition.parts), condition.polar
         with self._precision(pose):
-            rendered = self.network.render(volume, polar, pose)
+            rendered = self.network.hear(self.network.render(volume, polar, pose), together)
             mean, log_variance = self.network.estimate(rendered)
+            parts = [rendered]
             if self.guidance != 1:
                 nothing = Volume(*(torch.zeros_like(part) for part in volume))
-                rendered = torch.cat([self.network.render(nothing, polar, pose), rendered])
+                parts = [self.network.render(nothing, polar, pose), rendered]
         variance = log_variance.exp()[:, None]
-        return PosedCondition((rendered,), variance.to(pose.dtype), mean.to(pose.dtype))
+        return PosedCondition(tuple(parts), variance.to(pose.dtype), mean.to(pose.dtype))
 
     def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
         """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
-        (rendered,) = posed.parts
-        noisy = z_t if self.guidance == 1 else torch.cat([z_t, z_t])
+        rendered, noisy = torch.cat(posed.parts), torch.cat([z_t] * len(posed.parts))
         with self._precision(z_t):
             output = self.network.denoise(noisy, t, rendered, self.alphas_cumprod[t].to(z_t))
         return self._parametrization.guided_noise(output, z_t, t, self.guidance)
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)
+
+
+def _cameras(condition: ViewCondition, poses: Tensor) -> Tensor:
+    """Cameras (n, 3) of the known views in these poses, the first at azimuth 0 and the distance `RADIUS`."""
+    assert condition.polar is not None
+    return poses + torch.stack([condition.polar[0], *poses.new_tensor([0.0, RADIUS])])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,9 +18,8 @@ from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from .cameras import FIELD_OF_VIEW, OBJECT_RADIUS, camera_axes, pixel_grid
+from .cameras import EXTENT, FIELD_OF_VIEW, camera_axes, grid_points, pixel_grid
 
-EXTENT = 1.05 * OBJECT_RADIUS  # half the side of the grid
 COARSEST = 32  # grid points along one side where the fit begins
 STEPS = 100  # of Adam at each level
 WIDTHS = (1.5, 0.4)  # of the surface in voxels, at the first and the last step of a level
@@ -29,6 +28,7 @@ OUTSIDE, INSIDE = 3.0, 6.0  # voxels before and behind the surface that rays are
 AGREEMENT = 0.8  # share of the views that must see the object at a point of the visual hull
 SOFTNESS = 0.1  # residuals of masks and colours below it count squared, above it linearly
 MASK, EIKONAL, BENDING, COLOUR = 1.0, 0.02, 0.005, 0.02  # weights of the losses, that on colours being 1
+FILLED = 0.5  # the same
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,21 @@ class Pictures:
         masks: (V, S, S) in [0, 1], the share of each pixel that the object covers.
         cameras: (V, 3), see cameras.py.
         weights: (V,) with mean 1, how far each view is trusted.
+        filled: (N, N, N) in [0, 1], how likely the object is at `grid_points`, where a prior says so.
     """
 
     colours: Tensor
     masks: Tensor
     cameras: Tensor
     weights: Tensor
+    filled: Tensor | None = None
 
     def at_most(self, size: int) -> Pictures:
         """The same with at most `size` pixels along one side: a grid cannot show more than its own."""
         if self.masks.shape[-1] <= size:
             return self
         shrink = F.adaptive_avg_pool2d
-        return Pictures(shrink(self.colours, size), shrink(self.masks, size), self.cameras, self.weights)
+        return replace(self, colours=shrink(self.colours, size), masks=shrink(self.masks, size))
 
 
 def fit_volume(
@@ -75,7 +77,8 @@ def fit_volume(
 
     The opacity of a step along a ray is that of NeuS (Wang et al. 2021, Eq. 13), which puts the surface of a
     silhouette where the distance is zero. Losses: masks and colours on white, both robust because generated
-    views contradict each other; a gradient of length 1 and little bending of the distance; smooth colours.
+    views contradict each other; the cross-entropy with what a prior says is filled, which knows of hollows that
+    no silhouette shows; a gradient of length 1 and little bending of the distance; smooth colours.
 
     Args:
         pictures: the views, at least one with something on it.
@@ -92,12 +95,6 @@ def fit_volume(
 
         volume = _fit(_resized(volume, level), pictures.at_most(level), report)
     return volume
-
-
-def grid_points(resolution: int) -> Tensor:
-    """The points (N, N, N, 3) of a grid, float32."""
-    side = torch.linspace(-EXTENT, EXTENT, resolution)
-    return torch.stack(torch.meshgrid(side, side, side, indexing="ij"), -1)
 
 
 def visual_hull(pictures: Pictures, resolution: int) -> Volume:
@@ -128,14 +125,14 @@ def _seen_at(points: Tensor, camera: Tensor) -> Tensor:
 
 
 def _resized(volume: Volume, resolution: int) -> Volume:
-    def resize(grid: Tensor) -> Tensor:
-        size = (resolution,) * 3
-        return F.interpolate(grid.movedim(-1, 0)[None], size, mode="trilinear", align_corners=True)[0].movedim(
-            0, -1
-        )
-
     scale = (resolution - 1) / (len(volume.distance) - 1)
-    return Volume(scale * resize(volume.distance[..., None])[..., 0], resize(volume.colour))
+    colour = _resize(volume.colour.movedim(-1, 0), resolution).movedim(0, -1)
+    return Volume(scale * _resize(volume.distance[None], resolution)[0], colour)
+
+
+def _resize(grid: Tensor, resolution: int) -> Tensor:
+    """A grid (C, N, N, N) with so many points along each side, between the same ends."""
+    return F.interpolate(grid[None], (resolution,) * 3, mode="trilinear", align_corners=True)[0]
 
 
 @dataclass(frozen=True)
@@ -228,6 +225,7 @@ def _fit(volume: Volume, pictures: Pictures, report: Callable[[int], None]) -> V
     colour = volume.colour.reshape(-1, 3).clone().requires_grad_()
     near = (volume.distance.abs() < OUTSIDE)[1:-1, 1:-1, 1:-1]
     groups = [{"params": [distance], "lr": RATES[0]}, {"params": [colour], "lr": RATES[1]}]
+    filled = None if pictures.filled is None else _resize(pictures.filled[None], len(volume.distance))[0]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     for step in range(STEPS):
         width = WIDTHS[0] * (WIDTHS[1] / WIDTHS[0]) ** (step / (STEPS - 1))
@@ -235,6 +233,9 @@ def _fit(volume: Volume, pictures: Pictures, report: Callable[[int], None]) -> V
         losses = MASK * robust(mask - rays.masks) + robust(seen - rays.colours).mean(-1)
         loss = (rays.trust * losses).sum()
         loss = loss + _roughness(distance.reshape(shape), colour.reshape(*shape, 3), near)
+        if filled is not None:
+            inside = torch.sigmoid(-distance.reshape(shape))
+            loss = loss + FILLED * F.binary_cross_entropy(inside, filled)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

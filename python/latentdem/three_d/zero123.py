@@ -185,7 +185,10 @@ class Zero123Prior:
         """As they are."""
         return condition
 
-    def posed(self, condition: ViewCondition, pose: Tensor) -> PosedCondition:
+    def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> None:
+        """It does not say."""
+
+    def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
         """Latents of the known views and tokens (B, 1, D) of these and the poses; all are equally sure."""
         latent, embedding = condition.parts
         told = torch.cat([embedding.to(pose.dtype), pose_embedding(pose)], dim=-1)

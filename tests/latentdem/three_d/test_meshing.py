@@ -62,13 +62,17 @@ def test_known_views_count_by_their_confidence_and_with_their_masks(result, monk
     """One that is not cut out is left out."""
     given = {}
 
-    def fit(views, cameras, masks, weights, **options):
-        given.update(views=views, cameras=cameras, masks=masks, weights=weights, **options)
+    def fit(views, cameras, masks, weights, filled, **options):
+        given.update(views=views, cameras=cameras, masks=masks, weights=weights, filled=filled, **options)
 
     monkeypatch.setattr(surfaces, "fit_surface", fit)
     mask = torch.full((32, 32), 0.25)
     result = replace(
-        result, cut=(True, False, True), masks=(None, None, mask), confidence=torch.tensor([1.0, 1.0, 0.5])
+        result,
+        cut=(True, False, True),
+        masks=(None, None, mask),
+        confidence=torch.tensor([1.0, 1.0, 0.5]),
+        filled=torch.rand(4, 4, 4),
     )
     first = solid_of(result).camera
     torch.testing.assert_close(given["views"], torch.cat([result.inputs[[0, 2]], result.views]))
@@ -76,6 +80,7 @@ def test_known_views_count_by_their_confidence_and_with_their_masks(result, monk
     assert given["weights"].tolist() == [2.0, 1.0] + [1.0] * 8
     torch.testing.assert_close(given["masks"][0], pictures(torch.zeros(1, 3))[1][0], atol=0.3, rtol=0)
     assert torch.equal(given["masks"][1], mask)
+    assert given["filled"] is result.filled
     assert given["surface"] == "volume"
 
 

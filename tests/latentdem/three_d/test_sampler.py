@@ -77,8 +77,9 @@ def test_a_view_that_is_unsure_does_not_spoil(exact, monkeypatch):
 
     posed = problem.prior.posed
 
-    def told(condition, pose):
-        return replace(posed(condition, pose), variance=variance.repeat(len(pose) // 2, 1, 1, 1))
+    def told(condition, pose, together):
+        assert together == 2
+        return replace(posed(condition, pose, together), variance=variance.repeat(len(pose) // 2, 1, 1, 1))
 
     monkeypatch.setattr(problem.prior, "posed", told)
     recipe = replace(Recipe(), rate=0.0, fusion=Annealing(0.0, 0.0))

@@ -11,8 +11,9 @@ pytest.importorskip("embreex")
 
 from latentdem.errors import UserError
 from latentdem.three_d import splats
+from latentdem.three_d.cameras import EXTENT, grid_points
 from latentdem.three_d.surface import extract_mesh, fit_surface
-from latentdem.three_d.volume import EXTENT, _seen_at, grid_points
+from latentdem.three_d.volume import _seen_at
 
 
 def test_matrices_put_points_where_the_camera_sees_them():

@@ -15,12 +15,12 @@ import trimesh
 from latentdem.errors import UserError
 from latentdem.three_d import surface as surfaces
 from latentdem.three_d import volume as volumes
-from latentdem.three_d.cameras import camera_axes
+from latentdem.three_d.cameras import EXTENT, camera_axes, grid_points
 from latentdem.three_d.measures import compare_surface
 from latentdem.three_d.render import on_white, render
 from latentdem.three_d.scenes import Scene, random_scene
 from latentdem.three_d.surface import extract_mesh, fit_surface, mask_on_white, write_mesh
-from latentdem.three_d.volume import EXTENT, Volume, grid_points
+from latentdem.three_d.volume import Volume
 
 RESOLUTION = 24
 
@@ -75,6 +75,22 @@ def test_a_wrong_view_is_outvoted_and_weights_silence_it(few_steps):
     _, silenced = compare_surface(fit_surface(views, cameras, masks, weights, resolution=RESOLUTION), scene)
     assert outvoted > 0.6
     assert silenced > 0.7
+
+
+def test_what_a_prior_says_is_filled_counts(few_steps):
+    """Two cameras cannot know the depth of an object; where they see it, they are believed all the same."""
+    scene, cameras = random_scene(5), around(2)
+    views, masks = pictures(scene, cameras)
+    points = grid_points(RESOLUTION)
+    filled = torch.from_numpy(scene.inside(points.reshape(-1, 3).numpy())).float().view(points.shape[:-1])
+    fitted = [
+        compare_surface(fit_surface(views, cameras, masks, filled=each, resolution=RESOLUTION), scene)[1]
+        for each in (None, filled, torch.zeros_like(filled))
+    ]
+    assert fitted[1] > fitted[0] + 0.05
+    assert fitted[2] > 0.2
+    with pytest.raises(UserError, match=r"\(N, N, N\)"):
+        fit_surface(views, cameras, masks, filled=filled[0])
 
 
 def test_views_of_different_places_have_a_hull():

@@ -284,6 +284,50 @@ def test_views_agree_on_the_opacity():
     assert torch.equal(agreed.parts[2][:, :3], condition.parts[2][:, :3])
 
 
+def test_what_is_filled_is_what_the_agreed_views_say():
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])
+    condition = prior.condition(x).at(torch.tensor([1.2, 1.3]))
+    agreed = prior.agree(condition, poses)
+    points = cells(torch.tensor([[1.2, 0.0, RADIUS]]), 16, 16)[0]
+    filled = prior.filled(condition, poses, points)
+    torch.testing.assert_close(filled, agreed.parts[1][0, 0])
+    nowhere = prior.filled(condition, poses, torch.full((2, 3), 9.0))
+    assert torch.equal(nowhere, torch.zeros(2))
+
+
+def heard(guidance=1.0):
+    """A prior whose exchange does something."""
+    prior = tiny(guidance)
+    with torch.no_grad():
+        prior.network.exchange.correction.weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    return prior
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_views_together_correct_each_other(guidance):
+    """A view hears the others of its own wanted view and no more; alone it is as it was."""
+    prior = heard(guidance)
+    x, z_t, pose = inputs(prior, 4)
+    condition = prior.condition(x)
+    alone, together = prior.posed(condition, pose), prior.posed(condition, pose, 2)
+    plain = tiny(guidance)
+    torch.testing.assert_close(alone.mean, plain.posed(plain.condition(x), pose).mean)
+    assert (together.mean - alone.mean).abs().amax((1, 2, 3)).min() > 1e-3
+    assert not torch.equal(together.variance, alone.variance)
+    swapped = torch.tensor([1, 0, 3, 2])
+    other = prior.posed(condition[swapped], pose[swapped], 2)
+    torch.testing.assert_close(other.mean, together.mean[swapped], rtol=1e-4, atol=1e-5)
+    pair = prior.posed(condition[:2], pose[:2], 2)
+    torch.testing.assert_close(pair.mean, together.mean[:2], rtol=1e-4, atol=1e-5)
+    rows = torch.tensor([3, 1])
+    noise = prior.predict_noise(z_t, 500, together)
+    torch.testing.assert_close(
+        prior.predict_noise(z_t[rows], 500, together[rows]), noise[rows], rtol=1e-3, atol=1e-4
+    )
+
+
 def test_one_view_agrees_with_itself():
     prior = tiny()
     condition = prior.condition(inputs(prior, 1)[0])

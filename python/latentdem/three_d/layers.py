@@ -1,0 +1,65 @@
+"""Layers of the network of the embedded view-conditioned prior."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """`x + conv(silu(norm(conv(silu(norm(x))))))`.
+
+    Args:
+        channels: of x.
+        convolution: `nn.Conv2d` for pixels or `nn.Conv3d` for volumes.
+        groups: of channels that are normalised together.
+    """
+
+    def __init__(self, channels: int, convolution: type[nn.Conv2d] | type[nn.Conv3d], groups: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(groups, channels),
+            nn.SiLU(),
+            convolution(channels, channels, 3, padding=1),
+            nn.GroupNorm(groups, channels),
+            nn.SiLU(),
+            convolution(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Exchange(nn.Module):
+    """What several known views, each of which has features of a wanted one, make each other change.
+
+    Every view compares its features with the mean of the others', in `Block`s of its own pixels. Untrained it
+    changes nothing.
+
+    Args:
+        features: channels of the features.
+        hidden: channels in which they are compared.
+        corrected: channels of the corrections.
+    """
+
+    def __init__(self, features: int, hidden: int, corrected: int) -> None:
+        super().__init__()
+        self.own = nn.Conv2d(features, hidden, 1)
+        self.others = nn.Conv2d(features, hidden, 1, bias=False)
+        self.body = nn.Sequential(*(Block(hidden, nn.Conv2d, 8) for _ in range(2)), nn.SiLU())
+        self.correction = nn.Conv2d(hidden, corrected, 3, padding=1)
+        for parameter in self.correction.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Corrections (K, n, corrected, h, w), at least in single precision.
+
+        Args:
+            features: (K, n, features, h, w), n > 1, of each known view for K wanted ones.
+        """
+        views = features.shape[1]
+        rows = features.flatten(0, 1)
+        own, told = (layer(rows).unflatten(0, (-1, views)) for layer in (self.own, self.others))
+        hidden = own + (told.sum(1, keepdim=True) - told) / (views - 1)
+        correction = self.correction(self.body(hidden.flatten(0, 1))).unflatten(0, (-1, views))
+        return correction.to(torch.promote_types(correction.dtype, torch.float32))
