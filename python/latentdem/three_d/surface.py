@@ -141,7 +141,8 @@ def extract_mesh(volume: Volume, max_faces: int | None = None) -> trimesh.Trimes
     vertices, faces, _, _ = marching_cubes(distance, 0, gradient_direction="descent")
     voxel = 2 * EXTENT / (len(volume.distance) - 1)
     mesh = trimesh.Trimesh((vertices - 1) * voxel - EXTENT, faces)
-    mesh = max(mesh.split(only_watertight=False), key=lambda piece: abs(piece.volume))
+    with np.errstate(invalid="ignore", divide="ignore"):  # flat crumbs have no centre of mass
+        mesh = max(mesh.split(only_watertight=False), key=lambda piece: abs(piece.volume))
     if max_faces is not None and len(mesh.faces) > max_faces:
         if find_spec("fast_simplification") is None:
             raise UserError(

@@ -163,6 +163,13 @@ def test_the_largest_piece_is_kept_with_its_colours():
     assert (mesh.visual.vertex_colors[mesh.vertices[:, 0] < -0.1] == (0, 0, 255, 255)).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_crumb_without_volume_is_passed_over_in_silence():
+    ball = ball_volume(0.3)
+    ball.distance[2, 2, 2] = -1e-12
+    assert extract_mesh(ball).volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.02)
+
+
 def test_a_surface_beyond_the_grid_is_closed():
     assert extract_mesh(ball_volume(0.4, (0.4, 0, 0))).is_watertight
 
