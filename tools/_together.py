@@ -13,7 +13,7 @@ from latentdem.three_d.fusion import fuse
 from latentdem.three_d.view_network import ViewNetwork, Volume
 
 KNOWN = (2, 3)  # views in turn
-MISPLACED = 0.05  # radians, polar and azimuth, by which half of the known views are not where they seem
+MISPLACED = 0.05  # radians, standard deviation, by which half of the known views are not where they seem
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ Every command continues where it stopped when started again. Needs `pip install 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,8 @@ from _training import Trainer, adamw
 from _view_losses import ViewGroups, training_losses
 from _views import Views, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from train_prior import (
     Device,
     Minutes,
@@ -56,6 +58,7 @@ Targets = Annotated[int, typer.Option(help="Views that are predicted from each k
 BANDS = 5  # of timesteps, in the evaluation
 ADAM_RATE = 0.1  # of AdamW, which trains the rest, in units of the rate of Muon
 ENDS = ("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out")
+EXCHANGE_ENDS = ("own", "others", "correction")
 
 
 def schedule() -> DDPMScheduler:
@@ -105,6 +108,12 @@ def autoencoder(
     model.save_pretrained(out / "autoencoder" / "model")
 
 
+def muon_and_adamw(model: nn.Module, ends: Sequence[str], rate: float, adam_rate: float) -> list[Optimizer]:
+    """Muon for the hidden weights, AdamW for the others and those of layers whose names begin like `ends`."""
+    hidden, others = hidden_weights(model, ends)
+    return [Muon(hidden, rate), adamw(others, adam_rate)]
+
+
 def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
     return EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model").eval().requires_grad_(False)
 
@@ -132,8 +141,7 @@ def network(
         model = ViewNetwork.from_pretrained(init, torch_dtype=torch.float32)
     model.save_config(out / "network")
     model = model.train().to(where).channels_last()
-    hidden, others = hidden_weights(model, ENDS)
-    optimizers = [Muon(hidden, rate), adamw(others, ADAM_RATE * rate)]
+    optimizers = muon_and_adamw(model, ENDS, rate, ADAM_RATE * rate)
     trainer = Trainer(
         model, out / "network", steps=steps, ema_decay=0.998, optimizers=optimizers, minutes=minutes
     )
@@ -171,8 +179,7 @@ def together(
     )
     model = network.requires_grad_(False).to(where).channels_last()
     exchange = model.exchange.requires_grad_(True)
-    hidden, others = hidden_weights(exchange, ("own", "others", "correction"))
-    optimizers = [Muon(hidden, rate), adamw(others, 2 * ADAM_RATE * rate)]
+    optimizers = muon_and_adamw(exchange, EXCHANGE_ENDS, rate, 2 * ADAM_RATE * rate)
     trainer = Trainer(
         exchange, out / "together", steps=steps, ema_decay=0.99, optimizers=optimizers, minutes=minutes
     )

@@ -166,14 +166,15 @@ def _predict(prior: ViewPrior, z: Tensor, t: int, seen: _Seen) -> Tensor:
     Differentiable in the poses where those of views 2 to n move; view 1 takes no part in that.
     """
     wanted, known = seen.variance.shape[:2]
+    if not torch.is_grad_enabled():
+        noise = prior.predict_noise(z.repeat_interleave(known, 0), t, seen.rows)
+        return noise.unflatten(0, (wanted, known))
     index = torch.arange(wanted * known).view(wanted, known)
 
     def part(views: Tensor) -> Tensor:
         rows = z.repeat_interleave(views.shape[1], 0)
         return prior.predict_noise(rows, t, seen.rows[views.flatten()]).unflatten(0, (wanted, -1))
 
-    if not torch.is_grad_enabled():
-        return part(index)
     with torch.no_grad():
         first = part(index[:, :1])
     return torch.cat([first, part(index[:, 1:])], dim=1)

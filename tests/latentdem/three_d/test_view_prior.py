@@ -263,12 +263,16 @@ def test_finite_views_differ_front_and_back():
     assert (front - back.flip(-1)).abs().max() > 0.2
 
 
+def two_views():
+    """A prior, what it keeps of two known views, and their poses."""
+    prior = tiny()
+    poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])
+    return prior, prior.condition(inputs(prior)[0]).at(torch.tensor([1.2, 1.3])), poses
+
+
 def test_views_agree_on_the_opacity():
     """The logit of the mean odds at the centre of a cell, against the cameras' own opacities there."""
-    prior = tiny()
-    x, _, _ = inputs(prior)
-    poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])
-    condition = prior.condition(x).at(torch.tensor([1.2, 1.3]))
+    prior, condition, poses = two_views()
     agreed = prior.agree(condition, poses)
     opacity = condition.parts[1]
     assert [part.shape for part in agreed.parts] == [part.shape for part in condition.parts]
@@ -285,10 +289,7 @@ def test_views_agree_on_the_opacity():
 
 
 def test_what_is_filled_is_what_the_agreed_views_say():
-    prior = tiny()
-    x, _, _ = inputs(prior)
-    poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])
-    condition = prior.condition(x).at(torch.tensor([1.2, 1.3]))
+    prior, condition, poses = two_views()
     agreed = prior.agree(condition, poses)
     points = cells(torch.tensor([[1.2, 0.0, RADIUS]]), 16, 16)[0]
     filled = prior.filled(condition, poses, points)
