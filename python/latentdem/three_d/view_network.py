@@ -13,13 +13,15 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from .cameras import POLAR_RANGE, RADIUS
+from .cameras import POLAR_RANGE, RADIUS, relative_pose
 from .frustum import FAINT, carry, cells, composite, hits, locate, plane_depths, warp
 from .layers import Block, Exchange
 
 SUMMARY = 32  # channels that the polar angle of the known view is read from
 LOG_VARIANCES = (-6.0, 3.0)  # of the first estimate, between which they are told
 CERTAIN = 1e-4  # an opacity nearer to 0 or 1 is as sure as this
+ADAPTED = 40  # steps of `ViewNetwork.adapt`
+FEATURES_RATE, OPACITY_RATE = 0.02, 0.05  # of its features and of the logits of its opacity
 FEW = 3.0  # an untrained network sees little of a volume filled
 
 
@@ -130,6 +132,42 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         around = [cells(camera, depths, size)[0] for camera in cameras.split(1)]
         agreed = torch.stack([self.opacity_at(volume, cameras, points) for points in around])
         return _volume(agreed[:, None], volume.features[:, 1:], volume.picture[:, :-1])
+
+    @torch.enable_grad()
+    def adapt(self, volume: Volume, cameras: Tensor) -> Volume:
+        """Volumes of n views of one object, changed until what each foretells of all n views is what they show.
+
+        `ADAPTED` steps of Adam on the features and, with several views, on the opacity: a single one does not
+        say how deep anything is. In every step each view foretells one of them, itself in the first. To learn
+        from the input itself: Sun et al. 2020, *Test-Time Training*; here the weights stay as they are.
+
+        Args:
+            volume: n of them, as `agree` gives them.
+            cameras: (n, 3) as for `agree`.
+        """
+        count = len(cameras)
+        latents = volume.features[:, 1 : 1 + self.config["latent_channels"], 0]
+        features = volume.features[:, 1:].detach().clone().requires_grad_()
+        logits = torch.logit(volume.opacity.double(), eps=CERTAIN).to(volume.opacity).requires_grad_(count > 1)
+        rates = {features: FEATURES_RATE, logits: OPACITY_RATE}
+        moved = [{"params": [each], "lr": rate} for each, rate in rates.items() if each.requires_grad]
+        adam = torch.optim.Adam(moved, betas=(0.9, 0.99))
+        falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, ADAPTED)
+
+        def changed() -> Volume:
+            opacity = torch.sigmoid(logits) if count > 1 else volume.opacity
+            return _volume(opacity, features, volume.picture[:, :-1])
+
+        for step in range(ADAPTED):
+            shown = cameras.roll(-step, 0)
+            pose = relative_pose(shown, cameras)
+            foretold, _ = self.estimate(self.render(changed(), cameras[:, 0], pose, cameras[:, 2]))
+            adam.zero_grad()
+            F.mse_loss(foretold, latents.roll(-step, 0).to(foretold)).backward()
+            adam.step()
+            falling.step()
+        with torch.no_grad():
+            return changed()
 
     def opacity_at(self, volume: Volume, cameras: Tensor, points: Tensor) -> Tensor:
         """The mean opacity (in logits) of n views at points of the world, (d, h, w); 0 where none of them sees.

@@ -119,7 +119,7 @@ class ViewPrior(Protocol):
         ...
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
-        """The same n known views where what they say of the object has been made to agree.
+        """The same n known views where what they say of the object agrees, and with what each of them shows.
 
         Args:
             condition: n known views.
@@ -253,8 +253,10 @@ class EmbeddedViewPrior:
         return ViewCondition(tuple(part.to(x.dtype) for part in volume), polar.to(x.dtype))
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
-        """With the mean of what the views say of the opacity; see `ViewNetwork.agree`."""
-        agreed = self.network.agree(Volume(*condition.parts), _cameras(condition, poses))
+        """With the mean of what they say of the opacity, and adapted to all of them; see `ViewNetwork`."""
+        cameras = _cameras(condition, poses)
+        with self._precision(poses):
+            agreed = self.network.adapt(self.network.agree(Volume(*condition.parts), cameras), cameras)
         return replace(condition, parts=tuple(agreed))
 
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor:

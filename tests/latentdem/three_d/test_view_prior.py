@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,14 +13,14 @@ from diffusers.models.attention_processor import Attention
 from latentdem.errors import UserError
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
-from latentdem.three_d.cameras import POLAR_RANGE, RADIUS
+from latentdem.three_d.cameras import POLAR_RANGE, RADIUS, relative_pose
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
 from latentdem.three_d.frustum import cells, locate
 from latentdem.three_d.noise_error import HEIGHT, PairError
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.sampler import sample
 from latentdem.three_d.search import PoseSearch
-from latentdem.three_d.view_network import ViewNetwork, gaussian_v
+from latentdem.three_d.view_network import ViewNetwork, Volume, gaussian_v
 from latentdem.three_d.view_prior import EmbeddedViewPrior, ViewCondition, ViewPrior
 
 SCHEDULER = DDPMScheduler(
@@ -270,30 +271,72 @@ def two_views():
     return prior, prior.condition(inputs(prior)[0]).at(torch.tensor([1.2, 1.3])), poses
 
 
+CAMERAS = torch.tensor([[1.2, 0.0, RADIUS], [1.3, 0.9, RADIUS]])  # of `two_views`
+
+
 def test_views_agree_on_the_opacity():
     """The logit of the mean odds at the centre of a cell, against the cameras' own opacities there."""
-    prior, condition, poses = two_views()
-    agreed = prior.agree(condition, poses)
-    opacity = condition.parts[1]
-    assert [part.shape for part in agreed.parts] == [part.shape for part in condition.parts]
-    cameras = torch.tensor([[1.2, 0.0, RADIUS], [1.3, 0.9, RADIUS]])
+    prior, condition, _ = two_views()
+    cameras, opacity = CAMERAS, condition.parts[1]
+    agreed = prior.network.agree(Volume(*condition.parts), cameras)
+    assert [part.shape for part in agreed] == [part.shape for part in condition.parts]
     plane, row, column = 8, 7, 9  # near the origin, which both cameras see
     point = cells(cameras[:1], 16, 16)[0, plane, row, column]
     there = locate(point.expand(1, 1, 1, 1, 3), cameras[1:])
     other = torch.nn.functional.grid_sample(torch.logit(opacity[1:]), there, align_corners=False)
     expected = torch.sigmoid((torch.logit(opacity[0, 0, plane, row, column]) + other.squeeze()) / 2)
-    torch.testing.assert_close(agreed.parts[1][0, 0, plane, row, column], expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(agreed.parts[0][:, :1], torch.nn.functional.avg_pool3d(agreed.parts[1], 2))
-    assert torch.equal(agreed.parts[0][:, 1:], condition.parts[0][:, 1:])
-    assert torch.equal(agreed.parts[2][:, :3], condition.parts[2][:, :3])
+    torch.testing.assert_close(agreed.opacity[0, 0, plane, row, column], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(agreed.features[:, :1], torch.nn.functional.avg_pool3d(agreed.opacity, 2))
+    assert torch.equal(agreed.features[:, 1:], condition.parts[0][:, 1:])
+    assert torch.equal(agreed.picture[:, :3], condition.parts[2][:, :3])
+
+
+def foretold(prior, condition):
+    """Errors (2, 2) of what each of `two_views` foretells of each."""
+    rows, wanted = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    latents = condition.parts[0][:, 1 : 1 + prior.latent_shape[0], 0]
+    return lambda made: (
+        (prior.posed(made[rows], relative_pose(CAMERAS[wanted], CAMERAS[rows])).mean - latents[wanted])
+        .square()
+        .mean((1, 2, 3))
+        .view(2, 2)
+    )
+
+
+def test_views_are_adapted_to_each_other():
+    """Each foretells both better than before, and nothing but features and opacity has changed."""
+    prior, condition, poses = two_views()
+    weights = {name: value.clone() for name, value in prior.network.state_dict().items()}
+    errors = foretold(prior, condition)
+    with torch.no_grad():
+        adapted = prior.agree(condition, poses)
+        agreed = replace(condition, parts=tuple(prior.network.agree(Volume(*condition.parts), CAMERAS)))
+    assert not any(part.requires_grad for part in adapted.parts)
+    assert (errors(adapted) < 0.8 * errors(agreed)).all()
+    assert not torch.equal(adapted.parts[1], agreed.parts[1])
+    assert torch.equal(adapted.parts[2][:, :3], agreed.parts[2][:, :3])
+    assert all(torch.equal(value, weights[name]) for name, value in prior.network.state_dict().items())
+    assert not any(each.requires_grad or each.grad is not None for each in prior.network.parameters())
+    torch.testing.assert_close(prior.agree(condition, poses).parts, adapted.parts, rtol=0, atol=0)
+
+
+def test_one_view_is_adapted_to_itself_but_for_its_depth():
+    prior, condition, poses = two_views()
+    one = condition[torch.tensor([0])]
+    adapted = prior.agree(one, poses[:1])
+    torch.testing.assert_close(adapted.parts[1], one.parts[1], rtol=1e-3, atol=1e-4)
+    errors = foretold(prior, condition)
+    both = [torch.cat([made.parts[0], condition.parts[0][1:]]) for made in (adapted, one)]
+    after, before = (errors(replace(condition, parts=(part, *condition.parts[1:]))) for part in both)
+    assert after[0, 0] < 0.8 * before[0, 0]
 
 
 def test_what_is_filled_is_what_the_agreed_views_say():
     prior, condition, poses = two_views()
-    agreed = prior.agree(condition, poses)
-    points = cells(torch.tensor([[1.2, 0.0, RADIUS]]), 16, 16)[0]
+    agreed = prior.network.agree(Volume(*condition.parts), CAMERAS)
+    points = cells(CAMERAS[:1], 16, 16)[0]
     filled = prior.filled(condition, poses, points)
-    torch.testing.assert_close(filled, agreed.parts[1][0, 0])
+    torch.testing.assert_close(filled, agreed.opacity[0, 0])
     nowhere = prior.filled(condition, poses, torch.full((2, 3), 9.0))
     assert torch.equal(nowhere, torch.zeros(2))
 
@@ -331,9 +374,9 @@ def test_views_together_correct_each_other(guidance):
 
 def test_one_view_agrees_with_itself():
     prior = tiny()
-    condition = prior.condition(inputs(prior, 1)[0])
-    agreed = prior.agree(condition, torch.zeros(1, 3))
-    for found, expected in zip(agreed.parts, condition.parts, strict=True):
+    volume = Volume(*prior.condition(inputs(prior, 1)[0]).parts)
+    agreed = prior.network.agree(volume, CAMERAS[:1])
+    for found, expected in zip(agreed, volume, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
