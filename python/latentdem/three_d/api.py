@@ -22,7 +22,7 @@ from .checkpoint import ViewCheckpoint
 from .loading import load_view_prior
 from .noise_error import MAX_BATCH, PairError
 from .pictures import Picture, check_distinct, object_pictures, view_on_white
-from .poses import bounded, ring
+from .poses import Beliefs, bounded, ring
 from .recipe import Recipe
 from .result import Result
 from .sampler import Sampled, sample
@@ -107,14 +107,15 @@ def reconstruct(
         condition, latents = prior.condition(inputs.to(where)), prior.encode(inputs.to(where))
         confidence = torch.ones(len(inputs))
         poses = torch.zeros(len(inputs), 3) if known is None else known
-        cameras = condition.cameras(poses.to(where), torch.arange(len(inputs), device=where))
+        seen = torch.arange(len(inputs), device=where)
+        beliefs = Beliefs.sure(condition.cameras(poses.to(where), seen))
         searched = known is None and len(inputs) > 1
         phase = time.perf_counter()
         if searched:
             search = PoseSearch(PairError(prior, condition, latents), recipe, generator)
             run = partial(search, lambda done: report("poses", SEARCH_SHARE * done, 1.0))
-            cameras, confidence = run() if kept is None else kept.search(run, generator)
-            cameras = cameras.to(where)
+            beliefs, confidence = run() if kept is None else kept.search(run, generator)
+            beliefs = replace(beliefs, cameras=beliefs.cameras.to(where))
         seconds["poses"] = time.perf_counter() - phase
         before = SEARCH_SHARE if searched else 0.0
 
@@ -123,10 +124,10 @@ def reconstruct(
                 kept.keep(state)
             report("views", before + (1 - before) * state.step / state.steps, 1.0)
 
-        z, found = sample(
+        z, (found, *_) = sample(
             prior,
-            condition.at(cameras[:, 0]),
-            cameras - cameras[0],
+            condition,
+            beliefs,
             targets.to(where),
             steps,
             recipe if searched else replace(recipe, rate=0.0),
@@ -134,7 +135,7 @@ def reconstruct(
             on_step,
             None if kept is None else kept.resume(),
         )
-        filled = prior.filled(condition.at(cameras[:, 0]), found, grid_points(SOLID).to(found))
+        filled = prior.filled(condition.at(beliefs.cameras[0, :, 0]), found, grid_points(SOLID).to(found))
         views = torch.cat([prior.decode(part) for part in z.split(MAX_BATCH)]).clamp(-1, 1)
     seconds["views"] = time.perf_counter() - phase - seconds["poses"]
     seconds["total"] = time.perf_counter() - started
@@ -150,7 +151,7 @@ def reconstruct(
         tuple(picture.mask for picture in pictures),
         seconds,
         settings,
-        None if condition.polar is None else float(cameras[0, 0]),
+        None if condition.polar is None else float(beliefs.cameras[0, 0, 0]),
         None if filled is None else filled.cpu(),
     )
 

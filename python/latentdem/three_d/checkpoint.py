@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..checkpoint import load_tensors, save_tensors
 from ..files import keep_settings, make_folder
+from .poses import Beliefs
 from .sampler import Sampled
 
-Found = tuple[Tensor, Tensor]
+Found = tuple[Beliefs, Tensor]
 
 
 class ViewCheckpoint:
@@ -49,7 +50,7 @@ class ViewCheckpoint:
         keep_settings(self._settings, settings, "a reconstruction", what_helps)
 
     def search(self, search: Callable[[], Found], generator: torch.Generator) -> Found:
-        """Cameras and confidence that `search` gives, from disk where they are there.
+        """What `search` gives, beliefs of the cameras and confidence, from disk where they are there.
 
         Raises:
             UserError: the folder cannot be read or written.
@@ -57,11 +58,11 @@ class ViewCheckpoint:
         found, _ = load_tensors(self._poses)
         if found:
             generator.set_state(found["generator"])
-            return found["cameras"], found["confidence"]
-        cameras, confidence = search()
-        held = {"cameras": cameras, "confidence": confidence, "generator": generator.get_state()}
+            return Beliefs(found["cameras"], found["weights"]), found["confidence"]
+        beliefs, confidence = search()
+        held = {**vars(beliefs), "confidence": confidence, "generator": generator.get_state()}
         save_tensors(self._poses, held, {})
-        return cameras, confidence
+        return beliefs, confidence
 
     def resume(self) -> Sampled | None:
         """How far the views were; None where they were not begun.

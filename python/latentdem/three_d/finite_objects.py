@@ -82,6 +82,10 @@ class FiniteObjectsPrior:
         """As they are."""
         return condition
 
+    def bundle(self, condition: ViewCondition, cameras: Tensor, radius: bool) -> Tensor:
+        """As they are: it knows no shape."""
+        return cameras
+
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> None:
         """It does not say."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ..priors.naming import Names
-from .view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior, ViewPrior
+from .embedded_view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
+from .view_prior import ViewPrior
 from .zero123 import Zero123Prior
 
 NAMES = Names(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +60,29 @@ def ring(azimuths: int, elevations: Sequence[float]) -> Tensor:
     azimuth = wrap(torch.arange(azimuths) * (2 * math.pi / azimuths))
     rows = torch.cartesian_prod(polar, azimuth).reshape(-1, 2)
     return torch.cat([rows, torch.zeros(len(rows), 1)], dim=1)
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """Where n views may have been taken from: hypotheses, the most likely one first.
+
+    Attributes:
+        cameras: (B, n, 3) as `ViewCondition.cameras` gives them.
+        weights: (B,) their probabilities, sum 1.
+    """
+
+    cameras: Tensor
+    weights: Tensor
+
+    @classmethod
+    def sure(cls, cameras: Tensor) -> Beliefs:
+        """That the cameras are these (n, 3)."""
+        return cls(cameras[None], torch.ones(1))
+
+    @property
+    def poses(self) -> Tensor:
+        """(B, n, 3) relative to the first view."""
+        return self.cameras - self.cameras[:, :1]
 
 
 class MovingPoses:

@@ -16,6 +16,10 @@ class Recipe:
         hypotheses: poses of each view, and of all views together, that are kept in the search.
         refinements: M-steps of the search at the known views.
         search_rate: their first step in radians; the last is near 0.
+        believed: sets of poses, at most, that the views are the mean over, by their probabilities; 1 for the
+            most likely one alone.
+        bundled: whether each of these moves once more, together with the object's shape, where the prior
+            knows of it.
         rate: step in radians of the M-step at the noisiest views to be generated, falling with t; 0 for none.
             It is small: the search has refined the poses by views that are known.
         fusion: modelling error of the unknown poses, see `fusion_weights`; Annealing(0, 0) weighs all views
@@ -28,6 +32,8 @@ class Recipe:
     hypotheses: int = 8
     refinements: int = 36
     search_rate: float = 0.06
+    believed: int = 4
+    bundled: bool = True
     rate: float = 0.002
     fusion: Annealing = FUSION
     pixelwise: bool = True

@@ -14,9 +14,9 @@ from ..schedules import timesteps
 from .cameras import relative_pose
 from .fusion import fuse
 from .noise_error import MAX_BATCH
-from .poses import MovingPoses
+from .poses import Beliefs, MovingPoses
 from .recipe import Recipe
-from .view_prior import PosedCondition, ViewCondition, ViewPrior
+from .view_prior import PosedCondition, ViewCondition, ViewPrior, joined
 
 START = 700  # timestep that views begin at where a prior foretells them without noise
 
@@ -42,7 +42,7 @@ class Sampled:
 def sample(
     prior: ViewPrior,
     condition: ViewCondition,
-    poses: Tensor,
+    beliefs: Beliefs,
     targets: Tensor,
     steps: int,
     recipe: Recipe,
@@ -50,10 +50,11 @@ def sample(
     on_step: Callable[[Sampled], None] = lambda state: None,
     resume: Sampled | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Latents (K, c, h, w) of the wanted views, and the poses (n, 3) of the known ones after the M-steps.
+    """Latents (K, c, h, w) of the wanted views, and the poses (B, n, 3) of the known ones after the M-steps.
 
-    At every timestep each known view predicts the noise of each wanted one. E-step: the predictions are fused
-    and make one DDIM step. M-step: the unknown poses move against the gradient of
+    At every timestep each known view predicts the noise of each wanted one, under each of the B hypotheses of
+    the poses. E-step: the predictions of the views are fused, their mean over the hypotheses is taken, and it
+    makes one DDIM step. M-step: the unknown poses of each hypothesis move against the gradient of
 
         lambda_t |z_{t-1}(y_i) - z_{t-1}(fused)|^2 + |z_{t-1}(y_i) - z_{t-1}(y_1)|^2,
 
@@ -64,7 +65,7 @@ def sample(
     Args:
         prior: of the views.
         condition: of n known views.
-        poses: (n, 3) of these relative to the first, where they start.
+        beliefs: in which poses they may be, where these start.
         targets: (K, 3) poses of the wanted views relative to the first known one.
         steps: diffusion steps from pure noise; from `START` the proportional share of them.
         recipe: constants.
@@ -72,12 +73,14 @@ def sample(
         on_step: called after every step.
         resume: goes on from there, with the same bits on a CPU.
     """
-    moving = MovingPoses(poses[None], recipe.radius)
-    moves = recipe.rate > 0 and len(poses) > 1
-    condition = prior.agree(condition, poses)
-    parts = targets.split(max(1, MAX_BATCH // len(poses)))
+    poses, weights = beliefs.poses, beliefs.weights.to(beliefs.cameras).view(-1, 1, 1, 1, 1)
+    moving = MovingPoses(poses, recipe.radius)
+    moves = recipe.rate > 0 and poses.shape[1] > 1
+    each = zip(beliefs.cameras, poses, strict=True)
+    condition = joined([prior.agree(condition.at(cameras[:, 0]), pose) for cameras, pose in each])
+    parts = targets.split(max(1, MAX_BATCH // poses[..., 0].numel()))
     # Where no pose moves, this is the same in all steps.
-    still = [_posed(prior, condition, relative_pose(part[:, None], poses)) for part in parts]
+    still = [_posed(prior, condition, _told(part, poses)) for part in parts]
     foretold = still[0].rows.mean is not None
     pairs = timesteps(steps, START) if foretold else timesteps(steps)
     shape = (len(targets), *prior.latent_shape)
@@ -86,7 +89,7 @@ def sample(
         z = prior.temperature * noise
         if foretold:
             abar = float(prior.alphas_cumprod[START])
-            mean = torch.cat([_mean(seen, recipe) for seen in still])
+            mean = torch.cat([(weights * _mean(seen, recipe)).sum(0) for seen in still])
             z = abar**0.5 * mean + (1 - abar) ** 0.5 * z
     else:
         z = resume.latents.to(poses)
@@ -98,12 +101,11 @@ def sample(
         gradient = torch.zeros_like(poses)
         latents = []
         for i, (z_part, target) in enumerate(zip(z.split([len(part) for part in parts]), parts, strict=True)):
-            told = relative_pose(target[:, None], moving.poses[0])
+            told = _told(target, moving.poses)
             with torch.set_grad_enabled(moves):
                 seen = _posed(prior, condition, told.requires_grad_()) if moves else still[i]
                 noise = _predict(prior, z_part, t, seen)
-            variance = seen.variance.detach()
-            fused = fuse(noise.detach(), _weighed(variance, recipe), recipe.fusion(t))
+            fused = (weights * _fused(noise.detach(), seen, recipe, recipe.fusion(t))).sum(0)
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])
             if moves:
@@ -112,69 +114,75 @@ def sample(
                 with torch.enable_grad():
                     loss = alignment(noise, fused, 1 - t / 1000) * scale**2
                 (part,) = torch.autograd.grad(loss, told)
-                gradient[1:] -= part[:, 1:].sum(0)  # the known camera is subtracted from the wanted one
+                gradient[:, 1:] -= part[:, :, 1:].sum(1)  # the known camera is subtracted from the wanted one
         z = torch.cat(latents)
         if moves:
-            moving.move(gradient[None], recipe.rate * t / 1000)
+            moving.move(gradient, recipe.rate * t / 1000)
         on_step(Sampled(step, len(pairs), z, moving.state))
-    return z, moving.poses[0]
+    return z, moving.poses
 
 
 def alignment(noise: Tensor, fused: Tensor, ratio: float) -> Tensor:
     """How far predictions are from the fused one, times `ratio`, and from those of the first view: a number.
 
     Args:
-        noise: (K, n, c, h, w) of each known view; the gradient goes through these alone.
+        noise: (B, K, n, c, h, w) of each known view; the gradient goes through these alone.
         fused: (K, c, h, w).
         ratio: lambda_t.
     """
-    others = noise[:, 1:]
-    to_fused = (others - fused.detach()[:, None]).square().sum()
-    return ratio * to_fused + (others - noise[:, :1].detach()).square().sum()
+    others = noise[:, :, 1:]
+    to_fused = (others - fused.detach()[None, :, None]).square().sum()
+    return ratio * to_fused + (others - noise[:, :, :1].detach()).square().sum()
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What n known views say of k wanted ones: k n rows, and their variance (k, n, 1, h, w)."""
+    """What n known views say of k wanted ones in B hypotheses: B k n rows; variances (B, k, n, 1, h, w)."""
 
     rows: PosedCondition
     variance: Tensor
 
 
-def _weighed(variance: Tensor, recipe: Recipe) -> Tensor:
-    """By which the views are fused."""
-    return variance if recipe.pixelwise else torch.ones_like(variance)
+def _told(targets: Tensor, poses: Tensor) -> Tensor:
+    """Poses (B, k, n, 3) of k wanted views (k, 3) relative to n known ones in B hypotheses (B, n, 3)."""
+    return relative_pose(targets[:, None], poses[:, None])
+
+
+def _fused(said: Tensor, seen: _Seen, recipe: Recipe, error: float) -> Tensor:
+    """(B, k, c, h, w) of what n known views say, (B, k, n, c, h, w), in each hypothesis."""
+    variance = seen.variance.detach()
+    variance = variance if recipe.pixelwise else torch.ones_like(variance)
+    return fuse(said.flatten(0, 1), variance.flatten(0, 1), error).unflatten(0, said.shape[:2])
 
 
 def _mean(seen: _Seen, recipe: Recipe) -> Tensor:
-    """The wanted latents (k, c, h, w) as all known views foretell them."""
+    """The wanted latents (B, k, c, h, w) as all known views foretell them in each hypothesis."""
     assert seen.rows.mean is not None
-    mean = seen.rows.mean.unflatten(0, seen.variance.shape[:2])
-    return fuse(mean, _weighed(seen.variance, recipe), 0.0)
+    return _fused(seen.rows.mean.unflatten(0, seen.variance.shape[:3]), seen, recipe, 0.0)
 
 
 def _posed(prior: ViewPrior, condition: ViewCondition, told: Tensor) -> _Seen:
-    """Of the n known views and poses (k, n, 3) relative to these."""
-    wanted, known = told.shape[:2]
-    rows = prior.posed(condition[torch.arange(known).repeat(wanted)], told.reshape(-1, 3), known)
-    return _Seen(rows, rows.variance.unflatten(0, (wanted, known)))
+    """Of n known views in B hypotheses (B n rows) and the poses (B, k, n, 3) relative to these."""
+    hypotheses, wanted, known = told.shape[:3]
+    index = torch.arange(hypotheses * known).view(hypotheses, 1, known).expand(-1, wanted, -1)
+    rows = prior.posed(condition[index.flatten()], told.reshape(-1, 3), known)
+    return _Seen(rows, rows.variance.unflatten(0, (hypotheses, wanted, known)))
 
 
 def _predict(prior: ViewPrior, z: Tensor, t: int, seen: _Seen) -> Tensor:
-    """Noise (k, n, c, h, w) in k wanted views (k, c, h, w) as n known ones predict it.
+    """Noise (B, k, n, c, h, w) in k wanted views (k, c, h, w) as n known ones predict it in each hypothesis.
 
     Differentiable in the poses where those of views 2 to n move; view 1 takes no part in that.
     """
-    wanted, known = seen.variance.shape[:2]
-    if not torch.is_grad_enabled():
-        noise = prior.predict_noise(z.repeat_interleave(known, 0), t, seen.rows)
-        return noise.unflatten(0, (wanted, known))
-    index = torch.arange(wanted * known).view(wanted, known)
+    shape = seen.variance.shape[:3]
+    index = torch.arange(shape.numel()).view(shape)
 
     def part(views: Tensor) -> Tensor:
-        rows = z.repeat_interleave(views.shape[1], 0)
-        return prior.predict_noise(rows, t, seen.rows[views.flatten()]).unflatten(0, (wanted, -1))
+        rows = z[None, :, None].expand(*views.shape, *z.shape[1:]).flatten(0, 2)
+        return prior.predict_noise(rows, t, seen.rows[views.flatten()]).unflatten(0, views.shape)
 
+    if not torch.is_grad_enabled():
+        return part(index)
     with torch.no_grad():
-        first = part(index[:, :1])
-    return torch.cat([first, part(index[:, 1:])], dim=1)
+        first = part(index[:, :, :1])
+    return torch.cat([first, part(index[:, :, 1:])], dim=2)

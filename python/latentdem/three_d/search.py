@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from .noise_error import Draw, PairError
-from .poses import MovingPoses, angle_between
+from .poses import Beliefs, MovingPoses, angle_between
 from .recipe import Recipe
 
 GRID_AZIMUTHS = 24
 GRID_POLARS = (-50.0, -25.0, 0.0, 25.0, 50.0)  # degrees
 GRID_DRAWS, FINAL_DRAWS = 4, 8
 APART = math.radians(40)  # hypotheses nearer to each other than this are one
+SAME = math.radians(1.5)  # sets of cameras nearer to each other than this are one
+TEMPERATURE = 10.0  # noise error by which a set is e times less likely
+UNLIKELY = 6.0  # in units of that, what is worse before it is moved is given up
 BEAM = 64  # with 8 hypotheses nothing is lost for up to 3 views
 
 Step = Callable[[float], None]
@@ -53,8 +56,8 @@ class PoseSearch:
         self._views = len(error.latents)
         self._first, self._second = edges(self._views)
 
-    def __call__(self, on_step: Step = lambda done: None) -> tuple[Tensor, Tensor]:
-        """Cameras (n, 3) and the confidence (n,) that each is better than the other hypotheses.
+    def __call__(self, on_step: Step = lambda done: None) -> tuple[Beliefs, Tensor]:
+        """What is believed of the cameras, and the confidence (n,) that the best are better than the others.
 
         The first azimuth and distance are 0, and its polar angle, too, unless the prior estimates it.
 
@@ -67,16 +70,15 @@ class PoseSearch:
             candidates.append(self.hypotheses(view))
             on_step(share * view)
         sets = self._cameras(self.consistent(candidates), range(self._views))
-        refined = self.refine(sets, lambda done: on_step(0.5 + 0.4 * done))
+        refined = self.refine(sets, lambda done: on_step(0.5 + 0.3 * done))
         draws = self._error.draws(FINAL_DRAWS, self._generator)
         # The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
-        sets = torch.cat([refined, sets])
-        best = sets[self.loss(sets, draws).sum(0).argmin()]
+        beliefs = self.believed(torch.cat([refined, sets]), draws, lambda done: on_step(0.8 + 0.15 * done))
         confidence = [1.0]
         for view in range(1, self._views):
-            confidence.append(self.confidence(best, view, candidates[view - 1], draws))
-            on_step(0.9 + 0.2 * share * view)
-        return best, torch.tensor(confidence)
+            confidence.append(self.confidence(beliefs.cameras[0], view, candidates[view - 1], draws))
+            on_step(0.95 + 0.1 * share * view)
+        return beliefs, torch.tensor(confidence)
 
     def hypotheses(self, view: int) -> Tensor:
         """The best candidates (H, 3) for one view, judged by its pair with the first alone."""
@@ -132,6 +134,31 @@ class PoseSearch:
             moving.move(total, self._recipe.search_rate * (1 - i / count))
             on_step((i + 1) / count)
         return moving.poses
+
+    def believed(self, sets: Tensor, draws: list[Draw], on_step: Step = lambda done: None) -> Beliefs:
+        """The most likely of the sets of cameras (B, n, 3), each moved together with the shape by the prior.
+
+        Their probabilities are as if the noise error, over `TEMPERATURE`, was the negative log-likelihood. What
+        is nearer than `SAME` to a better one is left out, and what is unlikely by `UNLIKELY` times that.
+        """
+        losses, recipe = self.loss(sets, draws).sum(0), self._recipe
+        kept: list[Tensor] = []
+        for i in losses.argsort(stable=True):
+            if losses[i] > losses.min() + UNLIKELY * TEMPERATURE:
+                break
+            if all(angle_between(sets[i] - sets[i, :1], other - other[:1]).amax() > SAME for other in kept):
+                kept.append(sets[i])
+            if len(kept) == min(recipe.believed, recipe.hypotheses):
+                break
+        if recipe.bundled:
+            error = self._error
+            for i, cameras in enumerate(kept):
+                kept[i] = error.prior.bundle(error.condition, cameras, recipe.radius)
+                on_step((i + 1) / len(kept))
+        moved = torch.stack(kept)
+        losses = self.loss(moved, draws).sum(0)
+        order = losses.argsort(stable=True)
+        return Beliefs(moved[order], torch.softmax(-losses[order] / TEMPERATURE, dim=0))
 
     def loss(self, sets: Tensor, draws: list[Draw]) -> Tensor:
         """Noise error (D, B) of sets of cameras (B, n, 3), over the pairs that are compared."""

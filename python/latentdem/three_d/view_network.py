@@ -13,15 +13,13 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from .cameras import POLAR_RANGE, RADIUS, relative_pose
+from .cameras import POLAR_RANGE, RADIUS
 from .frustum import FAINT, carry, cells, composite, hits, locate, plane_depths, warp
 from .layers import Block, Exchange
 
 SUMMARY = 32  # channels that the polar angle of the known view is read from
 LOG_VARIANCES = (-6.0, 3.0)  # of the first estimate, between which they are told
 CERTAIN = 1e-4  # an opacity nearer to 0 or 1 is as sure as this
-ADAPTED = 40  # steps of `ViewNetwork.adapt`
-FEATURES_RATE, OPACITY_RATE = 0.02, 0.05  # of its features and of the logits of its opacity
 FEW = 3.0  # an untrained network sees little of a volume filled
 
 
@@ -37,6 +35,21 @@ class Volume(NamedTuple):
     features: Tensor
     opacity: Tensor
     picture: Tensor
+
+    @classmethod
+    def of(cls, opacity: Tensor, features: Tensor, picture: Tensor) -> Volume:
+        """With the coarser opacity before the features, and the depth of what is shown after the picture."""
+        # Seen from its own camera, a pixel meets the object at itself, and at the depth that is missing.
+        planes = plane_depths(opacity.shape[2], opacity)[:, None, None].expand_as(opacity)
+        met = composite(torch.cat([opacity, planes], dim=1))
+        share, depth = F.interpolate(met, picture.shape[-2:], mode="bilinear", align_corners=False).chunk(2, 1)
+        shown = torch.cat([picture, depth / share.clamp_min(FAINT)], dim=1)
+        return cls(torch.cat([F.avg_pool3d(opacity, 2), features], dim=1), opacity, shown)
+
+    @property
+    def logits(self) -> Tensor:
+        """Of the opacity."""
+        return torch.logit(self.opacity.double(), eps=CERTAIN).to(self.opacity)
 
 
 class ViewNetwork(ModelMixin, ConfigMixin):
@@ -119,7 +132,11 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         found = self.complete(features[:, SUMMARY:].unflatten(1, (self.found, size)))
         opacity = _finer(torch.sigmoid(_exact(found[:, :8]) - FEW))
         shown = latent[:, :, None].expand(-1, -1, size, -1, -1)
-        return _volume(opacity, torch.cat([shown, found[:, 8:]], dim=1), _exact(picture) - 1), polar
+        return Volume.of(opacity, torch.cat([shown, found[:, 8:]], dim=1), _exact(picture) - 1), polar
+
+    def latents_in(self, volume: Volume) -> Tensor:
+        """The latents (N, c, h, w) of the known views, which their volumes have at all depths."""
+        return volume.features[:, 1 : 1 + self.config["latent_channels"], 0]
 
     def agree(self, volume: Volume, cameras: Tensor) -> Volume:
         """Volumes of n views of one object, all with the mean opacity (in logits) of those around each point.
@@ -131,43 +148,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         depths, _, size = volume.opacity.shape[2:]
         around = [cells(camera, depths, size)[0] for camera in cameras.split(1)]
         agreed = torch.stack([self.opacity_at(volume, cameras, points) for points in around])
-        return _volume(agreed[:, None], volume.features[:, 1:], volume.picture[:, :-1])
-
-    @torch.enable_grad()
-    def adapt(self, volume: Volume, cameras: Tensor) -> Volume:
-        """Volumes of n views of one object, changed until what each foretells of all n views is what they show.
-
-        `ADAPTED` steps of Adam on the features and, with several views, on the opacity: a single one does not
-        say how deep anything is. In every step each view foretells one of them, itself in the first. To learn
-        from the input itself: Sun et al. 2020, *Test-Time Training*; here the weights stay as they are.
-
-        Args:
-            volume: n of them, as `agree` gives them.
-            cameras: (n, 3) as for `agree`.
-        """
-        count = len(cameras)
-        latents = volume.features[:, 1 : 1 + self.config["latent_channels"], 0]
-        features = volume.features[:, 1:].detach().clone().requires_grad_()
-        logits = torch.logit(volume.opacity.double(), eps=CERTAIN).to(volume.opacity).requires_grad_(count > 1)
-        rates = {features: FEATURES_RATE, logits: OPACITY_RATE}
-        moved = [{"params": [each], "lr": rate} for each, rate in rates.items() if each.requires_grad]
-        adam = torch.optim.Adam(moved, betas=(0.9, 0.99))
-        falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, ADAPTED)
-
-        def changed() -> Volume:
-            opacity = torch.sigmoid(logits) if count > 1 else volume.opacity
-            return _volume(opacity, features, volume.picture[:, :-1])
-
-        for step in range(ADAPTED):
-            shown = cameras.roll(-step, 0)
-            pose = relative_pose(shown, cameras)
-            foretold, _ = self.estimate(self.render(changed(), cameras[:, 0], pose, cameras[:, 2]))
-            adam.zero_grad()
-            F.mse_loss(foretold, latents.roll(-step, 0).to(foretold)).backward()
-            adam.step()
-            falling.step()
-        with torch.no_grad():
-            return changed()
+        return Volume.of(agreed[:, None], volume.features[:, 1:], volume.picture[:, :-1])
 
     def opacity_at(self, volume: Volume, cameras: Tensor, points: Tensor) -> Tensor:
         """The mean opacity (in logits) of n views at points of the world, (d, h, w); 0 where none of them sees.
@@ -176,7 +157,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             volume, cameras: n of them, as for `agree`.
             points: (d, h, w, 3).
         """
-        logits = torch.logit(volume.opacity.double(), eps=CERTAIN).to(volume.opacity)
+        logits = volume.logits
         # Where a camera does not see, it has no say.
         told = torch.cat([logits, torch.ones_like(logits)], dim=1)
         where = locate(points.expand(len(cameras), *points.shape), cameras).to(told)
@@ -254,16 +235,6 @@ def gaussian_v(z_t: Tensor, mean: Tensor, log_variance: Tensor, abar: Tensor) ->
 def _exact(x: Tensor) -> Tensor:
     """At least single precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _volume(opacity: Tensor, features: Tensor, picture: Tensor) -> Volume:
-    """With the coarser opacity before the features, and the depth of what is shown after the picture."""
-    # Seen from its own camera, a pixel meets the object at itself, and at the depth that is missing.
-    planes = plane_depths(opacity.shape[2], opacity)[:, None, None].expand_as(opacity)
-    met = composite(torch.cat([opacity, planes], dim=1))
-    share, depth = F.interpolate(met, picture.shape[-2:], mode="bilinear", align_corners=False).chunk(2, 1)
-    shown = torch.cat([picture, depth / share.clamp_min(FAINT)], dim=1)
-    return Volume(torch.cat([F.avg_pool3d(opacity, 2), features], dim=1), opacity, shown)
 
 
 def _finer(parts: Tensor) -> Tensor:

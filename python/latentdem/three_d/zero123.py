@@ -185,6 +185,10 @@ class Zero123Prior:
         """As they are."""
         return condition
 
+    def bundle(self, condition: ViewCondition, cameras: Tensor, radius: bool) -> Tensor:
+        """As they are: it knows no shape."""
+        return cameras
+
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> None:
         """It does not say."""
 

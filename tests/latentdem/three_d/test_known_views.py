@@ -9,6 +9,7 @@ import torch
 
 from latentdem.three_d.cameras import RADIUS, relative_pose
 from latentdem.three_d.frustum import cells, locate
+from latentdem.three_d.poses import Beliefs
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.sampler import sample
 from latentdem.three_d.view_network import Volume
@@ -138,6 +139,7 @@ def test_views_begin_as_they_are_foretold():
     x, _, _ = inputs(prior, 1)
     condition = prior.condition(x)
     targets = torch.tensor([[0.0, 0.4, 0.0], [0.1, 2.0, 0.0]])
-    z, _ = sample(prior, condition, torch.zeros(1, 3), targets, 8, Recipe(), torch.Generator().manual_seed(0))
+    beliefs = Beliefs.sure(condition.cameras(torch.zeros(1, 3), torch.tensor([0])))
+    z, _ = sample(prior, condition, beliefs, targets, 8, Recipe(), torch.Generator().manual_seed(0))
     mean = prior.posed(prior.agree(condition, torch.zeros(1, 3))[torch.tensor([0, 0])], targets).mean
     torch.testing.assert_close(z, mean, rtol=1e-3, atol=1e-3)

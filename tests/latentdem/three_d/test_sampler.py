@@ -9,6 +9,7 @@ import torch
 
 from latentdem.schedules import Annealing
 from latentdem.three_d import sampler
+from latentdem.three_d.poses import Beliefs
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.sampler import alignment, sample
 
@@ -17,7 +18,9 @@ TARGETS = torch.tensor([[0.0, 1.2, 0.0], [0.1, 2.6, 0.0]])
 
 def run(problem, poses, recipe=None, steps=25, seed=0, targets=TARGETS):
     generator = torch.Generator().manual_seed(seed)
-    return sample(problem.prior, problem.condition, poses, targets, steps, recipe or Recipe(), generator)
+    beliefs = Beliefs.sure(poses)
+    z, found = sample(problem.prior, problem.condition, beliefs, targets, steps, recipe or Recipe(), generator)
+    return z, found[0]
 
 
 @pytest.mark.parametrize("views", [1, 2, 3])
@@ -109,9 +112,10 @@ def test_batches_of_any_size_give_the_same(exact, monkeypatch):
 
 
 def test_alignment_losses():
-    noise, fused = torch.randn(2, 3, 4, 5, 5), torch.randn(2, 4, 5, 5)
+    noise, fused = torch.randn(2, 2, 3, 4, 5, 5), torch.randn(2, 4, 5, 5)
     expected = sum(
-        0.3 * (noise[k, i] - fused[k]).square().sum() + (noise[k, i] - noise[k, 0]).square().sum()
+        0.3 * (noise[b, k, i] - fused[k]).square().sum() + (noise[b, k, i] - noise[b, k, 0]).square().sum()
+        for b in range(2)
         for k in range(2)
         for i in (1, 2)
     )

@@ -17,7 +17,8 @@ from latentdem.three_d.search import APART, edges
 @pytest.mark.parametrize("views", [2, 3])
 def test_true_poses_are_found(exact, views):
     problem = exact(views)
-    poses, confidence = problem.search()()
+    beliefs, confidence = problem.search()()
+    poses = beliefs.poses[0]
     assert problem.wrong(poses) < 1  # measured: 0.2
     assert not poses[0].any()
     assert confidence[0] == 1
@@ -26,7 +27,8 @@ def test_true_poses_are_found(exact, views):
 
 def test_the_m_step_refines_what_the_grid_gives(exact):
     problem = exact(2)
-    coarse, _ = problem.search(replace(Recipe(), refinements=0))()
+    beliefs, _ = problem.search(replace(Recipe(), refinements=0))()
+    coarse = beliefs.cameras[0]
     assert 4 < problem.wrong(coarse) < 20
     refined = problem.search().refine(coarse[None])[0]
     assert problem.wrong(refined) < 1
@@ -35,7 +37,8 @@ def test_the_m_step_refines_what_the_grid_gives(exact):
 def test_same_seed_same_poses(exact):
     problem = exact(3)
     first, again = (problem.search(seed=3)() for _ in range(2))
-    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[0].cameras, again[0].cameras)
+    assert torch.equal(first[0].weights, again[0].weights)
     assert torch.equal(first[1], again[1])
 
 

@@ -9,8 +9,8 @@ import torch
 
 from latentdem.metrics import psnr
 from latentdem.three_d import reconstruct
+from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS
 from latentdem.three_d.measures import pose_error
-from latentdem.three_d.view_prior import EMBEDDED_3D_WEIGHTS
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 CAMERAS = torch.tensor(

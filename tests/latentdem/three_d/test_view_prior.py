@@ -13,12 +13,13 @@ from latentdem.errors import UserError
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import POLAR_RANGE
+from latentdem.three_d.embedded_view_prior import EmbeddedViewPrior
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
 from latentdem.three_d.noise_error import HEIGHT, PairError
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.search import PoseSearch
 from latentdem.three_d.view_network import ViewNetwork, gaussian_v
-from latentdem.three_d.view_prior import EmbeddedViewPrior, ViewCondition, ViewPrior
+from latentdem.three_d.view_prior import ViewCondition, ViewPrior
 
 SCHEDULER = DDPMScheduler(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"

@@ -40,7 +40,8 @@ METHODS = (
     ViewMethod("three", "three views, poses estimated", 3),
     ViewMethod("no-annealing", "two views, fusion not annealed", 2, recipe=Recipe(fusion=Annealing(0.0, 0.0))),
     ViewMethod("no-pixelwise", "two views, all pixels weigh alike", 2, recipe=Recipe(pixelwise=False)),
-    ViewMethod("no-m-step", "two views, no M-step", 2, recipe=Recipe(refinements=0, rate=0.0)),
+    ViewMethod("no-m-step", "two views, no M-step", 2, recipe=Recipe(refinements=0, bundled=False, rate=0.0)),
+    ViewMethod("no-bundle", "two views, no bundle adjustment", 2, recipe=Recipe(bundled=False)),
     ViewMethod("single-hypothesis", "two views, one hypothesis", 2, recipe=Recipe(hypotheses=1)),
 )
 
