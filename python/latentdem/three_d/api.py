@@ -124,7 +124,7 @@ def reconstruct(
                 kept.keep(state)
             report("views", before + (1 - before) * state.step / state.steps, 1.0)
 
-        z, (found, *_) = sample(
+        z, found = sample(
             prior,
             condition,
             beliefs,

@@ -50,15 +50,16 @@ def sample(
     on_step: Callable[[Sampled], None] = lambda state: None,
     resume: Sampled | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Latents (K, c, h, w) of the wanted views, and the poses (B, n, 3) of the known ones after the M-steps.
+    """Latents (K, c, h, w) of the wanted views, and the likeliest poses (n, 3) of the known ones in the end.
 
     At every timestep each known view predicts the noise of each wanted one, under each of the B hypotheses of
     the poses. E-step: the predictions of the views are fused, their mean over the hypotheses is taken, and it
-    makes one DDIM step. M-step: the unknown poses of each hypothesis move against the gradient of
+    makes one DDIM step. M-step: the unknown poses of the likeliest hypothesis move against the gradient of
 
         lambda_t |z_{t-1}(y_i) - z_{t-1}(fused)|^2 + |z_{t-1}(y_i) - z_{t-1}(y_1)|^2,
 
-    with lambda_t rising from 0 to 1 and the steps becoming smaller. Source: LatentDEM, Algorithm 2. Where the
+    with lambda_t rising from 0 to 1 and the steps becoming smaller. Source: LatentDEM, Algorithm 2; the mean
+    over hypotheses is the E-step's over what it does not know. Where the
     prior foretells views without noise, they begin as that and as noisy as at the timestep `START` (Meng et al.
     2022, *SDEdit*); elsewhere as noise.
 
@@ -74,14 +75,16 @@ def sample(
         resume: goes on from there, with the same bits on a CPU.
     """
     poses, weights = beliefs.poses, beliefs.weights.to(beliefs.cameras).view(-1, 1, 1, 1, 1)
-    moving = MovingPoses(poses, recipe.radius)
-    moves = recipe.rate > 0 and poses.shape[1] > 1
+    hypotheses, known = poses.shape[:2]
+    moving = MovingPoses(poses[:1], recipe.radius)
+    moves = recipe.rate > 0 and known > 1
     each = zip(beliefs.cameras, poses, strict=True)
     condition = joined([prior.agree(condition.at(cameras[:, 0]), pose) for cameras, pose in each])
-    parts = targets.split(max(1, MAX_BATCH // poses[..., 0].numel()))
-    # Where no pose moves, this is the same in all steps.
-    still = [_posed(prior, condition, _told(part, poses)) for part in parts]
-    foretold = still[0].rows.mean is not None
+    parts = targets.split(max(1, MAX_BATCH // (hypotheses * known)))
+    start = [_posed(prior, condition, _told(part, poses)) for part in parts]
+    foretold = start[0].rows.mean is not None
+    # What does not move is the same in all steps.
+    still = [seen.hypotheses(slice(1, None)) for seen in start] if moves else start
     pairs = timesteps(steps, START) if foretold else timesteps(steps)
     shape = (len(targets), *prior.latent_shape)
     noise = torch.randn(shape, generator=generator, dtype=poses.dtype).to(poses.device)
@@ -89,7 +92,7 @@ def sample(
         z = prior.temperature * noise
         if foretold:
             abar = float(prior.alphas_cumprod[START])
-            mean = torch.cat([(weights * _mean(seen, recipe)).sum(0) for seen in still])
+            mean = torch.cat([(weights * _mean(seen, recipe)).sum(0) for seen in start])
             z = abar**0.5 * mean + (1 - abar) ** 0.5 * z
     else:
         z = resume.latents.to(poses)
@@ -98,41 +101,46 @@ def sample(
     for step, (t, after) in enumerate(pairs[made:], made + 1):
         abar = float(prior.alphas_cumprod[t])
         abar_after = float(prior.alphas_cumprod[after]) if after >= 0 else 1.0
-        gradient = torch.zeros_like(poses)
+        gradient = torch.zeros_like(moving.poses)
         latents = []
-        for i, (z_part, target) in enumerate(zip(z.split([len(part) for part in parts]), parts, strict=True)):
-            told = _told(target, moving.poses)
-            with torch.set_grad_enabled(moves):
-                seen = _posed(prior, condition, told.requires_grad_()) if moves else still[i]
-                noise = _predict(prior, z_part, t, seen)
-            fused = (weights * _fused(noise.detach(), seen, recipe, recipe.fusion(t))).sum(0)
+        for z_part, target, rest in zip(z.split([len(part) for part in parts]), parts, still, strict=True):
+            said = []
+            if moves:
+                with torch.enable_grad():
+                    told = _told(target, moving.poses).requires_grad_()
+                    seen = _posed(prior, condition[:known], told)
+                    noise = _predict(prior, z_part, t, seen)
+                said.append(_fused(noise.detach(), seen, recipe, recipe.fusion(t)))
+            if len(rest.variance):
+                said.append(_fused(_predict(prior, z_part, t, rest), rest, recipe, recipe.fusion(t)))
+            fused = (weights * torch.cat(said)).sum(0)
             levels = (torch.full((len(z_part),), level).to(z) for level in (abar, abar_after))
             latents.append(dps_step(z_part, fused, *levels)[0])
             if moves:
                 # With the same z_t, z_{t-1} of two predictions differ by this multiple of their difference.
                 scale = (1 - abar_after) ** 0.5 - (abar_after * (1 - abar) / abar) ** 0.5
                 with torch.enable_grad():
-                    loss = alignment(noise, fused, 1 - t / 1000) * scale**2
+                    loss = alignment(noise[0], fused, 1 - t / 1000) * scale**2
                 (part,) = torch.autograd.grad(loss, told)
                 gradient[:, 1:] -= part[:, :, 1:].sum(1)  # the known camera is subtracted from the wanted one
         z = torch.cat(latents)
         if moves:
             moving.move(gradient, recipe.rate * t / 1000)
         on_step(Sampled(step, len(pairs), z, moving.state))
-    return z, moving.poses
+    return z, moving.poses[0]
 
 
 def alignment(noise: Tensor, fused: Tensor, ratio: float) -> Tensor:
     """How far predictions are from the fused one, times `ratio`, and from those of the first view: a number.
 
     Args:
-        noise: (B, K, n, c, h, w) of each known view; the gradient goes through these alone.
+        noise: (K, n, c, h, w) of each known view; the gradient goes through these alone.
         fused: (K, c, h, w).
         ratio: lambda_t.
     """
-    others = noise[:, :, 1:]
-    to_fused = (others - fused.detach()[None, :, None]).square().sum()
-    return ratio * to_fused + (others - noise[:, :, :1].detach()).square().sum()
+    others = noise[:, 1:]
+    to_fused = (others - fused.detach()[:, None]).square().sum()
+    return ratio * to_fused + (others - noise[:, :1].detach()).square().sum()
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,11 @@ class _Seen:
 
     rows: PosedCondition
     variance: Tensor
+
+    def hypotheses(self, which: slice) -> _Seen:
+        """Some of them alone."""
+        index = torch.arange(self.variance.shape[:3].numel()).view(self.variance.shape[:3])[which]
+        return _Seen(self.rows[index.flatten()], self.variance[which])
 
 
 def _told(targets: Tensor, poses: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from .recipe import Recipe
 
 GRID_AZIMUTHS = 24
 GRID_POLARS = (-50.0, -25.0, 0.0, 25.0, 50.0)  # degrees
-GRID_DRAWS, FINAL_DRAWS = 4, 8
+GRID_DRAWS, FINAL_DRAWS = 4, 24
 APART = math.radians(40)  # hypotheses nearer to each other than this are one
 SAME = math.radians(1.5)  # sets of cameras nearer to each other than this are one
 TEMPERATURE = 10.0  # noise error by which a set is e times less likely

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from latentdem.three_d.adaptation import bundle
 from latentdem.three_d.cameras import RADIUS, relative_pose
 from latentdem.three_d.frustum import cells, locate
 from latentdem.three_d.poses import Beliefs
@@ -82,6 +83,22 @@ def test_one_view_is_adapted_to_itself_but_for_its_depth():
     both = [torch.cat([made.parts[0], condition.parts[0][1:]]) for made in (adapted, one)]
     after, before = (errors(replace(condition, parts=(part, *condition.parts[1:]))) for part in both)
     assert after[0, 0] < 0.8 * before[0, 0]
+
+
+@pytest.mark.parametrize("radius", [False, True])
+def test_cameras_move_with_the_shape_until_the_views_are_foretold(radius):
+    prior, condition, _ = two_views()
+    weights = {name: value.clone() for name, value in prior.network.state_dict().items()}
+    moved, again = (bundle(prior.network, Volume(*condition.parts), CAMERAS, radius) for _ in range(2))
+    assert torch.equal(moved, again)
+    assert not moved.requires_grad
+    assert moved[0, 1] == 0
+    assert (moved - CAMERAS)[:, :2].abs().max() > 0.02
+    assert torch.equal(moved[:, 2], CAMERAS[:, 2]) is not radius
+    assert all(torch.equal(value, weights[name]) for name, value in prior.network.state_dict().items())
+    # The search counts distances from that of view 1.
+    away = torch.tensor([0.0, 0.0, RADIUS])
+    torch.testing.assert_close(prior.bundle(condition, CAMERAS - away, radius), moved - away)
 
 
 def test_what_is_filled_is_what_the_agreed_views_say():

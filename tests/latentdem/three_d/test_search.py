@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentdem.three_d import noise_error
+from latentdem.three_d import noise_error, search
 from latentdem.three_d.poses import angle_between
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.search import APART, edges
@@ -114,6 +114,28 @@ def test_the_third_view_decides_between_hypotheses(exact):
     search._tables = biased
     candidates = [torch.stack([false[1], problem.poses[1]]), problem.poses[2:]]
     torch.testing.assert_close(search.consistent(candidates)[0], problem.poses)
+
+
+def test_likely_poses_are_believed(exact):
+    """Near each other they are one, and what is unlikely is left out; the best is the first."""
+    problem = exact(2)
+    draws = problem.error.draws(8, torch.Generator().manual_seed(0))
+    near, beside, far = (problem.poses.clone() for _ in range(3))
+    near[1, 1] += 0.001
+    beside[1, 1] += 0.04
+    far[1, 1] += math.pi / 2
+    sets = torch.stack([far, beside, near, problem.poses])
+    losses = problem.search().loss(sets, draws).sum(0)
+    assert losses[1] - losses[3] < search.UNLIKELY * search.TEMPERATURE < losses[0] - losses[3]
+    beliefs = problem.search().believed(sets, draws)
+    assert len(beliefs.cameras) == 2
+    assert problem.wrong(beliefs.poses[0]) < 0.1
+    assert problem.wrong(beliefs.poses[1]) > 2
+    odds = torch.exp((losses[1] - losses[2:].min()) / search.TEMPERATURE)
+    torch.testing.assert_close(beliefs.weights[0] / beliefs.weights[1], odds, rtol=1e-2, atol=0)
+    torch.testing.assert_close(beliefs.weights.sum(), torch.tensor(1.0))
+    alone = problem.search(replace(Recipe(), believed=1)).believed(sets, draws)
+    assert torch.equal(alone.cameras, beliefs.cameras[:1])
 
 
 def test_confidence_falls_where_another_hypothesis_is_better(exact):
