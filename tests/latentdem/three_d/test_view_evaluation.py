@@ -229,6 +229,8 @@ def test_methods_by_name():
         "no-annealing",
         "no-pixelwise",
         "no-m-step",
+        "no-bundle",
+        "no-mean",
         "single-hypothesis",
     ]
     assert all(method.inputs == 2 for method in ablations)
