@@ -32,7 +32,7 @@ class Recipe:
     hypotheses: int = 8
     refinements: int = 36
     search_rate: float = 0.06
-    believed: int = 11
+    believed: int = 5
     bundled: bool = True
     rate: float = 0.002
     fusion: Annealing = FUSION

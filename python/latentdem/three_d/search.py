@@ -18,9 +18,7 @@ GRID_DRAWS, FINAL_DRAWS = 4, 24
 APART = math.radians(40)  # hypotheses nearer to each other than this are one
 SAME = math.radians(1.5)  # sets of cameras nearer to each other than this are one
 TEMPERATURE = 10.0  # noise error by which a set is e times less likely
-LIKELY, UNLIKELY = 5, 6.0  # sets that are kept, at most, and how much worse in units of that they may be
-BESIDE = 0.05  # radians that neighbours are away from the best one, about the error of a good search
-NEGLIGIBLE = 0.01  # probability of a set that is left out
+UNLIKELY = 6.0  # in units of that, what is worse before it is moved is given up
 BEAM = 64  # with 8 hypotheses nothing is lost for up to 3 views
 
 Step = Callable[[float], None]
@@ -140,44 +138,26 @@ class PoseSearch:
     def believed(self, sets: Tensor, draws: list[Draw], on_step: Step = lambda done: None) -> Beliefs:
         """The most likely of the sets of cameras (B, n, 3), each moved together with the shape by the prior.
 
-        The best of them is joined by its neighbours, as no search is exact. Probabilities are as if the noise
-        error, over `TEMPERATURE`, was the negative log-likelihood. For a prior whose views are samples, not
-        means, it is the best one alone.
+        Their probabilities are as if the noise error, over `TEMPERATURE`, was the negative log-likelihood. What
+        is nearer than `SAME` to a better one is left out, and what is unlikely by `UNLIKELY` times that. For a
+        prior whose views are samples, not means, it is the best one alone.
         """
         losses, recipe, error = self.loss(sets, draws).sum(0), self._recipe, self._error
-        most = recipe.believed if error.prior.temperature < 1 else 1
+        most = min(recipe.hypotheses, recipe.believed if error.prior.temperature < 1 else 1)
         kept: list[Tensor] = []
         for i in losses.argsort(stable=True):
-            if losses[i] > losses.min() + UNLIKELY * TEMPERATURE or len(kept) == LIKELY:
+            if losses[i] > losses.min() + UNLIKELY * TEMPERATURE or len(kept) == most:
                 break
             if all(angle_between(sets[i] - sets[i, :1], other - other[:1]).amax() > SAME for other in kept):
                 kept.append(sets[i])
-        kept = kept[: min(most, recipe.hypotheses)]
         if recipe.bundled:
             for i, cameras in enumerate(kept):
                 kept[i] = error.prior.bundle(error.condition, cameras, recipe.radius)
                 on_step((i + 1) / len(kept))
         likely = torch.stack(kept)
         losses = self.loss(likely, draws).sum(0)
-        if most > 1:
-            around = self._neighbours(likely[losses.argmin()])
-            likely, losses = torch.cat([likely, around]), torch.cat([losses, self.loss(around, draws).sum(0)])
-        weights, order = torch.softmax(-losses / TEMPERATURE, dim=0).sort(descending=True, stable=True)
-        order = order[:most][weights[:most] >= NEGLIGIBLE]
-        weights = weights[: len(order)]
-        return Beliefs(likely[order], weights / weights.sum())
-
-    def _neighbours(self, cameras: Tensor) -> Tensor:
-        """Sets of cameras (4 or 6, n, 3) beside one (n, 3): all views, or all but the first, are a bit off."""
-        others = torch.ones_like(cameras[:, 0])
-        others[0] = 0
-        directions = [(others, 0), (others, 1)]
-        if self._error.condition.polar is not None:
-            directions.append((torch.ones_like(others), 0))
-        shifts = torch.zeros(2 * len(directions), *cameras.shape).to(cameras)
-        for i, (views, angle) in enumerate(directions):
-            shifts[2 * i, :, angle], shifts[2 * i + 1, :, angle] = BESIDE * views, -BESIDE * views
-        return cameras + shifts
+        order = losses.argsort(stable=True)
+        return Beliefs(likely[order], torch.softmax(-losses[order] / TEMPERATURE, dim=0))
 
     def loss(self, sets: Tensor, draws: list[Draw]) -> Tensor:
         """Noise error (D, B) of sets of cameras (B, n, 3), over the pairs that are compared."""

@@ -169,7 +169,8 @@ def test_search_moves_the_height_with_the_embedded_prior():
     moved = search.refine(start)
     assert (moved[0, :, 0] != start[0, :, 0]).all()
     assert not moved[0, 0, 1:].any()
-    cameras, _ = search()
+    beliefs, _ = search()
+    cameras = beliefs.cameras[0]
     low, high = POLAR_RANGE
     assert cameras.shape == (2, 3)
     assert low <= float(cameras[0, 0]) <= high
