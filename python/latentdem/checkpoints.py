@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,13 @@ from diffusers.models.modeling_utils import ModelMixin
 from .errors import UserError
 
 Model = TypeVar("Model", bound=ModelMixin)
+
+
+def check_parts(path: Path, parts: Sequence[str], what: str, what_helps: str) -> None:
+    """Raises a UserError, which ends with `what_helps`, unless the folder of `what` has these subfolders."""
+    for part in parts:
+        if not (path / part).is_dir():
+            raise UserError(f"No {what} at {path}: the folder '{part}' is missing; {what_helps}.")
 
 
 def load_network(kind: type[Model], folder: Path, device: torch.device | str = "cpu") -> Model:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from latentdem_ext import accelerate_vae, requested_backend
 
-from ..checkpoints import load_network, load_schedule
-from ..errors import UserError
+from ..checkpoints import check_parts, load_network, load_schedule
 from .autoencoder import EmbeddedAutoencoder
 from .padding import pad_to_multiple, padded_size
 
@@ -52,12 +51,8 @@ class EmbeddedPrior:
             UserError: the folder or a file in it is missing, unreadable or of another shape.
         """
         path = Path(path)
-        for part in ("autoencoder", "unet", "scheduler"):
-            if not (path / part).is_dir():
-                raise UserError(
-                    f"No prior at {path}: the folder '{part}' is missing; "
-                    "give 'embedded' or a folder written by tools/train_prior.py export."
-                )
+        what_helps = "give 'embedded' or a folder written by tools/train_prior.py export"
+        check_parts(path, ("autoencoder", "unet", "scheduler"), "prior", what_helps)
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         unet = load_network(UNet2DModel, path / "unet", device)
         scheduler = load_schedule(path / "scheduler")

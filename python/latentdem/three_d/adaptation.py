@@ -64,7 +64,7 @@ def bundle(network: ViewNetwork, volume: Volume, cameras: Tensor, radius: bool =
 
     Args:
         network: made the volumes; it stays as it is.
-        volume: n of them, as `ViewNetwork.encode_view` gives them.
+        volume: n > 1 of them, as `ViewNetwork.encode_view` gives them.
         cameras: (n, 3) polar angle and azimuth in radians and distance, in one system.
         radius: whether the distances move, too.
     """
@@ -86,7 +86,13 @@ def bundle(network: ViewNetwork, volume: Volume, cameras: Tensor, radius: bool =
 
 
 def _misses(network: ViewNetwork, volume: Volume, cameras: Tensor, latents: Tensor, shift: int) -> Tensor:
-    """Mean squared error of what each of n views foretells of the one that is `shift` after it."""
+    """Mean squared error (a number) of what each of n views foretells of the one that is `shift` after it.
+
+    Args:
+        network, volume, cameras: as for `adapt`.
+        latents: (n, c, h, w) of the views.
+        shift: 0 for each view itself.
+    """
     shown = cameras.roll(-shift, 0)
     rendered = network.render(volume, cameras[:, 0], relative_pose(shown, cameras), cameras[:, 2])
     foretold, _ = network.estimate(rendered)

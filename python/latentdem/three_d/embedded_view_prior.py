@@ -10,8 +10,7 @@ from torch import Tensor
 
 from latentdem_ext import accelerate_vae
 
-from ..checkpoints import load_network, load_schedule
-from ..errors import UserError
+from ..checkpoints import check_parts, load_network, load_schedule
 from ..priors.autoencoder import EmbeddedAutoencoder
 from ..priors.embedded import computes_in_bfloat16
 from ..priors.parametrization import Parametrization
@@ -69,12 +68,8 @@ class EmbeddedViewPrior:
             UserError: the folder or a file in it is missing, unreadable or of another shape.
         """
         path = Path(path)
-        for part in ("autoencoder", "network", "scheduler"):
-            if not (path / part).is_dir():
-                raise UserError(
-                    f"No view-conditioned prior at {path}: the folder '{part}' is missing; "
-                    "give 'embedded-3d' or a folder written by tools/train_view_prior.py export."
-                )
+        what_helps = "give 'embedded-3d' or a folder written by tools/train_view_prior.py export"
+        check_parts(path, ("autoencoder", "network", "scheduler"), "view-conditioned prior", what_helps)
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         network = load_network(ViewNetwork, path / "network", device)
         scheduler = load_schedule(path / "scheduler")
