@@ -20,19 +20,6 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 
-def ema_with_warmup(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """Exponential moving average with decay min(`decay`, (1 + n) / (10 + n)) after n updates.
-
-    A fixed decay close to 1 would keep a share of the untrained weights for thousands of steps.
-    """
-
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        n = int(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return torch.no_grad()(update)
-
-
 def adamw(weights: Iterable[Tensor], rate: float) -> AdamW:
     """AdamW as all trainings here have it."""
     return AdamW(weights, lr=rate, weight_decay=1e-4, fused=True)
@@ -70,9 +57,10 @@ class Trainer:
     ) -> None:
         self.model, self.folder, self.steps = model, Path(folder), steps
         self.limit, self.save_every, self.final_rate = minutes and 60 * minutes, save_every, final_rate
+        self._ema_decay = ema_decay
         self.optimizers = list(optimizers) or [adamw(model.parameters(), learning_rate)]
         self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
-        self.ema = AveragedModel(model, multi_avg_fn=ema_with_warmup(ema_decay))
+        self.ema = AveragedModel(model, multi_avg_fn=self._average)
         self.step, self.seconds = 0, 0.0
         self.folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = self.folder / "checkpoint.pt"
@@ -99,6 +87,15 @@ class Trainer:
         temporary = self.checkpoint.with_suffix(".tmp")
         torch.save(state, temporary)
         os.replace(temporary, self.checkpoint)
+
+    @torch.no_grad()
+    def _average(self, averaged: list[Tensor], current: list[Tensor], _: Tensor) -> None:
+        """Exponential moving average with decay min(`ema_decay`, (1 + n) / (10 + n)) after n steps.
+
+        A fixed decay close to 1 would keep a share of the untrained weights for thousands of steps.
+        """
+        n = self.step  # the number that PyTorch hands over would have to be waited for on a GPU
+        torch._foreach_lerp_(averaged, current, 1 - min(self._ema_decay, (1 + n) / (10 + n)))
 
     def _rate(self, elapsed: float) -> float:
         """Share of the rates at this step, `elapsed` seconds after the start."""

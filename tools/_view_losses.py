@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,12 @@ from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.frustum import cells
 from latentdem.three_d.view_network import ViewNetwork, Volume
 
-WEIGHTS = {"estimate": 1.0, "variance": 0.1, "angle": 1.0, "solid": 10.0, "v": 1.0}  # of the losses
+WEIGHTS = {"estimate": 1, "fused": 1, "variance": 0.1, "angle": 1, "solid": 10, "v": 1}  # of the losses
 WITHOUT_VIEW = 0.1  # share of the wanted views whose known view is hidden, for guidance
 TRUE_ANGLES = 0.5  # share of the known views that are turned by their true polar angle, not the estimated one
 
 
-@dataclass(frozen=True)
-class ViewGroup:
+class ViewGroup(NamedTuple):
     """N known views and M wanted ones of each.
 
     Attributes:
@@ -41,30 +40,24 @@ class ViewGroup:
     inside: Tensor
 
 
-class ViewGroups:
-    """Random groups of the training views, and what the objects themselves tell of them.
+def draw_group(data: Views, coder: EmbeddedAutoencoder, count: int, wanted: int) -> ViewGroup:
+    """Random views, and what the objects themselves tell of them.
 
     Args:
         data: the views.
         coder: makes their latents.
+        count, wanted: N known views and M wanted ones of each.
     """
-
-    def __init__(self, data: Views, coder: EmbeddedAutoencoder) -> None:
-        self.data, self._coder = data, coder
-
-    def draw(self, count: int, wanted: int) -> ViewGroup:
-        """`count` known views and `wanted` ones of each."""
-        data = self.data
-        objects, known, others = data.groups(count, wanted)
-        camera = data.cameras[objects, known]
-        pose = relative_pose(data.cameras[objects[:, None], others], camera[:, None]).flatten(0, 1)
-        picture = data.images(objects, known)
-        both = torch.cat([picture, data.images(objects[:, None], others).flatten(0, 1)])
-        with torch.no_grad():
-            latents = self._coder.encode(both.contiguous(memory_format=torch.channels_last)).float()
-        size = 2 * latents.shape[-1]
-        inside = data.inside(objects, cells(camera, size, size))
-        return ViewGroup(picture, latents[:count], latents[count:], pose, camera[:, 0], camera[:, 2], inside)
+    objects, known, others = data.groups(count, wanted)
+    camera = data.cameras[objects, known]
+    pose = relative_pose(data.cameras[objects[:, None], others], camera[:, None]).flatten(0, 1)
+    picture = data.images(objects, known)
+    both = torch.cat([picture, data.images(objects[:, None], others).flatten(0, 1)])
+    with torch.no_grad():
+        latents = coder.encode(both.contiguous(memory_format=torch.channels_last)).float()
+    size = 2 * latents.shape[-1]
+    inside = data.inside(objects, cells(camera, size, size))
+    return ViewGroup(picture, latents[:count], latents[count:], pose, camera[:, 0], camera[:, 2], inside)
 
 
 def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -107,16 +100,30 @@ def training_losses(model: ViewNetwork, group: ViewGroup, levels: Tensor) -> dic
         group: N known and N M wanted views.
         levels: (T,) cumulative alphas.
     """
-    rows, where = len(group.wanted), levels.device
-    # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
-    strata = (torch.randperm(rows, device=where) + torch.rand(rows, device=where)) / rows
-    t = (strata * len(levels)).long().clamp_max(len(levels) - 1)
-    signal, sigma = (a.view(-1, 1, 1, 1) for a in (levels[t].sqrt(), (1 - levels[t]).sqrt()))
-    noise = torch.randn_like(group.wanted)
-    seen = (torch.rand(rows, device=where) >= WITHOUT_VIEW).float()
+    seen = (torch.rand(len(group.wanted), device=levels.device) >= WITHOUT_VIEW).float()
     rendered, losses = look(model, group, seen)
-    output = model.denoise(signal * group.wanted + sigma * noise, t, rendered, levels[t]).float()
-    error = (output - signal * noise + sigma * group.wanted).square().mean((1, 2, 3))
+    level, error = denoising_errors(model, group.wanted, rendered, levels)
     losses |= {"v": error.mean()}
     total = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
-    return {"loss": total, **losses, "noise": (levels[t] * error).mean()}
+    return {"loss": total, **losses, "noise": (level * error).mean()}
+
+
+def denoising_errors(
+    model: ViewNetwork, wanted: Tensor, rendered: Tensor, levels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cumulative alphas (B,) of random timesteps, and the mean squared error (B,) of v there.
+
+    Args:
+        model: the network.
+        wanted: (B, c, h, w) latents.
+        rendered: (B, r, h, w) their features.
+        levels: (T,) cumulative alphas.
+    """
+    rows, where = len(wanted), levels.device
+    # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
+    strata = (torch.rand(rows, device=where).argsort() + torch.rand(rows, device=where)) / rows
+    t = (strata * len(levels)).long().clamp_max(len(levels) - 1)
+    signal, sigma = (a.view(-1, 1, 1, 1) for a in (levels[t].sqrt(), (1 - levels[t]).sqrt()))
+    noise = torch.randn_like(wanted)
+    output = model.denoise(signal * wanted + sigma * noise, t, rendered, levels[t]).float()
+    return levels[t], (output - signal * noise + sigma * wanted).square().mean((1, 2, 3))

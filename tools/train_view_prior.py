@@ -3,7 +3,6 @@
     python tools/train_view_prior.py render --out runs/views
     python tools/train_view_prior.py autoencoder --out runs/views
     python tools/train_view_prior.py network --out runs/views
-    python tools/train_view_prior.py together --out runs/views
     python tools/train_view_prior.py evaluate --out runs/views
     python tools/train_view_prior.py export --out runs/views
 
@@ -21,9 +20,8 @@ import torch
 import torch.nn.functional as F
 import typer
 from _muon import Muon, hidden_weights
-from _together import KNOWN, draw_together, together_losses
 from _training import Trainer, adamw
-from _view_losses import ViewGroups, training_losses
+from _view_step import ViewStep
 from _views import Views, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
@@ -51,14 +49,16 @@ from latentdem.three_d.scenes import HELD_OUT
 from latentdem.three_d.view_network import ViewNetwork
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
-Batch = Annotated[int, typer.Option(help="Known views in a step.")]
+Batch = Annotated[int, typer.Option(help="Views in a step that are known alone, and those known together.")]
 Rate = Annotated[float, typer.Option(help="Rate of Muon, which trains the hidden weights.")]
 Init = Annotated[Path | None, typer.Option(help="Exported network to start from.")]
 Targets = Annotated[int, typer.Option(help="Views that are predicted from each known one.")]
 BANDS = 5  # of timesteps, in the evaluation
 ADAM_RATE = 0.1  # of AdamW, which trains the rest, in units of the rate of Muon
-ENDS = ("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out")
-EXCHANGE_ENDS = ("own", "others", "correction")
+ENDS = (
+    *("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out"),
+    *("exchange.own", "exchange.others", "exchange.correction"),
+)
 
 
 def schedule() -> DDPMScheduler:
@@ -74,10 +74,11 @@ def render(
     held_out: Annotated[int, typer.Option(help="Objects for the evaluation.")] = 64,
     size: int = 64,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+    first: Annotated[int, typer.Option(help="Seed of the first object.")] = 0,
 ) -> None:
     """Renders the objects once; `views.npy` holds them as uint8 on white."""
     render_views(out / "held_out", HELD_OUT, held_out, views, size, workers)
-    render_views(out / "train", 0, objects, views, size, workers)
+    render_views(out / "train", first, objects, views, size, workers)
 
 
 @app.command()
@@ -122,7 +123,7 @@ def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
 def network(
     out: Out = Path("runs/views"),
     steps: Steps = 10000,
-    batch: Batch = 24,
+    batch: Batch = 12,
     targets: Targets = 3,
     rate: Rate = 0.01,
     minutes: Minutes = None,
@@ -132,10 +133,10 @@ def network(
     """Trains the network and evaluates it. Objects that are rendered in the meantime are trained on, too."""
     where = torch.device(device)
     coder = load_autoencoder(out).to(where, memory_format=torch.channels_last)
-    groups, levels = ViewGroups(Views(out / "train", where), coder), schedule().alphas_cumprod.to(where)
+    data, levels = Views(out / "train", where), schedule().alphas_cumprod.to(where)
     torch.manual_seed(0)
     if init is None:
-        size = groups.data.pictures.shape[2] // coder.downsampling
+        size = data.pictures.shape[2] // coder.downsampling
         model = ViewNetwork(coder.config["latent_channels"], size, coder.downsampling)
     else:
         model = ViewNetwork.from_pretrained(init, torch_dtype=torch.float32)
@@ -148,48 +149,16 @@ def network(
     torch.manual_seed(trainer.step)
     torch.backends.cudnn.benchmark = True
 
+    losses = ViewStep(model, data, coder, levels, batch, targets)
+
     def loss_fn(step: int) -> dict[str, Tensor]:
         if step % 100 == 0:
-            groups.data.update()
-        return training_losses(model, groups.draw(batch, targets), levels)
+            data.update()
+        return losses(step)
 
     trainer.run(loss_fn, where)
-    typer.echo(f"{groups.data.count} objects")
+    typer.echo(f"{data.count} objects")
     evaluate(out, device=device)
-
-
-@app.command()
-def together(
-    out: Out = Path("runs/views"),
-    steps: Steps = 3000,
-    batch: Annotated[int, typer.Option(help="Objects in a step.")] = 16,
-    targets: Annotated[int, typer.Option(help="Views that are predicted of each object.")] = 4,
-    rate: Rate = 0.01,
-    minutes: Minutes = None,
-    device: Device = "cpu",
-    init: Init = None,
-) -> None:
-    """Trains what several known views tell each other, the rest of the network being as it is."""
-    where = torch.device(device)
-    coder = load_autoencoder(out).to(where, memory_format=torch.channels_last)
-    data = Views(out / "train", where)
-    torch.manual_seed(0)
-    network = (
-        trained_network(out) if init is None else ViewNetwork.from_pretrained(init, torch_dtype=torch.float32)
-    )
-    model = network.requires_grad_(False).to(where).channels_last()
-    exchange = model.exchange.requires_grad_(True)
-    optimizers = muon_and_adamw(exchange, EXCHANGE_ENDS, rate, 2 * ADAM_RATE * rate)
-    trainer = Trainer(
-        exchange, out / "together", steps=steps, ema_decay=0.99, optimizers=optimizers, minutes=minutes
-    )
-    torch.manual_seed(trainer.step)
-
-    def loss_fn(step: int) -> dict[str, Tensor]:
-        known = KNOWN[step % len(KNOWN)]
-        return together_losses(model, *draw_together(data, coder, model, batch, known, targets))
-
-    trainer.run(loss_fn, where)
 
 
 def load_prior(out: Path, where: torch.device) -> EmbeddedViewPrior:
@@ -204,9 +173,6 @@ def trained_network(out: Path) -> ViewNetwork:
     """With averaged weights."""
     model = ViewNetwork.from_config(ViewNetwork.load_config(out / "network"))
     model.load_state_dict(averaged_weights(out / "network" / "checkpoint.pt"))
-    several = out / "together" / "checkpoint.pt"
-    if several.exists():
-        model.exchange.load_state_dict(averaged_weights(several))
     return model
 
 

@@ -29,13 +29,13 @@ def rendered(train_view_prior, tmp_path):
     return tmp_path
 
 
-RENDER = ("render", "--objects", 4, "--views", 3, "--held-out", 2, "--size", 32, "--workers", 1)
+RENDER = ("render", "--objects", 4, "--views", 5, "--held-out", 2, "--size", 32, "--workers", 1)
 
 
 def test_views_are_rendered_once(train_view_prior, rendered):
     pictures = np.load(rendered / "train" / "views.npy")
     cameras = np.load(rendered / "train" / "cameras.npy", mmap_mode="r+")
-    assert pictures.shape == (4, 3, 32, 32, 3)
+    assert pictures.shape == (4, 5, 32, 32, 3)
     assert np.isfinite(cameras).all()
     cameras[2] = np.nan  # as if the run had been stopped before this object
     cameras.flush()
@@ -53,9 +53,9 @@ def test_views_are_rendered_once(train_view_prior, rendered):
 
 def test_groups_are_different_views_of_one_object(train_view_prior, rendered):
     data = train_view_prior.Views(rendered / "train")
-    objects, known, wanted = data.groups(100, 2)
-    assert wanted.shape == (100, 2)
-    assert (torch.cat([known[:, None], wanted], 1).sort(1).values == torch.arange(3)).all()
+    objects, known, wanted = data.groups(100, 4)
+    assert wanted.shape == (100, 4)
+    assert (torch.cat([known[:, None], wanted], 1).sort(1).values == torch.arange(5)).all()
     assert set(objects.tolist()) == set(range(4))
     x = data.images(objects[:2], known[:2])
     assert x.shape == (2, 3, 32, 32)
@@ -95,14 +95,19 @@ def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, mon
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2"]
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
-    run(train_view_prior, "together", "--out", rendered, "--batch", 1, "--targets", 1, "--steps", 1)
     weights = rendered / "weights"
     run(train_view_prior, "export", "--out", rendered, "--weights", weights)
     monkeypatch.undo()
     state = EmbeddedViewPrior.from_pretrained(weights).network.state_dict()
     trained = train_view_prior.averaged_weights(rendered / "network" / "checkpoint.pt")
-    exchange = train_view_prior.averaged_weights(rendered / "together" / "checkpoint.pt")
-    assert exchange["correction.weight"].any()
-    trained |= {f"exchange.{name}": value for name, value in exchange.items()}
+    assert trained["exchange.correction.weight"].any()
     for name, value in trained.items():
         torch.testing.assert_close(state[name], value.half().float())
+
+
+def test_too_few_views_of_an_object(train_view_prior, rendered):
+    run(train_view_prior, "autoencoder", "--out", rendered, "--steps", 1, "--batch", 1)
+    arguments = ["network", "--out", str(rendered), "--targets", "3", "--steps", "1"]
+    result = CliRunner().invoke(train_view_prior.app, arguments)
+    assert result.exit_code == 1
+    assert "has 5 views; 3 known and 3 predicted ones need 6" in result.output

@@ -114,8 +114,8 @@ class EmbeddedViewPrior:
 
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor:
         """The mean of what the views say of the opacity, shaped as `points` (..., 3) without the last."""
-        rows = points.reshape(-1, 1, 1, 3)
-        cameras = _cameras(condition, poses)
+        rows = points.reshape(1, -1, 1, 1, 3)
+        cameras = _cameras(condition, poses)[None]
         return self.network.opacity_at(Volume(*condition.parts), cameras, rows).view(points.shape[:-1])
 
     def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:

@@ -36,11 +36,11 @@ def fuse(noise: Tensor, variance: Tensor, error: float) -> Tensor:
     shared = CORRELATION / (1 + count * CORRELATION) * surest.cumsum(1)
     last = (surest > shared).sum(1, keepdim=True) - 1
     weights = (sure * (sure - shared.gather(1, last))).clamp_min(0)
-    weights = weights * fusion_weights(views, error).to(noise).view(-1, 1, 1, 1)
+    weights = weights * fusion_weights(views, error, noise.device).to(noise).view(-1, 1, 1, 1)
     return (weights / weights.sum(1, keepdim=True) * noise).sum(1)
 
 
-def fusion_weights(views: int, error: float) -> Tensor:
+def fusion_weights(views: int, error: float, device: torch.device | None = None) -> Tensor:
     """Weights (views,), float32, non-negative, sum 1.
 
     With s_t^2 the variance of what a view says and nu_t^2 the modelling error of the poses that are still
@@ -51,7 +51,7 @@ def fusion_weights(views: int, error: float) -> Tensor:
     Args:
         views: n.
         error: nu_t^2 / s_t^2, not negative.
+        device: of the weights.
     """
-    weights = torch.full((views,), 1 / (views + error))
-    weights[0] = (1 + error) / (views + error)
-    return weights
+    shares = ((1, 1 + error), (views - 1, 1.0))
+    return torch.cat([torch.full((n,), share / (views + error), device=device) for n, share in shares])

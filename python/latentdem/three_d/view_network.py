@@ -142,26 +142,33 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         """Volumes of n views of one object, all with the mean opacity (in logits) of those around each point.
 
         Args:
-            volume: n of them.
-            cameras: (n, 3) theirs, polar angle and azimuth in radians and distance, in one system.
+            volume: n of them, or k n of k objects.
+            cameras: (n, 3) or (k, n, 3) theirs, polar angle and azimuth in radians and distance, in one system
+                for each object.
         """
         depths, _, size = volume.opacity.shape[2:]
-        around = [cells(camera, depths, size)[0] for camera in cameras.split(1)]
-        agreed = torch.stack([self.opacity_at(volume, cameras, points) for points in around])
-        return Volume.of(agreed[:, None], volume.features[:, 1:], volume.picture[:, :-1])
+        objects = cameras.view(-1, *cameras.shape[-2:])
+        around = [cells(camera, depths, size) for camera in objects.unbind(1)]
+        agreed = torch.stack([self.opacity_at(volume, objects, points) for points in around], dim=1)
+        return Volume.of(agreed.flatten(0, 1)[:, None], volume.features[:, 1:], volume.picture[:, :-1])
 
     def opacity_at(self, volume: Volume, cameras: Tensor, points: Tensor) -> Tensor:
-        """The mean opacity (in logits) of n views at points of the world, (d, h, w); 0 where none of them sees.
+        """The mean opacity (in logits) of n views at points of the world; 0 where none of them sees.
 
         Args:
-            volume, cameras: n of them, as for `agree`.
-            points: (d, h, w, 3).
+            volume: k n of them, n of each of k objects.
+            cameras: (k, n, 3) theirs, as for `agree`.
+            points: (k, d, h, w, 3).
+
+        Returns:
+            (k, d, h, w).
         """
-        logits = volume.logits
+        logits, views = volume.logits, cameras.shape[1]
         # Where a camera does not see, it has no say.
         told = torch.cat([logits, torch.ones_like(logits)], dim=1)
-        where = locate(points.expand(len(cameras), *points.shape), cameras).to(told)
-        total, seen = F.grid_sample(told, where, align_corners=False).sum(0)
+        where = locate(points.repeat_interleave(views, 0), cameras.flatten(0, 1)).to(told)
+        there = F.grid_sample(told, where, align_corners=False).unflatten(0, (-1, views))
+        total, seen = there.sum(1).unbind(1)
         return torch.sigmoid(total / seen.clamp_min(1)) * (seen > 0.5)
 
     def render(self, volume: Volume, polar: Tensor, pose: Tensor, radius: Tensor | None = None) -> Tensor:
