@@ -80,10 +80,14 @@ def together_losses(model: ViewNetwork, group: Together, levels: Tensor) -> dict
     polars = angles[..., :1].clamp(*POLAR_RANGE)
     seem = torch.cat([polars, angles[..., 1:], seem[..., 2:]], dim=-1)
     agreed = model.agree(Volume(*(part.float() for part in volume)), seem)
-    rows = torch.arange(objects * known, device=where).view(objects, 1, known).expand(-1, wanted, -1).flatten()
-    here = seem.flatten(0, 1)[rows]
+
+    def repeated(part: Tensor) -> Tensor:  # for each wanted view, (N n, ...) as (N M n, ...)
+        parts = part.unflatten(0, (objects, 1, known))
+        return parts.expand(-1, wanted, *parts.shape[2:]).flatten(0, 2)
+
+    here = repeated(seem.flatten(0, 1))
     pose = relative_pose(shown.flatten(0, 1).repeat_interleave(known, 0), here)
-    rendered = model.render(Volume(*(part[rows] for part in agreed)), here[:, 0], pose, here[:, 2])
+    rendered = model.render(Volume(*map(repeated, agreed)), here[:, 0], pose, here[:, 2])
     rendered = model.hear(rendered, known)
     means, log_variances = (each.unflatten(0, (-1, known)) for each in model.estimate(rendered))
     errors = (means - group.wanted[:, None]).square().mean(2)

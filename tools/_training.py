@@ -28,6 +28,8 @@ def adamw(weights: Iterable[Tensor], rate: float) -> AdamW:
 class Trainer:
     """Runs `loss_fn(step) -> dict of scalars with "loss"` until `steps`, saving to `folder` as it goes.
 
+    Where "loss" does not require a gradient, `loss_fn` has set those of the weights itself.
+
     A second start with the same folder continues where the last one stopped (`seconds` adds up).
 
     Args:
@@ -120,7 +122,8 @@ class Trainer:
                 optimizer.param_groups[0]["lr"] = rate * self._rate(time.monotonic() - started)
             with torch.autocast(device.type, dtype=torch.bfloat16):
                 losses = loss_fn(self.step)
-            losses["loss"].backward()
+            if losses["loss"].requires_grad:
+                losses["loss"].backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             for optimizer in self.optimizers:
                 optimizer.step()

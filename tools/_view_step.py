@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from _together import KNOWN, Together, draw_together, together_losses
 from _view_losses import ViewGroup, draw_group, training_losses
@@ -43,46 +45,68 @@ class ViewStep:
             )
         self._model, self._data, self._coder, self._levels = model, data, coder, levels
         self._batch, self._targets = batch, targets
-        self._losses: dict[int, nn.Module] = {}
+        self._graphs: dict[int, _Graph] = {}
 
     def __call__(self, step: int) -> dict[str, Tensor]:
-        """Those of `training_losses` and, with "together_" before their names, of `together_losses`."""
+        """Those of `training_losses` and, with "together_" before their names, of `together_losses`.
+
+        On a GPU the gradients are there already, and "loss" has none.
+        """
         known = KNOWN[step % len(KNOWN)]
         alone = draw_group(self._data, self._coder, self._batch, self._targets)
         objects = max(1, self._batch // known)
         several = draw_together(self._data, self._coder, objects, known, self._targets)
         views = (*alone, *several)
-        if known not in self._losses:
-            losses = _Losses(self._model, self._levels).train()
-            if self._levels.is_cuda:
-                # Far more launches than a processor can make in the time that the GPU needs for them.
-                with torch.autocast("cuda", enabled=False, cache_enabled=False):
-                    losses = torch.cuda.make_graphed_callables(losses, views, allow_unused_input=True)
-            self._losses[known] = losses
-        loss, others = self._losses[known](*views)
-        # Every replay of a graph writes to the same memory.
-        return {"loss": loss, **dict(zip(NAMES, others.detach().clone().unbind(), strict=True))}
+        if not self._levels.is_cuda:
+            return self._losses(*views)
+        if known not in self._graphs:
+            self._graphs[known] = _Graph(self._losses, views, list(self._model.parameters()))
+        return self._graphs[known](views)
 
-
-NAMES = (
-    *("estimate", "variance", "angle", "solid", "v", "noise"),
-    *(f"together_{name}" for name in ("estimate", "fused", "variance", "v")),
-)
-
-
-class _Losses(nn.Module):
-    """The sum of the losses, and (len(NAMES),) these, as a module of tensors alone."""
-
-    def __init__(self, model: ViewNetwork, levels: Tensor) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("levels", levels, persistent=False)
-
-    def forward(self, *views: Tensor) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.levels, Tensor)
+    def _losses(self, *views: Tensor) -> dict[str, Tensor]:
         count = len(ViewGroup._fields)
-        with torch.autocast(self.levels.device.type, dtype=torch.bfloat16, cache_enabled=False):
-            alone = training_losses(self.model, ViewGroup(*views[:count]), self.levels)
-            several = together_losses(self.model, Together(*views[count:]), self.levels)
-        named = alone | {f"together_{name}": value for name, value in several.items()}
-        return alone["loss"] + several["loss"], torch.stack([named[name] for name in NAMES])
+        # A graph must not take weights for granted that were converted before it.
+        with torch.autocast(self._levels.device.type, dtype=torch.bfloat16, cache_enabled=False):
+            alone = training_losses(self._model, ViewGroup(*views[:count]), self._levels)
+            several = together_losses(self._model, Together(*views[count:]), self._levels)
+        named = {f"together_{name}": value for name, value in several.items()}
+        return alone | named | {"loss": alone["loss"] + several["loss"]}
+
+
+class _Graph:
+    """Losses and their gradients as a CUDA graph: far more launches than a processor can make in that time.
+
+    Args:
+        losses: gives them, "loss" among them, by name.
+        inputs: such as it will be called with.
+        weights: that have gradients.
+    """
+
+    def __init__(
+        self, losses: Callable[..., dict[str, Tensor]], inputs: tuple[Tensor, ...], weights: list[nn.Parameter]
+    ) -> None:
+        self._inputs, self._weights = tuple(each.clone() for each in inputs), weights
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # what is only done at first must not be captured
+                self._differentiated(losses)
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=stream):
+            self._found, self._gradients = self._differentiated(losses)
+
+    def _differentiated(
+        self, losses: Callable[..., dict[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+        found = losses(*self._inputs)
+        gradients = torch.autograd.grad(found["loss"], self._weights, allow_unused=True)
+        return {name: value.detach() for name, value in found.items()}, gradients
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        torch._foreach_copy_(self._inputs, inputs)
+        self._graph.replay()
+        for weight, gradient in zip(self._weights, self._gradients, strict=True):
+            weight.grad = gradient
+        # The next replay writes to the same memory.
+        return {name: value.clone() for name, value in self._found.items()}

@@ -106,7 +106,11 @@ def composite(volume: Tensor) -> Tensor:
     rendering*.
     """
     opacity = volume[:, :1]
-    before = F.pad((1 - opacity[:, :, :-1]).cumprod(2), (0, 0, 0, 0, 1, 0), value=1.0)
+    # Products of 1, 2, 4, ... planes: for the gradient of `cumprod` a host has to wait for its GPU.
+    before, reach = F.pad(1 - opacity[:, :, :-1], (0, 0, 0, 0, 1, 0), value=1.0), 1
+    while reach < opacity.shape[2]:
+        before = before * F.pad(before[:, :, :-reach], (0, 0, 0, 0, reach, 0), value=1.0)
+        reach *= 2
     light = torch.cat([torch.ones_like(opacity), volume[:, 1:]], dim=1)
     return (opacity * before * light).sum(2)
 
