@@ -45,7 +45,8 @@ def hqs_solve(
 ) -> None: ...
 def hqs_crop(
     *,
-    images: int,
+    solution: int,
+    response: int,
     data_term: int,
     lattice: int,
     batch: int,

@@ -96,7 +96,7 @@ def hqs_prepare(
     batch, samples, channels, height, width = x.shape
     x_hat, y_hat = _transform(x), _transform(y) if y_hat is None else _dense(y_hat)
     weight = _dense(weight.to(torch.float32))
-    spectra = x_hat.new_empty((batch, 2, *x_hat.shape[-2:]))
+    spectra = x_hat.new_empty((2, batch, *x_hat.shape[-2:]))
     points = spectra[0, 0].numel()
     _call(
         "hqs_solve",
@@ -111,13 +111,15 @@ def hqs_prepare(
         parts=_parts(points),
         per_channel=per_channel,
     )
-    images = _dense(torch.fft.irfft2(spectra, s=(height, width)))
+    # Apart: cuFFT may take two real images for one complex one, and responses are far smaller than solutions.
+    solution, response = (_dense(torch.fft.irfft2(each, s=(height, width))) for each in spectra)
     side = lattice_side(kernel_size, x.device)
     data_term = y.new_empty((batch, 1, kernel_size, kernel_size))
     lattice = y.new_empty((batch, 1, side, side))
     _call(
         "hqs_crop",
-        images=images,
+        solution=solution,
+        response=response,
         data_term=data_term,
         lattice=lattice,
         batch=batch,

@@ -91,16 +91,17 @@ PYBIND11_MODULE(_cuda, module) {
 
     module.def(
         "hqs_crop",
-        [](Address images, Address data_term, Address lattice, int64_t batch, int64_t height, int64_t width, int size,
-           int side, int parts, int device, Address stream) {
+        [](Address solution, Address response, Address data_term, Address lattice, int64_t batch, int64_t height,
+           int64_t width, int size, int side, int parts, int device, Address stream) {
             run("hqs_crop",
-                cuda::HqsCrop{pointer<const float>(images), pointer<float>(data_term), pointer<float>(lattice), batch,
-                              height, width, size, side, parts},
+                cuda::HqsCrop{pointer<const float>(solution), pointer<const float>(response),
+                              pointer<float>(data_term), pointer<float>(lattice), batch, height, width, size, side,
+                              parts},
                 device, stream);
         },
-        py::kw_only(), py::arg("images"), py::arg("data_term"), py::arg("lattice"), py::arg("batch"),
-        py::arg("height"), py::arg("width"), py::arg("size"), py::arg("side"), py::arg("parts"), py::arg("device"),
-        py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+        py::kw_only(), py::arg("solution"), py::arg("response"), py::arg("data_term"), py::arg("lattice"),
+        py::arg("batch"), py::arg("height"), py::arg("width"), py::arg("size"), py::arg("side"), py::arg("parts"),
+        py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 
     module.def(
         "blur_residual",

@@ -15,7 +15,6 @@ __global__ void __launch_bounds__(kThreads) solve_kernel(HqsSolve s) {
     const std::int64_t image = blockIdx.x;
     const float2 *const x_hat = s.x_hat + image * s.samples * s.channels * s.points;
     const float2 *const y_hat = s.y_hat + image * s.channels * s.points;
-    float2 *const solution = s.spectra + image * 2 * s.points, *const response = solution + s.points;
     const float a = s.weight[image];
     for (std::int64_t i = blockIdx.y * kThreads + threadIdx.x; i < s.points; i += s.parts * kThreads) {
         float2 numerator{0.0f, 0.0f}, solved{0.0f, 0.0f};
@@ -36,15 +35,16 @@ __global__ void __launch_bounds__(kThreads) solve_kernel(HqsSolve s) {
             }
         }
         const float count = PerChannel ? static_cast<float>(s.channels) : 1.0f;
-        solution[i] = solved / count;
-        response[i] = {share / count, 0.0f};
+        float2 *const solution = s.spectra + image * s.points + i;
+        solution[0] = solved / count;
+        solution[s.batch * s.points] = {share / count, 0.0f}; // the response
     }
 }
 
 __global__ void __launch_bounds__(kThreads) crop_kernel(HqsCrop c) {
     const std::int64_t image = blockIdx.x;
-    const float *const solution = c.images + image * 2 * c.height * c.width;
-    const float *const response = solution + c.height * c.width;
+    const float *const solution = c.solution + image * c.height * c.width;
+    const float *const response = c.response + image * c.height * c.width;
     const auto at = [&c](const float *plane, int row, int column) {
         return plane[(row < 0 ? row + c.height : row) * c.width + (column < 0 ? column + c.width : column)];
     };

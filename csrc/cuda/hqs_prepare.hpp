@@ -14,7 +14,7 @@ struct HqsSolve {
     const float2 *x_hat; // batch x samples x channels x points
     const float2 *y_hat; // batch x channels x points
     const float *weight; // batch
-    float2 *spectra;     // batch x 2 x points: solution, response
+    float2 *spectra;     // 2 x batch x points: solutions, responses
     std::int64_t batch, samples, channels, points;
     int parts;        // blocks for one image
     bool per_channel; // mean of the channels' solutions instead of their joint least squares
@@ -22,9 +22,9 @@ struct HqsSolve {
 
 // The two at the lags a kernel can reach.
 struct HqsCrop {
-    const float *images; // batch x 2 x height x width: solution, response
-    float *data_term;    // batch x size x size
-    float *lattice;      // batch x side x side, the response around (0, 0)
+    const float *solution, *response; // batch x height x width
+    float *data_term;                 // batch x size x size
+    float *lattice;                   // batch x side x side, the response around (0, 0)
     std::int64_t batch, height, width;
     int size, side; // 2 size - 1 <= side, side even
     int parts;      // blocks for one image

@@ -90,7 +90,7 @@ void prepare(int height, int width, int size, int side, bool per_channel) {
     const std::int64_t batch = 2, samples = 2, channels = 3, points = height * (width / 2 + 1);
     Floats x_hat = random_floats(2 * batch * samples * channels * points);
     Floats y_hat = random_floats(2 * batch * channels * points);
-    const Floats weight{0.5f, 3.0f}, images = random_floats(batch * 2 * height * width);
+    const Floats weight{0.5f, 3.0f}, images = random_floats(2 * batch * height * width);
     try_orders("hqs_solve", [&] {
         Floats spectra = unwritten(2 * batch * 2 * points);
         expect_success("hqs_solve", HqsSolve{complex(x_hat), complex(y_hat), weight.data(), complex(spectra), batch,
@@ -100,8 +100,8 @@ void prepare(int height, int width, int size, int side, bool per_channel) {
     try_orders("hqs_crop", [&] {
         Floats data_term = unwritten(batch * size * size);
         Floats lattice = unwritten(batch * side * side);
-        expect_success("hqs_crop", HqsCrop{images.data(), data_term.data(), lattice.data(), batch, height, width,
-                                           size, side, 2});
+        expect_success("hqs_crop", HqsCrop{images.data(), images.data() + batch * height * width, data_term.data(),
+                                           lattice.data(), batch, height, width, size, side, 2});
         data_term.insert(data_term.end(), lattice.begin(), lattice.end());
         return data_term;
     });
