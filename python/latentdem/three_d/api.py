@@ -17,7 +17,7 @@ from ..checks import check_backend, resolve_device
 from ..errors import UserError
 from ..job import name_of
 from ..report import versions
-from .cameras import grid_points
+from .cameras import grid_points, mirrored
 from .checkpoint import ViewCheckpoint
 from .loading import load_view_prior
 from .noise_error import MAX_BATCH, PairError
@@ -27,7 +27,7 @@ from .recipe import Recipe
 from .result import Result
 from .sampler import Sampled, sample
 from .search import PoseSearch
-from .view_prior import ViewPrior
+from .view_prior import ViewCondition, ViewPrior
 
 Progress = Callable[[str, float, float], None]
 SEARCH_SHARE = 0.4  # of the progress that is shown
@@ -105,6 +105,11 @@ def reconstruct(
 
     with torch.no_grad():
         condition, latents = prior.condition(inputs.to(where)), prior.encode(inputs.to(where))
+        turned = None
+        if recipe.mirrored and prior.temperature < 1:
+            turned = prior.condition(inputs.flip(-1).to(where))
+            if condition.polar is not None and turned.polar is not None:
+                condition = condition.at((condition.polar + turned.polar) / 2)
         confidence = torch.ones(len(inputs))
         poses = torch.zeros(len(inputs), 3) if known is None else known
         seen = torch.arange(len(inputs), device=where)
@@ -124,19 +129,20 @@ def reconstruct(
                 kept.keep(state)
             report("views", before + (1 - before) * state.step / state.steps, 1.0)
 
-        z, found = sample(
-            prior,
-            condition,
-            beliefs,
-            targets.to(where),
-            steps,
-            recipe if searched else replace(recipe, rate=0.0),
-            generator,
-            on_step,
-            None if kept is None else kept.resume(),
-        )
+        def made(
+            condition: ViewCondition, beliefs: Beliefs, targets: Tensor, recipe: Recipe, *followed: Any
+        ) -> tuple[Tensor, Tensor]:
+            z, found = sample(prior, condition, beliefs, targets, steps, recipe, generator, *followed)
+            return torch.cat([prior.decode(part) for part in z.split(MAX_BATCH)]).clamp(-1, 1), found
+
+        around, still = targets.to(where), replace(recipe, rate=0.0)
+        resumed = None if kept is None else kept.resume()
+        views, found = made(condition, beliefs, around, recipe if searched else still, on_step, resumed)
+        if turned is not None:
+            opposite = replace(beliefs, cameras=mirrored(beliefs.cameras))
+            others, _ = made(turned, opposite, mirrored(around), still)
+            views = (views + others.flip(-1)) / 2
         filled = prior.filled(condition.at(beliefs.cameras[0, :, 0]), found, grid_points(SOLID).to(found))
-        views = torch.cat([prior.decode(part) for part in z.split(MAX_BATCH)]).clamp(-1, 1)
     seconds["views"] = time.perf_counter() - phase - seconds["poses"]
     seconds["total"] = time.perf_counter() - started
     if kept is not None and kept is not checkpoint:

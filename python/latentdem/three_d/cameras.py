@@ -44,6 +44,11 @@ def relative_pose(camera: Tensor, reference: Tensor) -> Tensor:
     return torch.stack([difference[..., 0], wrap(difference[..., 1]), difference[..., 2]], dim=-1)
 
 
+def mirrored(cameras: Tensor) -> Tensor:
+    """Cameras or relative poses (..., 3) of pictures turned left to right: the azimuth has the other sign."""
+    return cameras * cameras.new_tensor([1.0, -1.0, 1.0])
+
+
 def pose_embedding(pose: Tensor) -> Tensor:
     """What Zero123 is told of relative poses (..., 3): (..., 4).
 

@@ -20,6 +20,8 @@ class Recipe:
             most likely one alone.
         bundled: whether each of these moves once more, together with the object's shape, where the prior
             knows of it.
+        mirrored: whether the views are the mean of those out of the pictures and of those out of the pictures
+            turned left to right, where the prior foretells views.
         rate: step in radians of the M-step at the noisiest views to be generated, falling with t; 0 for none.
             It is small: the search has refined the poses by views that are known.
         fusion: modelling error of the unknown poses, see `fusion_weights`; Annealing(0, 0) weighs all views
@@ -34,6 +36,7 @@ class Recipe:
     search_rate: float = 0.06
     believed: int = 5
     bundled: bool = True
+    mirrored: bool = True
     rate: float = 0.002
     fusion: Annealing = FUSION
     pixelwise: bool = True

@@ -18,7 +18,7 @@ from .poses import Beliefs, MovingPoses
 from .recipe import Recipe
 from .view_prior import PosedCondition, ViewCondition, ViewPrior, joined
 
-START = 700  # timestep that views begin at where a prior foretells them without noise
+START = 60  # timestep that views begin at where a prior foretells them without noise
 
 
 @dataclass(frozen=True)

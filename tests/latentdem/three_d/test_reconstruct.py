@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 from latentdem.cli import app
 from latentdem.errors import UserError
 from latentdem.three_d import Recipe, api, meshing, reconstruct
+from latentdem.three_d.cameras import mirrored
+
+from .test_view_prior import inputs, tiny
 
 QUICK = replace(Recipe(), refinements=2)
 
@@ -48,6 +51,22 @@ def test_known_poses_stay(exact):
     result = reconstruct(problem.views, prior=problem.prior, azimuths=1, steps=3, poses=known)
     torch.testing.assert_close(result.poses[:, :2], known[:, :2])
     assert torch.equal(result.confidence, torch.ones(3))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_mirrored_pictures_give_mirrored_views(views):
+    """The prior is not symmetric, the mean is; what was seen from the left is seen from the right."""
+    prior = tiny()
+    x, _, _ = inputs(prior, views)
+    poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])[:views]
+    result, turned = (
+        reconstruct(pictures, prior=prior, azimuths=5, steps=20, poses=known)
+        for pictures, known in ((x, poses), (x.flip(-1), mirrored(poses)))
+    )
+    around = [0, 4, 3, 2, 1]
+    torch.testing.assert_close(turned.views[around].flip(-1), result.views, rtol=1e-3, atol=1e-4)
+    alone = reconstruct(x, prior=prior, azimuths=5, steps=20, poses=poses, recipe=Recipe(mirrored=False))
+    assert (alone.views - result.views).abs().max() > 0.01
 
 
 def test_one_picture_has_no_pose_to_find(exact):

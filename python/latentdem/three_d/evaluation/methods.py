@@ -43,6 +43,7 @@ METHODS = (
     ViewMethod("no-m-step", "two views, no M-step", 2, recipe=Recipe(refinements=0, bundled=False, rate=0.0)),
     ViewMethod("no-bundle", "two views, no bundle adjustment", 2, recipe=Recipe(bundled=False)),
     ViewMethod("no-mean", "two views, the likeliest poses alone", 2, recipe=Recipe(believed=1)),
+    ViewMethod("no-mirror", "two views, pictures not mirrored", 2, recipe=Recipe(mirrored=False)),
     ViewMethod("single-hypothesis", "two views, one hypothesis", 2, recipe=Recipe(hypotheses=1)),
 )
 
