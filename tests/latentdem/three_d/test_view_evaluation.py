@@ -231,6 +231,7 @@ def test_methods_by_name():
         "no-m-step",
         "no-bundle",
         "no-mean",
+        "no-mirror",
         "single-hypothesis",
     ]
     assert all(method.inputs == 2 for method in ablations)
