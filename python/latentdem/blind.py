@@ -68,13 +68,14 @@ class BlindSearch:
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels that all full EM steps together go through, for one measurement of this size."""
         total, alive = 0, len(self.recipe.starts)
-        trial = TRIAL_STEPS if alive > 1 else 0
+        trial = 2 * TRIAL_STEPS if alive > 1 else 0  # at the coarsest scale with turned kernels, too
         for factor, rounds in self.recipe.scales(min(height, width), kernel_size):
             steps = 0
             for each in rounds:
                 steps += alive * (self.num_samples * full_steps(each.passes, self.skip) + trial)
                 alive = each.keep
             total += (height // factor) * (width // factor) * steps
+            trial = min(trial, TRIAL_STEPS)
         return total
 
     def __call__(
@@ -138,6 +139,9 @@ class BlindSearch:
                 kept, which = latest.pick(best), which[best]
                 kernel, image, trace = kept.parameters, kept.image, kept.trace
         if len(self.recipe.starts) > 1:
+            if found is None:
+                everything = _with_turned(everything, batch)
+                starts = starts.view(batch, -1).repeat(1, 2).flatten()
             trial = tried(
                 self.prior,
                 self.operator(scale.kernel_size, mask=scale.mask, fixed=True),
@@ -149,6 +153,10 @@ class BlindSearch:
                 hooks=hooks,
             )
             everything = replace(everything, evidence=trial.evidence)
+            if found is None:  # what was turned has no image of its own
+                images = [each.image.unflatten(0, (batch, 2, -1)) for each in (trial, everything)]
+                image = torch.stack([images[0][:, 0], images[1][:, 1]], dim=1)
+                everything = replace(everything, image=image.flatten(0, 2))
         score = plausibility(everything).view(batch, -1)
         best = likeliest(score, rounds[-1].keep)
         kept = everything.pick(best)
@@ -226,6 +234,19 @@ class BlindSearch:
         widths = (start.width * size for start in self.recipe.starts)
         kernels = [gaussian_kernel(size, width) if width else delta_kernel(size) for width in widths]
         return torch.cat(kernels).to(scale.y)
+
+
+def _with_turned(candidates: Candidates, images: int) -> Candidates:
+    """The same, and before those of each image once more all of them with their kernels turned by 180 degrees.
+
+    A kernel and the turned one have the same power spectrum, and the first steps of a search may end at either;
+    the residual does not tell them apart, what the prior makes of the measurement does.
+    """
+    index = torch.arange(len(candidates.residual), device=candidates.residual.device).view(images, -1)
+    twice = candidates.pick(index.repeat(1, 2).flatten())
+    kernels = twice.parameters.unflatten(0, (images, 2, -1))
+    turned = torch.stack([kernels[:, 0].flip(-2, -1), kernels[:, 1]], dim=1)
+    return replace(twice, parameters=turned.flatten(0, 2))
 
 
 def shrink_mask(mask: Tensor | None, factor: int) -> Tensor | None:

@@ -128,3 +128,16 @@ def test_what_explains_the_measurement_wins_after_the_rounds(scene: Scene, oracl
     )
     found = search(prior, stuck)(y, 9, torch.tensor([0.02]), torch.Generator().manual_seed(0))
     torch.testing.assert_close(found.parameters, kernel, atol=1e-5, rtol=1e-4)
+
+
+def test_a_kernel_found_upside_down_is_turned(scene: Scene, oracle: Callable[..., Any]) -> None:
+    """Its power spectrum is the true one's, so that a search may end there; only the image tells."""
+    x = scene(48, 48)
+    kernel = torch.zeros(1, 1, 9, 9)
+    kernel[..., 4, 2:7] = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
+    find = search(oracle(x), Recipe(starts=(Start(0.3, m_step_from=-1),) * 2, coarse=QUICK.coarse[:1]))
+    find._first_kernels = lambda _: torch.cat([kernel.flip(-2, -1), gaussian_kernel(9, 2.0)])
+    y = ext.blur(x, kernel)
+    found = find(y, 9, torch.tensor([0.02]), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.parameters, kernel, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.image, x, atol=0.1, rtol=0.1)
