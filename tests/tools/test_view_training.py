@@ -111,3 +111,20 @@ def test_too_few_views_of_an_object(train_view_prior, rendered):
     result = CliRunner().invoke(train_view_prior.app, arguments)
     assert result.exit_code == 1
     assert "has 5 views; 3 known and 3 predicted ones need 6" in result.output
+
+
+@pytest.mark.gpu
+def test_a_graph_gives_the_losses_and_gradients_of_its_inputs(train_view_prior):
+    from _view_step import _Graph  # what the program imported
+
+    weight = torch.nn.Parameter(torch.tensor([2.0, 3.0], device="cuda"))
+    unused = torch.nn.Parameter(torch.ones(1, device="cuda"))
+    inputs = torch.zeros(2, device="cuda")
+    graph = _Graph(lambda x: {"loss": (weight * x).square().sum()}, (inputs,), [weight, unused])
+    first = graph((inputs + 1,))
+    torch.testing.assert_close(weight.grad, 2 * weight.detach())
+    second = graph((inputs - 2,))
+    torch.testing.assert_close(weight.grad, 8 * weight.detach())
+    assert unused.grad is None
+    assert not second["loss"].requires_grad
+    assert (float(first["loss"]), float(second["loss"])) == (13, 52)

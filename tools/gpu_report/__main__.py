@@ -46,7 +46,7 @@ def build(folder: Path, logs: Path, seconds: float) -> Outcome:
 def test(logs: Path, seconds: float) -> Outcome:
     """The tests that need a GPU."""
     folders = [folder for folder in TESTS if (ROOT / folder).exists()]
-    folders += ["tests/latentdem"] if find_spec("diffusers") else []
+    folders += ["tests/latentdem", "tests/tools"] if find_spec("diffusers") else []
     command = [PYTHON, "-m", "pytest", *folders, "-m", "gpu", "-v", "-p", "no:cacheprovider"]
     command += ["-n", "4"] if find_spec("xdist") else []
     return count_tests(run("tests", command, logs, seconds, cwd=ROOT))
