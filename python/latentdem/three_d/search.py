@@ -15,7 +15,6 @@ from .recipe import Recipe
 GRID_AZIMUTHS = 24
 GRID_POLARS = (-50.0, -25.0, 0.0, 25.0, 50.0)  # degrees
 GRID_DRAWS, FINAL_DRAWS = 4, 24
-FEW = 4  # pictures; with more, many pairs are compared: a third of the draws and the best set of poses will do
 APART = math.radians(40)  # hypotheses nearer to each other than this are one
 SAME = math.radians(1.5)  # sets of cameras nearer to each other than this are one
 TEMPERATURE = 10.0  # noise error by which a set is e times less likely
@@ -72,7 +71,7 @@ class PoseSearch:
             on_step(share * view)
         sets = self._cameras(self.consistent(candidates), range(self._views))
         refined = self.refine(sets, lambda done: on_step(0.5 + 0.3 * done))
-        draws = self._error.draws(FINAL_DRAWS if self._views <= FEW else FINAL_DRAWS // 3, self._generator)
+        draws = self._error.draws(FINAL_DRAWS, self._generator)
         # The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
         beliefs = self.believed(torch.cat([refined, sets]), draws, lambda done: on_step(0.8 + 0.15 * done))
         confidence = [1.0]
@@ -141,11 +140,10 @@ class PoseSearch:
 
         Their probabilities are as if the noise error, over `TEMPERATURE`, was the negative log-likelihood. What
         is nearer than `SAME` to a better one is left out, and what is unlikely by `UNLIKELY` times that. For a
-        prior whose views are samples, not means, and for more than `FEW` views it is the best one alone.
+        prior whose views are samples, not means, it is the best one alone.
         """
         losses, recipe, error = self.loss(sets, draws).sum(0), self._recipe, self._error
-        several = error.prior.temperature < 1 and self._views <= FEW
-        most = min(recipe.hypotheses, recipe.believed if several else 1)
+        most = min(recipe.hypotheses, recipe.believed if error.prior.temperature < 1 else 1)
         kept: list[Tensor] = []
         for i in losses.argsort(stable=True):
             if losses[i] > losses.min() + UNLIKELY * TEMPERATURE or len(kept) == most:
