@@ -74,7 +74,7 @@ class ViewStep:
 
 
 class _Graph:
-    """Losses and their gradients as a CUDA graph: far more launches than a processor can make in that time.
+    """Losses and their gradients as a CUDA graph, so that thousands of launches are one.
 
     Args:
         losses: gives them, "loss" among them, by name.

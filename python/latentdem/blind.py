@@ -140,7 +140,7 @@ class BlindSearch:
                 kernel, image, trace = kept.parameters, kept.image, kept.trace
         if len(self.recipe.starts) > 1:
             if found is None:
-                everything = _with_turned(everything, batch)
+                everything, turned = _with_turned(everything, batch)
                 starts = starts.view(batch, -1).repeat(1, 2).flatten()
             trial = tried(
                 self.prior,
@@ -154,9 +154,9 @@ class BlindSearch:
             )
             everything = replace(everything, evidence=trial.evidence)
             if found is None:  # what was turned has no image of its own
-                images = [each.image.unflatten(0, (batch, 2, -1)) for each in (trial, everything)]
-                image = torch.stack([images[0][:, 0], images[1][:, 1]], dim=1)
-                everything = replace(everything, image=image.flatten(0, 2))
+                image = torch.where(turned[:, None, None, None], trial.image, everything.image)
+                residual = torch.where(turned, trial.residual, everything.residual)
+                everything = replace(everything, image=image, residual=residual)
         score = plausibility(everything).view(batch, -1)
         best = likeliest(score, rounds[-1].keep)
         kept = everything.pick(best)
@@ -236,17 +236,17 @@ class BlindSearch:
         return torch.cat(kernels).to(scale.y)
 
 
-def _with_turned(candidates: Candidates, images: int) -> Candidates:
-    """The same, and before those of each image once more all of them with their kernels turned by 180 degrees.
+def _with_turned(candidates: Candidates, images: int) -> tuple[Candidates, Tensor]:
+    """Before those of each image all of them with kernels turned by 180 degrees, and which are turned (2 N,).
 
     A kernel and the turned one have the same power spectrum, and the first steps of a search may end at either;
     the residual does not tell them apart, what the prior makes of the measurement does.
     """
     index = torch.arange(len(candidates.residual), device=candidates.residual.device).view(images, -1)
+    turned = torch.cat([torch.ones_like(index), torch.zeros_like(index)], dim=1).flatten().bool()
     twice = candidates.pick(index.repeat(1, 2).flatten())
-    kernels = twice.parameters.unflatten(0, (images, 2, -1))
-    turned = torch.stack([kernels[:, 0].flip(-2, -1), kernels[:, 1]], dim=1)
-    return replace(twice, parameters=turned.flatten(0, 2))
+    kernels = torch.where(turned[:, None, None, None], twice.parameters.flip(-2, -1), twice.parameters)
+    return replace(twice, parameters=kernels), turned
 
 
 def shrink_mask(mask: Tensor | None, factor: int) -> Tensor | None:
