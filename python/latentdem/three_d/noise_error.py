@@ -23,11 +23,11 @@ class Draw:
 
     Attributes:
         t: timestep.
-        noise: (n, c, h, w).
+        noise: (n, c, h, w); None for the expectation over all noises.
     """
 
     t: int
-    noise: Tensor
+    noise: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,10 @@ class PairError:
     """Squared error of the noise that is predicted in one known view, given another and their relative pose.
 
     A view is foretold best from the pose that it was taken from; both directions count. Source: Cheng et al.
-    2023, *ID-Pose*. Where the prior estimates polar angles, the squared distance from its estimate, in units of
-    `HEIGHT`, is added: otherwise a pair that is foretold badly from everywhere can drive it anywhere.
+    2023, *ID-Pose*. Where the prior foretells a mean and a variance without noise, the error is that of the
+    noise which follows from these, and its expectation over all noises: no network is called for it. Where the
+    prior estimates polar angles, the squared distance from its estimate, in units of `HEIGHT`, is added:
+    otherwise a pair that is foretold badly from everywhere can drive it anywhere.
 
     Attributes:
         prior: of the views.
@@ -48,11 +50,18 @@ class PairError:
     condition: ViewCondition
     latents: Tensor
 
-    def draws(self, count: int, generator: torch.Generator) -> list[Draw]:
-        """`count` draws from the noisiest level to the clearest."""
+    def draws(self, count: int, generator: torch.Generator, rough: bool = False) -> list[Draw]:
+        """`count` draws from the noisiest level to the clearest.
+
+        Args:
+            rough: whether the error may be that of what the prior foretells without noise, if it does so.
+        """
         drawn = []
         for i in range(count):
             t = round(NOISIEST + (CLEAREST - NOISIEST) * (i + 0.5) / count)
+            if rough and self.prior.temperature < 1:
+                drawn.append(Draw(t, None))
+                continue
             noise = torch.randn(self.latents.shape, generator=generator, dtype=self.latents.dtype)
             drawn.append(Draw(t, noise.to(self.latents.device)))
         return drawn
@@ -91,12 +100,33 @@ class PairError:
             unlikely = ((here[:, 0] - self.condition.polar[known]) / HEIGHT).square()
         errors = []
         for draw in draws:
-            abar = float(self.prior.alphas_cumprod[draw.t])
-            noise = draw.noise[wanted]
-            z_t = abar**0.5 * self.latents[wanted] + (1 - abar) ** 0.5 * noise
-            predicted = self.prior.predict_noise(z_t, draw.t, posed)
-            errors.append((predicted - noise).square().flatten(1).sum(1) + unlikely)
+            abar, z = float(self.prior.alphas_cumprod[draw.t]), self.latents[wanted]
+            if draw.noise is None:
+                assert posed.mean is not None
+                missed = expected_error(z, posed.mean, posed.variance, abar)
+            else:
+                noise = draw.noise[wanted]
+                z_t = abar**0.5 * z + (1 - abar) ** 0.5 * noise
+                missed = (self.prior.predict_noise(z_t, draw.t, posed) - noise).square()
+            errors.append(missed.flatten(1).sum(1) + unlikely)
         return torch.stack(errors)
+
+
+def expected_error(z: Tensor, mean: Tensor, variance: Tensor, abar: float) -> Tensor:
+    """Squared error (B, c, h, w) of the noise predicted for z0 ~ N(mean, variance), expected over the noise.
+
+    With v the variance, the best estimate of z0 out of z_t = sqrt(abar) z + sqrt(1 - abar) noise misses z by
+    ((1 - abar) (mean - z) + v sqrt(abar (1 - abar)) noise) / (v abar + 1 - abar), and that of the noise misses
+    the noise by sqrt(abar / (1 - abar)) times as much. Source: the posterior of a Gaussian, Bishop 2006,
+    Eq. 2.116.
+
+    Args:
+        z: (B, c, h, w) what is to be foretold.
+        mean, variance: (B, c, h, w) or broadcastable.
+        abar: cumulative alpha of the timestep, below 1.
+    """
+    total = variance * abar + 1 - abar
+    return abar * ((1 - abar) * (mean - z).square() + abar * variance.square()) / total.square()
 
 
 def _directions(first: Tensor, second: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor, Tensor]:

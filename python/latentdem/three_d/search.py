@@ -6,40 +6,23 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .candidates import APART, Places, distinct, edges, grid, pairs_of
 from .noise_error import Draw, PairError
 from .poses import Beliefs, MovingPoses, angle_between
 from .recipe import Recipe
 
-GRID_AZIMUTHS = 24
-GRID_POLARS = (-50.0, -25.0, 0.0, 25.0, 50.0)  # degrees
 GRID_DRAWS, FINAL_DRAWS = 4, 24
-APART = math.radians(40)  # hypotheses nearer to each other than this are one
+MERGED = math.radians(10)  # places of a view nearer to each other than this are one
 SAME = math.radians(1.5)  # sets of cameras nearer to each other than this are one
-TEMPERATURE = 10.0  # noise error by which a set is e times less likely
-UNLIKELY = 6.0  # in units of that, what is worse before it is moved is given up
-BEAM = 64  # with 8 hypotheses nothing is lost for up to 3 views
+TEMPERATURE = 0.4  # noise error by which a set is e times less likely
+UNLIKELY = 6.0  # in units of that, what is worse before the shape is moved, too, is given up
+POSSIBLE = 40.0  # noise error, by which what is worse is given up while not all cameras have moved
+ROUGHLY_POSSIBLE = 100.0  # the same of rough errors, which are larger
 
 Step = Callable[[float], None]
-
-
-def edges(views: int) -> tuple[Tensor, Tensor]:
-    """Pairs of views that are compared, (E,) indices each: every view with the first and the two before it.
-
-    All pairs of up to four views; beyond, their number grows only linearly.
-    """
-    pairs = [(i, j) for j in range(1, views) for i in sorted({0, max(j - 2, 0), j - 1})]
-    first, second = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).unbind(1)
-    return first, second
-
-
-def grid() -> Tensor:
-    """Candidate poses (G, 3), float32."""
-    polar = torch.deg2rad(torch.tensor(GRID_POLARS))
-    azimuth = torch.arange(GRID_AZIMUTHS) * (2 * math.pi / GRID_AZIMUTHS) - math.pi
-    rows = torch.cartesian_prod(polar, azimuth)
-    return torch.cat([rows, torch.zeros(len(rows), 1)], dim=1)
 
 
 class PoseSearch:
@@ -53,86 +36,156 @@ class PoseSearch:
 
     def __init__(self, error: PairError, recipe: Recipe, generator: torch.Generator) -> None:
         self._error, self._recipe, self._generator = error, recipe, generator
-        self._views = len(error.latents)
-        self._first, self._second = edges(self._views)
+        self._views = torch.arange(len(error.latents))
 
     def __call__(self, on_step: Step = lambda done: None) -> tuple[Beliefs, Tensor]:
         """What is believed of the cameras, and the confidence (n,) that the best are better than the others.
 
-        The first azimuth and distance are 0, and its polar angle, too, unless the prior estimates it.
+        Each view is first placed by its pair with the first alone, then they join one by one, where they agree
+        with those that have joined, and in the end all cameras move together. The first azimuth and distance
+        are 0, and its polar angle, too, unless the prior estimates it.
 
         Args:
             on_step: called with the finished share of the search.
         """
-        share = 0.5 / (self._views - 1)
-        candidates = []
-        for view in range(1, self._views):
-            candidates.append(self.hypotheses(view))
-            on_step(share * view)
-        sets = self._cameras(self.consistent(candidates), range(self._views))
-        refined = self.refine(sets, lambda done: on_step(0.5 + 0.3 * done))
+        others = self._views[1:].tolist()
+        share = 0.5 / len(others)
+        places = [self.places(j, _within(on_step, share * (j - 1), share * j)) for j in others]
+        sets = self.joined(places, _within(on_step, 0.5, 0.6))
+        rivals: list[Tensor] = []
+        if len(others) > 1:
+            sets = self.moved(sets, self._views, True, _within(on_step, 0.6, 0.7))[0]
+            settled, rivals = self.settled(sets[0], places, _within(on_step, 0.7, 0.75))
+            sets = sets if torch.equal(settled, sets[0]) else settled[None]
+        sets = self.moved(sets, self._views, False, _within(on_step, 0.75, 0.85))[0]
         draws = self._error.draws(FINAL_DRAWS, self._generator)
-        # The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
-        beliefs = self.believed(torch.cat([refined, sets]), draws, lambda done: on_step(0.8 + 0.15 * done))
+        beliefs = self.believed(sets, draws, _within(on_step, 0.85, 0.95))
         confidence = [1.0]
-        for view in range(1, self._views):
-            confidence.append(self.confidence(beliefs.cameras[0], view, candidates[view - 1], draws))
-            on_step(0.95 + 0.1 * share * view)
+        for j, poses in zip(others, rivals or [sets[:, 1] - sets[:, 0]], strict=True):
+            confidence.append(self.confidence(beliefs.cameras[0], j, poses, draws))
+            on_step(0.95 + 0.05 * j / len(others))
         return beliefs, torch.tensor(confidence)
 
     def hypotheses(self, view: int) -> Tensor:
-        """The best candidates (H, 3) for one view, judged by its pair with the first alone."""
-        poses = grid().to(self._error.latents)
-        first, second = torch.zeros(len(poses), dtype=torch.long), torch.full((len(poses),), view)
-        cameras = self._cameras(torch.stack([torch.zeros_like(poses), poses], 1), (0, view))
-        draws = self._error.draws(GRID_DRAWS, self._generator)
-        total = self._error(first, second, cameras, draws).sum(0)
-        kept: list[Tensor] = []
-        for pose in poses[total.argsort(stable=True)]:
-            if all(angle_between(pose, other) >= APART for other in kept):
-                kept.append(pose)
-            if len(kept) == self._recipe.hypotheses:
-                break
-        return torch.stack(kept)
+        """The best candidates (H, 3) of the grid for one view, judged by its pair with the first alone."""
+        poses, both = grid().to(self._error.latents), torch.tensor([0, view])
+        sets = torch.stack([torch.zeros_like(poses), poses], 1)
+        losses = self._judged(self._cameras(sets, both), both)
+        return poses[distinct(sets, losses, APART, self._recipe.hypotheses)]
 
-    def consistent(self, candidates: list[Tensor]) -> Tensor:
-        """The best choices (B, n, 3) of one hypothesis for each view, over all pairs that are compared.
+    def places(self, view: int, on_step: Step = lambda done: None) -> Places:
+        """Where one view may be by its pair with the first alone: its hypotheses, moved."""
+        found, both = self.hypotheses(view), torch.tensor([0, view])
+        on_step(0.3)
+        pairs = self._cameras(torch.stack([torch.zeros_like(found), found], 1), both)
+        return Places(*self.moved(pairs, both, True, _within(on_step, 0.3, 1.0)))
 
-        With three views or more the pairs close triangles: two relative poses must add up to the third.
+    def joined(self, places: Sequence[Places], on_step: Step = lambda done: None) -> Tensor:
+        """The best sets of cameras (B, n, 3), out of the places of each view but the first.
+
+        The views join one by one, that whose place is surest first. A new one is compared with the first view
+        and with the two that joined before it, which closes triangles: two relative poses must add up to the
+        third. The best sets, refined in the camera of the new view, go on.
+        """
+        if len(places) == 1:
+            return places[0].pairs
+        recipe = self._recipe
+        order = sorted(range(len(places)), key=lambda i: -places[i].margin)
+        sets, losses, views = places[order[0]].pairs, places[order[0]].losses, torch.tensor([0, 1 + order[0]])
+        for count, i in enumerate(order[1:], 2):
+            new = places[i].poses
+            views = torch.cat([views, torch.tensor([1 + i])])
+            poses = (sets - sets[:, :1]).repeat_interleave(len(new), 0)
+            poses = torch.cat([poses, new.repeat(len(sets), 1)[:, None]], 1)
+            losses = losses.repeat_interleave(len(new))
+            sets = self._cameras(poses, views)
+            best = distinct(sets, losses + self._judged(sets, views, only=count), MERGED, recipe.hypotheses)
+            sets, losses = self.refine(sets[best], views, recipe.refinements // 3, only=count), losses[best]
+            losses = losses + self._judged(sets, views, only=count)
+            best = distinct(sets, losses, SAME, recipe.believed, ROUGHLY_POSSIBLE)
+            sets, losses = sets[best], losses[best]
+            on_step(count / len(order))
+        return sets[:, views.argsort()]
+
+    def moved(
+        self, sets: Tensor, views: Tensor, rough: bool, on_step: Step = lambda done: None
+    ) -> tuple[Tensor, Tensor]:
+        """The sets of cameras (B, m, 3) of m views after half of the M-steps, the best first, with errors (B,).
+
+        What is unlikely then is given up. Each set competes with what became of it, so that M-steps that led
+        astray are forgotten.
 
         Args:
-            candidates: (H, 3) of each view but the first.
+            rough: whether these are the first steps, which the rough error may lead, or the last ones.
         """
-        options = [torch.zeros_like(candidates[0][:1]), *candidates]
-        tables = self._tables(options)
-        beam: list[tuple[float, list[int]]] = [(0.0, [0])]
-        for view in range(1, self._views):
-            before = [i for i, j in tables if j == view]
-            grown = [
-                (loss + sum(float(tables[i, view][chosen[i], c]) for i in before), [*chosen, c])
-                for loss, chosen in beam
-                for c in range(len(options[view]))
-            ]
-            beam = sorted(grown)[:BEAM]
-        best = beam[: self._recipe.hypotheses]
-        return torch.stack([torch.stack([options[i][c] for i, c in enumerate(chosen)]) for _, chosen in best])
+        steps, rates = self._recipe.refinements // 2, (1.0, 0.5) if rough else (0.5, 0.0)
+        refined = self.refine(sets, views, steps, rates, rough, on_step)
+        before, after = self._judged(torch.cat([sets, refined]), views, rough).chunk(2)
+        sets, losses = torch.where((after < before)[:, None, None], refined, sets), after.minimum(before)
+        near, worse = (MERGED, ROUGHLY_POSSIBLE) if rough else (SAME, POSSIBLE)
+        best = distinct(sets, losses, near, len(sets), worse)
+        return sets[best], losses[best]
 
-    def refine(self, sets: Tensor, on_step: Step = lambda done: None) -> Tensor:
-        """The sets of cameras (B, n, 3) after the M-steps at the known views, all sets in one batch.
+    def settled(
+        self, cameras: Tensor, places: Sequence[Places], on_step: Step = lambda done: None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Cameras (n, 3), each of which has been compared with the other places of its view.
 
-        Where the prior estimates polar angles, that of view 1 moves, too. The latent of a known view plays the
-        part of the fused one in Algorithm 2, so that the alignment loss is the noise error.
+        Where views join one by one, a wrong one may be what led a later one astray. That whose place was least
+        sure comes first.
+
+        Returns:
+            The cameras, and of each view but the first the poses (P, 3) that were compared with its own.
         """
-        height, count = self._error.condition.polar is not None, self._recipe.refinements
+        rivals = [place.poses[:0] for place in places]
+        order = sorted(range(len(places)), key=lambda i: places[i].margin)
+        for count, i in enumerate(order, 1):
+            view = i + 1
+            other = places[i].rivals(cameras[view] - cameras[0])
+            if len(other):
+                sets = cameras.repeat(1 + len(other), 1, 1)
+                sets[1:, view] = cameras[0] + other
+                sets[1:] = self.refine(sets[1:], self._views, self._recipe.refinements // 3, only=view)
+                best = int(self._judged(sets, self._views, only=view).argmin())
+                poses = sets[:, view] - cameras[0]
+                rivals[i] = poses[torch.arange(len(poses)) != best]
+                cameras = sets[best] if best else cameras
+            on_step(count / len(order))
+        return cameras, rivals
+
+    def refine(
+        self,
+        sets: Tensor,
+        views: Tensor,
+        steps: int,
+        rates: tuple[float, float] = (1.0, 0.0),
+        rough: bool = True,
+        on_step: Step = lambda done: None,
+        only: int | None = None,
+    ) -> Tensor:
+        """The sets of cameras (B, m, 3) of m views after some M-steps at these, all sets in one batch.
+
+        Where the prior estimates polar angles, that of the first moves, too. The latent of a known view plays
+        the part of the fused one in Algorithm 2, so that the alignment loss is the noise error.
+
+        Args:
+            rates: of the first step and of the one that would be next, in units of `Recipe.search_rate`.
+            only: a view whose camera alone moves.
+        """
+        height = self._error.condition.polar is not None and only is None
         moving = MovingPoses(sets, self._recipe.radius, height)
-        for i, draw in enumerate(self._error.draws(count, self._generator)):
+        sides = edges(len(views), only)
+        for i, draw in enumerate(self._error.draws(steps, self._generator, rough)):
             poses = moving.poses
-            gradient = self._error.gradient(*self._pairs(poses), draw).view(len(sets), -1, 2, 3)
+            gradient = self._error.gradient(*pairs_of(poses, views, *sides), draw).view(len(sets), -1, 2, 3)
             total = torch.zeros_like(poses)
-            for side, views in enumerate((self._first, self._second)):
-                total.index_add_(1, views.to(poses.device), gradient[:, :, side])
-            moving.move(total, self._recipe.search_rate * (1 - i / count))
-            on_step((i + 1) / count)
+            for side, index in enumerate(sides):
+                total.index_add_(1, index.to(poses.device), gradient[:, :, side])
+            if only is not None:
+                total = F.one_hot(torch.tensor(only), len(views)).to(total)[:, None] * total
+            rate = rates[0] + (rates[1] - rates[0]) * i / steps
+            moving.move(total, self._recipe.search_rate * rate)
+            on_step((i + 1) / steps)
         return moving.poses
 
     def believed(self, sets: Tensor, draws: list[Draw], on_step: Step = lambda done: None) -> Beliefs:
@@ -142,31 +195,31 @@ class PoseSearch:
         is nearer than `SAME` to a better one is left out, and what is unlikely by `UNLIKELY` times that. For a
         prior whose views are samples, not means, it is the best one alone.
         """
-        losses, recipe, error = self.loss(sets, draws).sum(0), self._recipe, self._error
+        recipe, error = self._recipe, self._error
         most = min(recipe.hypotheses, recipe.believed if error.prior.temperature < 1 else 1)
-        kept: list[Tensor] = []
-        for i in losses.argsort(stable=True):
-            if losses[i] > losses.min() + UNLIKELY * TEMPERATURE or len(kept) == most:
-                break
-            if all(angle_between(sets[i] - sets[i, :1], other - other[:1]).amax() > SAME for other in kept):
-                kept.append(sets[i])
+        losses = self.losses(sets, self._views, draws).mean(0)
+        likely = sets[distinct(sets, losses, SAME, most, UNLIKELY * TEMPERATURE)]
         if recipe.bundled:
-            for i, cameras in enumerate(kept):
-                kept[i] = error.prior.bundle(error.condition, cameras, recipe.radius)
-                on_step((i + 1) / len(kept))
-        likely = torch.stack(kept)
-        losses = self.loss(likely, draws).sum(0)
+            for i, cameras in enumerate(likely):
+                likely[i] = error.prior.bundle(error.condition, cameras, recipe.radius)
+                on_step((i + 1) / len(likely))
+        losses = self.losses(likely, self._views, draws).mean(0)
         order = losses.argsort(stable=True)
         return Beliefs(likely[order], torch.softmax(-losses[order] / TEMPERATURE, dim=0))
 
-    def loss(self, sets: Tensor, draws: list[Draw]) -> Tensor:
-        """Noise error (D, B) of sets of cameras (B, n, 3), over the pairs that are compared."""
-        return self._error(*self._pairs(sets), draws).unflatten(1, (len(sets), -1)).sum(2)
+    def losses(self, sets: Tensor, views: Tensor, draws: list[Draw], only: int | None = None) -> Tensor:
+        """Noise error (D, B) of sets of cameras (B, m, 3) of m views, over the pairs that are compared.
+
+        Args:
+            only: a view whose pairs alone count.
+        """
+        errors = self._error(*pairs_of(sets, views, *edges(len(views), only)), draws)
+        return errors.unflatten(1, (len(sets), -1)).sum(2)
 
     def confidence(self, best: Tensor, view: int, others: Tensor, draws: list[Draw]) -> float:
-        """Probability that one view's pose is better than its other hypotheses (H, 3), the rest as in `best`.
+        """Probability that one view's pose is better than others (P, 3), the rest as in `best` (n, 3).
 
-        That of a paired comparison over the draws, with the best of the others.
+        That of a paired comparison over the draws, with the best of those that are not near it.
         """
         others = others + best[0]
         others = others[angle_between(others, best[view]) >= APART / 2]
@@ -174,41 +227,20 @@ class PoseSearch:
             return 1.0
         sets = best.repeat(1 + len(others), 1, 1)
         sets[1:, view] = others
-        touching = (self._first == view) | (self._second == view)
-        pairs = self._pairs(sets, touching)
-        losses = self._error(*pairs, draws).unflatten(1, (len(sets), -1)).sum(2)
+        losses = self.losses(sets, self._views, draws, only=view)
         better = losses[:, 1:] - losses[:, :1]
         deviation = better.std(0) / len(draws) ** 0.5
         return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
 
-    def _cameras(self, poses: Tensor, views: Sequence[int]) -> Tensor:
+    def _judged(self, sets: Tensor, views: Tensor, rough: bool = True, only: int | None = None) -> Tensor:
+        """`loss` (B,) by a few draws."""
+        return self.losses(sets, views, self._error.draws(GRID_DRAWS, self._generator, rough), only).mean(0)
+
+    def _cameras(self, poses: Tensor, views: Tensor) -> Tensor:
         """See `ViewCondition.cameras`."""
-        return self._error.condition.cameras(poses, torch.tensor(views, device=poses.device))
+        return self._error.condition.cameras(poses, views.to(poses.device))
 
-    def _pairs(self, sets: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs of views that are compared in sets of cameras (B, n, 3): (B E,), (B E,) and (B E, 2, 3)."""
-        first, second = self._first, self._second
-        if which is not None:
-            first, second = first[which], second[which]
-        cameras = torch.stack([sets[:, first], sets[:, second]], dim=2).flatten(0, 1)
-        return first.repeat(len(sets)), second.repeat(len(sets)), cameras
 
-    def _tables(self, options: list[Tensor]) -> dict[tuple[int, int], Tensor]:
-        """Noise error (H_i, H_j) of every compared pair of views (i, j) in every pair of hypotheses."""
-        keys = list(zip(self._first.tolist(), self._second.tolist(), strict=True))
-        shapes = [(len(options[i]), len(options[j])) for i, j in keys]
-        poses = [
-            torch.stack([options[i][:, None].expand(*shape, 3), options[j].expand(*shape, 3)], dim=2).flatten(
-                0, 1
-            )
-            for (i, j), shape in zip(keys, shapes, strict=True)
-        ]
-        counts = [len(each) for each in poses]
-        first = self._first.repeat_interleave(torch.tensor(counts))
-        second = self._second.repeat_interleave(torch.tensor(counts))
-        rows = torch.cat([self._cameras(each, key) for each, key in zip(poses, keys, strict=True)])
-        draws = self._error.draws(GRID_DRAWS, self._generator)
-        total = self._error(first, second, rows, draws).sum(0)
-        return {
-            key: part.view(shape) for key, part, shape in zip(keys, total.split(counts), shapes, strict=True)
-        }
+def _within(on_step: Step, start: float, end: float) -> Step:
+    """What a part of the work calls, between two shares of the whole."""
+    return lambda done: on_step(start + (end - start) * done)

@@ -69,7 +69,7 @@ class PosedCondition:
     Attributes:
         parts: tensors, differentiable in the poses; what they hold is the prior's own affair.
         variance: (B, 1, h, w), or with 1 for h and w, how uncertain the known views leave each pixel of the
-            wanted latents, up to a common factor. Views are weighed by it where they are fused.
+            wanted latents, without `mean` up to a common factor. Views are weighed by it where they are fused.
         mean: (B, c, h, w) the wanted latents as they are foretold without any noise, for a prior that does so;
             None for others.
     """

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from latentdem.three_d import noise_error, search
+from latentdem.three_d.candidates import APART, Places, distinct, edges
 from latentdem.three_d.poses import angle_between
 from latentdem.three_d.recipe import Recipe
-from latentdem.three_d.search import APART, edges
 
 
 @pytest.mark.parametrize("views", [2, 3])
@@ -30,7 +30,7 @@ def test_the_m_step_refines_what_the_grid_gives(exact):
     beliefs, _ = problem.search(replace(Recipe(), refinements=0))()
     coarse = beliefs.cameras[0]
     assert 4 < problem.wrong(coarse) < 20
-    refined = problem.search().refine(coarse[None])[0]
+    refined = problem.search().refine(coarse[None], torch.arange(2), 36)[0]
     assert problem.wrong(refined) < 1
 
 
@@ -46,11 +46,11 @@ def test_batches_of_any_size_give_the_same(exact, monkeypatch):
     problem = exact(3)
     draws = problem.error.draws(2, torch.Generator().manual_seed(0))
     sets = torch.stack([problem.poses, bent(problem.poses)])
-    whole = problem.search().loss(sets, draws)
-    refined = problem.search().refine(sets)
+    whole = problem.search().losses(sets, torch.arange(3), draws)
+    refined = problem.search().refine(sets, torch.arange(3), 36)
     monkeypatch.setattr(noise_error, "MAX_BATCH", 5)
-    torch.testing.assert_close(problem.search().loss(sets, draws), whole)
-    torch.testing.assert_close(problem.search().refine(sets), refined, atol=1e-4, rtol=0)
+    torch.testing.assert_close(problem.search().losses(sets, torch.arange(3), draws), whole)
+    torch.testing.assert_close(problem.search().refine(sets, torch.arange(3), 36), refined, atol=1e-4, rtol=0)
 
 
 def bent(poses):
@@ -76,7 +76,8 @@ def test_the_batch_is_bounded(exact, monkeypatch):
 def test_true_poses_have_the_least_error(exact):
     problem = exact(3)
     draws = problem.error.draws(4, torch.Generator().manual_seed(0))
-    losses = problem.search().loss(torch.stack([problem.poses, bent(problem.poses)]), draws).sum(0)
+    sets = torch.stack([problem.poses, bent(problem.poses)])
+    losses = problem.search().losses(sets, torch.arange(3), draws).mean(0)
     assert losses[0] < losses[1]
 
 
@@ -99,21 +100,49 @@ def test_hypotheses_are_different(exact):
             assert angle_between(found[i], found[j]) >= APART
 
 
-def test_the_third_view_decides_between_hypotheses(exact):
+def test_the_third_view_decides_between_places(exact):
     """Two views alone prefer a wrong pose; the triangle of three leads back to the true one."""
     problem = exact(3)
     false = bent(bent(bent(problem.poses)))
-    search = problem.search(replace(Recipe(), hypotheses=1))
-    plain = search._tables
+    pairs = torch.stack([false[:2], problem.poses[:2]])
+    places = [
+        Places(pairs, torch.tensor([0.0, 1.0])),  # the false one of view 2 looks a little better
+        Places(problem.poses[None, [0, 2]], torch.zeros(1)),
+    ]
+    sets = problem.search(replace(Recipe(), refinements=0)).joined(places)
+    torch.testing.assert_close(sets[0], problem.poses)
 
-    def biased(options):
-        tables = plain(options)
-        tables[0, 1][0, 0] = tables[0, 1].min() - 1  # the false hypothesis of view 2 looks a little better
-        return tables
 
-    search._tables = biased
-    candidates = [torch.stack([false[1], problem.poses[1]]), problem.poses[2:]]
-    torch.testing.assert_close(search.consistent(candidates)[0], problem.poses)
+def test_views_join_where_the_first_does_not_tell(exact):
+    """Whatever their order, every view ends where it was taken from, and those joined earlier stay there."""
+    problem = exact(4)
+    turned = problem.poses.clone()
+    turned[:, 1] += math.pi
+    places = [
+        Places(
+            torch.stack([turned[[0, view]] * turned.new_tensor([[0.0], [1.0]]), problem.poses[[0, view]]]),
+            losses,
+        )
+        for view, losses in zip((1, 2, 3), torch.tensor([[0.0, 3.0], [0.0, 1.0], [0.0, 2.0]]), strict=True)
+    ]
+    sets = problem.search(replace(Recipe(), refinements=0)).joined(places)
+    torch.testing.assert_close(sets[0], problem.poses)
+    bad = places[2].pairs.flip(0)
+    bad[0, 1, 1] += 0.3
+    sets = problem.search().joined([*places[:2], Places(bad, torch.tensor([0.0, 0.5]))])
+    torch.testing.assert_close(sets[0, :3], problem.poses[:3], atol=0.02, rtol=0)
+    assert angle_between(sets[0, 3], problem.poses[3]) < 0.05
+
+
+def test_distinct_sets_in_the_order_of_their_errors():
+    sets = torch.zeros(4, 2, 3)
+    sets[:, 1, 1] = torch.tensor([0.0, 0.5, 0.52, math.pi])
+    sets[:, :, 0] += torch.tensor([[0.0], [0.0], [1.0], [0.0]])  # what all views share does not count
+    losses = torch.tensor([4.0, 2.0, 1.0, 3.0])
+    assert distinct(sets, losses, 0.1, 4).tolist() == [2, 3, 0]
+    assert distinct(sets, losses, 0.1, 2).tolist() == [2, 3]
+    assert distinct(sets, losses, 0.1, 4, 2.5).tolist() == [2, 3]
+    assert distinct(sets, losses, 0.01, 4).tolist() == [2, 1, 3, 0]
 
 
 def test_likely_poses_are_believed(exact, monkeypatch):
@@ -125,7 +154,7 @@ def test_likely_poses_are_believed(exact, monkeypatch):
     beside[1, 1] += 0.04
     far[1, 1] += math.pi / 2
     sets = torch.stack([far, beside, near, problem.poses])
-    losses = problem.search().loss(sets, draws).sum(0)
+    losses = problem.search().losses(sets, torch.arange(2), draws).mean(0)
     assert losses[1] - losses[3] < search.UNLIKELY * search.TEMPERATURE < losses[0] - losses[3]
     sample = problem.search().believed(sets, draws)
     assert len(sample.weights) == 1
@@ -134,7 +163,7 @@ def test_likely_poses_are_believed(exact, monkeypatch):
     assert torch.equal(beliefs.cameras[:1], sample.cameras)
     assert problem.wrong(beliefs.poses[0]) < 0.1
     assert torch.equal(beliefs.cameras[1:], beside[None])
-    losses = problem.search().loss(beliefs.cameras, draws).sum(0)
+    losses = problem.search().losses(beliefs.cameras, torch.arange(2), draws).mean(0)
     torch.testing.assert_close(beliefs.weights, torch.softmax(-losses / search.TEMPERATURE, 0))
     alone = problem.search(replace(Recipe(), believed=1)).believed(sets, draws)
     assert torch.equal(alone.cameras, beliefs.cameras[:1])

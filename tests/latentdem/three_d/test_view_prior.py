@@ -15,7 +15,7 @@ from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import POLAR_RANGE
 from latentdem.three_d.embedded_view_prior import EmbeddedViewPrior
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
-from latentdem.three_d.noise_error import HEIGHT, PairError
+from latentdem.three_d.noise_error import HEIGHT, Draw, PairError
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.search import PoseSearch
 from latentdem.three_d.view_network import ViewNetwork, gaussian_v
@@ -166,7 +166,7 @@ def test_search_moves_the_height_with_the_embedded_prior():
     recipe = Recipe(refinements=3, hypotheses=2)
     search = PoseSearch(error, recipe, torch.Generator().manual_seed(0))
     start = condition.cameras(torch.tensor([[[0.0, 0.0, 0.0], [0.1, 0.7, 0.0]]]), torch.tensor([0, 1]))
-    moved = search.refine(start)
+    moved = search.refine(start, torch.arange(2), recipe.refinements)
     assert (moved[0, :, 0] != start[0, :, 0]).all()
     assert not moved[0, 0, 1:].any()
     beliefs, _ = search()
@@ -193,6 +193,32 @@ def test_gradient_of_the_error_in_both_cameras():
     ahead, behind = (error(*pair, cameras + sign * step * direction, draws) for sign in (1, -1))
     slope = (error.gradient(*pair, cameras, draws[0]) * direction).sum()
     torch.testing.assert_close(slope, ((ahead - behind) / (2 * step))[0, 0], rtol=1e-4, atol=1e-7)
+
+
+def test_expected_error_is_the_mean_over_noises():
+    """Of an untrained network, which predicts what the mean and the variance say alone, at many noises."""
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    error = PairError(prior, prior.condition(x), prior.encode(x))
+    pair, cameras = (torch.tensor([0]), torch.tensor([1])), torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]])
+    generator = torch.Generator().manual_seed(0)
+    for t in (250, 600, 850):
+        draws = [Draw(t, torch.randn(error.latents.shape, generator=generator)) for _ in range(300)]
+        sampled = error(*pair, cameras, draws)
+        expected = error(*pair, cameras, [Draw(t, None)])[0]
+        deviation = sampled.std(0) / len(draws) ** 0.5
+        assert deviation < 0.02 * expected
+        assert (sampled.mean(0) - expected).abs() < 4 * deviation
+
+
+def test_only_priors_that_foretell_views_do_without_noise():
+    generator = torch.Generator()
+    for prior, without in ((tiny(), True), (finite(), False)):
+        error = PairError(
+            prior, prior.condition(torch.ones(2, 3, prior.image_size, prior.image_size)), torch.ones(2, 1)
+        )
+        assert [draw.noise is None for draw in error.draws(2, generator, rough=True)] == [without] * 2
+        assert all(draw.noise is not None for draw in error.draws(2, generator))
 
 
 def test_heights_that_the_prior_does_not_believe_cost():
