@@ -14,7 +14,7 @@ from latentdem.three_d.poses import angle_between
 from latentdem.three_d.recipe import Recipe
 
 
-@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("views", [2, 3, 4])
 def test_true_poses_are_found(exact, views):
     problem = exact(views)
     beliefs, confidence = problem.search()()
@@ -132,6 +132,21 @@ def test_views_join_where_the_first_does_not_tell(exact):
     sets = problem.search().joined([*places[:2], Places(bad, torch.tensor([0.0, 0.5]))])
     torch.testing.assert_close(sets[0, :3], problem.poses[:3], atol=0.02, rtol=0)
     assert angle_between(sets[0, 3], problem.poses[3]) < 0.05
+
+
+def test_a_view_that_joined_at_the_wrong_place_changes_it(exact):
+    problem = exact(4)
+    places = [Places(problem.poses[None, [0, view]], torch.zeros(1)) for view in (1, 2, 3)]
+    wrong = problem.poses.clone()
+    wrong[2, 1] += math.pi
+    search = problem.search()
+    cameras, rivals = search.settled(wrong, places)
+    assert problem.wrong(cameras) < 1
+    assert [len(poses) for poses in rivals] == [0, 1, 0]
+    torch.testing.assert_close(rivals[1][0], wrong[2])
+    again, rivals = search.settled(problem.poses, places)
+    assert torch.equal(again, problem.poses)
+    assert not any(len(poses) for poses in rivals)
 
 
 def test_distinct_sets_in_the_order_of_their_errors():
