@@ -37,6 +37,7 @@ class PoseSearch:
     def __init__(self, error: PairError, recipe: Recipe, generator: torch.Generator) -> None:
         self._error, self._recipe, self._generator = error, recipe, generator
         self._views = torch.arange(len(error.latents))
+        self._rough = len(self._views) > 2  # a pair has no other views to be judged by
 
     def __call__(self, on_step: Step = lambda done: None) -> tuple[Beliefs, Tensor]:
         """What is believed of the cameras, and the confidence (n,) that the best are better than the others.
@@ -54,11 +55,11 @@ class PoseSearch:
         sets = self.joined(places, _within(on_step, 0.5, 0.6))
         rivals: list[Tensor] = []
         if len(others) > 1:
-            sets = self.moved(sets, self._views, True, _within(on_step, 0.6, 0.7))[0]
+            sets = self.moved(sets, self._views, False, _within(on_step, 0.6, 0.7))[0]
             settled, rivals = self.settled(sets[0], places, _within(on_step, 0.7, 0.75))
             sets = sets if torch.equal(settled, sets[0]) else settled[None]
-        sets = self.moved(sets, self._views, False, _within(on_step, 0.75, 0.85))[0]
-        draws = self._error.draws(FINAL_DRAWS, self._generator)
+        sets = self.moved(sets, self._views, True, _within(on_step, 0.75, 0.85))[0]
+        draws = self._draws(FINAL_DRAWS, exact=True)
         beliefs = self.believed(sets, draws, _within(on_step, 0.85, 0.95))
         confidence = [1.0]
         for j, poses in zip(others, rivals or [sets[:, 1] - sets[:, 0]], strict=True):
@@ -78,7 +79,7 @@ class PoseSearch:
         found, both = self.hypotheses(view), torch.tensor([0, view])
         on_step(0.3)
         pairs = self._cameras(torch.stack([torch.zeros_like(found), found], 1), both)
-        return Places(*self.moved(pairs, both, True, _within(on_step, 0.3, 1.0)))
+        return Places(*self.moved(pairs, both, False, _within(on_step, 0.3, 1.0)))
 
     def joined(self, places: Sequence[Places], on_step: Step = lambda done: None) -> Tensor:
         """The best sets of cameras (B, n, 3), out of the places of each view but the first.
@@ -90,10 +91,12 @@ class PoseSearch:
         if len(places) == 1:
             return places[0].pairs
         recipe = self._recipe
+        options = [distinct(place.pairs, place.losses, MERGED, recipe.hypotheses) for place in places]
         order = sorted(range(len(places)), key=lambda i: -places[i].margin)
-        sets, losses, views = places[order[0]].pairs, places[order[0]].losses, torch.tensor([0, 1 + order[0]])
+        sets, losses = (part[options[order[0]]] for part in (places[order[0]].pairs, places[order[0]].losses))
+        views = torch.tensor([0, 1 + order[0]])
         for count, i in enumerate(order[1:], 2):
-            new = places[i].poses
+            new = places[i].poses[options[i]]
             views = torch.cat([views, torch.tensor([1 + i])])
             poses = (sets - sets[:, :1]).repeat_interleave(len(new), 0)
             poses = torch.cat([poses, new.repeat(len(sets), 1)[:, None]], 1)
@@ -108,7 +111,7 @@ class PoseSearch:
         return sets[:, views.argsort()]
 
     def moved(
-        self, sets: Tensor, views: Tensor, rough: bool, on_step: Step = lambda done: None
+        self, sets: Tensor, views: Tensor, last: bool, on_step: Step = lambda done: None
     ) -> tuple[Tensor, Tensor]:
         """The sets of cameras (B, m, 3) of m views after half of the M-steps, the best first, with errors (B,).
 
@@ -116,14 +119,14 @@ class PoseSearch:
         astray are forgotten.
 
         Args:
-            rough: whether these are the first steps, which the rough error may lead, or the last ones.
+            last: whether these are the last M-steps, and exact.
         """
-        steps, rates = self._recipe.refinements // 2, (1.0, 0.5) if rough else (0.5, 0.0)
-        refined = self.refine(sets, views, steps, rates, rough, on_step)
-        before, after = self._judged(torch.cat([sets, refined]), views, rough).chunk(2)
+        steps, rates = self._recipe.refinements // 2, (0.5, 0.0) if last else (1.0, 0.5)
+        refined = self.refine(sets, views, steps, rates, last, on_step)
+        before, after = self._judged(torch.cat([sets, refined]), views, last).chunk(2)
         sets, losses = torch.where((after < before)[:, None, None], refined, sets), after.minimum(before)
-        near, worse = (MERGED, ROUGHLY_POSSIBLE) if rough else (SAME, POSSIBLE)
-        best = distinct(sets, losses, near, len(sets), worse)
+        worse = ROUGHLY_POSSIBLE if self._rough and not last else POSSIBLE
+        best = distinct(sets, losses, SAME, len(sets), worse)
         return sets[best], losses[best]
 
     def settled(
@@ -159,7 +162,7 @@ class PoseSearch:
         views: Tensor,
         steps: int,
         rates: tuple[float, float] = (1.0, 0.0),
-        rough: bool = True,
+        exact: bool = False,
         on_step: Step = lambda done: None,
         only: int | None = None,
     ) -> Tensor:
@@ -170,12 +173,13 @@ class PoseSearch:
 
         Args:
             rates: of the first step and of the one that would be next, in units of `Recipe.search_rate`.
+            exact: whether the error is, also where a rough one may be.
             only: a view whose camera alone moves.
         """
         height = self._error.condition.polar is not None and only is None
         moving = MovingPoses(sets, self._recipe.radius, height)
         sides = edges(len(views), only)
-        for i, draw in enumerate(self._error.draws(steps, self._generator, rough)):
+        for i, draw in enumerate(self._draws(steps, exact)):
             poses = moving.poses
             gradient = self._error.gradient(*pairs_of(poses, views, *sides), draw).view(len(sets), -1, 2, 3)
             total = torch.zeros_like(poses)
@@ -232,9 +236,12 @@ class PoseSearch:
         deviation = better.std(0) / len(draws) ** 0.5
         return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
 
-    def _judged(self, sets: Tensor, views: Tensor, rough: bool = True, only: int | None = None) -> Tensor:
-        """`loss` (B,) by a few draws."""
-        return self.losses(sets, views, self._error.draws(GRID_DRAWS, self._generator, rough), only).mean(0)
+    def _judged(self, sets: Tensor, views: Tensor, exact: bool = False, only: int | None = None) -> Tensor:
+        """`losses` (B,), the mean of a few draws."""
+        return self.losses(sets, views, self._draws(GRID_DRAWS, exact), only).mean(0)
+
+    def _draws(self, count: int, exact: bool) -> list[Draw]:
+        return self._error.draws(count, self._generator, rough=self._rough and not exact)
 
     def _cameras(self, poses: Tensor, views: Tensor) -> Tensor:
         """See `ViewCondition.cameras`."""
