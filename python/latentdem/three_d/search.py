@@ -19,8 +19,7 @@ MERGED = math.radians(10)  # places of a view nearer to each other than this are
 SAME = math.radians(1.5)  # sets of cameras nearer to each other than this are one
 TEMPERATURE = 0.4  # noise error by which a set is e times less likely
 UNLIKELY = 6.0  # in units of that, what is worse before the shape is moved, too, is given up
-POSSIBLE = 40.0  # noise error, by which what is worse is given up while not all cameras have moved
-ROUGHLY_POSSIBLE = 100.0  # the same of rough errors, which are larger
+POSSIBLE = 100.0  # rough noise error, by which what is worse is given up while not all cameras have moved
 
 Step = Callable[[float], None]
 
@@ -42,30 +41,43 @@ class PoseSearch:
     def __call__(self, on_step: Step = lambda done: None) -> tuple[Beliefs, Tensor]:
         """What is believed of the cameras, and the confidence (n,) that the best are better than the others.
 
-        Each view is first placed by its pair with the first alone, then they join one by one, where they agree
-        with those that have joined, and in the end all cameras move together. The first azimuth and distance
-        are 0, and its polar angle, too, unless the prior estimates it.
+        The first azimuth and distance are 0, and its polar angle, too, unless the prior estimates it.
 
         Args:
             on_step: called with the finished share of the search.
         """
-        others = self._views[1:].tolist()
-        share = 0.5 / len(others)
-        places = [self.places(j, _within(on_step, share * (j - 1), share * j)) for j in others]
-        sets = self.joined(places, _within(on_step, 0.5, 0.6))
-        rivals: list[Tensor] = []
-        if len(others) > 1:
-            sets = self.moved(sets, self._views, False, _within(on_step, 0.6, 0.7))[0]
-            settled, rivals = self.settled(sets[0], places, _within(on_step, 0.7, 0.75))
-            sets = sets if torch.equal(settled, sets[0]) else settled[None]
-        sets = self.moved(sets, self._views, True, _within(on_step, 0.75, 0.85))[0]
+        found = self.pair if len(self._views) == 2 else self.many
+        sets, rivals = found(_within(on_step, 0.0, 0.8))
         draws = self._draws(FINAL_DRAWS, exact=True)
-        beliefs = self.believed(sets, draws, _within(on_step, 0.85, 0.95))
+        beliefs = self.believed(sets, draws, _within(on_step, 0.8, 0.95))
         confidence = [1.0]
-        for j, poses in zip(others, rivals or [sets[:, 1] - sets[:, 0]], strict=True):
-            confidence.append(self.confidence(beliefs.cameras[0], j, poses, draws))
-            on_step(0.95 + 0.05 * j / len(others))
+        for view, others in enumerate(rivals, 1):
+            confidence.append(self.confidence(beliefs.cameras[0], view, others, draws))
+            on_step(0.95 + 0.05 * view / len(rivals))
         return beliefs, torch.tensor(confidence)
+
+    def pair(self, on_step: Step = lambda done: None) -> tuple[Tensor, list[Tensor]]:
+        """Sets of cameras (B, 2, 3) of two views, and the poses (H, 3) that the second was tried at.
+
+        The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
+        """
+        pairs = self._hypothetical(1)
+        moved = self.refine(pairs, self._views, self._recipe.refinements, exact=True, on_step=on_step)
+        return torch.cat([moved, pairs]), [moved[:, 1] - moved[:, 0]]
+
+    def many(self, on_step: Step = lambda done: None) -> tuple[Tensor, list[Tensor]]:
+        """Sets of cameras (B, n, 3) of more views, and poses (P, 3) that each but the first was tried at."""
+        others, recipe = self._views[1:].tolist(), self._recipe
+        share = 0.6 / len(others)
+        places = [self.places(j, _within(on_step, share * (j - 1), share * j)) for j in others]
+        sets = self.joined(places, _within(on_step, 0.6, 0.7))
+        sets, _ = self.moved(sets, self._views, on_step=_within(on_step, 0.7, 0.8))
+        settled, rivals = self.settled(sets[0], places, _within(on_step, 0.8, 0.85))
+        if not torch.equal(settled, sets[0]):
+            sets, _ = self.moved(settled[None], self._views)
+        last = _within(on_step, 0.85, 1.0)
+        moved = self.refine(sets, self._views, recipe.refinements // 2, (0.5, 0.0), True, last)
+        return torch.cat([moved, sets]), rivals
 
     def hypotheses(self, view: int) -> Tensor:
         """The best candidates (H, 3) of the grid for one view, judged by its pair with the first alone."""
@@ -74,12 +86,14 @@ class PoseSearch:
         losses = self._judged(self._cameras(sets, both), both)
         return poses[distinct(sets, losses, APART, self._recipe.hypotheses)]
 
+    def _hypothetical(self, view: int) -> Tensor:
+        """Cameras (H, 2, 3) of the first view and another one at its hypotheses."""
+        poses = self.hypotheses(view)
+        return self._cameras(torch.stack([torch.zeros_like(poses), poses], 1), torch.tensor([0, view]))
+
     def places(self, view: int, on_step: Step = lambda done: None) -> Places:
         """Where one view may be by its pair with the first alone: its hypotheses, moved."""
-        found, both = self.hypotheses(view), torch.tensor([0, view])
-        on_step(0.3)
-        pairs = self._cameras(torch.stack([torch.zeros_like(found), found], 1), both)
-        return Places(*self.moved(pairs, both, False, _within(on_step, 0.3, 1.0)))
+        return Places(*self.moved(self._hypothetical(view), torch.tensor([0, view]), on_step))
 
     def joined(self, places: Sequence[Places], on_step: Step = lambda done: None) -> Tensor:
         """The best sets of cameras (B, n, 3), out of the places of each view but the first.
@@ -88,8 +102,6 @@ class PoseSearch:
         and with the two that joined before it, which closes triangles: two relative poses must add up to the
         third. The best sets, refined in the camera of the new view, go on.
         """
-        if len(places) == 1:
-            return places[0].pairs
         recipe = self._recipe
         options = [distinct(place.pairs, place.losses, MERGED, recipe.hypotheses) for place in places]
         order = sorted(range(len(places)), key=lambda i: -places[i].margin)
@@ -105,28 +117,20 @@ class PoseSearch:
             best = distinct(sets, losses + self._judged(sets, views, only=count), MERGED, recipe.hypotheses)
             sets, losses = self.refine(sets[best], views, recipe.refinements // 3, only=count), losses[best]
             losses = losses + self._judged(sets, views, only=count)
-            best = distinct(sets, losses, SAME, recipe.believed, ROUGHLY_POSSIBLE)
+            best = distinct(sets, losses, SAME, recipe.believed, POSSIBLE)
             sets, losses = sets[best], losses[best]
             on_step(count / len(order))
         return sets[:, views.argsort()]
 
-    def moved(
-        self, sets: Tensor, views: Tensor, last: bool, on_step: Step = lambda done: None
-    ) -> tuple[Tensor, Tensor]:
+    def moved(self, sets: Tensor, views: Tensor, on_step: Step = lambda done: None) -> tuple[Tensor, Tensor]:
         """The sets of cameras (B, m, 3) of m views after half of the M-steps, the best first, with errors (B,).
 
-        What is unlikely then is given up. Each set competes with what became of it, so that M-steps that led
-        astray are forgotten.
-
-        Args:
-            last: whether these are the last M-steps, and exact.
+        What is much worse than the best is given up. Each set competes with what became of it.
         """
-        steps, rates = self._recipe.refinements // 2, (0.5, 0.0) if last else (1.0, 0.5)
-        refined = self.refine(sets, views, steps, rates, last, on_step)
-        before, after = self._judged(torch.cat([sets, refined]), views, last).chunk(2)
-        sets, losses = torch.where((after < before)[:, None, None], refined, sets), after.minimum(before)
-        worse = ROUGHLY_POSSIBLE if self._rough and not last else POSSIBLE
-        best = distinct(sets, losses, SAME, len(sets), worse)
+        moved = self.refine(sets, views, self._recipe.refinements // 2, (1.0, 0.5), on_step=on_step)
+        before, after = self._judged(torch.cat([sets, moved]), views).chunk(2)
+        sets, losses = torch.where((after < before)[:, None, None], moved, sets), after.minimum(before)
+        best = distinct(sets, losses, SAME, len(sets), POSSIBLE)
         return sets[best], losses[best]
 
     def settled(
@@ -236,11 +240,11 @@ class PoseSearch:
         deviation = better.std(0) / len(draws) ** 0.5
         return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
 
-    def _judged(self, sets: Tensor, views: Tensor, exact: bool = False, only: int | None = None) -> Tensor:
+    def _judged(self, sets: Tensor, views: Tensor, only: int | None = None) -> Tensor:
         """`losses` (B,), the mean of a few draws."""
-        return self.losses(sets, views, self._draws(GRID_DRAWS, exact), only).mean(0)
+        return self.losses(sets, views, self._draws(GRID_DRAWS), only).mean(0)
 
-    def _draws(self, count: int, exact: bool) -> list[Draw]:
+    def _draws(self, count: int, exact: bool = False) -> list[Draw]:
         return self._error.draws(count, self._generator, rough=self._rough and not exact)
 
     def _cameras(self, poses: Tensor, views: Tensor) -> Tensor:
