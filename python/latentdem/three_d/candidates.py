@@ -24,6 +24,29 @@ def grid() -> Tensor:
     return torch.cat([rows, torch.zeros(len(rows), 1)], dim=1)
 
 
+def around(cameras: Tensor) -> Tensor:
+    """Sets of cameras (GRID_AZIMUTHS, m, 3), `cameras` (m, 3) with the last one turned around the object."""
+    sets = cameras.repeat(GRID_AZIMUTHS, 1, 1)
+    sets[:, -1, 1] += torch.arange(GRID_AZIMUTHS, device=cameras.device) * (2 * math.pi / GRID_AZIMUTHS)
+    return sets
+
+
+def apart(views: list[int], cameras: Tensor) -> list[int]:
+    """The first of views and two others of the first half of them, from which an object is seen best.
+
+    Each is as far as possible from those before it.
+
+    Args:
+        views: indices, the surest first.
+        cameras: (n, 3) of all views.
+    """
+    chosen, sure = views[:1], views[1 : max(3, len(views) // 2 + 1)]
+    for _ in range(2):
+        farthest = max(sure, key=lambda view: float(angle_between(cameras[view], cameras[chosen]).min()))
+        chosen = [*chosen, farthest]
+    return chosen
+
+
 def edges(views: int, only: int | None = None) -> tuple[Tensor, Tensor]:
     """Pairs of views that are compared, (E,) indices each: every view with the first and the two before it.
 

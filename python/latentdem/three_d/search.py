@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .candidates import APART, Places, distinct, edges, grid, pairs_of
+from .candidates import APART, RIVALS, Places, apart, around, distinct, edges, grid, pairs_of
 from .noise_error import Draw, PairError
 from .poses import Beliefs, MovingPoses, angle_between
 from .recipe import Recipe
@@ -136,27 +136,40 @@ class PoseSearch:
     def settled(
         self, cameras: Tensor, places: Sequence[Places], on_step: Step = lambda done: None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Cameras (n, 3), each of which has been compared with the other places of its view.
+        """Cameras (n, 3), each of which has been compared with other places of its view.
 
         Where views join one by one, a wrong one may be what led a later one astray. That whose place was least
-        sure comes first.
+        sure comes first. The other places of a view of three are those by its pair with the first. That may
+        show another side: of more views they are those of a ring that agree best with it and two sure ones.
 
         Returns:
             The cameras, and of each view but the first the poses (P, 3) that were compared with its own.
         """
         rivals = [place.poses[:0] for place in places]
         order = sorted(range(len(places)), key=lambda i: places[i].margin)
+        many = len(places) > 2
         for count, i in enumerate(order, 1):
             view = i + 1
-            other = places[i].rivals(cameras[view] - cameras[0])
+            if many and math.isfinite(places[i].margin):
+                known = apart([0, *(other + 1 for other in reversed(order) if other != i)], cameras)
+                views = torch.tensor([*known, view])
+                ring = around(cameras[views])
+                losses = self._judged(ring, views, exact=True, only=len(known))
+                other = ring[distinct(ring, losses, APART, RIVALS + 1), -1] - cameras[0]
+                other = other[angle_between(other, cameras[view] - cameras[0]) >= APART / 2]
+            else:
+                views, other = self._views, places[i].rivals(cameras[view] - cameras[0])
             if len(other):
-                sets = cameras.repeat(1 + len(other), 1, 1)
-                sets[1:, view] = cameras[0] + other
-                sets[1:] = self.refine(sets[1:], self._views, self._recipe.refinements // 3, only=view)
-                best = int(self._judged(sets, self._views, only=view).argmin())
-                poses = sets[:, view] - cameras[0]
-                rivals[i] = poses[torch.arange(len(poses)) != best]
-                cameras = sets[best] if best else cameras
+                last = views.tolist().index(view)
+                sets = cameras[views].repeat(1 + len(other), 1, 1)
+                sets[1:, last] = cameras[0] + other
+                sets[1:] = self.refine(sets[1:], views, self._recipe.refinements // 3, only=last)
+                likeliest = int(self._judged(sets, views, exact=many, only=last).argmin())
+                poses = sets[:, last] - cameras[0]
+                rivals[i] = poses[torch.arange(len(poses)) != likeliest]
+                if likeliest > 0:
+                    cameras = cameras.clone()
+                    cameras[view] = sets[likeliest, last]
             on_step(count / len(order))
         return cameras, rivals
 
@@ -240,9 +253,9 @@ class PoseSearch:
         deviation = better.std(0) / len(draws) ** 0.5
         return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
 
-    def _judged(self, sets: Tensor, views: Tensor, only: int | None = None) -> Tensor:
+    def _judged(self, sets: Tensor, views: Tensor, exact: bool = False, only: int | None = None) -> Tensor:
         """`losses` (B,), the mean of a few draws."""
-        return self.losses(sets, views, self._draws(GRID_DRAWS), only).mean(0)
+        return self.losses(sets, views, self._draws(GRID_DRAWS, exact), only).mean(0)
 
     def _draws(self, count: int, exact: bool = False) -> list[Draw]:
         return self._error.draws(count, self._generator, rough=self._rough and not exact)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentdem.three_d import noise_error, search
-from latentdem.three_d.candidates import APART, Places, distinct, edges
+from latentdem.three_d.candidates import APART, Places, apart, around, distinct, edges
 from latentdem.three_d.poses import angle_between
 from latentdem.three_d.recipe import Recipe
 
@@ -136,17 +136,33 @@ def test_views_join_where_the_first_does_not_tell(exact):
 
 def test_a_view_that_joined_at_the_wrong_place_changes_it(exact):
     problem = exact(4)
-    places = [Places(problem.poses[None, [0, view]], torch.zeros(1)) for view in (1, 2, 3)]
     wrong = problem.poses.clone()
     wrong[2, 1] += math.pi
+    places = [Places(problem.poses[None, [0, view]], torch.zeros(1)) for view in (1, 2, 3)]
+    places[1] = Places(torch.stack([wrong[[0, 2]], problem.poses[[0, 2]]]), torch.tensor([0.0, 1.0]))
     search = problem.search()
     cameras, rivals = search.settled(wrong, places)
     assert problem.wrong(cameras) < 1
-    assert [len(poses) for poses in rivals] == [0, 1, 0]
-    torch.testing.assert_close(rivals[1][0], wrong[2])
-    again, rivals = search.settled(problem.poses, places)
+    assert not len(rivals[0])
+    assert any(torch.equal(pose, wrong[2]) for pose in rivals[1])
+    again, _ = search.settled(problem.poses, places)
     assert torch.equal(again, problem.poses)
-    assert not any(len(poses) for poses in rivals)
+
+
+def test_sure_views_that_are_apart():
+    cameras = torch.zeros(6, 3)
+    cameras[:, 1] = torch.deg2rad(torch.tensor([0.0, 10.0, 170.0, 180.0, -90.0, 90.0]))
+    assert apart([0, 1, 2, 4, 3, 5], cameras) == [0, 2, 4]  # of 1, 2 and 4, which are sure
+    assert apart([0, 1, 2], cameras) == [0, 2, 1]
+
+
+def test_the_last_view_goes_around():
+    cameras = torch.rand(3, 3, generator=torch.Generator().manual_seed(0))
+    sets = around(cameras)
+    assert sets.shape == (24, 3, 3)
+    assert torch.equal(sets[:, :2], cameras[:2].expand(24, 2, 3))
+    assert torch.equal(sets[0], cameras)
+    torch.testing.assert_close(sets[:, 2, 1] - cameras[2, 1], torch.arange(24) * math.pi / 12)
 
 
 def test_distinct_sets_in_the_order_of_their_errors():
