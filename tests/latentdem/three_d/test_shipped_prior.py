@@ -45,7 +45,7 @@ def test_poses_of_six_pictures_are_found():
     )
     result = reconstruct(views, azimuths=1, steps=2)
     error = pose_error(cameras[:1] + result.poses, cameras)
-    assert float(error.max()) < 20  # measured: MEASURED
+    assert float(error.max()) < 20
     assert float(error.median()) < 10
 
 
