@@ -32,7 +32,7 @@ def test_pose_of_the_example_is_found():
 
 @pytest.mark.slow
 def test_poses_of_six_pictures_are_found():
-    """Where the hypotheses as the grid gives them, not moved, look best with most pictures turned."""
+    """Of an object whose front and back look alike, neither centred nor scaled."""
     pytest.importorskip("embreex")
     from latentdem.three_d.render import on_white, render
     from latentdem.three_d.scenes import HELD_OUT, random_scene
