@@ -13,7 +13,7 @@ from .poses import angle_between
 GRID_AZIMUTHS = 24
 GRID_POLARS = (-50.0, -25.0, 0.0, 25.0, 50.0)  # degrees
 APART = math.radians(40)  # hypotheses nearer to each other than this are one
-RIVALS = 3  # other places of a view, the likeliest by its pair, that its pose is compared with
+RIVALS = 3  # other places of a view, the likeliest, that its pose is compared with
 
 
 def grid() -> Tensor:
@@ -31,7 +31,7 @@ def around(cameras: Tensor) -> Tensor:
     return sets
 
 
-def apart(views: list[int], cameras: Tensor) -> list[int]:
+def spread(views: list[int], cameras: Tensor) -> list[int]:
     """The first of views and two others of the first half of them, from which an object is seen best.
 
     Each is as far as possible from those before it.
@@ -67,10 +67,10 @@ def pairs_of(sets: Tensor, views: Tensor, first: Tensor, second: Tensor) -> tupl
     return views[first].repeat(len(sets)), views[second].repeat(len(sets)), cameras
 
 
-def distinct(sets: Tensor, losses: Tensor, apart: float, most: int, worse: float = math.inf) -> Tensor:
+def distinct(sets: Tensor, losses: Tensor, near: float, most: int, worse: float = math.inf) -> Tensor:
     """Indices of the best of sets of cameras (B, m, 3), at most `most`, by their losses (B,).
 
-    Left out is what is nearer than `apart` in radians to a better one in all views, relative to the first of
+    Left out is what is nearer than `near` in radians to a better one in all views, relative to the first of
     each, and what is worse than the best by more than `worse`.
     """
     poses = sets - sets[:, :1]
@@ -78,7 +78,7 @@ def distinct(sets: Tensor, losses: Tensor, apart: float, most: int, worse: float
     for i in losses.argsort(stable=True).tolist():
         if losses[i] > losses.min() + worse or len(kept) == most:
             break
-        if all(angle_between(poses[i], poses[other]).amax() >= apart for other in kept):
+        if all(angle_between(poses[i], poses[other]).amax() >= near for other in kept):
             kept.append(i)
     return torch.tensor(kept)
 
@@ -107,6 +107,6 @@ class Places:
         return float(self.losses[elsewhere].min() - self.losses[0]) if elsewhere.any() else math.inf
 
     def rivals(self, pose: Tensor) -> Tensor:
-        """The likeliest (R, 3) of those that are not near one of them (3,)."""
+        """The likeliest poses (R, 3), at most `RIVALS`, that are not near a given one (3,)."""
         poses = self.poses[angle_between(self.poses, pose) >= APART / 2]
         return poses[:RIVALS]

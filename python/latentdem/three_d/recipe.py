@@ -13,11 +13,12 @@ class Recipe:
     """How poses are found and views are fused.
 
     Attributes:
-        hypotheses: poses of each view, and of all views together, that are kept in the search.
-        refinements: M-steps of the search at the known views.
+        hypotheses: poses of each view that are kept in the search.
+        refinements: M-steps of the search at the known views; of three views or more half of them for each pair
+            with the first, a third when a view joins, and all of them, in two halves, for all views together.
         search_rate: their first step in radians; the last is near 0.
-        believed: sets of poses, at most, that the views are the mean over, by their probabilities; 1 for the
-            most likely one alone.
+        believed: sets of poses, at most, that go on when a view joins, and that the views are the mean over, by
+            their probabilities; 1 for the most likely one alone.
         bundled: whether each of these moves once more, together with the object's shape, where the prior
             knows of it.
         mirrored: whether the views are the mean of those out of the pictures and of those out of the pictures

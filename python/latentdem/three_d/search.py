@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .candidates import APART, RIVALS, Places, apart, around, distinct, edges, grid, pairs_of
+from .candidates import APART, RIVALS, Places, around, distinct, edges, grid, pairs_of, spread
 from .noise_error import Draw, PairError
 from .poses import Beliefs, MovingPoses, angle_between
 from .recipe import Recipe
@@ -147,24 +146,18 @@ class PoseSearch:
         """
         rivals = [place.poses[:0] for place in places]
         order = sorted(range(len(places)), key=lambda i: places[i].margin)
-        many = len(places) > 2
+        exact = len(places) > 2
         for count, i in enumerate(order, 1):
             view = i + 1
-            if many and math.isfinite(places[i].margin):
-                known = apart([0, *(other + 1 for other in reversed(order) if other != i)], cameras)
-                views = torch.tensor([*known, view])
-                ring = around(cameras[views])
-                losses = self._judged(ring, views, exact=True, only=len(known))
-                other = ring[distinct(ring, losses, APART, RIVALS + 1), -1] - cameras[0]
-                other = other[angle_between(other, cameras[view] - cameras[0]) >= APART / 2]
-            else:
-                views, other = self._views, places[i].rivals(cameras[view] - cameras[0])
+            surest = [other + 1 for other in reversed(order) if other != i]
+            views, other = self._elsewhere(cameras, view, places[i], surest)
             if len(other):
-                last = views.tolist().index(view)
-                sets = cameras[views].repeat(1 + len(other), 1, 1)
+                last = views.index(view)
+                index = torch.tensor(views)
+                sets = cameras[index].repeat(1 + len(other), 1, 1)
                 sets[1:, last] = cameras[0] + other
-                sets[1:] = self.refine(sets[1:], views, self._recipe.refinements // 3, only=last)
-                likeliest = int(self._judged(sets, views, exact=many, only=last).argmin())
+                sets[1:] = self.refine(sets[1:], index, self._recipe.refinements // 3, only=last)
+                likeliest = int(self._judged(sets, index, exact, last).argmin())
                 poses = sets[:, last] - cameras[0]
                 rivals[i] = poses[torch.arange(len(poses)) != likeliest]
                 if likeliest > 0:
@@ -172,6 +165,24 @@ class PoseSearch:
                     cameras[view] = sets[likeliest, last]
             on_step(count / len(order))
         return cameras, rivals
+
+    def _elsewhere(
+        self, cameras: Tensor, view: int, place: Places, surest: list[int]
+    ) -> tuple[list[int], Tensor]:
+        """The views that one is compared with, itself among them, and its other places (R, 3); see `settled`.
+
+        Args:
+            surest: the other views but the first, those whose places are surest first.
+        """
+        pose = cameras[view] - cameras[0]
+        if len(surest) < 2 or place.margin == math.inf:
+            return self._views.tolist(), place.rivals(pose)
+        views = [*spread([0, *surest], cameras), view]
+        index = torch.tensor(views)
+        ring = around(cameras[index])
+        losses = self._judged(ring, index, exact=True, only=len(views) - 1)
+        poses = ring[distinct(ring, losses, APART, RIVALS + 1), -1] - cameras[0]
+        return views, poses[angle_between(poses, pose) >= APART / 2]
 
     def refine(
         self,
@@ -203,7 +214,7 @@ class PoseSearch:
             for side, index in enumerate(sides):
                 total.index_add_(1, index.to(poses.device), gradient[:, :, side])
             if only is not None:
-                total = F.one_hot(torch.tensor(only), len(views)).to(total)[:, None] * total
+                total[:, torch.arange(len(views)) != only] = 0
             rate = rates[0] + (rates[1] - rates[0]) * i / steps
             moving.move(total, self._recipe.search_rate * rate)
             on_step((i + 1) / steps)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentdem.three_d import noise_error, search
-from latentdem.three_d.candidates import APART, Places, apart, around, distinct, edges
+from latentdem.three_d.candidates import APART, Places, around, distinct, edges, spread
 from latentdem.three_d.poses import angle_between
 from latentdem.three_d.recipe import Recipe
 
@@ -152,8 +152,8 @@ def test_a_view_that_joined_at_the_wrong_place_changes_it(exact):
 def test_sure_views_that_are_apart():
     cameras = torch.zeros(6, 3)
     cameras[:, 1] = torch.deg2rad(torch.tensor([0.0, 10.0, 170.0, 180.0, -90.0, 90.0]))
-    assert apart([0, 1, 2, 4, 3, 5], cameras) == [0, 2, 4]  # of 1, 2 and 4, which are sure
-    assert apart([0, 1, 2], cameras) == [0, 2, 1]
+    assert spread([0, 1, 2, 4, 3, 5], cameras) == [0, 2, 4]  # of 1, 2 and 4, which are sure
+    assert spread([0, 1, 2], cameras) == [0, 2, 1]
 
 
 def test_the_last_view_goes_around():
