@@ -87,7 +87,7 @@ def together_losses(model: ViewNetwork, group: Together, levels: Tensor) -> dict
 
     here = repeated(seem.flatten(0, 1))
     pose = relative_pose(shown.flatten(0, 1).repeat_interleave(known, 0), here)
-    rendered = model.render(Volume(*map(repeated, agreed)), here[:, 0], pose, here[:, 2])
+    rendered = model.render(Volume(*map(repeated, agreed)), here, pose)
     rendered = model.hear(rendered, known)
     means, log_variances = (each.unflatten(0, (-1, known)) for each in model.estimate(rendered))
     errors = (means - group.wanted[:, None]).square().mean(2)

@@ -75,9 +75,10 @@ def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, di
     opacity, count = volume.opacity[:, 0], len(group.wanted) // len(group.known)
     true = torch.rand(len(polar), device=polar.device) < TRUE_ANGLES
     used = torch.where(true, group.polar, polar.detach())
-    *parts, used, radius = (each.repeat_interleave(count, 0) for each in (*volume, used, group.radius))
+    known = torch.stack([used, torch.zeros_like(used), group.radius], dim=1)
+    *parts, known = (each.repeat_interleave(count, 0) for each in (*volume, known))
     shown = Volume(*(torch.einsum("b,b...->b...", seen, part) for part in parts))
-    rendered = model.render(shown, used, group.pose, radius)
+    rendered = model.render(shown, known, group.pose)
     estimate, variance = model.estimate(rendered)
     errors = (estimate - group.wanted).square().mean(1)
     unlikely = errors.detach() * (-variance).exp() + variance

@@ -59,7 +59,7 @@ def bundle(network: ViewNetwork, volume: Volume, cameras: Tensor, radius: bool =
     A volume that was guessed from one view has depths that are wrong, and a camera that is judged by it alone
     is misplaced to make up for that. Here `BUNDLED` steps of Adam change the opacity of all volumes and the
     cameras at once, until what each view foretells of itself and of another one, each in turn, is what they
-    show. All polar angles move, that of the first with the others, and all azimuths but the first. Source:
+    show. All polar angles and principal points move, and all azimuths but the first. Source:
     Triggs et al. 1999, *Bundle adjustment, a modern synthesis*.
 
     Args:
@@ -71,7 +71,7 @@ def bundle(network: ViewNetwork, volume: Volume, cameras: Tensor, radius: bool =
     latents, features, logits = network.latents_in(volume), volume.features[:, 1:], volume.logits
     adam = torch.optim.Adam([logits.requires_grad_()], lr=BUNDLED_OPACITY_RATE, betas=(0.9, 0.99))
     falling = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, BUNDLED)
-    moving = MovingPoses(cameras[None], radius, height=True)
+    moving = MovingPoses(cameras[None], radius, first=True)
     for step in range(BUNDLED):
         there = moving.poses[0].requires_grad_()
         opacity = torch.sigmoid(logits)
@@ -94,6 +94,6 @@ def _misses(network: ViewNetwork, volume: Volume, cameras: Tensor, latents: Tens
         shift: 0 for each view itself.
     """
     shown = cameras.roll(-shift, 0)
-    rendered = network.render(volume, cameras[:, 0], relative_pose(shown, cameras), cameras[:, 2])
+    rendered = network.render(volume, cameras, relative_pose(shown, cameras))
     foretold, _ = network.estimate(rendered)
     return F.mse_loss(foretold, latents.roll(-shift, 0).to(foretold))

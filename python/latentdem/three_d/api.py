@@ -19,14 +19,14 @@ from ..job import name_of
 from ..report import versions
 from .cameras import grid_points, mirrored
 from .checkpoint import ViewCheckpoint
+from .known import Known, find
 from .loading import load_view_prior
-from .noise_error import MAX_BATCH, PairError
-from .pictures import Picture, check_distinct, object_pictures, view_on_white
+from .noise_error import MAX_BATCH
+from .pictures import Crops, Picture, check_distinct, view_on_white
 from .poses import Beliefs, bounded, ring
 from .recipe import Recipe
 from .result import Result
 from .sampler import Sampled, sample
-from .search import PoseSearch
 from .view_prior import ViewCondition, ViewPrior
 
 Progress = Callable[[str, float, float], None]
@@ -90,37 +90,50 @@ def reconstruct(
         "device": str(where),
         "backend": check_backend(),
         "poses_known": poses is not None,
+        "cropped": not isinstance(images, Tensor),
         "recipe": asdict(recipe),
     }
     prior = load_view_prior(prior, where)
-    pictures = _pictures(images, prior.image_size)
+    names = [
+        str(image) if isinstance(image, (str, Path)) else f"Image {i + 1}" for i, image in enumerate(images)
+    ]
+    crops = None
+    if isinstance(images, Tensor):
+        pictures = _as_they_are(images, prior.image_size, names)
+    else:
+        crops = Crops(images, prior.image_size, names)
+        pictures = crops.pictures()
+    check_distinct(torch.cat([picture.pixels for picture in pictures]), names)
     inputs = torch.cat([picture.pixels for picture in pictures])
-    known = None if poses is None else _checked(poses, len(inputs))
+    told = None if poses is None else _checked(poses, len(inputs))
     kept = ViewCheckpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
     if kept is not None:
-        held = " ".join(digest(each) for each in (inputs, known) if each is not None)
+        held = " ".join(digest(each) for each in (inputs, told) if each is not None)
         kept.open({**settings, **versions(), "images and poses": held})
     report = progress or (lambda phase, done, total: None)
     generator, seconds = torch.Generator().manual_seed(seed), {"loading": time.perf_counter() - started}
 
     with torch.no_grad():
-        condition, latents = prior.condition(inputs.to(where)), prior.encode(inputs.to(where))
-        turned = None
-        if recipe.mirrored and prior.temperature < 1:
-            turned = prior.condition(inputs.flip(-1).to(where))
-            if condition.polar is not None and turned.polar is not None:
-                condition = condition.at((condition.polar + turned.polar) / 2)
+        known = Known.of(pictures, prior, where, recipe.mirrored)
         confidence = torch.ones(len(inputs))
-        poses = torch.zeros(len(inputs), 3) if known is None else known
-        seen = torch.arange(len(inputs), device=where)
-        beliefs = Beliefs.sure(condition.cameras(poses.to(where), seen))
-        searched = known is None and len(inputs) > 1
+        poses = torch.zeros(len(inputs), 3) if told is None else told
+        beliefs = Beliefs.sure(
+            known.condition.cameras(poses.to(where), torch.arange(len(inputs), device=where))
+        )
+        searched = told is None and len(inputs) > 1
         phase = time.perf_counter()
         if searched:
-            search = PoseSearch(PairError(prior, condition, latents), recipe, generator)
-            run = partial(search, lambda done: report("poses", SEARCH_SHARE * done, 1.0))
+            framed = crops if crops is not None and crops.cut else None
+
+            def on_found(done: float) -> None:
+                report("poses", SEARCH_SHARE * done, 1.0)
+
+            run = partial(find, prior, known, framed, recipe, generator, on_found)
             beliefs, confidence = run() if kept is None else kept.search(run, generator)
             beliefs = replace(beliefs, cameras=beliefs.cameras.to(where))
+            if framed is not None:
+                known, beliefs = known.cropped_anew(framed, prior, beliefs)
+        condition = known.condition
         seconds["poses"] = time.perf_counter() - phase
         before = SEARCH_SHARE if searched else 0.0
 
@@ -138,23 +151,23 @@ def reconstruct(
         around, still = targets.to(where), replace(recipe, rate=0.0)
         resumed = None if kept is None else kept.resume()
         views, found = made(condition, beliefs, around, recipe if searched else still, on_step, resumed)
-        if turned is not None:
+        if known.turned is not None:
             opposite = replace(beliefs, cameras=mirrored(beliefs.cameras))
-            others, _ = made(turned, opposite, mirrored(around), still)
+            others, _ = made(known.turned, opposite, mirrored(around), still)
             views = (views + others.flip(-1)) / 2
-        filled = prior.filled(condition.at(beliefs.cameras[0, :, 0]), found, grid_points(SOLID).to(found))
+        filled = prior.filled(condition.at(beliefs.cameras[0]), found, grid_points(SOLID).to(found))
     seconds["views"] = time.perf_counter() - phase - seconds["poses"]
     seconds["total"] = time.perf_counter() - started
     if kept is not None and kept is not checkpoint:
         kept.remove()
     return Result(
-        inputs,
+        known.pixels.cpu(),
         found.cpu(),
         confidence,
         targets,
         views.cpu(),
-        tuple(picture.cut for picture in pictures),
-        tuple(picture.mask for picture in pictures),
+        tuple(picture.cut for picture in known.pictures),
+        tuple(picture.mask for picture in known.pictures),
         seconds,
         settings,
         None if condition.polar is None else float(beliefs.cameras[0, 0, 0]),
@@ -162,21 +175,13 @@ def reconstruct(
     )
 
 
-def _pictures(images: Sequence[Any] | Tensor, size: int) -> list[Picture]:
-    names = [
-        str(image) if isinstance(image, (str, Path)) else f"Image {i + 1}" for i, image in enumerate(images)
-    ]
-    if isinstance(images, Tensor):
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-            raise UserError(
-                f"A tensor of views has the shape (n, 3, {size}, {size}) with this prior, not "
-                f"{tuple(images.shape)}; give pictures of other sizes as a list."
-            )
-        pictures = [view_on_white(image, name) for image, name in zip(images, names, strict=True)]
-    else:
-        pictures = object_pictures(images, size, names)
-    check_distinct(torch.cat([picture.pixels for picture in pictures]), names)
-    return pictures
+def _as_they_are(images: Tensor, size: int, names: Sequence[str]) -> list[Picture]:
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+        raise UserError(
+            f"A tensor of views has the shape (n, 3, {size}, {size}) with this prior, not "
+            f"{tuple(images.shape)}; give pictures of other sizes as a list."
+        )
+    return [view_on_white(image, name) for image, name in zip(images, names, strict=True)]
 
 
 def _checked(poses: Tensor, views: int) -> Tensor:

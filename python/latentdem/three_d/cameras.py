@@ -3,6 +3,10 @@
 A camera is (polar, azimuth, radius): the angle from the z axis, which points up, the angle from the x axis
 towards the y axis, both in radians, and the distance to the origin, at which it looks. The object lies in a
 sphere of radius `OBJECT_RADIUS` around the origin. A relative pose is a difference of two cameras.
+
+The origin is in the middle of a picture, unless that was cropped around something else. Where this is open, a
+camera is (polar, azimuth, radius, right, up): the last two are its principal point, which is where its picture
+shows the origin, to the right of the middle and above it, in units of the world at the distance of the origin.
 """
 
 from __future__ import annotations
@@ -38,10 +42,15 @@ def wrap(angle: Tensor) -> Tensor:
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 
+def shares(principal: Tensor) -> Tensor:
+    """Principal points (..., 2) of cameras at the distance `RADIUS`, in shares of their pictures' sides."""
+    return principal / (2 * RADIUS * math.tan(FIELD_OF_VIEW / 2))
+
+
 def relative_pose(camera: Tensor, reference: Tensor) -> Tensor:
     """Poses (..., 3) of `camera` relative to `reference`, both (..., 3), the azimuth within [-pi, pi)."""
     difference = camera - reference
-    return torch.stack([difference[..., 0], wrap(difference[..., 1]), difference[..., 2]], dim=-1)
+    return torch.cat([difference[..., :1], wrap(difference[..., 1:2]), difference[..., 2:]], dim=-1)
 
 
 def mirrored(cameras: Tensor) -> Tensor:
@@ -64,7 +73,7 @@ def camera_axes(camera: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Smooth in the camera, also at the poles, where the azimuth says which way is up.
     """
-    polar, azimuth, radius = camera.unbind(-1)
+    polar, azimuth, radius = camera[..., :3].unbind(-1)
     sin_p, cos_p, sin_a, cos_a = polar.sin(), polar.cos(), azimuth.sin(), azimuth.cos()
     outward = torch.stack([sin_p * cos_a, sin_p * sin_a, cos_p], dim=-1)
     up = torch.stack([-cos_p * cos_a, -cos_p * sin_a, sin_p], dim=-1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentdem_ext import accelerate_vae
@@ -108,7 +109,7 @@ class EmbeddedViewPrior:
 
     def bundle(self, condition: ViewCondition, cameras: Tensor, radius: bool) -> Tensor:
         """See `adaptation.bundle`."""
-        away = cameras.new_tensor([0.0, 0.0, RADIUS])
+        away = F.pad(cameras.new_tensor([0.0, 0.0, RADIUS]), (0, cameras.shape[-1] - 3))
         with self._precision(cameras):
             return bundle(self.network, Volume(*condition.parts), cameras + away, radius) - away
 
@@ -125,13 +126,16 @@ class EmbeddedViewPrior:
         """
         assert condition.polar is not None
         volume, polar = Volume(*condition.parts), condition.polar
+        known = torch.stack([polar, torch.zeros_like(polar), torch.full_like(polar, RADIUS)], dim=1)
+        if condition.principal is not None:
+            known = torch.cat([known, condition.principal], dim=1)
         with self._precision(pose):
-            rendered = self.network.hear(self.network.render(volume, polar, pose), together)
+            rendered = self.network.hear(self.network.render(volume, known, pose), together)
             mean, log_variance = self.network.estimate(rendered)
             parts = [rendered]
             if self.guidance != 1:
                 nothing = Volume(*(torch.zeros_like(part) for part in volume))
-                parts = [self.network.render(nothing, polar, pose), rendered]
+                parts = [self.network.render(nothing, known, pose), rendered]
         variance = log_variance.exp()[:, None]
         return PosedCondition(tuple(parts), variance.to(pose.dtype), mean.to(pose.dtype))
 

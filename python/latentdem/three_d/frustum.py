@@ -21,15 +21,16 @@ def cells(cameras: Tensor, depths: int, size: int) -> Tensor:
     the pixels of its picture from above and from the left.
 
     Args:
-        cameras: (B, 3), see cameras.py.
+        cameras: (B, 3), or (B, 5) with principal points; see cameras.py.
         depths: planes.
         size: pixels along one side.
     """
     across, upwards = (tangent.to(cameras) for tangent in pixel_grid(size, cameras.device))
     rays = torch.stack([across, upwards, torch.ones_like(across)], dim=-1)
+    rays = rays - F.pad(_principal(cameras), (0, 1))[:, None, None]
     planes = plane_depths(depths, cameras) * OBJECT_RADIUS
     position, axes = _frame(cameras)
-    directions = torch.einsum("bki,hwk->bhwi", axes, rays)
+    directions = torch.einsum("bki,bhwk->bhwi", axes, rays)
     depth = (cameras[:, 2, None] + planes)[..., None, None, None]
     return position[:, None, None, None] + depth * directions[:, None]
 
@@ -46,23 +47,24 @@ def carry(volume: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
 
     Args:
         volume: its axes as in `cells`; h = w.
-        known, wanted: (B, 3) cameras.
+        known, wanted: (B, 3) or (B, 5) cameras.
     """
     where = locate(cells(wanted, volume.shape[-3], volume.shape[-1]), known)
     return F.grid_sample(volume, where.to(volume), align_corners=False)
 
 
 def locate(points: Tensor, cameras: Tensor) -> Tensor:
-    """Where in the frustums of cameras (B, 3) points (B, d, h, w, 3) of the world are, the same shape.
+    """Where points (B, d, h, w, 3) are in the frustums of cameras, as for `cells`; the same shape.
 
     To the right, downwards and away from the camera, each from -1 to 1 within the frustum, as `grid_sample`
     takes them.
     """
     position, axes = _frame(cameras)
     right, up, forward = torch.einsum("bki,bdhwi->kbdhw", axes, points - position[:, None, None, None])
-    edge = math.tan(FIELD_OF_VIEW / 2) * forward.clamp_min(0.1)
+    forward, edge = forward.clamp_min(0.1), math.tan(FIELD_OF_VIEW / 2)
+    across, upwards = _principal(cameras)[..., None, None, None].unbind(1)
     behind = (forward - cameras[:, 2, None, None, None]) / OBJECT_RADIUS
-    return torch.stack([right / edge, -up / edge, behind], dim=-1)
+    return torch.stack([(right / forward + across) / edge, -(up / forward + upwards) / edge, behind], dim=-1)
 
 
 def hits(opacity: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
@@ -73,7 +75,7 @@ def hits(opacity: Tensor, known: Tensor, wanted: Tensor) -> Tensor:
 
     Args:
         opacity: (B, 1, d, h, w) in the frustums of the known cameras, its axes as in `cells`; h = w.
-        known, wanted: (B, 3) cameras.
+        known, wanted: (B, 3) or (B, 5) cameras.
     """
     where = locate(cells(wanted, opacity.shape[-3], opacity.shape[-1]), known).to(opacity)
     there = F.grid_sample(opacity, where, align_corners=False)
@@ -113,6 +115,11 @@ def composite(volume: Tensor) -> Tensor:
         reach *= 2
     light = torch.cat([torch.ones_like(opacity), volume[:, 1:]], dim=1)
     return (opacity * before * light).sum(2)
+
+
+def _principal(cameras: Tensor) -> Tensor:
+    """Tangents (B, 2), to the right and upwards, of where the pictures of cameras show the origin."""
+    return cameras[:, 3:] / cameras[:, 2:3] if cameras.shape[1] > 3 else torch.zeros_like(cameras[:, :2])
 
 
 def _frame(camera: Tensor) -> tuple[Tensor, Tensor]:

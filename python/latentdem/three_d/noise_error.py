@@ -14,6 +14,7 @@ from .view_prior import ViewCondition, ViewPrior
 
 MAX_BATCH = 64  # rows of one call of the network, whatever the number of views and hypotheses
 HEIGHT = math.radians(20)  # off the estimated polar angle costs as much as one pixel's noise not foretold
+ASIDE = 0.02  # a principal point off its estimate, in units of the world, that costs as much
 NOISIEST, CLEAREST = 850, 250  # timesteps between which an error says something about the pose
 
 
@@ -38,7 +39,8 @@ class PairError:
     2023, *ID-Pose*. Where the prior foretells a mean and a variance without noise, the error is that of the
     noise which follows from these, and its expectation over all noises: no network is called for it. Where the
     prior estimates polar angles, the squared distance from its estimate, in units of `HEIGHT`, is added:
-    otherwise a pair that is foretold badly from everywhere can drive it anywhere.
+    otherwise a pair that is foretold badly from everywhere can drive it anywhere. So is that of principal
+    points from theirs, in units of `ASIDE`.
 
     Attributes:
         prior: of the views.
@@ -71,7 +73,7 @@ class PairError:
 
         Args:
             first, second: (R,) indices of views.
-            cameras: (R, 2, 3) of both, as `ViewCondition.cameras` gives them.
+            cameras: (R, 2, 3) or (R, 2, 5) of both, as `ViewCondition.cameras` gives them.
             draws: D levels of noise.
         """
         known, wanted, both = _directions(first, second, cameras)
@@ -81,7 +83,7 @@ class PairError:
         return torch.cat(errors, dim=1).unflatten(1, (2, -1)).sum(1)
 
     def gradient(self, first: Tensor, second: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
-        """Gradients (R, 2, 3) of the errors in the cameras."""
+        """Gradients of the errors in the cameras, shaped as these."""
         known, wanted, both = _directions(first, second, cameras)
         gradients: list[Tensor] = []
         for part in torch.arange(len(known)).split(MAX_BATCH):
@@ -94,10 +96,12 @@ class PairError:
 
     def _rows(self, known: Tensor, wanted: Tensor, cameras: Tensor, draws: Sequence[Draw]) -> Tensor:
         here, there = cameras.unbind(1)
-        posed = self.prior.posed(self.condition[known].at(here[:, 0]), relative_pose(there, here))
+        posed = self.prior.posed(self.condition[known].at(here), relative_pose(there, here))
         unlikely = torch.zeros_like(here[:, 0])
         if self.condition.polar is not None:
             unlikely = ((here[:, 0] - self.condition.polar[known]) / HEIGHT).square()
+        if self.condition.principal is not None:
+            unlikely = unlikely + ((here[:, 3:] - self.condition.principal[known]) / ASIDE).square().sum(1)
         errors = []
         for draw in draws:
             abar, z = float(self.prior.alphas_cumprod[draw.t]), self.latents[wanted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ FILLED = 0.75  # of a frame, by an object's longest side: as in the training ren
 SEEN = 0.5  # opacity from which a pixel belongs to the object
 LEAST = 1e-3  # share of the pixels that an object has at least
 EDGE_SHARE = 0.9  # of the outermost pixels that have one colour, where a background is plain
+BILINEAR = Image.Resampling.BILINEAR
 PLAIN, DIFFERENT = 0.08, 0.2  # differences of colour in units of [-1, 1]: still background, surely object
 
 
@@ -40,8 +42,8 @@ class Picture:
     mask: Tensor | None = None
 
 
-def object_pictures(images: Sequence[Any], size: int, names: Sequence[str]) -> list[Picture]:
-    """Cuts the object out, by the alpha channel or from a plain background, and puts it into the middle.
+class Crops:
+    """Square crops of pictures of one object, cut out by the alpha channel or from a plain background.
 
     Pictures of one width and height are taken to be from one camera at one distance: the object is scaled by
     the same factor in all of them, so that its longest side in any takes `FILLED` of the frame. Otherwise each
@@ -53,14 +55,31 @@ def object_pictures(images: Sequence[Any], size: int, names: Sequence[str]) -> l
         size: S.
         names: of the images in messages.
 
+    Attributes:
+        cut: whether the object was told from its background in all of them.
+
     Raises:
         UserError: unreadable, or there is no object in one of them.
     """
-    found = [_found(image, name) for image, name in zip(images, names, strict=True)]
-    sides = [max(each.bottom - each.top, each.right - each.left) for each in found]
-    if len({each.layers.shape for each in found}) == 1 and all(each.cut for each in found):
-        sides = [max(sides)] * len(sides)
-    return [_placed(each, size, side) for each, side in zip(found, sides, strict=True)]
+
+    def __init__(self, images: Sequence[Any], size: int, names: Sequence[str]) -> None:
+        self._size = size
+        self._found = [_found(image, name) for image, name in zip(images, names, strict=True)]
+        self.cut = all(each.cut for each in self._found)
+        self._sides = [each.longest / (FILLED if each.cut else 1) for each in self._found]
+        if self.cut and len({each.layers.shape for each in self._found}) == 1:
+            self._sides = [max(self._sides)] * len(self._sides)
+
+    def pictures(self, aside: Tensor | None = None) -> list[Picture]:
+        """What the crops show.
+
+        Args:
+            aside: (n, 2) how far to the right of the object's middle and above it the crops' are, in shares of
+                their sides; None for the middle.
+        """
+        aside = torch.zeros(len(self._found), 2) if aside is None else aside
+        each = zip(self._found, self._sides, aside.tolist(), strict=True)
+        return [_placed(found, self._size, side, shift) for found, side, shift in each]
 
 
 def view_on_white(pixels: Tensor, name: str) -> Picture:
@@ -112,6 +131,7 @@ class _Found:
         layers: (1, 4, H, W) the picture on white, and what is not the object, in [0, 1].
         cut: see `Picture`.
         top, bottom, left, right: of the pixels that it covers, the ends excluded.
+        longest: its longest side.
     """
 
     layers: Tensor
@@ -120,6 +140,10 @@ class _Found:
     bottom: int
     left: int
     right: int
+
+    @property
+    def longest(self) -> int:
+        return max(self.bottom - self.top, self.right - self.left)
 
 
 def _found(image: Any, name: str) -> _Found:
@@ -156,16 +180,16 @@ def _from_plain_background(pixels: Tensor) -> Tensor | None:
     return torch.where(near, opacity, 1.0)
 
 
-def _placed(found: _Found, size: int, longest: int) -> Picture:
-    """The object on white in the middle of a square that `longest` pixels take `FILLED` of.
-
-    Where it was not cut out, the whole picture, as large as it fits.
-    """
-    height, width = found.bottom - found.top, found.right - found.left
-    side = max(height, width, round(longest / (FILLED if found.cut else 1)))
-    before = (side - width) // 2, (side - height) // 2
-    padding = (before[0], side - width - before[0], before[1], side - height - before[1])
-    square = F.pad(found.layers[..., found.top : found.bottom, found.left : found.right], padding, value=1.0)
-    small = F.interpolate(square, (size, size), mode="bilinear", antialias=True)
-    mask = (1 - small[0, 3]).clamp(0, 1) if found.cut else None
-    return Picture(small[:, :3].clamp(-1, 1), found.cut, mask)
+def _placed(found: _Found, size: int, side: float, aside: Sequence[float]) -> Picture:
+    """A square with sides of `side` pixels on white around the object, its middle as far aside of that."""
+    left = (found.left + found.right - side) / 2 + aside[0] * side
+    top = (found.top + found.bottom - side) / 2 - aside[1] * side
+    height, width = found.layers.shape[-2:]
+    over = [max(0, math.ceil(far)) for far in (-left, left + side - width, -top, top + side - height)]
+    whole = F.pad(found.layers, over, value=1.0)[0]
+    box = (left + over[0], top + over[2], left + over[0] + side, top + over[2] + side)
+    # PIL resamples from fractions of pixels.
+    layers = [Image.fromarray(layer.numpy()).resize((size, size), BILINEAR, box) for layer in whole]
+    small = torch.from_numpy(np.stack([np.asarray(layer) for layer in layers]))
+    mask = (1 - small[3]).clamp(0, 1) if found.cut else None
+    return Picture(small[None, :3].clamp(-1, 1), found.cut, mask)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
@@ -16,23 +15,25 @@ from .cameras import POLAR_RANGE, RADIUS_RANGE, wrap
 # Cameras are upright, so a polar angle does not go on beyond a pole as an azimuth does beyond a turn.
 POLAR_LIMIT = POLAR_RANGE[1] - POLAR_RANGE[0]
 RADIUS_LIMIT = RADIUS_RANGE[1] - RADIUS_RANGE[0]
+ASIDE_LIMIT = 0.2  # of principal points, in units of the world: 9 of 64 pixels
 
 
 def bounded(poses: Tensor) -> Tensor:
-    """Relative poses (..., 3): the azimuth moved into [-pi, pi), polar angle and radius into their ranges."""
-    polar, azimuth, radius = poses.unbind(-1)
-    return torch.stack(
+    """Relative poses (..., 3) or (..., 5): the azimuth moved into [-pi, pi), all else into its range."""
+    polar, azimuth, radius, principal = poses.tensor_split([1, 2, 3], dim=-1)
+    return torch.cat(
         [
             polar.clamp(-POLAR_LIMIT, POLAR_LIMIT),
             wrap(azimuth),
             radius.clamp(-RADIUS_LIMIT, RADIUS_LIMIT),
+            principal.clamp(-ASIDE_LIMIT, ASIDE_LIMIT),
         ],
         dim=-1,
     )
 
 
 def angle_between(first: Tensor, second: Tensor) -> Tensor:
-    """How far poses (..., 3) are from each other in polar angle and azimuth together, (...), in radians."""
+    """How far poses (..., C) are from each other in polar angle and azimuth together, (...), in radians."""
     difference = first - second
     return torch.hypot(difference[..., 0], wrap(difference[..., 1]))
 
@@ -91,21 +92,24 @@ class MovingPoses:
     Adam makes the steps comparable over the timesteps, at which gradients differ by orders of magnitude.
 
     Args:
-        cameras: (B, n, 3), where they start; poses relative to view 1 if its own is zero.
+        cameras: (B, n, 3), or (B, n, 5) with principal points, where they start; poses relative to view 1 if
+            its own is zero.
         radius: whether distances move, too.
-        height: whether the first polar angle moves, and all others with it.
+        first: whether the first polar angle and principal point move, and all others with them.
     """
 
-    def __init__(self, cameras: Tensor, radius: bool = False, height: bool = False) -> None:
+    def __init__(self, cameras: Tensor, radius: bool = False, first: bool = False) -> None:
         self._first = cameras[:, :1].clone()
         self._unknown = cameras[:, 1:] - self._first
-        self._free = torch.tensor([1.0, 1.0, float(radius)]).to(cameras)
-        self._height = height
+        self._free, self._first_free = torch.ones(2, cameras.shape[-1]).to(cameras)
+        self._free[2] = float(radius)
+        self._first_free[1:3] = 0
+        self._first_moves = first
         self._optimizer = torch.optim.Adam([self._unknown, self._first])
 
     @property
     def poses(self) -> Tensor:
-        """Where they are, (B, n, 3)."""
+        """Where they are, shaped as where they started."""
         return torch.cat([self._first, self._first + self._unknown], dim=1)
 
     @property
@@ -122,12 +126,12 @@ class MovingPoses:
             self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": {0: moments}})
 
     def move(self, gradient: Tensor, rate: float) -> None:
-        """One step of about `rate` radians (or units of distance) against `gradient` (B, n, 3)."""
+        """One step of `rate` radians (or units of the world) against `gradient`, shaped as they are."""
         self._unknown.grad = gradient[:, 1:] * self._free
-        if self._height:
-            self._first.grad = F.pad(gradient.sum(1, keepdim=True)[..., :1], (0, 2))
+        if self._first_moves:
+            self._first.grad = gradient.sum(1, keepdim=True) * self._first_free
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         self._unknown.copy_(bounded(self._unknown))
-        if self._height:
+        if self._first_moves:
             self._first[..., 0].clamp_(*POLAR_RANGE)

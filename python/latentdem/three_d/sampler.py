@@ -79,7 +79,7 @@ def sample(
     moving = MovingPoses(poses[:1], recipe.radius)
     moves = recipe.rate > 0 and known > 1
     each = zip(beliefs.cameras, poses, strict=True)
-    condition = joined([prior.agree(condition.at(cameras[:, 0]), pose) for cameras, pose in each])
+    condition = joined([prior.agree(condition.at(cameras), pose) for cameras, pose in each])
     parts = targets.split(max(1, MAX_BATCH // (hypotheses * known)))
     start = [_posed(prior, condition, _told(part, poses)) for part in parts]
     foretold = start[0].rows.mean is not None

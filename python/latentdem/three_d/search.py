@@ -17,7 +17,7 @@ GRID_DRAWS, FINAL_DRAWS = 4, 24
 MERGED = math.radians(10)  # places of a view nearer to each other than this are one
 SAME = math.radians(1.5)  # sets of cameras nearer to each other than this are one
 TEMPERATURE = 0.4  # noise error by which a set is e times less likely
-UNLIKELY = 6.0  # in units of that, what is worse before the shape is moved, too, is given up
+UNLIKELY = 6.0  # in units of that, what is worse, also after the shape was moved, too, is given up
 POSSIBLE = 100.0  # rough noise error, by which what is worse is given up while not all cameras have moved
 
 Step = Callable[[float], None]
@@ -46,9 +46,9 @@ class PoseSearch:
             on_step: called with the finished share of the search.
         """
         found = self.pair if len(self._views) == 2 else self.many
-        sets, rivals = found(_within(on_step, 0.0, 0.8))
+        sets, rivals = found(within(on_step, 0.0, 0.8))
         draws = self._draws(FINAL_DRAWS, exact=True)
-        beliefs = self.believed(sets, draws, _within(on_step, 0.8, 0.95))
+        beliefs = self.believed(sets, draws, within(on_step, 0.8, 0.95))
         confidence = [1.0]
         for view, others in enumerate(rivals, 1):
             confidence.append(self.confidence(beliefs.cameras[0], view, others, draws))
@@ -68,13 +68,13 @@ class PoseSearch:
         """Sets of cameras (B, n, 3) of more views, and poses (P, 3) that each but the first was tried at."""
         others, recipe = self._views[1:].tolist(), self._recipe
         share = 0.6 / len(others)
-        places = [self.places(j, _within(on_step, share * (j - 1), share * j)) for j in others]
-        sets = self.joined(places, _within(on_step, 0.6, 0.7))
-        sets, _ = self.moved(sets, self._views, on_step=_within(on_step, 0.7, 0.8))
-        settled, rivals = self.settled(sets[0], places, _within(on_step, 0.8, 0.85))
+        places = [self.places(j, within(on_step, share * (j - 1), share * j)) for j in others]
+        sets = self.joined(places, within(on_step, 0.6, 0.7))
+        sets, _ = self.moved(sets, self._views, on_step=within(on_step, 0.7, 0.8))
+        settled, rivals = self.settled(sets[0], places, within(on_step, 0.8, 0.85))
         if not torch.equal(settled, sets[0]):
             sets, _ = self.moved(settled[None], self._views)
-        last = _within(on_step, 0.85, 1.0)
+        last = within(on_step, 0.85, 1.0)
         moved = self.refine(sets, self._views, recipe.refinements // 2, (0.5, 0.0), True, last)
         return torch.cat([moved, sets]), rivals
 
@@ -204,12 +204,13 @@ class PoseSearch:
             exact: whether the error is, also where a rough one may be.
             only: a view whose camera alone moves.
         """
-        height = self._error.condition.polar is not None and only is None
-        moving = MovingPoses(sets, self._recipe.radius, height)
+        first = self._error.condition.polar is not None and only is None
+        moving = MovingPoses(sets, self._recipe.radius, first)
         sides = edges(len(views), only)
         for i, draw in enumerate(self._draws(steps, exact)):
             poses = moving.poses
-            gradient = self._error.gradient(*pairs_of(poses, views, *sides), draw).view(len(sets), -1, 2, 3)
+            gradient = self._error.gradient(*pairs_of(poses, views, *sides), draw)
+            gradient = gradient.view(len(sets), -1, 2, sets.shape[-1])
             total = torch.zeros_like(poses)
             for side, index in enumerate(sides):
                 total.index_add_(1, index.to(poses.device), gradient[:, :, side])
@@ -237,6 +238,7 @@ class PoseSearch:
                 on_step((i + 1) / len(likely))
         losses = self.losses(likely, self._views, draws).mean(0)
         order = losses.argsort(stable=True)
+        order = order[losses[order] <= losses.min() + UNLIKELY * TEMPERATURE]
         return Beliefs(likely[order], torch.softmax(-losses[order] / TEMPERATURE, dim=0))
 
     def losses(self, sets: Tensor, views: Tensor, draws: list[Draw], only: int | None = None) -> Tensor:
@@ -276,6 +278,6 @@ class PoseSearch:
         return self._error.condition.cameras(poses, views.to(poses.device))
 
 
-def _within(on_step: Step, start: float, end: float) -> Step:
+def within(on_step: Step, start: float, end: float) -> Step:
     """What a part of the work calls, between two shares of the whole."""
     return lambda done: on_step(start + (end - start) * done)

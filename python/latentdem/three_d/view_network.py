@@ -13,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from .cameras import POLAR_RANGE, RADIUS
+from .cameras import POLAR_RANGE
 from .frustum import FAINT, carry, cells, composite, hits, locate, plane_depths, warp
 from .layers import Block, Exchange
 
@@ -171,17 +171,14 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         total, seen = there.sum(1).unbind(1)
         return torch.sigmoid(total / seen.clamp_min(1)) * (seen > 0.5)
 
-    def render(self, volume: Volume, polar: Tensor, pose: Tensor, radius: Tensor | None = None) -> Tensor:
+    def render(self, volume: Volume, known: Tensor, pose: Tensor) -> Tensor:
         """Features (B, rendered, h, w) of wanted views, differentiable in the pose.
 
         Args:
             volume: B of them, as `encode_view` gives them; zeros for no known view.
-            polar: (B,) polar angles of the known views.
-            pose: (B, 3) of the wanted views relative to the known ones.
-            radius: (B,) distances of the known views; None for `RADIUS`.
+            known: (B, 3) cameras of the known views, or (B, 5) with principal points; see cameras.py.
+            pose: (B, 3) or (B, 5) of the wanted views relative to these.
         """
-        radius = torch.full_like(polar, RADIUS) if radius is None else radius
-        known = torch.stack([polar, torch.zeros_like(polar), radius], dim=1)
         there = carry(_exact(volume.features), known, known + pose)
         met = hits(_exact(volume.opacity), known, known + pose)
         pixels = F.pixel_unshuffle(warp(_exact(volume.picture), met), self.config["downsampling"])

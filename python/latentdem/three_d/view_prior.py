@@ -22,10 +22,13 @@ class ViewCondition:
         parts: tensors whose first dimension counts the views; what they hold is the prior's own affair.
         polar: (N,) polar angles of their cameras, for a prior whose predictions depend on them, as it estimates
             them from each view alone; None for others.
+        principal: (N, 2) principal points of the same (see cameras.py), where the views are crops around
+            something else than the origin; None where this is known to be in their middle.
     """
 
     parts: tuple[Tensor, ...]
     polar: Tensor | None = None
+    principal: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.parts[0])
@@ -33,33 +36,47 @@ class ViewCondition:
     def __getitem__(self, index: Tensor | slice) -> ViewCondition:
         """The views at `index`, also several times each, as for several hypotheses of one view."""
         parts = tuple(part[index] for part in self.parts)
-        return ViewCondition(parts, None if self.polar is None else self.polar[index])
+        told = (None if each is None else each[index] for each in (self.polar, self.principal))
+        return ViewCondition(parts, *told)
 
-    def at(self, polar: Tensor) -> ViewCondition:
-        """The same with other polar angles (N,), if it has any."""
-        return self if self.polar is None else replace(self, polar=polar)
+    def at(self, cameras: Tensor) -> ViewCondition:
+        """The same with the polar angles, if it has any, and principal points of cameras (N, 3) or (N, 5)."""
+        if self.polar is None:
+            return self
+        return replace(self, polar=cameras[:, 0], principal=cameras[:, 3:] if cameras.shape[1] > 3 else None)
+
+    def cropped(self) -> ViewCondition:
+        """The same, of views whose principal points are open, if the prior estimates polar angles."""
+        return self if self.polar is None else replace(self, principal=self.polar.new_zeros(len(self), 2))
 
     def cameras(self, poses: Tensor, views: Tensor) -> Tensor:
         """Cameras (..., m, 3) of m views in these poses, up to a common azimuth and distance.
 
         Where the prior estimates polar angles, they are those that agree best with all m estimates; relative
-        poses leave them open, and elsewhere they count from that of the reference.
+        poses leave them open, and elsewhere they count from that of the reference. So are principal points,
+        (..., m, 5), where these are open.
 
         Args:
-            poses: (..., m, 3) relative to a reference.
+            poses: (..., m, 3) or (..., m, 5) relative to a reference.
             views: (m,) which views they are of.
         """
         if self.polar is None:
             return poses
         reference = (self.polar[views] - poses[..., 0]).mean(-1, keepdim=True).clamp(*POLAR_RANGE)
-        return poses + F.pad(reference[..., None], (0, 2))
+        poses = poses + F.pad(reference[..., None], (0, poses.shape[-1] - 1))
+        if self.principal is None:
+            return poses
+        poses = F.pad(poses, (0, 5 - poses.shape[-1]))
+        middle = (self.principal[views] - poses[..., 3:]).mean(-2, keepdim=True)
+        return poses + F.pad(middle, (3, 0))
 
 
 def joined(conditions: Sequence[ViewCondition]) -> ViewCondition:
     """All views of all conditions of one prior."""
     parts = tuple(map(torch.cat, zip(*(condition.parts for condition in conditions), strict=True)))
     polars = [condition.polar for condition in conditions if condition.polar is not None]
-    return ViewCondition(parts, torch.cat(polars) if polars else None)
+    principals = [condition.principal for condition in conditions if condition.principal is not None]
+    return ViewCondition(parts, *(torch.cat(told) if told else None for told in (polars, principals)))
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,30 @@ def test_points_are_located_where_the_cells_are():
     torch.testing.assert_close(found, expected.expand_as(found))
 
 
+def test_a_crop_off_the_middle_shows_the_same_world():
+    """The picture moved by whole pixels is the picture of the camera with its principal point moved."""
+    size, pixel = 8, 2 * math.tan(FIELD_OF_VIEW / 2) / 8 * RADIUS
+    camera = torch.tensor([[1.2, 0.7, RADIUS]], dtype=torch.float64)
+    aside = torch.cat([camera, torch.tensor([[2 * pixel, pixel]], dtype=torch.float64)], dim=1)
+    middle = torch.cat([camera, torch.zeros(1, 2, dtype=torch.float64)], dim=1)
+    torch.testing.assert_close(cells(middle, 4, size), cells(camera, 4, size))
+    moved = cells(camera, 4, size)[:, :, 1:, :-2]  # two pixels to the right and one upwards
+    torch.testing.assert_close(cells(aside, 4, size)[:, :, :-1, 2:], moved)
+    volume = torch.randn(1, 2, 4, size, size, dtype=torch.float64)
+    found = carry(volume, camera, aside)
+    torch.testing.assert_close(found[..., :-1, 2:], volume[..., 1:, :-2])
+    torch.testing.assert_close(carry(volume, aside, camera)[..., 1:, :-2], volume[..., :-1, 2:])
+    torch.testing.assert_close(carry(volume, aside, aside), volume)
+
+
+def test_gradients_in_the_principal_points():
+    volume = torch.randn(1, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    cameras = random_cameras(2, torch.Generator().manual_seed(2)).double()
+    cameras = torch.cat([cameras, torch.tensor([[0.05, -0.02], [0.01, 0.03]], dtype=torch.float64)], dim=1)
+    known, wanted = cameras.split(1)
+    assert torch.autograd.gradcheck(carry, (volume, known.requires_grad_(), wanted.requires_grad_()))
+
+
 def wall(plane: int, size: int = 8) -> torch.Tensor:
     """Opacity (1, 1, size, size, size) of a plane that fills the frustum, and of nothing else."""
     opacity = torch.zeros(1, 1, size, size, size, dtype=torch.float64)

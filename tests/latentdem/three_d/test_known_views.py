@@ -22,7 +22,7 @@ def two_views():
     """A prior, what it keeps of two known views, and their poses."""
     prior = tiny()
     poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])
-    return prior, prior.condition(inputs(prior)[0]).at(torch.tensor([1.2, 1.3])), poses
+    return prior, prior.condition(inputs(prior)[0]).at(torch.tensor([[1.2, 0.0, 0.0], [1.3, 0.0, 0.0]])), poses
 
 
 CAMERAS = torch.tensor([[1.2, 0.0, RADIUS], [1.3, 0.9, RADIUS]])  # of `two_views`

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from latentdem.errors import UserError
-from latentdem.three_d.pictures import FILLED, check_distinct, object_pictures
+from latentdem.three_d.pictures import FILLED, Crops, check_distinct
 
 RED, GREEN = (200, 30, 30), (30, 180, 60)
 
@@ -20,6 +20,10 @@ def picture(size=(60, 40), box=(10, 5, 22, 29), background=(240, 240, 240, 255))
     left, top, right, bottom = box
     image.paste((*background[:3], 255), (left + 4, top + 8, right - 4, bottom - 8))
     return image
+
+
+def object_pictures(images, size, names):
+    return Crops(images, size, names).pictures()
 
 
 def object_picture(image, size, name):
@@ -64,6 +68,19 @@ def test_pictures_of_one_size_are_scaled_alike():
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     beside = object_pictures([picture(box=boxes[1]).convert("RGB"), noise], 64, ["a", "b"])[0]
     assert extent(beside.pixels)[3] - extent(beside.pixels)[2] + 1 == pytest.approx(FILLED * 64, abs=5)
+
+
+def test_crops_off_the_middle():
+    """By whole pixels, the object moves as far; the mask with it."""
+    crops = Crops([picture((48, 48), (12, 12, 36, 36))], 32, ["it"])  # 32 pixels become 32
+    middle, aside = crops.pictures()[0], crops.pictures(torch.tensor([[4 / 32, -2 / 32]]))[0]
+    torch.testing.assert_close(aside.pixels[..., :-2, :-4], middle.pixels[..., 2:, 4:])
+    torch.testing.assert_close(aside.mask[:-2, :-4], middle.mask[2:, 4:])
+    far = crops.pictures(torch.tensor([[0.9, 0.9]]))[0]
+    assert torch.equal(far.pixels, torch.ones_like(far.pixels))
+    half = crops.pictures(torch.tensor([[0.5 / 32, 0.0]]))[0].pixels
+    expected = (middle.pixels[..., :-1] + middle.pixels[..., 1:]) / 2
+    torch.testing.assert_close(half[..., :-1], expected, atol=1e-5, rtol=0)
 
 
 def test_a_hole_of_the_backgrounds_colour_stays():

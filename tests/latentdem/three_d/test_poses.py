@@ -9,7 +9,7 @@ import torch
 
 from latentdem.errors import UserError
 from latentdem.three_d.cameras import POLAR_RANGE
-from latentdem.three_d.poses import POLAR_LIMIT, MovingPoses, angle_between, bounded, ring
+from latentdem.three_d.poses import ASIDE_LIMIT, POLAR_LIMIT, MovingPoses, angle_between, bounded, ring
 
 
 def test_azimuth_wraps_and_polar_angle_stops():
@@ -39,13 +39,28 @@ def test_only_the_unknown_poses_move():
 
 def test_the_height_moves_all_cameras():
     start = torch.tensor([[[1.2, 0.0, 0.0], [1.4, 0.5, 0.0]], [[POLAR_RANGE[1], 0.0, 0.0], [1.0, 0.5, 0.0]]])
-    moving = MovingPoses(start, height=True)
+    moving = MovingPoses(start, first=True)
     gradient = torch.zeros(2, 2, 3)
     gradient[0, :, 0] = torch.tensor([1.0, -3.0])  # together upwards
     gradient[1, 0] = torch.tensor([-1.0, 5.0, 5.0])  # beyond the range
     moving.move(gradient, 0.01)
     expected = torch.tensor([[[1.21, 0.0, 0.0], [1.42, 0.5, 0.0]], start[1].tolist()])
     torch.testing.assert_close(moving.poses, expected)
+
+
+def test_principal_points_move_within_their_range():
+    """That of the first, which moves all others, and those of the others."""
+    start = torch.tensor([[[1.2, 0.0, 0.0, 0.05, 0.0], [1.4, 0.5, 0.0, 0.05 + ASIDE_LIMIT, -0.01]]])
+    gradient = torch.tensor([[[0.0, 7.0, 7.0, 1.0, -1.0], [0.0, 0.0, 0.0, -3.0, -3.0]]])
+    moving = MovingPoses(start, first=True)
+    moving.move(gradient, 0.01)
+    first = [1.2, 0.0, 0.0, 0.06, 0.01]
+    expected = torch.tensor([[first, [1.4, 0.5, 0.0, 0.06 + ASIDE_LIMIT, 0.01]]])
+    torch.testing.assert_close(moving.poses, expected)
+    alone = MovingPoses(start)
+    alone.move(gradient, 0.01)
+    torch.testing.assert_close(alone.poses[:, 0], start[:, 0])
+    torch.testing.assert_close(alone.poses[0, 1, 3:], torch.tensor([0.05 + ASIDE_LIMIT, 0.0]))
 
 
 def test_ring():

@@ -235,7 +235,7 @@ def test_command_interrupted_goes_on(pictures, tmp_path, monkeypatch):
     assert (
         result.stderr.strip() == "Interrupted; the run is kept in kept, and the same command goes on with it."
     )
-    monkeypatch.setattr(api.PoseSearch, "__call__", interrupt)
+    monkeypatch.setattr(api, "find", interrupt)
     assert command(*arguments).exit_code == 0
     assert not (tmp_path / "kept").exists()
 

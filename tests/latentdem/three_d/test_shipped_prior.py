@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from latentdem.metrics import psnr
 from latentdem.three_d import reconstruct
-from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS
+from latentdem.three_d.cameras import RADIUS, shares
+from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
+from latentdem.three_d.known import Known
 from latentdem.three_d.measures import pose_error
+from latentdem.three_d.noise_error import PairError
+from latentdem.three_d.pictures import Crops
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 CAMERAS = torch.tensor(
@@ -30,9 +36,30 @@ def test_pose_of_the_example_is_found():
     assert first > psnr(result.views[2], result.inputs[0]) + 3
 
 
+def test_shift_of_a_picture_is_seen():
+    """With the poses known, the best principal point of a picture moves by as much as that was moved."""
+    prior = EmbeddedViewPrior.from_pretrained()
+    crops = Crops([EXAMPLES / f"chair_{i}.png" for i in (1, 2)], prior.image_size, ["a", "b"])
+    sides = torch.arange(-4, 5) * 0.025
+    candidates = torch.cartesian_prod(sides, sides)
+    cameras = F.pad(CAMERAS - torch.tensor([0.0, CAMERAS[0, 1], RADIUS]), (0, 2)).repeat(len(candidates), 1, 1)
+    cameras[:, 1, 3:] = candidates / shares(torch.tensor(1.0))
+    pair = torch.zeros(len(candidates), dtype=torch.long), torch.ones(len(candidates), dtype=torch.long)
+    found = []
+    for right, up in ((0.0, 0.0), (0.05, -0.05)):
+        pictures = crops.pictures(torch.tensor([[0.0, 0.0], [right, up]]))
+        known = Known.of(pictures, prior, torch.device("cpu"), mirrored=False)
+        error = PairError(prior, known.condition.cropped(), prior.encode(known.pixels))
+        draws = error.draws(2, torch.Generator(), rough=True)
+        found.append(candidates[error(*pair, cameras, draws).sum(0).argmin()])
+    # A crop more to the right shows the object more to the left.
+    torch.testing.assert_close(found[1] - found[0], torch.tensor([-0.05, 0.05]), atol=0.026, rtol=0)
+
+
 @pytest.mark.slow
-def test_poses_of_six_pictures_are_found():
-    """Of an object whose front and back look alike, neither centred nor scaled."""
+@pytest.mark.parametrize("cropped", [True, False])
+def test_poses_of_six_pictures_are_found(cropped):
+    """Of an object whose front and back look alike, from files or neither centred nor scaled."""
     pytest.importorskip("embreex")
     from latentdem.three_d.render import on_white, render
     from latentdem.three_d.scenes import HELD_OUT, random_scene
@@ -40,10 +67,10 @@ def test_poses_of_six_pictures_are_found():
     generator = torch.Generator().manual_seed(1)
     polar, azimuth = 1 + 0.5 * torch.rand(6, generator=generator), 6.28 * torch.rand(6, generator=generator)
     cameras = torch.stack([polar, azimuth, torch.full((6,), 1.6)], 1)
-    views = (
-        torch.from_numpy(on_white(render(random_scene(HELD_OUT + 7000), cameras))).movedim(-1, 1) / 127.5 - 1
-    )
-    result = reconstruct(views, azimuths=1, steps=2)
+    pictures = render(random_scene(HELD_OUT + 7000), cameras)
+    views = torch.from_numpy(on_white(pictures)).movedim(-1, 1) / 127.5 - 1
+    images = [Image.fromarray(picture, "RGBA") for picture in pictures] if cropped else views
+    result = reconstruct(images, azimuths=1, steps=2)
     error = pose_error(cameras[:1] + result.poses, cameras)[1:]
     assert float(error.max()) < 20
     assert float(error.median()) < 10

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import Attention
 
@@ -15,7 +17,7 @@ from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import POLAR_RANGE
 from latentdem.three_d.embedded_view_prior import EmbeddedViewPrior
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
-from latentdem.three_d.noise_error import HEIGHT, Draw, PairError
+from latentdem.three_d.noise_error import ASIDE, HEIGHT, Draw, PairError
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.search import PoseSearch
 from latentdem.three_d.view_network import ViewNetwork, gaussian_v
@@ -151,11 +153,40 @@ def test_cameras_agree_with_the_estimated_polar_angles():
     condition = ViewCondition((torch.zeros(3, 1),), torch.tensor([1.0, 9.0, 1.3]))
     cameras = condition.cameras(poses, torch.tensor([0, 2]))
     torch.testing.assert_close(cameras, torch.tensor([[1.1, 0.0, 0.0], [1.2, 2.0, 0.0]]))
-    moved = condition.at(torch.tensor([1.0, 1.1, 1.2]))[torch.tensor([2, 0])]
+    moved = condition.at(F.pad(torch.tensor([[1.0], [1.1], [1.2]]), (0, 2)))[torch.tensor([2, 0])]
     torch.testing.assert_close(moved.polar, torch.tensor([1.2, 1.0]))
     blank = ViewCondition((torch.zeros(3, 1),))
     assert torch.equal(blank.cameras(poses, torch.tensor([0, 2])), poses)
-    assert blank.at(torch.ones(3)).polar is None
+    assert blank.at(torch.ones(3, 3)).polar is None
+
+
+def test_cameras_of_crops_have_principal_points():
+    poses = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0], [0.1, 2.0, 0.0, 0.02, -0.06]])
+    condition = ViewCondition((torch.zeros(2, 1),), torch.tensor([1.0, 1.1]))
+    crops, both = condition.cropped(), torch.arange(2)
+    cameras = crops.cameras(poses, both)
+    torch.testing.assert_close(
+        cameras, torch.tensor([[1.0, 0.0, 0.0, -0.01, 0.03], [1.1, 2.0, 0.0, 0.01, -0.03]])
+    )
+    torch.testing.assert_close(crops.cameras(poses[:, :3], both), F.pad(cameras[:, :3], (0, 2)))
+    torch.testing.assert_close(crops.at(cameras)[torch.tensor([1])].principal, cameras[1:, 3:])
+    assert condition.at(cameras[:, :3]).principal is None
+    blank = ViewCondition((torch.zeros(2, 1),))
+    assert blank.cropped() is blank
+
+
+def test_principal_points_off_their_estimate_cost():
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    condition, pair = prior.condition(x).cropped(), (torch.tensor([0]), torch.tensor([1]))
+    cameras = torch.tensor([[[1.2, 0.0, 0.0, 0.01, 0.0], [1.3, 0.8, 0.0, 0.0, -0.02]]])
+    draws = PairError(prior, condition, prior.encode(x)).draws(2, torch.Generator().manual_seed(0))
+    errors = [
+        PairError(prior, each, prior.encode(x))(*pair, cameras, draws)
+        for each in (replace(condition, principal=cameras[0, :, 3:]), condition)
+    ]
+    expected = torch.full((2, 1), (0.01**2 + 0.02**2) / ASIDE**2)
+    torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)
 
 
 def test_search_moves_the_height_with_the_embedded_prior():
@@ -228,7 +259,7 @@ def test_heights_that_the_prior_does_not_believe_cost():
     cameras = torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]])
     errors = []
     for estimate in (torch.tensor([1.2, 1.3]), torch.tensor([1.0, 1.4])):
-        error = PairError(prior, condition.at(estimate), prior.encode(x))
+        error = PairError(prior, condition.at(F.pad(estimate[:, None], (0, 2))), prior.encode(x))
         draws = error.draws(2, torch.Generator().manual_seed(0))
         errors.append(error(torch.tensor([0]), torch.tensor([1]), cameras, draws))
     expected = torch.full((2, 1), (0.2**2 + 0.1**2) / HEIGHT**2)
