@@ -17,7 +17,7 @@ from ..checks import check_backend, resolve_device
 from ..errors import UserError
 from ..job import name_of
 from ..report import versions
-from .cameras import grid_points, mirrored
+from .cameras import grid_points, mirrored, straight
 from .checkpoint import ViewCheckpoint
 from .known import Known, find
 from .loading import load_view_prior
@@ -131,8 +131,9 @@ def reconstruct(
             run = partial(find, prior, known, framed, recipe, generator, on_found)
             beliefs, confidence = run() if kept is None else kept.search(run, generator)
             beliefs = replace(beliefs, cameras=beliefs.cameras.to(where))
-            if framed is not None:
-                known, beliefs = known.cropped_anew(framed, prior, beliefs)
+            if framed is not None and beliefs.cameras.shape[-1] > 3:
+                known = known.cropped_anew(framed, prior, beliefs.cameras[0])
+                beliefs = replace(beliefs, cameras=straight(beliefs.cameras))
         condition = known.condition
         seconds["poses"] = time.perf_counter() - phase
         before = SEARCH_SHARE if searched else 0.0

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 FIELD_OF_VIEW = math.radians(49.1)  # of the renderings that Zero123 was trained on
@@ -42,9 +43,9 @@ def wrap(angle: Tensor) -> Tensor:
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 
-def shares(principal: Tensor) -> Tensor:
-    """Principal points (..., 2) of cameras at the distance `RADIUS`, in shares of their pictures' sides."""
-    return principal / (2 * RADIUS * math.tan(FIELD_OF_VIEW / 2))
+def straight(cameras: Tensor) -> Tensor:
+    """Cameras (..., 3) of the pictures of (..., 5), cropped around the origin as if from one distance."""
+    return F.pad(cameras[..., :2], (0, 1))
 
 
 def relative_pose(camera: Tensor, reference: Tensor) -> Tensor:

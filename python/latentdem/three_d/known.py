@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .cameras import shares
 from .noise_error import PairError
 from .pictures import Crops, Picture
 from .poses import Beliefs
 from .recipe import Recipe
-from .search import PoseSearch, Step, within
+from .search import PoseSearch, Step
 from .view_prior import ViewCondition, ViewPrior
-
-FOUND = 0.9  # share of the search after which the views are cropped anew
 
 
 @dataclass(frozen=True)
@@ -51,21 +48,13 @@ class Known:
                 condition = replace(condition, polar=(condition.polar + turned.polar) / 2)
         return cls(list(pictures), pixels, condition, turned)
 
-    def cropped_anew(self, crops: Crops, prior: ViewPrior, beliefs: Beliefs) -> tuple[Known, Beliefs]:
-        """The views cropped around where the likeliest cameras see the origin, and beliefs of these cameras.
-
-        Unchanged where the cameras have no principal points.
+    def cropped_anew(self, crops: Crops, prior: ViewPrior, cameras: Tensor) -> Known:
+        """The views cropped around where their cameras (n, 5) see the origin, scaled as if from one distance.
 
         Args:
             crops: what the pictures are of.
-            beliefs: of the cameras of all views.
         """
-        cameras, principal = beliefs.cameras.tensor_split([3], dim=-1)
-        if not principal.numel():
-            return self, beliefs
-        pictures = crops.pictures(shares(principal[0].cpu()))
-        again = Known.of(pictures, prior, self.pixels.device, self.turned is not None)
-        return again, replace(beliefs, cameras=cameras)
+        return Known.of(crops.pictures(cameras.cpu()), prior, self.pixels.device, self.turned is not None)
 
 
 def find(
@@ -78,9 +67,9 @@ def find(
 ) -> tuple[Beliefs, Tensor]:
     """What is believed of the cameras, and the confidence in each (n,), as `PoseSearch` gives them.
 
-    A crop is around the middle of what is seen of an object from one side, and these middles are not those of
-    one point of it. Where the pictures are crops, the search moves their principal points with the cameras;
-    then they are cropped anew by what it found, and the cameras move once more.
+    A crop is around the middle of what is seen of an object from one side, which is not always the same point
+    of it, and its size depends on the side, too. Where the pictures are crops, the search moves their principal
+    points and distances with the cameras until all views have been placed; then they are cropped anew.
 
     Args:
         prior: of the views.
@@ -89,26 +78,17 @@ def find(
         recipe: constants.
         generator: of the noise.
         on_step: called with the finished share.
-
-    Returns:
-        Cameras with the principal points of the crops, if the prior can be told these, and the confidence.
     """
 
-    def search(known: Known, condition: ViewCondition) -> PoseSearch:
-        return PoseSearch(PairError(prior, condition, prior.encode(known.pixels)), recipe, generator)
+    def error(known: Known, condition: ViewCondition) -> PairError:
+        return PairError(prior, condition, prior.encode(known.pixels))
 
     condition = known.condition if crops is None else known.condition.cropped()
-    beliefs, confidence = search(known, condition)(within(on_step, 0.0, FOUND))
-    if crops is not None and condition.principal is not None:
-        again, straight = known.cropped_anew(crops, prior, beliefs)
-        moved = search(again, again.condition).refine(
-            straight.cameras,
-            torch.arange(len(known.pixels)),
-            recipe.refinements // 2,
-            (0.5, 0.0),
-            exact=True,
-            on_step=within(on_step, FOUND, 1.0),
-        )
-        beliefs = replace(beliefs, cameras=torch.cat([moved, beliefs.cameras[..., 3:]], dim=-1))
-    on_step(1.0)
-    return beliefs, confidence
+    if crops is None or condition.principal is None:
+        return PoseSearch(error(known, condition), recipe, generator)(on_step)
+
+    def anew(cameras: Tensor) -> PairError:
+        again = known.cropped_anew(crops, prior, cameras)
+        return error(again, again.condition)
+
+    return PoseSearch(error(known, condition), recipe, generator, anew)(on_step)

@@ -12,9 +12,10 @@ from torch import Tensor
 from .cameras import relative_pose
 from .view_prior import ViewCondition, ViewPrior
 
+AWAY = 0.1  # a crop's distance off `RADIUS` that costs as much as one pixel's noise not foretold
 MAX_BATCH = 64  # rows of one call of the network, whatever the number of views and hypotheses
 HEIGHT = math.radians(20)  # off the estimated polar angle costs as much as one pixel's noise not foretold
-ASIDE = 0.02  # a principal point off its estimate, in units of the world, that costs as much
+ASIDE = 0.015  # a principal point off its estimate, in units of the world, that costs as much
 NOISIEST, CLEAREST = 850, 250  # timesteps between which an error says something about the pose
 
 
@@ -102,6 +103,7 @@ class PairError:
             unlikely = ((here[:, 0] - self.condition.polar[known]) / HEIGHT).square()
         if self.condition.principal is not None:
             unlikely = unlikely + ((here[:, 3:] - self.condition.principal[known]) / ASIDE).square().sum(1)
+            unlikely = unlikely + (here[:, 2] / AWAY).square()
         errors = []
         for draw in draws:
             abar, z = float(self.prior.alphas_cumprod[draw.t]), self.latents[wanted]

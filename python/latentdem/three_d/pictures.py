@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..io import read_image, to_tensor
+from .cameras import FIELD_OF_VIEW, RADIUS
 
 FILLED = 0.75  # of a frame, by an object's longest side: as in the training renderings from distance `RADIUS`
 SEEN = 0.5  # opacity from which a pixel belongs to the object
@@ -70,16 +71,17 @@ class Crops:
         if self.cut and len({each.layers.shape for each in self._found}) == 1:
             self._sides = [max(self._sides)] * len(self._sides)
 
-    def pictures(self, aside: Tensor | None = None) -> list[Picture]:
+    def pictures(self, cameras: Tensor | None = None) -> list[Picture]:
         """What the crops show.
 
         Args:
-            aside: (n, 2) how far to the right of the object's middle and above it the crops' are, in shares of
-                their sides; None for the middle.
+            cameras: (n, 5) that see the crops around the middle of what is seen; the crops are those which
+                cameras see that are at the distance `RADIUS`, and have the origin in the middle. None for crops
+                around the middle of what is seen.
         """
-        aside = torch.zeros(len(self._found), 2) if aside is None else aside
-        each = zip(self._found, self._sides, aside.tolist(), strict=True)
-        return [_placed(found, self._size, side, shift) for found, side, shift in each]
+        cameras = torch.zeros(len(self._found), 5) if cameras is None else cameras
+        each = zip(self._found, self._sides, cameras[:, 2:].tolist(), strict=True)
+        return [_placed(found, self._size, side, *camera) for found, side, camera in each]
 
 
 def view_on_white(pixels: Tensor, name: str) -> Picture:
@@ -180,10 +182,17 @@ def _from_plain_background(pixels: Tensor) -> Tensor | None:
     return torch.where(near, opacity, 1.0)
 
 
-def _placed(found: _Found, size: int, side: float, aside: Sequence[float]) -> Picture:
-    """A square with sides of `side` pixels on white around the object, its middle as far aside of that."""
-    left = (found.left + found.right - side) / 2 + aside[0] * side
-    top = (found.top + found.bottom - side) / 2 - aside[1] * side
+def _placed(found: _Found, size: int, side: float, away: float, right: float, up: float) -> Picture:
+    """A square on white, which has sides of `side` pixels around the middle of the object if all else is 0.
+
+    Args:
+        away, right, up: distance less `RADIUS` and principal point of the camera that sees such a square.
+    """
+    distance = RADIUS + away
+    pixels = side / (2 * distance * math.tan(FIELD_OF_VIEW / 2))  # for a unit of the world around the origin
+    side *= RADIUS / distance
+    left = (found.left + found.right - side) / 2 + right * pixels
+    top = (found.top + found.bottom - side) / 2 - up * pixels
     height, width = found.layers.shape[-2:]
     over = [max(0, math.ceil(far)) for far in (-left, left + side - width, -top, top + side - height)]
     whole = F.pad(found.layers, over, value=1.0)[0]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from .cameras import straight
 from .candidates import APART, RIVALS, Places, around, distinct, edges, grid, pairs_of, spread
 from .noise_error import Draw, PairError
 from .poses import Beliefs, MovingPoses, angle_between
@@ -21,6 +23,7 @@ UNLIKELY = 6.0  # in units of that, what is worse, also after the shape was move
 POSSIBLE = 100.0  # rough noise error, by which what is worse is given up while not all cameras have moved
 
 Step = Callable[[float], None]
+Anew = Callable[[Tensor], PairError]
 
 
 class PoseSearch:
@@ -30,17 +33,23 @@ class PoseSearch:
         error: of a pair of views.
         recipe: constants.
         generator: of the noise; the same noise judges all candidates.
+        anew: where principal points are open, what the error is once the views are cropped around the origin,
+            as cameras (n, 5) see it.
     """
 
-    def __init__(self, error: PairError, recipe: Recipe, generator: torch.Generator) -> None:
-        self._error, self._recipe, self._generator = error, recipe, generator
+    def __init__(
+        self, error: PairError, recipe: Recipe, generator: torch.Generator, anew: Anew | None = None
+    ) -> None:
+        self._error, self._recipe, self._generator, self._anew = error, recipe, generator, anew
         self._views = torch.arange(len(error.latents))
         self._rough = len(self._views) > 2  # a pair has no other views to be judged by
+        self._crop: Tensor | None = None
 
     def __call__(self, on_step: Step = lambda done: None) -> tuple[Beliefs, Tensor]:
         """What is believed of the cameras, and the confidence (n,) that the best are better than the others.
 
-        The first azimuth and distance are 0, and its polar angle, too, unless the prior estimates it.
+        The first azimuth and distance are 0, and its polar angle, too, unless the prior estimates it. Where
+        principal points are open, they and the distances are those of the crops that `anew` was told.
 
         Args:
             on_step: called with the finished share of the search.
@@ -53,6 +62,9 @@ class PoseSearch:
         for view, others in enumerate(rivals, 1):
             confidence.append(self.confidence(beliefs.cameras[0], view, others, draws))
             on_step(0.95 + 0.05 * view / len(rivals))
+        if self._crop is not None:
+            crop = self._crop[None, :, 2:].expand(len(beliefs.cameras), -1, -1)
+            beliefs = replace(beliefs, cameras=torch.cat([beliefs.cameras[..., :2], crop], -1))
         return beliefs, torch.tensor(confidence)
 
     def pair(self, on_step: Step = lambda done: None) -> tuple[Tensor, list[Tensor]]:
@@ -60,8 +72,14 @@ class PoseSearch:
 
         The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
         """
-        pairs = self._hypothetical(1)
-        moved = self.refine(pairs, self._views, self._recipe.refinements, exact=True, on_step=on_step)
+        pairs, recipe = self._hypothetical(1), self._recipe
+        moved = self.refine(pairs, self._views, recipe.refinements, exact=True, on_step=within(on_step, 0, 0.8))
+        if self._anew is not None:
+            before, best = moved, int(self._judged(moved, self._views, exact=True).argmin())
+            self._crop_anew(moved[best])
+            moved, pairs = straight(moved), torch.cat([straight(before), straight(pairs)])
+            last = within(on_step, 0.8, 1.0)
+            moved = self.refine(moved, self._views, recipe.refinements // 2, (0.5, 0.0), True, last)
         return torch.cat([moved, pairs]), [moved[:, 1] - moved[:, 0]]
 
     def many(self, on_step: Step = lambda done: None) -> tuple[Tensor, list[Tensor]]:
@@ -71,12 +89,21 @@ class PoseSearch:
         places = [self.places(j, within(on_step, share * (j - 1), share * j)) for j in others]
         sets = self.joined(places, within(on_step, 0.6, 0.7))
         sets, _ = self.moved(sets, self._views, on_step=within(on_step, 0.7, 0.8))
+        if self._anew is not None:
+            self._crop_anew(sets[0])
+            sets = straight(sets)
+            places = [Places(straight(place.pairs), place.losses) for place in places]
         settled, rivals = self.settled(sets[0], places, within(on_step, 0.8, 0.85))
         if not torch.equal(settled, sets[0]):
             sets, _ = self.moved(settled[None], self._views)
         last = within(on_step, 0.85, 1.0)
         moved = self.refine(sets, self._views, recipe.refinements // 2, (0.5, 0.0), True, last)
         return torch.cat([moved, sets]), rivals
+
+    def _crop_anew(self, cameras: Tensor) -> None:
+        """From here on the views are cropped as cameras (n, 5) see them, and their principal points known."""
+        assert self._anew is not None
+        self._error, self._crop = self._anew(cameras), cameras
 
     def hypotheses(self, view: int) -> Tensor:
         """The best candidates (H, 3) of the grid for one view, judged by its pair with the first alone."""
@@ -140,6 +167,7 @@ class PoseSearch:
         Where views join one by one, a wrong one may be what led a later one astray. That whose place was least
         sure comes first. The other places of a view of three are those by its pair with the first. That may
         show another side: of more views they are those of a ring that agree best with it and two sure ones.
+        They are moved, and judged by all other views.
 
         Returns:
             The cameras, and of each view but the first the poses (P, 3) that were compared with its own.
@@ -157,7 +185,9 @@ class PoseSearch:
                 sets = cameras[index].repeat(1 + len(other), 1, 1)
                 sets[1:, last] = cameras[0] + other
                 sets[1:] = self.refine(sets[1:], index, self._recipe.refinements // 3, only=last)
-                likeliest = int(self._judged(sets, index, exact, last).argmin())
+                whole = cameras.repeat(len(sets), 1, 1)
+                whole[:, view] = sets[:, last]
+                likeliest = int(self.judged_by_all(whole, view, exact).argmin())
                 poses = sets[:, last] - cameras[0]
                 rivals[i] = poses[torch.arange(len(poses)) != likeliest]
                 if likeliest > 0:
@@ -205,7 +235,8 @@ class PoseSearch:
             only: a view whose camera alone moves.
         """
         first = self._error.condition.polar is not None and only is None
-        moving = MovingPoses(sets, self._recipe.radius, first)
+        radius = self._recipe.radius or sets.shape[-1] > 3  # a crop's size says nothing of the distance
+        moving = MovingPoses(sets, radius, first)
         sides = edges(len(views), only)
         for i, draw in enumerate(self._draws(steps, exact)):
             poses = moving.poses
@@ -269,6 +300,13 @@ class PoseSearch:
     def _judged(self, sets: Tensor, views: Tensor, exact: bool = False, only: int | None = None) -> Tensor:
         """`losses` (B,), the mean of a few draws."""
         return self.losses(sets, views, self._draws(GRID_DRAWS, exact), only).mean(0)
+
+    def judged_by_all(self, sets: Tensor, view: int, exact: bool) -> Tensor:
+        """Noise error (B,) of the pairs of one view with all others, in sets of cameras (B, n, 3)."""
+        others = self._views[self._views != view]
+        pairs = pairs_of(sets, self._views, others, torch.full_like(others, view))
+        errors = self._error(*pairs, self._draws(GRID_DRAWS, exact))
+        return errors.unflatten(1, (len(sets), -1)).sum(2).mean(0)
 
     def _draws(self, count: int, exact: bool = False) -> list[Draw]:
         return self._error.draws(count, self._generator, rough=self._rough and not exact)

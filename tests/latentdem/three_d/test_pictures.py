@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from latentdem.errors import UserError
-from latentdem.three_d.pictures import FILLED, Crops, check_distinct
+from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS
+from latentdem.three_d.pictures import FILLED, Crops, Picture, check_distinct
 
 RED, GREEN = (200, 30, 30), (30, 180, 60)
 
@@ -73,14 +76,23 @@ def test_pictures_of_one_size_are_scaled_alike():
 def test_crops_off_the_middle():
     """By whole pixels, the object moves as far; the mask with it."""
     crops = Crops([picture((48, 48), (12, 12, 36, 36))], 32, ["it"])  # 32 pixels become 32
-    middle, aside = crops.pictures()[0], crops.pictures(torch.tensor([[4 / 32, -2 / 32]]))[0]
+    pixel = 2 * RADIUS * math.tan(FIELD_OF_VIEW / 2) / 32
+
+    def seen(*, away: float = 0.0, right: float = 0.0, up: float = 0.0) -> Picture:
+        (found,) = crops.pictures(torch.tensor([[1.2, 0.3, away, right * pixel, up * pixel]]))
+        return found
+
+    middle, aside = crops.pictures()[0], seen(right=4, up=-2)
+    torch.testing.assert_close(seen().pixels, middle.pixels)
     torch.testing.assert_close(aside.pixels[..., :-2, :-4], middle.pixels[..., 2:, 4:])
     torch.testing.assert_close(aside.mask[:-2, :-4], middle.mask[2:, 4:])
-    far = crops.pictures(torch.tensor([[0.9, 0.9]]))[0]
+    far = seen(right=30, up=30)
     assert torch.equal(far.pixels, torch.ones_like(far.pixels))
-    half = crops.pictures(torch.tensor([[0.5 / 32, 0.0]]))[0].pixels
+    half = seen(right=0.5).pixels
     expected = (middle.pixels[..., :-1] + middle.pixels[..., 1:]) / 2
     torch.testing.assert_close(half[..., :-1], expected, atol=1e-5, rtol=0)
+    # Seen so from twice as far, the object is twice as large from the usual distance, 48 pixels.
+    assert extent(seen(away=RADIUS, right=12).pixels) == pytest.approx([0, 31, 0, 27], abs=1)
 
 
 def test_a_hole_of_the_backgrounds_colour_stays():

@@ -149,6 +149,20 @@ def test_a_view_that_joined_at_the_wrong_place_changes_it(exact):
     assert torch.equal(again, problem.poses)
 
 
+def test_a_view_is_judged_by_all_others(exact):
+    """By more pairs than sets of many views are: the pairs of two views, one by one."""
+    problem = exact(4)
+    sets = torch.stack([problem.poses, bent(problem.poses)])
+    found = problem.search().judged_by_all(sets, 2, exact=True)
+    expected = torch.zeros(2, dtype=sets.dtype)
+    draws = problem.error.draws(search.GRID_DRAWS, torch.Generator().manual_seed(0))
+    for other in (0, 1, 3):
+        index = torch.tensor([other] * 2), torch.tensor([2] * 2)
+        expected = expected + problem.error(*index, sets[:, [other, 2]], draws).mean(0)
+    torch.testing.assert_close(found, expected)
+    assert found[0] < found[1]
+
+
 def test_sure_views_that_are_apart():
     cameras = torch.zeros(6, 3)
     cameras[:, 1] = torch.deg2rad(torch.tensor([0.0, 10.0, 170.0, 180.0, -90.0, 90.0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from latentdem.metrics import psnr
 from latentdem.three_d import reconstruct
-from latentdem.three_d.cameras import RADIUS, shares
+from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS
 from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.known import Known
 from latentdem.three_d.measures import pose_error
@@ -43,11 +44,12 @@ def test_shift_of_a_picture_is_seen():
     sides = torch.arange(-4, 5) * 0.025
     candidates = torch.cartesian_prod(sides, sides)
     cameras = F.pad(CAMERAS - torch.tensor([0.0, CAMERAS[0, 1], RADIUS]), (0, 2)).repeat(len(candidates), 1, 1)
-    cameras[:, 1, 3:] = candidates / shares(torch.tensor(1.0))
+    side = 2 * RADIUS * math.tan(FIELD_OF_VIEW / 2)
+    cameras[:, 1, 3:] = candidates * side
     pair = torch.zeros(len(candidates), dtype=torch.long), torch.ones(len(candidates), dtype=torch.long)
     found = []
-    for right, up in ((0.0, 0.0), (0.05, -0.05)):
-        pictures = crops.pictures(torch.tensor([[0.0, 0.0], [right, up]]))
+    for shift in (0.0, 0.05):
+        pictures = crops.pictures(F.pad(torch.tensor([[0.0, 0.0], [shift * side, -shift * side]]), (3, 0)))
         known = Known.of(pictures, prior, torch.device("cpu"), mirrored=False)
         error = PairError(prior, known.condition.cropped(), prior.encode(known.pixels))
         draws = error.draws(2, torch.Generator(), rough=True)

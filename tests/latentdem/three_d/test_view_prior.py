@@ -179,7 +179,7 @@ def test_principal_points_off_their_estimate_cost():
     prior = tiny()
     x, _, _ = inputs(prior)
     condition, pair = prior.condition(x).cropped(), (torch.tensor([0]), torch.tensor([1]))
-    cameras = torch.tensor([[[1.2, 0.0, 0.0, 0.01, 0.0], [1.3, 0.8, 0.0, 0.0, -0.02]]])
+    cameras = torch.tensor([[[1.2, 0.0, 0.0, 0.01, 0.0], [1.3, 0.8, 0.05, 0.0, -0.02]]])
     draws = PairError(prior, condition, prior.encode(x)).draws(2, torch.Generator().manual_seed(0))
     errors = [
         PairError(prior, each, prior.encode(x))(*pair, cameras, draws)
