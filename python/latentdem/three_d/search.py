@@ -27,7 +27,7 @@ Anew = Callable[[Tensor], PairError]
 
 
 class PoseSearch:
-    """Finds the poses of n views relative to the first.
+    """Finds the poses of n views relative to the first, once.
 
     Args:
         error: of a pair of views.
@@ -72,15 +72,17 @@ class PoseSearch:
 
         The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
         """
-        pairs, recipe = self._hypothetical(1), self._recipe
-        moved = self.refine(pairs, self._views, recipe.refinements, exact=True, on_step=within(on_step, 0, 0.8))
+        pairs, views, steps = self._hypothetical(1), self._views, self._recipe.refinements
+        share = 1.0 if self._anew is None else 0.7
+        moved = self.refine(pairs, views, steps, exact=True, on_step=within(on_step, 0.0, share))
+        sets = torch.cat([moved, pairs])
         if self._anew is not None:
-            before, best = moved, int(self._judged(moved, self._views, exact=True).argmin())
-            self._crop_anew(moved[best])
-            moved, pairs = straight(moved), torch.cat([straight(before), straight(pairs)])
-            last = within(on_step, 0.8, 1.0)
-            moved = self.refine(moved, self._views, recipe.refinements // 2, (0.5, 0.0), True, last)
-        return torch.cat([moved, pairs]), [moved[:, 1] - moved[:, 0]]
+            self._crop_anew(moved[self._judged(moved, views, exact=True).argmin()])
+            moved, sets = straight(moved), straight(sets)
+            last = within(on_step, share, 1.0)
+            moved = self.refine(moved, views, steps // 2, (0.5, 0.0), True, last)
+            sets = torch.cat([moved, sets])
+        return sets, [moved[:, 1] - moved[:, 0]]
 
     def many(self, on_step: Step = lambda done: None) -> tuple[Tensor, list[Tensor]]:
         """Sets of cameras (B, n, 3) of more views, and poses (P, 3) that each but the first was tried at."""
