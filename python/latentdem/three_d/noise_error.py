@@ -12,10 +12,10 @@ from torch import Tensor
 from .cameras import relative_pose
 from .view_prior import ViewCondition, ViewPrior
 
-AWAY = 0.1  # a crop's distance off `RADIUS` that costs as much as one pixel's noise not foretold
 MAX_BATCH = 64  # rows of one call of the network, whatever the number of views and hypotheses
 HEIGHT = math.radians(20)  # off the estimated polar angle costs as much as one pixel's noise not foretold
 ASIDE = 0.015  # a principal point off its estimate, in units of the world, that costs as much
+AWAY = 0.1  # and the distance of a crop off `RADIUS`
 NOISIEST, CLEAREST = 850, 250  # timesteps between which an error says something about the pose
 
 
@@ -40,8 +40,8 @@ class PairError:
     2023, *ID-Pose*. Where the prior foretells a mean and a variance without noise, the error is that of the
     noise which follows from these, and its expectation over all noises: no network is called for it. Where the
     prior estimates polar angles, the squared distance from its estimate, in units of `HEIGHT`, is added:
-    otherwise a pair that is foretold badly from everywhere can drive it anywhere. So is that of principal
-    points from theirs, in units of `ASIDE`.
+    otherwise a pair that is foretold badly from everywhere can drive it anywhere. So are, for crops, those of
+    principal points and distances, in units of `ASIDE` and `AWAY`.
 
     Attributes:
         prior: of the views.

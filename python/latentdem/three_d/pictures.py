@@ -68,7 +68,7 @@ class Crops:
         self._found = [_found(image, name) for image, name in zip(images, names, strict=True)]
         self.cut = all(each.cut for each in self._found)
         self._sides = [each.longest / (FILLED if each.cut else 1) for each in self._found]
-        if self.cut and len({each.layers.shape for each in self._found}) == 1:
+        if self.cut and len({each.frame for each in self._found}) == 1:
             self._sides = [max(self._sides)] * len(self._sides)
 
     def pictures(self, cameras: Tensor | None = None) -> list[Picture]:
@@ -130,14 +130,17 @@ class _Found:
     """An object in a picture.
 
     Attributes:
-        layers: (1, 4, H, W) the picture on white, and what is not the object, in [0, 1].
+        layers: (1, 4, h, w) the picture on white, and what is not the object, in [0, 1]; of the whole picture
+            only what shows the object and its soft edge, as all pictures are kept.
         cut: see `Picture`.
+        frame: width and height of the whole picture.
         top, bottom, left, right: of the pixels that it covers, the ends excluded.
         longest: its longest side.
     """
 
     layers: Tensor
     cut: bool
+    frame: tuple[int, int]
     top: int
     bottom: int
     left: int
@@ -162,7 +165,11 @@ def _found(image: Any, name: str) -> _Found:
         raise _empty(name)
     seen = (opacity[0, 0] > SEEN).nonzero()
     (top, left), (bottom, right) = seen.min(0).values.tolist(), (seen.max(0).values + 1).tolist()
-    return _Found(torch.cat([opacity * (pixels - 1) + 1, 1 - opacity], 1), cut, top, bottom, left, right)
+    rows, columns = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
+    shown, share = pixels[..., rows, columns], opacity[..., rows, columns]
+    layers = torch.cat([share * (shown - 1) + 1, 1 - share], 1)
+    ends = (top - rows.start, bottom - rows.start, left - columns.start, right - columns.start)
+    return _Found(layers, cut, (pixels.shape[-1], pixels.shape[-2]), *ends)
 
 
 def _from_plain_background(pixels: Tensor) -> Tensor | None:

@@ -144,3 +144,14 @@ def test_identical_pictures_are_named():
     views[2] = views[0]
     with pytest.raises(UserError, match="c shows the same picture as a"):
         check_distinct(views, ["a", "b", "c"])
+
+
+def test_only_what_shows_the_object_is_kept():
+    """Twenty large photographs are held until their poses are found."""
+    whole = picture((600, 400), (100, 50, 160, 170), (0, 0, 0, 0))
+    (kept,) = Crops([whole], 32, ["it"])._found
+    assert kept.layers.shape == (1, 4, 122, 62)
+    assert kept.layers.untyped_storage().nbytes() == 4 * kept.layers.numel()
+    assert (kept.top, kept.bottom, kept.left, kept.right) == (1, 121, 1, 61)
+    nearer = object_picture(whole.crop((90, 40, 200, 200)), 32, "it")
+    torch.testing.assert_close(object_picture(whole, 32, "it").pixels, nearer.pixels)
