@@ -19,6 +19,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from latentdem.priors.embedded import bfloat16_is_fast
+
 
 def adamw(weights: Iterable[Tensor], rate: float) -> AdamW:
     """AdamW as all trainings here have it."""
@@ -120,7 +122,7 @@ class Trainer:
         while self.step < self.steps and not (self.limit and time.monotonic() - started > self.limit):
             for optimizer, rate in zip(self.optimizers, self._rates, strict=True):
                 optimizer.param_groups[0]["lr"] = rate * self._rate(time.monotonic() - started)
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16_is_fast(device)):
                 losses = loss_fn(self.step)
             if losses["loss"].requires_grad:
                 losses["loss"].backward()

@@ -11,6 +11,7 @@ from _views import Views
 from torch import Tensor, nn
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
+from latentdem.priors.embedded import bfloat16_is_fast
 from latentdem.three_d.view_network import ViewNetwork
 
 
@@ -66,7 +67,9 @@ class ViewStep:
     def _losses(self, *views: Tensor) -> dict[str, Tensor]:
         count = len(ViewGroup._fields)
         # A graph must not take weights for granted that were converted before it.
-        with torch.autocast(self._levels.device.type, dtype=torch.bfloat16, cache_enabled=False):
+        where = self._levels.device
+        fast = bfloat16_is_fast(where)
+        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=fast, cache_enabled=False):
             alone = training_losses(self._model, ViewGroup(*views[:count]), self._levels)
             several = together_losses(self._model, Together(*views[count:]), self._levels)
         named = {f"together_{name}": value for name, value in several.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +21,11 @@ GRID = 32  # points along one side of the cube around an object, in which it is 
 
 
 def _one(seed: int, views: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pictures, cameras, and where the object is: bits (GRID^3 / 8,) of points counted along z, y and x."""
+    """Pictures, where the object is: bits (GRID^3 / 8,) of points counted along z, y and x, and cameras."""
     scene, cameras = random_scene(seed), random_cameras(views, torch.Generator().manual_seed(seed))
     line = ((np.arange(GRID) + 0.5) / GRID * 2 - 1) * OBJECT_RADIUS
     points = np.stack(np.meshgrid(line, line, line, indexing="ij")[::-1], axis=-1).reshape(-1, 3)
-    return on_white(render(scene, cameras, size)), cameras.numpy(), np.packbits(scene.inside(points))
+    return on_white(render(scene, cameras, size)), np.packbits(scene.inside(points)), cameras.numpy()
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: type, fill: float) -> np.memmap:
@@ -41,25 +43,49 @@ def _open(path: Path, shape: tuple[int, ...], dtype: type, fill: float) -> np.me
     return array
 
 
+def fill(
+    folder: Path,
+    one: Callable[[int], tuple[np.ndarray, ...]],
+    seeds: Sequence[int],
+    workers: int,
+    **parts: tuple[tuple[int, ...], type],
+) -> None:
+    """Writes what `one` makes of each seed, its parts into `NAME.npy` each.
+
+    A second call goes on where the first one stopped: where the last part is missing, it is NaN.
+
+    Args:
+        parts: shape and type of each by its name.
+    """
+    last = list(parts)[-1]
+    arrays = [
+        _open(folder / f"{name}.npy", (len(seeds), *shape), kind, np.nan if name == last else 0)
+        for name, (shape, kind) in parts.items()
+    ]
+    missing = np.flatnonzero(np.isnan(arrays[-1].reshape(len(seeds), -1)[:, 0]))
+    with ProcessPoolExecutor(workers) as pool:
+        done = pool.map(one, [seeds[i] for i in missing], chunksize=8)
+        for i, made in tqdm(zip(missing, done, strict=True), total=len(missing), mininterval=5):
+            for array, part in zip(arrays, made, strict=True):
+                array[i] = part
+    for array in arrays:
+        array.flush()
+
+
 def render_views(folder: Path, first_seed: int, objects: int, views: int, size: int, workers: int) -> None:
     """Writes views.npy (objects, views, size, size, 3) uint8, cameras.npy (objects, views, 3) and solids.npy.
 
-    The last one holds the bits of `_one`. A second call goes on where the first one stopped: the cameras of
-    objects that are missing are NaN.
+    The last one holds the bits of `_one`. See `fill`.
     """
-    pictures = _open(folder / "views.npy", (objects, views, size, size, 3), np.uint8, 0)
-    cameras = _open(folder / "cameras.npy", (objects, views, 3), np.float32, np.nan)
-    solids = _open(folder / "solids.npy", (objects, GRID**3 // 8), np.uint8, 0)
-    missing = np.flatnonzero(np.isnan(cameras[:, 0, 0]))
-    arguments = ([int(first_seed + i) for i in missing], [views] * len(missing), [size] * len(missing))
-    with ProcessPoolExecutor(workers) as pool:
-        done = pool.map(_one, *arguments, chunksize=8)
-        for i, (picture, camera, solid) in tqdm(
-            zip(missing, done, strict=True), total=len(missing), mininterval=5
-        ):
-            pictures[i], solids[i], cameras[i] = picture, solid, camera
-    for array in (pictures, solids, cameras):
-        array.flush()
+    fill(
+        folder,
+        partial(_one, views=views, size=size),
+        range(first_seed, first_seed + objects),
+        workers,
+        views=((views, size, size, 3), np.uint8),
+        solids=((GRID**3 // 8,), np.uint8),
+        cameras=((views, 3), np.float32),
+    )
 
 
 class Views:

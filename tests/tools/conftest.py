@@ -50,5 +50,10 @@ def train_view_prior() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def train_framing() -> ModuleType:
+    return _load("train_framing")
+
+
+@pytest.fixture(scope="session")
 def muon() -> ModuleType:
     return _load("_muon")

@@ -19,7 +19,7 @@ from ..job import name_of
 from ..report import versions
 from .cameras import grid_points, mirrored, straight
 from .checkpoint import ViewCheckpoint
-from .known import Known, find
+from .known import Known, find, framed
 from .loading import load_view_prior
 from .noise_error import MAX_BATCH
 from .pictures import Crops, Picture, check_distinct, view_on_white
@@ -102,6 +102,8 @@ def reconstruct(
         pictures = _as_they_are(images, prior.image_size, names)
     else:
         crops = Crops(images, prior.image_size, names)
+        if crops.cut:
+            crops = framed(crops, prior, where)
         pictures = crops.pictures()
     check_distinct(torch.cat([picture.pixels for picture in pictures]), names)
     inputs = torch.cat([picture.pixels for picture in pictures])
@@ -123,16 +125,16 @@ def reconstruct(
         searched = told is None and len(inputs) > 1
         phase = time.perf_counter()
         if searched:
-            framed = crops if crops is not None and crops.cut else None
+            cut = crops if crops is not None and crops.cut else None
 
             def on_found(done: float) -> None:
                 report("poses", SEARCH_SHARE * done, 1.0)
 
-            run = partial(find, prior, known, framed, recipe, generator, on_found)
+            run = partial(find, prior, known, cut, recipe, generator, on_found)
             beliefs, confidence = run() if kept is None else kept.search(run, generator)
             beliefs = replace(beliefs, cameras=beliefs.cameras.to(where))
-            if framed is not None and beliefs.cameras.shape[-1] > 3:
-                known = known.cropped_anew(framed, prior, beliefs.cameras[0])
+            if cut is not None and beliefs.cameras.shape[-1] > 3:
+                known = known.cropped_anew(cut, prior, beliefs.cameras[0])
                 beliefs = replace(beliefs, cameras=straight(beliefs.cameras))
         condition = known.condition
         seconds["poses"] = time.perf_counter() - phase

@@ -17,6 +17,7 @@ from ..priors.embedded import computes_in_bfloat16
 from ..priors.parametrization import Parametrization
 from .adaptation import adapt, bundle
 from .cameras import RADIUS
+from .framing import Framing
 from .view_network import ViewNetwork, Volume
 from .view_prior import PosedCondition, ViewCondition, check_views
 
@@ -31,6 +32,7 @@ class EmbeddedViewPrior:
     Args:
         autoencoder: images in [-1, 1] to standardised latents and back.
         network: predicts noise or v on those latents.
+        framing: estimates where crops show the middle of an object; None for a prior that does not.
         parametrization: training schedule of the network and meaning of its output.
         guidance: scale of classifier-free guidance towards the known view, 1 for none.
         autocast: type that the networks compute in; None for the weights' own.
@@ -45,10 +47,12 @@ class EmbeddedViewPrior:
         parametrization: Parametrization,
         guidance: float = 1.0,
         autocast: torch.dtype | None = None,
+        framing: Framing | None = None,
     ) -> None:
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         accelerate_vae(self.autoencoder)
         self.network = network.eval().requires_grad_(False).channels_last()
+        self._framing = None if framing is None else framing.eval().requires_grad_(False)
         self.guidance, self._autocast = guidance, autocast
         self._parametrization = parametrization
         self.alphas_cumprod = parametrization.alphas_cumprod
@@ -65,6 +69,8 @@ class EmbeddedViewPrior:
     ) -> EmbeddedViewPrior:
         """Loads a folder with `autoencoder/`, `network/`, `scheduler/` as tools/train_view_prior.py writes it.
 
+        And with `framing/`, if there is one, as tools/train_framing.py writes it.
+
         Raises:
             UserError: the folder or a file in it is missing, unreadable or of another shape.
         """
@@ -74,8 +80,9 @@ class EmbeddedViewPrior:
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         network = load_network(ViewNetwork, path / "network", device)
         scheduler = load_schedule(path / "scheduler")
+        framing = load_network(Framing, path / "framing", device) if (path / "framing").is_dir() else None
         half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
-        return cls(autoencoder, network, Parametrization.of(scheduler), guidance, half)
+        return cls(autoencoder, network, Parametrization.of(scheduler), guidance, half, framing)
 
     def encode(self, x: Tensor) -> Tensor:
         """Standardised latents (B, c, h, w) of `x` (B, 3, S, S) in [-1, 1].
@@ -91,6 +98,11 @@ class EmbeddedViewPrior:
         """Images (B, 3, S, S) of latents `z` (B, c, h, w), not clamped."""
         with self._precision(z):
             return self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
+
+    def framed(self, x: Tensor) -> Tensor | None:
+        """See `ViewPrior.framed`; errors as `encode`."""
+        check_views(x, self.image_size)
+        return None if self._framing is None else self._framing.cameras(x)
 
     def condition(self, x: Tensor) -> ViewCondition:
         """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; errors as `encode`."""

@@ -73,6 +73,9 @@ class FiniteObjectsPrior:
         spots = near[..., None] * (self.colours[index] - 1)
         return 1 + torch.einsum("npc,npy,npx->ncyx", spots, rows, columns)
 
+    def framed(self, x: Tensor) -> None:
+        """It does not say."""
+
     def condition(self, x: Tensor) -> ViewCondition:
         """Log-probabilities (N, M * C) of object and camera of the known views `x` (N, 3, S, S)."""
         squared = (x[:, None] - self.view(*self._pairs())).square().sum((2, 3, 4))

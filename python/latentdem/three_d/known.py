@@ -54,7 +54,15 @@ class Known:
         Args:
             crops: what the pictures are of.
         """
-        return Known.of(crops.pictures(cameras.cpu()), prior, self.pixels.device, self.turned is not None)
+        again = crops.framed(cameras.cpu()).pictures()
+        return Known.of(again, prior, self.pixels.device, self.turned is not None)
+
+
+def framed(crops: Crops, prior: ViewPrior, device: torch.device) -> Crops:
+    """The crops around where the prior supposes that the object has its middle, where it does so."""
+    pixels = torch.cat([picture.pixels for picture in crops.pictures()])
+    cameras = prior.framed(pixels.to(device))
+    return crops if cameras is None else crops.framed(cameras.cpu())
 
 
 def find(

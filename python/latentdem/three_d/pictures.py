@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Crops:
 
     Pictures of one width and height are taken to be from one camera at one distance: the object is scaled by
     the same factor in all of them, so that its longest side in any takes `FILLED` of the frame. Otherwise each
-    picture has a factor of its own.
+    picture has a factor of its own. The middle of a crop is that of what is seen.
 
     Args:
         images: paths, PIL images (with or without transparency), arrays or tensors (1, C, H, W), as
@@ -67,21 +68,29 @@ class Crops:
         self._size = size
         self._found = [_found(image, name) for image, name in zip(images, names, strict=True)]
         self.cut = all(each.cut for each in self._found)
-        self._sides = [each.longest / (FILLED if each.cut else 1) for each in self._found]
+        sides = [each.longest / (FILLED if each.cut else 1) for each in self._found]
         if self.cut and len({each.frame for each in self._found}) == 1:
-            self._sides = [max(self._sides)] * len(self._sides)
+            sides = [max(sides)] * len(sides)
+        middles = zip(self._found, sides, strict=True)
+        self._squares = [
+            _Square((each.left + each.right) / 2, (each.top + each.bottom) / 2, side) for each, side in middles
+        ]
 
-    def pictures(self, cameras: Tensor | None = None) -> list[Picture]:
-        """What the crops show.
+    def framed(self, cameras: Tensor) -> Crops:
+        """Others of the same pictures: as seen from the distance `RADIUS`, with the origin in the middle.
 
         Args:
-            cameras: (n, 5) that see the crops around the middle of what is seen; the crops are those which
-                cameras see that are at the distance `RADIUS`, and have the origin in the middle. None for crops
-                around the middle of what is seen.
+            cameras: (n, 5) that see these, less `RADIUS`.
         """
-        cameras = torch.zeros(len(self._found), 5) if cameras is None else cameras
-        each = zip(self._found, self._sides, cameras[:, 2:].tolist(), strict=True)
-        return [_placed(found, self._size, side, *camera) for found, side, camera in each]
+        other = copy(self)
+        each = zip(self._squares, cameras[:, 2:].tolist(), strict=True)
+        other._squares = [square.seen_by(*camera) for square, camera in each]
+        return other
+
+    def pictures(self) -> list[Picture]:
+        """What they show."""
+        each = zip(self._found, self._squares, strict=True)
+        return [_shown(found, self._size, square) for found, square in each]
 
 
 def view_on_white(pixels: Tensor, name: str) -> Picture:
@@ -189,17 +198,33 @@ def _from_plain_background(pixels: Tensor) -> Tensor | None:
     return torch.where(near, opacity, 1.0)
 
 
-def _placed(found: _Found, size: int, side: float, away: float, right: float, up: float) -> Picture:
-    """A square on white, which has sides of `side` pixels around the middle of the object if all else is 0.
+@dataclass(frozen=True)
+class _Square:
+    """A part of a picture, in its pixels, counted from the left and from above.
 
-    Args:
-        away, right, up: distance less `RADIUS` and principal point of the camera that sees such a square.
+    Attributes:
+        x, y: its middle.
+        side: its height and width.
     """
-    distance = RADIUS + away
-    pixels = side / (2 * distance * math.tan(FIELD_OF_VIEW / 2))  # for a unit of the world around the origin
-    side *= RADIUS / distance
-    left = (found.left + found.right - side) / 2 + right * pixels
-    top = (found.top + found.bottom - side) / 2 - up * pixels
+
+    x: float
+    y: float
+    side: float
+
+    def seen_by(self, away: float, right: float, up: float) -> _Square:
+        """What a camera would see at the distance `RADIUS`, with the origin in the middle.
+
+        Args:
+            away, right, up: distance less `RADIUS` and principal point of the camera that sees this.
+        """
+        distance = RADIUS + away
+        pixels = self.side / (2 * distance * math.tan(FIELD_OF_VIEW / 2))  # for a unit of the world there
+        return _Square(self.x + right * pixels, self.y - up * pixels, self.side * RADIUS / distance)
+
+
+def _shown(found: _Found, size: int, square: _Square) -> Picture:
+    """What a square shows, on white."""
+    side, left, top = square.side, square.x - square.side / 2, square.y - square.side / 2
     height, width = found.layers.shape[-2:]
     over = [max(0, math.ceil(far)) for far in (-left, left + side - width, -top, top + side - height)]
     whole = F.pad(found.layers, over, value=1.0)[0]

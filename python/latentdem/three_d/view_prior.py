@@ -129,6 +129,14 @@ class ViewPrior(Protocol):
         """Images (B, 3, S, S) of latents `z`, not clamped."""
         ...
 
+    def framed(self, x: Tensor) -> Tensor | None:
+        """Cameras (N, 5) of crops `x` (N, 3, S, S) of objects, less the usual distance and at azimuth 0.
+
+        With principal points, see cameras.py: estimates of where the crops show the point that is in the middle
+        of what the prior was trained on. None from a prior that does not say.
+        """
+        ...
+
     def condition(self, x: Tensor) -> ViewCondition:
         """What to keep of the known views `x` (N, 3, S, S)."""
         ...

@@ -164,6 +164,9 @@ class Zero123Prior:
         """Images (B, 3, S, S) of scaled latents `z` (B, c, h, w), not clamped."""
         return self.latents.decode(z)
 
+    def framed(self, x: Tensor) -> None:
+        """It does not say."""
+
     def condition(self, x: Tensor) -> ViewCondition:
         """Latents, unscaled, and CLIP's embeddings of the known views `x` (N, 3, S, S) in [-1, 1].
 

@@ -88,7 +88,7 @@ def test_views_are_cropped_anew_around_the_origin():
     cut, known = looked_at(prior)
     cameras = torch.tensor([[1.2, 0.0, 0.0, 0.05, 0.0], [1.3, 0.5, 0.1, -0.02, 0.1]])
     again = known.cropped_anew(cut, prior, cameras)
-    expected = torch.cat([each.pixels for each in cut.pictures(cameras)])
+    expected = torch.cat([each.pixels for each in cut.framed(cameras).pictures()])
     assert torch.equal(again.pixels, expected)
     assert not torch.equal(again.pixels, known.pixels)
     assert again.turned is not None

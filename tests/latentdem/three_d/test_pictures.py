@@ -79,7 +79,7 @@ def test_crops_off_the_middle():
     pixel = 2 * RADIUS * math.tan(FIELD_OF_VIEW / 2) / 32
 
     def seen(*, away: float = 0.0, right: float = 0.0, up: float = 0.0) -> Picture:
-        (found,) = crops.pictures(torch.tensor([[1.2, 0.3, away, right * pixel, up * pixel]]))
+        (found,) = crops.framed(torch.tensor([[1.2, 0.3, away, right * pixel, up * pixel]])).pictures()
         return found
 
     middle, aside = crops.pictures()[0], seen(right=4, up=-2)
@@ -155,3 +155,15 @@ def test_only_what_shows_the_object_is_kept():
     assert (kept.top, kept.bottom, kept.left, kept.right) == (1, 121, 1, 61)
     nearer = object_picture(whole.crop((90, 40, 200, 200)), 32, "it")
     torch.testing.assert_close(object_picture(whole, 32, "it").pixels, nearer.pixels)
+
+
+def test_crops_of_crops():
+    """Cameras one after the other are as one: distances multiply, the nearer origin is further aside."""
+    crops = Crops([picture((96, 80), (20, 12, 56, 60))], 32, ["it"])
+    first, second = torch.tensor([[0.0, 0.0, 0.2, 0.03, -0.05]]), torch.tensor([[0.0, 0.0, -0.1, 0.02, 0.06]])
+    twice = crops.framed(first).framed(second).pictures()[0]
+    there, again = RADIUS + first[0, 2], RADIUS + second[0, 2]
+    once = torch.zeros(1, 5)
+    once[0, 2] = there * again / RADIUS - RADIUS
+    once[0, 3:] = first[0, 3:] * again / RADIUS + second[0, 3:]
+    torch.testing.assert_close(twice.pixels, crops.framed(once).pictures()[0].pixels, atol=1e-4, rtol=0)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from latentdem.metrics import psnr
 from latentdem.three_d import reconstruct
-from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS
+from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.known import Known
 from latentdem.three_d.measures import pose_error
@@ -49,13 +49,35 @@ def test_shift_of_a_picture_is_seen():
     pair = torch.zeros(len(candidates), dtype=torch.long), torch.ones(len(candidates), dtype=torch.long)
     found = []
     for shift in (0.0, 0.05):
-        pictures = crops.pictures(F.pad(torch.tensor([[0.0, 0.0], [shift * side, -shift * side]]), (3, 0)))
+        pictures = crops.framed(
+            F.pad(torch.tensor([[0.0, 0.0], [shift * side, -shift * side]]), (3, 0))
+        ).pictures()
         known = Known.of(pictures, prior, torch.device("cpu"), mirrored=False)
         error = PairError(prior, known.condition.cropped(), prior.encode(known.pixels))
         draws = error.draws(2, torch.Generator(), rough=True)
         found.append(candidates[error(*pair, cameras, draws).sum(0).argmin()])
     # A crop more to the right shows the object more to the left.
     torch.testing.assert_close(found[1] - found[0], torch.tensor([-0.05, 0.05]), atol=0.026, rtol=0)
+
+
+def test_middle_of_an_object_is_found():
+    """Of objects that the prior has not seen, nearer than the middle of what is seen of them."""
+    pytest.importorskip("embreex")
+    from latentdem.three_d.render import render
+    from latentdem.three_d.scenes import HELD_OUT, random_scene
+
+    prior, cameras = EmbeddedViewPrior.from_pretrained(), random_cameras(24, torch.Generator().manual_seed(2))
+    pixels, middles = [], []
+    for i, camera in enumerate(cameras):
+        picture = render(random_scene(HELD_OUT + 8000 + i), camera[None], 128)[0]
+        crops = Crops([Image.fromarray(picture, "RGBA")], prior.image_size, ["it"])
+        pixels.append(crops.pictures()[0].pixels)
+        seen = torch.from_numpy(picture[..., 3] > 127).nonzero()
+        down, right = ((seen.amin(0) + seen.amax(0) + 1) / 2 - 64).tolist()
+        pixel = 2 * float(camera[2]) * math.tan(FIELD_OF_VIEW / 2) / 128
+        middles.append([-right * pixel, down * pixel])
+    found, true = prior.framed(torch.cat(pixels))[:, 3:], torch.tensor(middles)
+    assert (found - true).square().mean() < 0.6 * true.square().mean()
 
 
 @pytest.mark.slow
@@ -80,12 +102,12 @@ def test_poses_of_six_pictures_are_found(cropped):
 
 def test_weights_are_small():
     files = list(EMBEDDED_3D_WEIGHTS.rglob("*.safetensors"))
-    assert len(files) == 2
+    assert len(files) == 3
     assert sum(file.stat().st_size for file in files) < 24e6
     assert sum(file.stat().st_size for file in EMBEDDED_3D_WEIGHTS.parent.rglob("*.safetensors")) < 60e6
 
 
-@pytest.mark.parametrize("name", ["network", "autoencoder"])
+@pytest.mark.parametrize("name", ["network", "autoencoder", "framing"])
 def test_weights_are_finite(name):
     from safetensors.torch import load_file
 

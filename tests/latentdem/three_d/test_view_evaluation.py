@@ -7,8 +7,10 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 pytest.importorskip("embreex")
@@ -257,3 +259,36 @@ def test_command(problem, tmp_path, monkeypatch):
     result = command(*arguments, "two")
     assert result.exit_code == 130
     assert "the same command continues" in result.stderr
+
+
+def test_of_files_poses_alone_are_measured(problem, tmp_path, monkeypatch):
+    """They are larger, with an alpha channel, from the same cameras as the views."""
+    given, reconstruct = [], loop.reconstruct
+
+    def kept(images, **options):
+        given.append(images)
+        return reconstruct(images, **options)
+
+    monkeypatch.setattr(loop, "reconstruct", kept)
+    result = evaluate(tmp_path, SETTINGS, pick("one,two-files"), objects=1)
+    assert not result.failures
+    row = result.rows[1]
+    assert row.pose_error is not None
+    assert {row.psnr, row.ssim, row.height_error, row.chamfer, row.iou, row.mesh_seconds} == {None}
+    pictures = given[1]
+    assert [(each.mode, each.size) for each in pictures] == [("RGBA", (256, 256))] * 2
+    assert "| - |" in (tmp_path / "table.md").read_text().splitlines()[3]
+    calls = len(given)
+    again = evaluate(tmp_path, SETTINGS, pick("one,two-files"), objects=1).rows
+    assert again[1].pose_error == pytest.approx(row.pose_error, rel=1e-4)
+    assert again[1].psnr is None
+    assert len(given) == calls
+
+
+def test_files_show_what_the_views_show():
+    case = make_case(1, SETTINGS, 64)
+    for picture, view in zip(case.files(3), case.inputs, strict=True):
+        white = Image.new("RGBA", picture.size, "white")
+        small = Image.alpha_composite(white, picture).convert("RGB").reduce(4)
+        difference = torch.from_numpy(np.array(small)).movedim(-1, 0) / 127.5 - 1 - view
+        assert difference.abs().mean() < 0.02

@@ -17,6 +17,7 @@ from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import POLAR_RANGE
 from latentdem.three_d.embedded_view_prior import EmbeddedViewPrior
 from latentdem.three_d.finite_objects import FiniteObjectsPrior
+from latentdem.three_d.framing import Framing
 from latentdem.three_d.noise_error import ASIDE, HEIGHT, Draw, PairError
 from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.search import PoseSearch
@@ -28,12 +29,12 @@ SCHEDULER = DDPMScheduler(
 )
 
 
-def tiny(guidance: float = 1.0) -> EmbeddedViewPrior:
+def tiny(guidance: float = 1.0, framing: Framing | None = None) -> EmbeddedViewPrior:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = ViewNetwork(latent_size=8, widths=(16, 32), volume_features=4, flattened=16, rendered=16)
         autoencoder = EmbeddedAutoencoder(widths=(8, 16))
-    return EmbeddedViewPrior(autoencoder, network, Parametrization.of(SCHEDULER), guidance)
+    return EmbeddedViewPrior(autoencoder, network, Parametrization.of(SCHEDULER), guidance, framing=framing)
 
 
 def finite(cameras: int = 8) -> FiniteObjectsPrior:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..cameras import RADIUS
@@ -17,6 +18,7 @@ from ..scenes import HELD_OUT, Scene, random_scene
 FIRST = HELD_OUT + 1000  # seed of object 0; the held-out objects before it are looked at during training
 KNOWN = 3  # views of each object that a method may be given
 APART = math.radians(30)  # in azimuth at least, any two of these
+FILE_SIZE = 256  # pixels of a view as a file
 POLARS = (math.radians(50), math.radians(100))  # between which they are taken
 
 
@@ -52,6 +54,10 @@ class ViewCase:
     cameras: Tensor
     inputs: Tensor
     truth: Tensor
+
+    def files(self, count: int) -> list[Image.Image]:
+        """The first known views as larger pictures with an alpha channel."""
+        return [Image.fromarray(each, "RGBA") for each in render(self.scene, self.cameras[:count], FILE_SIZE)]
 
 
 def make_case(index: int, settings: ViewSettings, size: int) -> ViewCase:

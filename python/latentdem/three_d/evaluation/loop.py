@@ -30,6 +30,7 @@ from .summary import write_object, write_summary
 
 ViewProgress = Callable[[float, int, str], None]
 MESH_SHARE = 0.2  # of the time that an object takes
+NOT_COMPARED = dict.fromkeys(("psnr", "ssim", "height_error", "chamfer", "iou", "mesh_seconds"))
 
 
 @dataclass
@@ -114,7 +115,7 @@ def _run(
     """The figures of a method for an object, its views (K, 3, S, S) and its mesh."""
     cameras = case.cameras[: method.inputs]
     result = reconstruct(
-        case.inputs[: method.inputs],
+        case.files(method.inputs) if method.files else case.inputs[: method.inputs],
         prior=prior,
         azimuths=settings.views,
         steps=settings.steps,
@@ -124,34 +125,40 @@ def _run(
         recipe=method.recipe,
         progress=lambda phase, done, total: within((1 - MESH_SHARE) * done / total),
     )
-    pairs = list(zip(result.views, case.truth, strict=True))
     errors = pose_error(cameras[0] + result.poses, cameras)[1:].tolist() if method.searches else []
-    mesh, surface = _surface(result, case)
+    mesh, figures = (None, NOT_COMPARED) if method.files else _compared(result, case)
     row = ViewRow(
         object=index,
         method=method.name,
-        psnr=float(np.mean([psnr(view, truth) for view, truth in pairs])),
-        ssim=float(np.mean([ssim(view, truth) for view, truth in pairs])),
         pose_error=errors[0] if errors else None,
         pose_error_3=errors[1] if len(errors) > 1 else None,
         seconds=result.seconds["total"],
-        **surface,
+        **figures,
     )
     return row, result.views, mesh
 
 
-def _surface(result: Result, case: ViewCase) -> tuple[trimesh.Trimesh | None, dict[str, Any]]:
-    """The mesh in the coordinates of the object, and its figures; no surface has nothing in common with it."""
+def _compared(result: Result, case: ViewCase) -> tuple[trimesh.Trimesh | None, dict[str, Any]]:
+    """The mesh in the coordinates of the object, and the figures of views and mesh.
+
+    No surface has nothing in common with the true one.
+    """
+    pairs = list(zip(result.views, case.truth, strict=True))
+    views = {
+        "psnr": float(np.mean([psnr(view, truth) for view, truth in pairs])),
+        "ssim": float(np.mean([ssim(view, truth) for view, truth in pairs])),
+    }
     try:
         solid = solid_of(result)
     except UserError:
-        return None, {"height_error": None, "chamfer": None, "iou": 0.0, "mesh_seconds": None}
+        return None, {**NOT_COMPARED, **views, "iou": 0.0}
     turn = float(case.cameras[0, 1] - solid.camera[1])
     mesh = solid.mesh.copy()
     mesh.apply_transform(trimesh.transformations.rotation_matrix(turn, (0, 0, 1)))
     chamfer, iou = compare_surface(mesh, case.scene)
     height = torch.rad2deg(solid.camera[0] - case.cameras[0, 0]).abs()
     return mesh, {
+        **views,
         "height_error": float(height),
         "chamfer": chamfer,
         "iou": iou,

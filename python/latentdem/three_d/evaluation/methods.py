@@ -18,6 +18,7 @@ class ViewMethod:
         title: in the table.
         inputs: number of known views.
         told: whether their poses are given.
+        files: whether the views come as pictures of files do, to be cut out and cropped, and not as they are.
         recipe: of `reconstruct`.
     """
 
@@ -25,6 +26,7 @@ class ViewMethod:
     title: str
     inputs: int
     told: bool = False
+    files: bool = False
     recipe: Recipe = Recipe()
 
     @property
@@ -38,6 +40,8 @@ METHODS = (
     ViewMethod("two", "two views, poses estimated", 2),
     ViewMethod("two-true", "two views, true poses", 2, told=True),
     ViewMethod("three", "three views, poses estimated", 3),
+    ViewMethod("two-files", "two pictures as files, poses estimated", 2, files=True),
+    ViewMethod("three-files", "three pictures as files, poses estimated", 3, files=True),
     ViewMethod("no-annealing", "two views, fusion not annealed", 2, recipe=Recipe(fusion=Annealing(0.0, 0.0))),
     ViewMethod("no-pixelwise", "two views, all pixels weigh alike", 2, recipe=Recipe(pixelwise=False)),
     ViewMethod("no-m-step", "two views, no M-step", 2, recipe=Recipe(refinements=0, bundled=False, rate=0.0)),

@@ -21,20 +21,21 @@ from ...io import read_image, write_image
 class ViewRow:
     """The figures of one method for one object; None where there is nothing to measure.
 
-    PSNR in dB and SSIM are means over the new views. `pose_error` and `pose_error_3` are of view 2 and 3 in
+    PSNR in dB and SSIM are means over the new views. Of pictures as files poses alone are measured: where the
+    object is and how large is another convention there. `pose_error` and `pose_error_3` are of view 2 and 3 in
     degrees, `height_error` is that of view 1's polar angle as the surface needs it. The Chamfer distance is in
     units of the object's radius. `seconds` is the time for poses and views, `mesh_seconds` that for the mesh.
     """
 
     object: int
     method: str
-    psnr: float
-    ssim: float
+    psnr: float | None
+    ssim: float | None
     pose_error: float | None
     pose_error_3: float | None
     height_error: float | None
     chamfer: float | None
-    iou: float
+    iou: float | None
     seconds: float
     mesh_seconds: float | None
 

@@ -52,7 +52,7 @@ def figures(rows: Sequence[ViewRow], one: Sequence[ViewRow]) -> dict[str, float 
         rows: of the method.
         one: of the method that sees one view, which gains are measured from.
     """
-    base = {row.object: row.psnr for row in one}
+    base = {row.object: row.psnr for row in one if row.psnr is not None}
     poses = np.array([e for row in rows for e in (row.pose_error, row.pose_error_3) if e is not None])
     means = {
         name: _mean([value for row in rows if (value := getattr(row, name)) is not None])
@@ -61,7 +61,9 @@ def figures(rows: Sequence[ViewRow], one: Sequence[ViewRow]) -> dict[str, float 
     return {
         **means,
         "objects": len(rows),
-        "gain": _mean([row.psnr - base[row.object] for row in rows if row.object in base]),
+        "gain": _mean(
+            [row.psnr - base[row.object] for row in rows if row.psnr is not None and row.object in base]
+        ),
         "pose_median": float(np.median(poses)) if len(poses) else None,
         "pose_share": float((poses < GOOD).mean()) if len(poses) else None,
     }
@@ -133,7 +135,8 @@ def write_object(store: ViewStore, index: int, case: ViewCase) -> None:
     ]
     for row in _of(store, index):
         views, _ = store.load(row)
-        titles = [f"{row.method} {row.psnr:.1f} dB"] + [""] * (len(shown) - 1)
+        first = row.method if row.psnr is None else f"{row.method} {row.psnr:.1f} dB"
+        titles = [first] + [""] * (len(shown) - 1)
         rows.append([Panel(views[i, None], title) for i, title in zip(shown, titles, strict=True)])
     folder = store.object_folder(index)
     make_folder(folder)
