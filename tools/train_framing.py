@@ -51,7 +51,7 @@ def crops_of(seed: int, views: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """
     torch.set_num_threads(1)
     scene, cameras = random_scene(seed), random_cameras(views, torch.Generator().manual_seed(seed))
-    scales = np.random.default_rng(seed).uniform(SMALLEST, 1, views)
+    scales = np.random.default_rng(seed).uniform(SMALLEST, 1, views).tolist()
     pictures, seen = [], []
     for picture, camera, scale in zip(render_scene(scene, cameras, RENDERED), cameras, scales, strict=True):
         crops = Crops([Image.fromarray(picture, "RGBA")], size, [str(seed)])
