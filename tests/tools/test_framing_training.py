@@ -84,7 +84,7 @@ def test_a_network_is_trained_and_exported(train_framing, rendered, monkeypatch)
     prior = EmbeddedViewPrior.from_pretrained(weights)
     x = train_framing.Seen(rendered / "held_out").images(slice(0, 3))
     expected = train_framing.trained(rendered).half().float().cameras(x)
-    torch.testing.assert_close(prior.framed(x), expected)
+    torch.testing.assert_close(prior.framing(x), expected)
 
 
 def test_crops_must_be_there(train_framing, tmp_path, rendered):

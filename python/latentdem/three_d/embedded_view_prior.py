@@ -99,8 +99,8 @@ class EmbeddedViewPrior:
         with self._precision(z):
             return self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
 
-    def framed(self, x: Tensor) -> Tensor | None:
-        """See `ViewPrior.framed`; errors as `encode`."""
+    def framing(self, x: Tensor) -> Tensor | None:
+        """See `ViewPrior.framing`; errors as `encode`."""
         check_views(x, self.image_size)
         return None if self._framing is None else self._framing.cameras(x)
 

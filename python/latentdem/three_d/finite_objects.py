@@ -73,7 +73,7 @@ class FiniteObjectsPrior:
         spots = near[..., None] * (self.colours[index] - 1)
         return 1 + torch.einsum("npc,npy,npx->ncyx", spots, rows, columns)
 
-    def framed(self, x: Tensor) -> None:
+    def framing(self, x: Tensor) -> None:
         """It does not say."""
 
     def condition(self, x: Tensor) -> ViewCondition:

@@ -61,7 +61,7 @@ class Known:
 def framed(crops: Crops, prior: ViewPrior, device: torch.device) -> Crops:
     """The crops around where the prior supposes that the object has its middle, where it does so."""
     pixels = torch.cat([picture.pixels for picture in crops.pictures()])
-    cameras = prior.framed(pixels.to(device))
+    cameras = prior.framing(pixels.to(device))
     return crops if cameras is None else crops.framed(cameras.cpu())
 
 

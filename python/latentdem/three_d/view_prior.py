@@ -129,7 +129,7 @@ class ViewPrior(Protocol):
         """Images (B, 3, S, S) of latents `z`, not clamped."""
         ...
 
-    def framed(self, x: Tensor) -> Tensor | None:
+    def framing(self, x: Tensor) -> Tensor | None:
         """Cameras (N, 5) of crops `x` (N, 3, S, S) of objects, less the usual distance and at azimuth 0.
 
         With principal points, see cameras.py: estimates of where the crops show the point that is in the middle

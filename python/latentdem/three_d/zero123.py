@@ -164,7 +164,7 @@ class Zero123Prior:
         """Images (B, 3, S, S) of scaled latents `z` (B, c, h, w), not clamped."""
         return self.latents.decode(z)
 
-    def framed(self, x: Tensor) -> None:
+    def framing(self, x: Tensor) -> None:
         """It does not say."""
 
     def condition(self, x: Tensor) -> ViewCondition:

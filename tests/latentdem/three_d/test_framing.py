@@ -67,7 +67,7 @@ def test_crops_are_made_anew_as_the_prior_says():
     prior = tiny(framing=network())
     cut = crops(prior.image_size)
     pixels = torch.cat([each.pixels for each in cut.pictures()])
-    cameras = prior.framed(pixels)
+    cameras = prior.framing(pixels)
     assert cameras[:, 2:].abs().min() > 0
     expected = torch.cat([each.pixels for each in cut.framed(cameras).pictures()])
     again = framed(cut, prior, torch.device("cpu"))
@@ -84,7 +84,7 @@ def test_crops_stay_where_the_prior_does_not_say(prior):
 def test_other_sizes_are_refused():
     prior = tiny(framing=network())
     with pytest.raises(UserError, match="resize"):
-        prior.framed(pictures(size=48))
+        prior.framing(pictures(size=48))
 
 
 def test_weights_are_read_again(tmp_path):

@@ -76,7 +76,7 @@ def test_middle_of_an_object_is_found():
         down, right = ((seen.amin(0) + seen.amax(0) + 1) / 2 - 64).tolist()
         pixel = 2 * float(camera[2]) * math.tan(FIELD_OF_VIEW / 2) / 128
         middles.append([-right * pixel, down * pixel])
-    found, true = prior.framed(torch.cat(pixels))[:, 3:], torch.tensor(middles)
+    found, true = prior.framing(torch.cat(pixels))[:, 3:], torch.tensor(middles)
     assert (found - true).square().mean() < 0.6 * true.square().mean()
 
 
