@@ -31,7 +31,7 @@ from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_read
 
 from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS
-from latentdem.three_d.framing import DEVIATIONS, Framing, standardised
+from latentdem.three_d.framing import DEVIATIONS, MIRRORED, Framing, standardised
 from latentdem.three_d.pictures import FILLED, SEEN, Crops
 from latentdem.three_d.render import render as render_scene
 from latentdem.three_d.scenes import HELD_OUT, random_scene
@@ -40,7 +40,6 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 DEFAULT = Path("runs/framing")
 RENDERED = 128  # pixels along one side of the renderings that are cropped
 SMALLEST = 0.65  # factor by which an object is smaller that shares its scale with a larger view
-MIRRORED = (1.0, 1.0, -1.0, 1.0)  # estimates of a crop turned left to right
 SHOWN = 32
 
 
@@ -114,7 +113,11 @@ class Seen:
 
 
 def likelihood(model: Framing, x: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-    """Negative logarithm of the Gaussian likelihood of `wanted` (N, 4), as the loss."""
+    """Negative logarithm of the Gaussian likelihood of `wanted` (N, 4), as the loss (Nix and Weigend 1994).
+
+    Args:
+        x: (N, 3, S, S) crops in [-1, 1].
+    """
     with torch.autocast(x.device.type, enabled=False):  # it is small: converting would take longer
         means, log_variances = model(x)
         loss = F.gaussian_nll_loss(means, wanted, log_variances.exp())
@@ -130,7 +133,7 @@ def train(
     minutes: Minutes = None,
     device: Device = "cpu",
 ) -> None:
-    """Trains the network: 40 minutes on two CPU cores."""
+    """Trains the network and evaluates it."""
     where = torch.device(device)
     data = Seen(out / "train")
     torch.manual_seed(0)

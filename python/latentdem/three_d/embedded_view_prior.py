@@ -32,10 +32,10 @@ class EmbeddedViewPrior:
     Args:
         autoencoder: images in [-1, 1] to standardised latents and back.
         network: predicts noise or v on those latents.
-        framing: estimates where crops show the middle of an object; None for a prior that does not.
         parametrization: training schedule of the network and meaning of its output.
         guidance: scale of classifier-free guidance towards the known view, 1 for none.
         autocast: type that the networks compute in; None for the weights' own.
+        framing: estimates where crops show the middle of an object; None for a prior that does not.
     """
 
     temperature = 0.0

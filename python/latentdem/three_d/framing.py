@@ -15,6 +15,7 @@ from .cameras import POLAR_RANGE, RADIUS
 # What is estimated has about these means and standard deviations over crops of the training objects.
 MEANS = (sum(POLAR_RANGE) / 2, math.log(RADIUS), 0.0, 0.0)
 DEVIATIONS = (math.radians(23), 0.1, 0.04, 0.04)
+MIRRORED = (1.0, 1.0, -1.0, 1.0)  # the same of a crop turned left to right
 LOG_VARIANCES = (-6.0, 4.0)  # in units of these, between which they are told
 
 
@@ -67,7 +68,7 @@ class Framing(ModelMixin, ConfigMixin):
         """
         means = self(torch.cat([x, x.flip(-1)]))[0]
         there, back = means.chunk(2)
-        mean = (there + back * back.new_tensor([1.0, 1.0, -1.0, 1.0])) / 2
+        mean = (there + back * back.new_tensor(MIRRORED)) / 2
         polar, distance, *principal = (mean * mean.new_tensor(DEVIATIONS) + mean.new_tensor(MEANS)).unbind(1)
         return torch.stack([polar, torch.zeros_like(polar), distance.exp() - RADIUS, *principal], dim=1)
 
