@@ -79,11 +79,12 @@ def views(
 ) -> None:
     """Find how a few pictures of an object were taken, and show it from all sides.
 
-    The object is cut out by an alpha channel or from a plain background, centred and scaled, pictures of one
-    width and height by one factor, and then moved and scaled to where the prior supposes its middle; of several
-    pictures the search puts this right. Writes poses.json (polar angle, azimuth and radius relative to the first
-    picture, with a confidence), the new views as view_*.png and turntable.gif, figure.png and report.json; with
-    --mesh a surface that all views agree on. Of one picture alone the views are those of the prior.
+    The object is cut out by an alpha channel or from a plain background, centred and scaled, pictures of
+    one width and height by one factor, and then moved and scaled to where the prior supposes its middle; of
+    several pictures the search puts this right. Writes poses.json (polar angle, azimuth and radius relative
+    to the first picture, with a confidence), the new views as view_*.png and turntable.gif, figure.png and
+    report.json; with --mesh a surface that all views agree on. Of one picture alone the views are those of
+    the prior.
     """
     from ..files import make_folder
     from ..three_d import reconstruct

@@ -53,10 +53,10 @@ def reconstruct(
     Of one picture alone there is no pose to find: the views are those of the prior, as Zero123's.
 
     Args:
-        images: paths, PIL images, arrays or tensors (1, C, H, W), the first being the reference; the object is
-            cut out by an alpha channel or from a plain background, centred and scaled, pictures of one size by
-            one factor, then as the prior frames it (`ViewPrior.framing`). Or one tensor (n, 3, S, S) in [-1, 1] on white, S the prior's size, which is taken as it
-            is.
+        images: paths, PIL images, arrays or tensors (1, C, H, W), the first being the reference; the object
+            is cut out by an alpha channel or from a plain background, centred and scaled, pictures of one
+            size by one factor, then as the prior frames it (`ViewPrior.framing`). Or one tensor (n, 3, S, S)
+            in [-1, 1] on white, S the prior's size, which is taken as it is.
         prior: "embedded-3d", a folder or a `ViewPrior`.
         azimuths: views on each elevation, evenly spaced, from that of view 1.
         elevations: degrees above the height that view 1 was taken from.
