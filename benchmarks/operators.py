@@ -21,10 +21,8 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem import restore
-from latentdem.figures import Panel, panels
-from latentdem.io import read_image
+from latentdem.io.images import read_image
 from latentdem.metrics import image_metrics, kernel_metrics, psnr
-from latentdem.motion import motion_kernel
 from latentdem.operators import (
     CameraResponse,
     DiskKernels,
@@ -34,6 +32,8 @@ from latentdem.operators import (
     RoundGaussianKernels,
     VaryingBlur,
 )
+from latentdem.operators.kernels import motion_kernel
+from latentdem.output.figures import Panel, panels
 from latentdem.priors import load_prior
 
 NOISE = 0.02

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem.kernel_denoiser import load_kernel_denoiser
+from latentdem.priors.kernel_denoiser import load_kernel_denoiser
 from latentdem_ext import reference
 
 from .baselines import public_m_step

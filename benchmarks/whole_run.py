@@ -27,12 +27,12 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem import HQS, Blur, LatentDEM, Posterior, Proximal
-from latentdem.e_steps import EStep
-from latentdem.kernel_denoiser import load_kernel_denoiser
-from latentdem.motion import delta_kernel, gaussian_kernel, motion_kernels
+from latentdem.operators.kernels import delta_kernel, gaussian_kernel, motion_kernels
 from latentdem.priors import Condition, DiffusersPrior
-from latentdem.schedules import EVERY_STEP, Skip
-from latentdem.stages import Pass, full_steps
+from latentdem.priors.kernel_denoiser import load_kernel_denoiser
+from latentdem.solver.e_step import EStep
+from latentdem.solver.passes import Pass, full_steps
+from latentdem.solver.schedules import EVERY_STEP, Skip
 
 from .baselines import public_m_step
 from .conftest import device_name

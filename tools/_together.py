@@ -13,7 +13,7 @@ from torch import Tensor
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.three_d.cameras import POLAR_RANGE, relative_pose
 from latentdem.three_d.fusion import fuse
-from latentdem.three_d.view_network import ViewNetwork, Volume
+from latentdem.three_d.priors.network import ViewNetwork, Volume
 
 KNOWN = (2, 3)  # views in turn
 MISPLACED = 0.05  # radians, standard deviation, by which half of the known views are not where they seem

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.three_d.cameras import relative_pose
-from latentdem.three_d.frustum import cells
-from latentdem.three_d.view_network import ViewNetwork, Volume
+from latentdem.three_d.priors.frustum import cells
+from latentdem.three_d.priors.network import ViewNetwork, Volume
 
 WEIGHTS = {"estimate": 1, "fused": 1, "variance": 0.1, "angle": 1, "solid": 10, "v": 1}  # of the losses
 WITHOUT_VIEW = 0.1  # share of the wanted views whose known view is hidden, for guidance

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.embedded import bfloat16_is_fast
-from latentdem.three_d.view_network import ViewNetwork
+from latentdem.three_d.priors.network import ViewNetwork
 
 
 class ViewStep:

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdem.three_d.cameras import OBJECT_RADIUS, random_cameras
-from latentdem.three_d.render import on_white, render
-from latentdem.three_d.scenes import random_scene
+from latentdem.three_d.synthetic.render import on_white, render
+from latentdem.three_d.synthetic.scenes import random_scene
 
 GRID = 32  # points along one side of the cube around an object, in which it is told where the object is
 

@@ -30,11 +30,11 @@ from torch import Tensor
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
 
 from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
-from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS
-from latentdem.three_d.framing import DEVIATIONS, MIRRORED, Framing, standardised
 from latentdem.three_d.pictures import FILLED, SEEN, Crops
-from latentdem.three_d.render import render as render_scene
-from latentdem.three_d.scenes import HELD_OUT, random_scene
+from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS
+from latentdem.three_d.priors.framing import DEVIATIONS, MIRRORED, Framing, standardised
+from latentdem.three_d.synthetic.render import render as render_scene
+from latentdem.three_d.synthetic.scenes import HELD_OUT, random_scene
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 DEFAULT = Path("runs/framing")

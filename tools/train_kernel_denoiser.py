@@ -26,8 +26,8 @@ from _training import Trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdem.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
-from latentdem.motion import gaussian_kernel, motion_kernel, motion_kernels
+from latentdem.operators.kernels import gaussian_kernel, motion_kernel, motion_kernels
+from latentdem.priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
 
 SHIPPED = Path("python/latentdem/weights/embedded/kernel_denoiser")
 SIZES = (17, 21, 25, 29, 32, 33, 37, 41, 45, 48, 49, 53, 57, 61, 64, 65)

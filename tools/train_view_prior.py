@@ -44,9 +44,9 @@ from latentdem.priors import EMBEDDED_WEIGHTS
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import relative_pose
-from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
-from latentdem.three_d.scenes import HELD_OUT
-from latentdem.three_d.view_network import ViewNetwork
+from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
+from latentdem.three_d.priors.network import ViewNetwork
+from latentdem.three_d.synthetic.scenes import HELD_OUT
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 Batch = Annotated[int, typer.Option(help="Views in a step that are known alone, and those known together.")]

@@ -9,20 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import deblur
-    from .blind import BlindSearch
-    from .e_steps import Posterior, Proximal
+    from .api.deblur import deblur
+    from .api.restore import restore
     from .errors import UserError
     from .operators import HQS, Blur
+    from .output.result import Restored, Result
     from .pipeline import LatentDEMPipeline, LatentDEMPipelineOutput
     from .priors import DiffusersPrior, EmbeddedPrior, LatentPrior
-    from .recipe import PAPER, Recipe, Start
-    from .restoring import restore
-    from .result import Restored, Result, State, TraceStep
-    from .schedules import Annealing, Skip
-    from .solver import LatentDEM
-    from .stages import Pass
-    from .trust import Annealed, MaximumLikelihood, ModellingError, MostCautious
+    from .search.blind import BlindSearch
+    from .search.config import PAPER, SearchConfig, Start
+    from .solver.data_weight import Annealed, MaximumLikelihood, ModellingError, MostCautious
+    from .solver.e_step import Posterior, Proximal
+    from .solver.latentdem import LatentDEM
+    from .solver.passes import Pass
+    from .solver.schedules import Annealing, Skip
+    from .solver.state import State, TraceStep
 
 __all__ = [
     "HQS",
@@ -43,9 +44,9 @@ __all__ = [
     "Pass",
     "Posterior",
     "Proximal",
-    "Recipe",
     "Restored",
     "Result",
+    "SearchConfig",
     "Skip",
     "Start",
     "State",
@@ -56,20 +57,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": ("deblur",),
-    "blind": ("BlindSearch",),
-    "e_steps": ("Posterior", "Proximal"),
+    "api.deblur": ("deblur",),
+    "api.restore": ("restore",),
     "errors": ("UserError",),
     "operators": ("HQS", "Blur"),
+    "output.result": ("Restored", "Result"),
     "pipeline": ("LatentDEMPipeline", "LatentDEMPipelineOutput"),
     "priors": ("DiffusersPrior", "EmbeddedPrior", "LatentPrior"),
-    "recipe": ("PAPER", "Recipe", "Start"),
-    "restoring": ("restore",),
-    "result": ("Restored", "Result", "State", "TraceStep"),
-    "schedules": ("Annealing", "Skip"),
-    "solver": ("LatentDEM",),
-    "stages": ("Pass",),
-    "trust": ("Annealed", "MaximumLikelihood", "ModellingError", "MostCautious"),
+    "search.blind": ("BlindSearch",),
+    "search.config": ("PAPER", "SearchConfig", "Start"),
+    "solver.data_weight": ("Annealed", "MaximumLikelihood", "ModellingError", "MostCautious"),
+    "solver.e_step": ("Posterior", "Proximal"),
+    "solver.latentdem": ("LatentDEM",),
+    "solver.passes": ("Pass",),
+    "solver.schedules": ("Annealing", "Skip"),
+    "solver.state": ("State", "TraceStep"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -23,12 +23,12 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from .api.job import Job
 from .errors import UserError
-from .io import to_tensor
-from .job import Job
-from .kernel_denoiser import KernelDenoiser, load_kernel_denoiser, ready
+from .io.images import to_tensor
 from .priors import DiffusersPrior
-from .result import State
+from .priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser, ready
+from .solver.state import State
 
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
 

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 import latentdem
 from latentdem.cli import app
-from latentdem.io import write_image
+from latentdem.io.images import write_image
+from latentdem.output.result import Result
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
-from latentdem.result import Result, TraceStep
+from latentdem.solver.state import TraceStep
 
 
 @pytest.fixture

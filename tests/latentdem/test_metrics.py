@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentdem import metrics
 from latentdem.metrics import best_shift, image_metrics, kernel_metrics, lpips_available, psnr, ssim
-from latentdem.motion import delta_kernel, gaussian_kernel, motion_kernel
+from latentdem.operators.kernels import delta_kernel, gaussian_kernel, motion_kernel
 
 Scene = Callable[..., Tensor]
 

@@ -10,14 +10,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from latentdem.three_d.cameras import RADIUS, random_cameras
-from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
-from latentdem.three_d.framing import standardised
 from latentdem.three_d.pictures import Crops
+from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
+from latentdem.three_d.priors.framing import standardised
 
 pytest.importorskip("embreex")
 
-from latentdem.three_d.render import on_white, render
-from latentdem.three_d.scenes import random_scene
+from latentdem.three_d.synthetic.render import on_white, render
+from latentdem.three_d.synthetic.scenes import random_scene
 
 
 def run(tool, *args: object) -> str:

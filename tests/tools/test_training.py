@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from latentdem.kernel_denoiser import load_kernel_denoiser
 from latentdem.priors import load_prior
+from latentdem.priors.kernel_denoiser import load_kernel_denoiser
 
 
 def run(program, *arguments):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from latentdem.three_d.embedded_view_prior import EmbeddedViewPrior
-from latentdem.three_d.scenes import random_scene
-from latentdem.three_d.view_network import ViewNetwork
+from latentdem.three_d.priors.embedded import EmbeddedViewPrior
+from latentdem.three_d.priors.network import ViewNetwork
+from latentdem.three_d.synthetic.scenes import random_scene
 
 pytest.importorskip("embreex")
 

@@ -147,7 +147,7 @@ def output_path(out: str | None, default_name: str) -> Path:
 
     A name that ends with "/" is a folder, created where it does not exist.
     """
-    from ..files import make_folder
+    from ..io.files import make_folder
 
     if out is None:
         return Path(default_name)
@@ -163,7 +163,7 @@ def check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
     Raises:
         UserError: one of them cannot, or would.
     """
-    from ..files import check_writable
+    from ..io.files import check_writable
 
     resolved = {path.resolve() for path in inputs}
     for path in outputs:

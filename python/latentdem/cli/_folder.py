@@ -14,9 +14,9 @@ from . import _common as common
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..folder import Boundary
-    from ..restoration import Progress
-    from ..result import Result
+    from ..api.batch import Boundary
+    from ..output.result import Result
+    from ..restoration.image import Progress
 
 
 def deblur_folder(
@@ -44,13 +44,13 @@ def deblur_folder(
     """
     import latentdem
 
-    from ..checkpoint import digest
+    from ..api.batch import Share, restore_folder
     from ..checks import resolve_device
-    from ..files import keep_settings, make_folder
-    from ..folder import Share, restore_folder
-    from ..io import image_names
+    from ..io.files import keep_settings, make_folder
+    from ..io.images import image_names
+    from ..output.report import versions
     from ..priors import load_prior
-    from ..report import versions
+    from ..solver.checkpoint import digest
 
     share = Share.of(os.environ)
     image_names(folder)

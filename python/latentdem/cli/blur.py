@@ -43,10 +43,10 @@ def blur(
     """
     import numpy as np
 
-    from ..files import staging_folder
-    from ..io import read_image, write_image, write_kernel
-    from ..motion import motion_kernel
-    from ..simulate import blur_and_add_noise
+    from ..io.files import staging_folder
+    from ..io.images import read_image, write_image, write_kernel
+    from ..operators.kernels import motion_kernel
+    from ..operators.simulate import blur_and_add_noise
 
     source = read_image(image)
     target = common.output_path(out, f"{image.stem}_blurred.png")

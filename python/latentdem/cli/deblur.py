@@ -13,9 +13,9 @@ from . import _common as common
 from ._folder import deblur_folder
 
 if TYPE_CHECKING:
-    from ..io import ImageFile
+    from ..io.images import ImageFile
     from ..metrics import ImageMetrics
-    from ..result import Result
+    from ..output.result import Result
 
 
 class BoundaryName(str, Enum):
@@ -78,11 +78,11 @@ def deblur(
     """
     import latentdem
 
-    from ..files import write_json
-    from ..io import check_output, read_image, read_kernel
+    from ..io.files import write_json
+    from ..io.images import check_output, read_image, read_kernel
     from ..metrics import image_metrics
-    from ..outputs import Outputs
-    from ..report import build_report
+    from ..output.files import Outputs
+    from ..output.report import build_report
 
     known_kernel = None if kernel is None else read_kernel(kernel)
     options: dict[str, Any] = {
@@ -140,7 +140,7 @@ def deblur(
 
 
 def _read_reference(path: Path, source: ImageFile) -> ImageFile:
-    from ..io import read_image
+    from ..io.images import read_image
 
     reference = read_image(path)
     if reference.pixels.shape != source.pixels.shape:

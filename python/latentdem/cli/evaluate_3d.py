@@ -38,7 +38,7 @@ def evaluate_3d(
     summary.json, meshes.png, and the views of each object as objects/NNN/views.png. Interrupted, the same
     command continues.
     """
-    from ..three_d.meshing import check_mesh
+    from ..three_d.mesh.meshing import check_mesh
 
     check_mesh("volume", drawn=True)
     from ..three_d.evaluation.cases import ViewSettings

@@ -12,7 +12,7 @@ def info() -> None:
     import torch
 
     from ..metrics import lpips_available
-    from ..report import backends, versions
+    from ..output.report import backends, versions
 
     rows = list(versions().items())
     rows.append(("device", "cpu"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..registry import listing
+from ..api.registry import listing
 from . import _common as common
 from .deblur import BoundaryName
 
@@ -41,11 +41,11 @@ def restore(
     """
     import latentdem
 
-    from ..files import write_json
-    from ..io import check_output, read_image
-    from ..outputs import RestoredOutputs
-    from ..registry import completed, parse
-    from ..report import build_restored_report
+    from ..api.registry import completed, parse
+    from ..io.files import write_json
+    from ..io.images import check_output, read_image
+    from ..output.files import RestoredOutputs
+    from ..output.report import build_restored_report
 
     name, values = parse(operator)
     completed(name, values)

@@ -86,12 +86,12 @@ def views(
     report.json; with --mesh a surface that all views agree on. Of one picture alone the views are those of
     the prior.
     """
-    from ..files import make_folder
+    from ..io.files import make_folder
     from ..three_d import reconstruct
     from ..three_d.checkpoint import ViewCheckpoint
-    from ..three_d.meshing import check_mesh, solid_of
-    from ..three_d.outputs import ViewOutputs
-    from ..three_d.video import check_video
+    from ..three_d.mesh.meshing import check_mesh, solid_of
+    from ..three_d.output.files import ViewOutputs
+    from ..three_d.output.video import check_video
 
     if mesh is not None:
         check_mesh(surface.value, mesh)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..metrics import kernel_metrics
 from ..operators.blur import resize_kernel
-from ..result import Result
+from ..output.result import Result
 
 
 @dataclass(frozen=True)

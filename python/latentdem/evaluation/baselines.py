@@ -12,9 +12,9 @@ from torch import Tensor
 
 import latentdem_ext as ext
 
-from ..motion import gaussian_kernel
 from ..operators.blur import HQS, Blur
-from ..result import Result
+from ..operators.kernels import gaussian_kernel
+from ..output.result import Result
 from .cases import Task
 
 _WIDTH = 0.15  # standard deviation of the first Gaussian kernel in units of K

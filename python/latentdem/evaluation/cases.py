@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..checks import check_kernel_size
 from ..errors import UserError
-from ..io import MIN_SIDE, read_image
-from ..motion import motion_kernel
-from ..restoration import Progress
-from ..result import Result
-from ..simulate import SimulatedBoundary, blur_and_add_noise
+from ..io.images import MIN_SIDE, read_image
+from ..operators.kernels import motion_kernel
+from ..operators.simulate import SimulatedBoundary, blur_and_add_noise
+from ..output.result import Result
+from ..restoration.image import Progress
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ..checks import resolve_device
 from ..errors import UserError
-from ..figures import SheetRow, contact_sheet
-from ..files import write_json
-from ..io import image_names
+from ..io.files import write_json
+from ..io.images import image_names
 from ..metrics import image_metrics, kernel_metrics, lpips_available
-from ..report import peak_memory, versions
-from ..restoration import Progress
-from ..result import Result
+from ..output.figures import SheetRow, contact_sheet
+from ..output.report import peak_memory, versions
+from ..output.result import Result
+from ..restoration.image import Progress
 from .accuracy import accuracy
 from .cases import Case, EvaluationSettings, Method, Task, make_case
 from .methods import deblur

@@ -9,17 +9,17 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from ..e_steps import Posterior
-from ..job import Job
-from ..kernel_denoiser import KernelDenoiser, load_kernel_denoiser
-from ..motion import gaussian_kernel
+from ..api.job import Job
 from ..operators.blur import Blur
-from ..plan import Plan
+from ..operators.kernels import gaussian_kernel
+from ..output.result import Result
 from ..priors import LatentPrior, load_prior
-from ..recipe import Recipe
-from ..restoration import KnownKernel
-from ..result import Result
-from ..schedules import EVERY_STEP
+from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
+from ..restoration.config import RestorationConfig
+from ..restoration.image import KnownKernelConfig
+from ..search.config import SearchConfig
+from ..solver.e_step import Posterior
+from ..solver.schedules import EVERY_STEP
 from .cases import Task
 
 
@@ -53,7 +53,7 @@ class LatentDEM:
         guess: with a Gaussian kernel of this standard deviation, in units of K, instead of a search.
     """
 
-    plan: Plan = field(default_factory=Plan)
+    plan: RestorationConfig = field(default_factory=RestorationConfig)
     guess: float | None = None
 
     def __call__(self, task: Task) -> Result:
@@ -82,13 +82,13 @@ class VanillaEM:
     def __call__(self, task: Task) -> Result:
         started = perf_counter()
         denoiser = networks(task.settings.prior, task.device)[1]
-        start, size = Recipe().starts[0], task.kernel.shape[-1]
-        hqs = replace(Recipe().coarse[0].hqs, noise_level=start.level)
+        start, size = SearchConfig().starts[0], task.kernel.shape[-1]
+        hqs = replace(SearchConfig().coarse[0].hqs, noise_level=start.level)
         operator = Blur(size, denoiser.denoise, hqs)
         kernel = gaussian_kernel(size, start.width * size).repeat(len(task.blurred), 1, 1, 1)
         y = task.blurred.expand(-1, 3, -1, -1).to(task.device)
         variance = torch.full((len(y),), task.settings.noise_sigma**2, device=task.device)
-        e_step = Plan(known=KnownKernel(num_samples=1).cautious())
+        e_step = RestorationConfig(known=KnownKernelConfig(num_samples=1).cautious())
         for done in range(self.iterations):
             task.progress("EM", done, self.iterations)
             found = _run(replace(task, progress=_silent), kernel, e_step)
@@ -101,7 +101,7 @@ def _silent(stage: str, done: int, total: int) -> None:
     """Reports nothing: the iterations are reported instead."""
 
 
-def _run(task: Task, kernel: Tensor | None, plan: Plan) -> Result:
+def _run(task: Task, kernel: Tensor | None, plan: RestorationConfig) -> Result:
     settings = task.settings
     job = Job(
         task.blurred,
@@ -117,7 +117,7 @@ def _run(task: Task, kernel: Tensor | None, plan: Plan) -> Result:
     return job.run(prior, denoiser, task.device, progress=task.progress, plan=plan)
 
 
-def in_fewer_steps(plan: Plan, steps: int) -> Plan:
+def in_fewer_steps(plan: RestorationConfig, steps: int) -> RestorationConfig:
     """`plan` with passes of `steps` per 1000 timesteps.
 
     Algorithm 1 counts in steps of one timestep: of fewer, each follows the gradient 1000 / `steps` times

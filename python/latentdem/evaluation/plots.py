@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..figures import save_figure
-from ..schedules import Annealing
+from ..output.figures import save_figure
+from ..solver.schedules import Annealing
 from .accuracy import Moment
 from .store import Row
 

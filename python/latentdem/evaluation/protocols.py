@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..e_steps import Posterior
 from ..errors import UserError
 from ..operators.blur import HQS
-from ..plan import Plan, algorithm_1
-from ..recipe import PAPER, Recipe
-from ..schedules import EVERY_STEP, Annealing, Skip
+from ..restoration.config import RestorationConfig, algorithm_1
+from ..search.config import PAPER, SearchConfig
+from ..solver.e_step import Posterior
+from ..solver.schedules import EVERY_STEP, Annealing, Skip
 from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardsonLucy, KnownWiener
 from .cases import EvaluationSettings, Method
 from .methods import LatentDEM, VanillaEM
@@ -71,16 +71,16 @@ class Protocol:
         )
 
 
-def _fast_em() -> Plan:
+def _fast_em() -> RestorationConfig:
     """This package's search with the M-step of FastDiffusionEM and its constants: 10 iterations, delta 1e5.
 
     Its noise level is absolute, so the kernels it starts from have to be narrow: peaks below it are wiped out.
     """
     hqs = HQS(10, 1e5, pixels=256 * 256, per_channel=True)
-    recipe = Recipe()
+    recipe = SearchConfig()
     coarse, fine = (tuple(replace(each, hqs=hqs) for each in rounds) for rounds in (recipe.coarse, recipe.fine))
     starts = tuple(replace(start, level=None, width=0.05) for start in recipe.starts)
-    return Plan(replace(recipe, starts=starts, coarse=coarse, fine=fine))
+    return RestorationConfig(replace(recipe, starts=starts, coarse=coarse, fine=fine))
 
 
 _OURS = Entry("proximal", "LatentDEM, proximal (ours)", LatentDEM())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import latentdem_ext as ext
 
 from ..operators.blur import Blur
-from ..result import Result
+from ..output.result import Result
 from .cases import Task
 
 _INPUTS, _WIDTH, _DEPTH = 8, 32, 4  # of the encoder-decoder: noise channels, features, halvings

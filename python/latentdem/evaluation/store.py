@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import atomic_path, keep_settings, make_folder
-from ..io import read_image, read_kernel, write_image, write_kernel
+from ..io.files import atomic_path, keep_settings, make_folder
+from ..io.images import read_image, read_kernel, write_image, write_kernel
 from .accuracy import Moment
 
 

@@ -7,10 +7,10 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..figures import comparison_sheet
-from ..files import atomic_path, make_folder, write_json
+from ..io.files import atomic_path, make_folder, write_json
 from ..metrics import lpips_available
-from ..report import peak_memory, versions
+from ..output.figures import comparison_sheet
+from ..output.report import peak_memory, versions
 from .cases import EvaluationSettings, make_case
 from .loop import Evaluation, evaluate, finished
 from .plots import plot_accuracy, plot_seconds

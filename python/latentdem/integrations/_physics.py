@@ -10,14 +10,14 @@ import deepinv
 import torch
 from torch import Tensor
 
-from ..e_steps import Proximal
 from ..errors import UserError
 from ..operators.base import Operator
 from ..operators.least_squares import conjugate_gradients
 from ..priors.base import LatentPrior
-from ..solver import LatentDEM
-from ..stages import Pass, run_passes
-from ..trust import MaximumLikelihood
+from ..solver.data_weight import MaximumLikelihood
+from ..solver.e_step import Proximal
+from ..solver.latentdem import LatentDEM
+from ..solver.passes import Pass, run_passes
 
 _STEPS = 30
 _SAMPLES = 4  # that the image is the mean of
@@ -131,8 +131,8 @@ def restore_known(
     measured: Measurement, sigma: Tensor, prior: LatentPrior, device: torch.device, seed: int, steps: int | None
 ) -> Tensor:
     """Images (B, C, H, W) in [0, 1] of a measurement with noise `sigma` (B,) in units of [0, 1]."""
-    trust = MaximumLikelihood()
-    e_step = Proximal(trust, iterations=_ITERATIONS)
+    data_weight = MaximumLikelihood()
+    e_step = Proximal(data_weight, iterations=_ITERATIONS)
     solver = LatentDEM(prior, measured.operator, e_step, num_samples=_SAMPLES, m_step_from=_NEVER)
     y = measured.y.float().to(device)
     found = run_passes(
@@ -143,7 +143,7 @@ def restore_known(
         y.new_zeros(len(y), 1, 1, 1),
         (measured.scale * sigma).to(device),
         torch.Generator(device).manual_seed(seed),
-        consistency=trust,
+        consistency=data_weight,
     )
     image = found.image.mean(1, keepdim=True) if measured.grey else found.image
     return (image + 1) / 2

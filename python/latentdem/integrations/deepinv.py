@@ -18,13 +18,13 @@ try:
 except ImportError as error:
     raise ImportError(f"deepinv cannot be imported ({error}): pip install 'latentdem[deepinv]'") from error
 
+from ..api.job import Job
 from ..checks import check_kernel, resolve_device
 from ..errors import UserError
-from ..job import Job
-from ..kernel_denoiser import load_kernel_denoiser
 from ..metrics import kernel_metrics
-from ..noise import estimate_noise_sigma
 from ..priors import LatentPrior, load_prior
+from ..priors.kernel_denoiser import load_kernel_denoiser
+from ..restoration.noise import estimate_noise_sigma
 from ._physics import measurement_of, restore_known
 
 _FLOOR = 1e-3  # of the noise's standard deviation in [0, 1]: a third of what rounding to 8 bits adds

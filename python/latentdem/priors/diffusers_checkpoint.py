@@ -13,8 +13,8 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 
-from ..checkpoints import load_part, reason_of
 from ..errors import UserError
+from .loading import load_part, reason_of
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 UNETS = ("UNet2DConditionModel", "UNet2DModel")
@@ -22,7 +22,7 @@ CONFIGURATION = ("*.json", "*.txt")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class DiffusersCheckpoint:
     """The parts of a checkpoint that a prior is made of; a safety checker is never read.
 
     Every member raises a `UserError` where something is missing, damaged or of a kind that cannot be used.

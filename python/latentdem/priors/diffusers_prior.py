@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .conditions import Condition, encode_prompts
-from .diffusers_checkpoint import Checkpoint
+from .diffusers_checkpoint import DiffusersCheckpoint
 from .latents import Latents
 from .padding import pad_to_multiple, padded_size
 from .parametrization import Parametrization
@@ -118,7 +118,7 @@ class DiffusersPrior:
             UserError: weights are missing, damaged or of a kind that cannot be a prior, or the package
                 transformers is missing and the checkpoint has a text encoder.
         """
-        checkpoint = Checkpoint(str(id_or_path), torch_dtype, variant, local_files_only)
+        checkpoint = DiffusersCheckpoint(str(id_or_path), torch_dtype, variant, local_files_only)
         scheduler = checkpoint.scheduler()
         Parametrization.of(scheduler)  # refuses before gigabytes are read
         text = checkpoint.text_pipeline(device)
@@ -226,7 +226,7 @@ def _lone_autoencoder(
     vae: str | Path | ModelMixin | None, torch_dtype: torch.dtype, local_files_only: bool
 ) -> ModelMixin | None:
     if isinstance(vae, (str, Path)):
-        return Checkpoint(str(vae), torch_dtype, None, local_files_only).lone_autoencoder()
+        return DiffusersCheckpoint(str(vae), torch_dtype, None, local_files_only).lone_autoencoder()
     return vae
 
 

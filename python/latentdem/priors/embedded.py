@@ -10,8 +10,8 @@ from torch import Tensor
 
 from latentdem_ext import accelerate_vae, requested_backend
 
-from ..checkpoints import check_parts, load_network, load_schedule
 from .autoencoder import EmbeddedAutoencoder
+from .loading import check_parts, load_network, load_schedule
 from .padding import pad_to_multiple, padded_size
 
 EMBEDDED_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded"

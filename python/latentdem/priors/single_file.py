@@ -13,9 +13,9 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from ..checkpoints import reason_of
 from ..errors import UserError
-from .diffusers_checkpoint import CONFIGURATION, Checkpoint, download_command, require_transformers
+from .diffusers_checkpoint import CONFIGURATION, DiffusersCheckpoint, download_command, require_transformers
+from .loading import reason_of
 
 PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 
@@ -97,7 +97,7 @@ def pipeline_of_file(
     except Exception as error:  # KeyError and diffusers' own
         raise UserError(f"{unreadable}: {reason_of(error)}.") from error
     folder = configuration(str(config), local_files_only)
-    index = Checkpoint(folder).index
+    index = DiffusersCheckpoint(folder).index
     is_xl = "text_encoder_2" in index
     kind = diffusers.StableDiffusionXLPipeline if is_xl else diffusers.StableDiffusionPipeline
     parts = {} if vae is None else {"vae": vae}

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import reconstruct
-    from .recipe import Recipe
-    from .result import Result
+    from .config import ReconstructionConfig
+    from .reconstruction import reconstruct
+    from .result import Reconstruction
 
-__all__ = ["Recipe", "Result", "reconstruct"]
+__all__ = ["Reconstruction", "ReconstructionConfig", "reconstruct"]
 
-_HOME = {"Recipe": "recipe", "Result": "result", "reconstruct": "api"}
+_HOME = {"ReconstructionConfig": "config", "Reconstruction": "result", "reconstruct": "reconstruction"}
 
 
 def __getattr__(name: str) -> Any:

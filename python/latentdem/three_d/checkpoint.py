@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_tensors, save_tensors
-from ..files import keep_settings, make_folder
+from ..io.files import keep_settings, make_folder
+from ..solver.checkpoint import load_tensors, save_tensors
 from .poses import Beliefs
 from .sampler import Sampled
 

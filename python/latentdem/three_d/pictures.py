@@ -17,7 +17,7 @@ from skimage.measure import label
 from torch import Tensor
 
 from ..errors import UserError
-from ..io import read_image, to_tensor
+from ..io.images import read_image, to_tensor
 from .cameras import FIELD_OF_VIEW, RADIUS
 
 FILLED = 0.75  # of a frame, by an object's longest side: as in the training renderings from distance `RADIUS`

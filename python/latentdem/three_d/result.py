@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Result:
+class Reconstruction:
     """Poses of the known views, and new ones; poses are (polar, azimuth, radius), angles in radians.
 
     Attributes:
@@ -55,12 +55,12 @@ class Result:
         Raises:
             UserError: packages are missing, or the views show no object.
         """
-        from .meshing import solid_of
+        from .mesh.meshing import solid_of
 
         return solid_of(self).mesh
 
     def plot(self) -> Figure:
         """Figure of inputs, estimated cameras seen from above, and new views."""
-        from .figure import plot_views
+        from .output.figure import plot_views
 
         return plot_views(self)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from latentdem_ext import dps_step
 
-from ..schedules import timesteps
+from ..solver.schedules import timesteps
 from .cameras import relative_pose
+from .config import ReconstructionConfig
 from .fusion import fuse
-from .noise_error import MAX_BATCH
+from .pose_search.noise_error import MAX_BATCH
 from .poses import Beliefs, MovingPoses
-from .recipe import Recipe
-from .view_prior import PosedCondition, ViewCondition, ViewPrior, joined
+from .priors.base import PosedCondition, ViewCondition, ViewPrior, joined
 
 START = 60  # timestep that views begin at where a prior foretells them without noise
 
@@ -45,7 +45,7 @@ def sample(
     beliefs: Beliefs,
     targets: Tensor,
     steps: int,
-    recipe: Recipe,
+    recipe: ReconstructionConfig,
     generator: torch.Generator,
     on_step: Callable[[Sampled], None] = lambda state: None,
     resume: Sampled | None = None,
@@ -161,14 +161,14 @@ def _told(targets: Tensor, poses: Tensor) -> Tensor:
     return relative_pose(targets[:, None], poses[:, None])
 
 
-def _fused(said: Tensor, seen: _Seen, recipe: Recipe, error: float) -> Tensor:
+def _fused(said: Tensor, seen: _Seen, recipe: ReconstructionConfig, error: float) -> Tensor:
     """(B, k, c, h, w) of what n known views say, (B, k, n, c, h, w), in each hypothesis."""
     variance = seen.variance.detach()
     variance = variance if recipe.pixelwise else torch.ones_like(variance)
     return fuse(said.flatten(0, 1), variance.flatten(0, 1), error).unflatten(0, said.shape[:2])
 
 
-def _mean(seen: _Seen, recipe: Recipe) -> Tensor:
+def _mean(seen: _Seen, recipe: ReconstructionConfig) -> Tensor:
     """The wanted latents (B, k, c, h, w) as all known views foretell them in each hypothesis."""
     assert seen.rows.mean is not None
     return _fused(seen.rows.mean.unflatten(0, seen.variance.shape[:3]), seen, recipe, 0.0)

@@ -11,8 +11,8 @@ import torch
 import latentdem
 import latentdem_ext as ext
 from latentdem.errors import UserError
-from latentdem.kernel_denoiser import load_kernel_denoiser
 from latentdem.metrics import kernel_metrics
+from latentdem.priors.kernel_denoiser import load_kernel_denoiser
 from latentdem_ext.integrations import deepinv as forwarded
 
 deepinv = pytest.importorskip("deepinv", reason="deepinv is not installed", exc_type=ImportError)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import latentdem_ext as ext
-from latentdem.motion import gaussian_kernel
+from latentdem.api.restore import spread
 from latentdem.operators import (
     AntiAliasing,
     Blur,
@@ -14,7 +14,7 @@ from latentdem.operators import (
     RoundGaussianKernels,
     StridedBlur,
 )
-from latentdem.restoring import spread
+from latentdem.operators.kernels import gaussian_kernel
 
 FAMILIES = [
     (GaussianKernels(), [[1.2, 3.0], [2.0, 0.6]]),

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 import latentdem
-from latentdem import DiffusersPrior, LatentDEMPipeline, UserError, restoration
-from latentdem.kernel_denoiser import KernelDenoiser
-from latentdem.motion import gaussian_kernel
+from latentdem import DiffusersPrior, LatentDEMPipeline, UserError
+from latentdem.operators.kernels import gaussian_kernel
+from latentdem.priors.kernel_denoiser import KernelDenoiser
+from latentdem.restoration import image as restoration
 
 Scene = Callable[..., Tensor]
 Load = Callable[[Path], LatentDEMPipeline]

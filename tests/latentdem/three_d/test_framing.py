@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from latentdem.checkpoints import load_network
 from latentdem.errors import UserError
+from latentdem.priors.loading import load_network
 from latentdem.three_d.cameras import RADIUS
-from latentdem.three_d.framing import Framing, standardised
-from latentdem.three_d.known import framed
+from latentdem.three_d.pose_search.known_views import framed
+from latentdem.three_d.priors.framing import Framing, standardised
 
 from .test_known import crops
 from .test_view_prior import finite, tiny

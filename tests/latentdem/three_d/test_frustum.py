@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latentdem.three_d.cameras import FIELD_OF_VIEW, OBJECT_RADIUS, RADIUS, camera_axes, random_cameras
-from latentdem.three_d.frustum import HIDDEN, carry, cells, composite, hits, locate, warp
+from latentdem.three_d.priors.frustum import HIDDEN, carry, cells, composite, hits, locate, warp
 
 
 def point(camera, plane, row, column, depths, size):

@@ -10,11 +10,11 @@ import torch
 pytest.importorskip("embreex")
 
 from latentdem.three_d.cameras import RADIUS
-from latentdem.three_d.height import STEP, disagreement, first_camera
+from latentdem.three_d.mesh.height import STEP, disagreement, first_camera
+from latentdem.three_d.mesh.volume import Pictures
 from latentdem.three_d.poses import ring
-from latentdem.three_d.render import render
-from latentdem.three_d.scenes import random_scene
-from latentdem.three_d.volume import Pictures
+from latentdem.three_d.synthetic.render import render
+from latentdem.three_d.synthetic.scenes import random_scene
 
 
 @pytest.mark.parametrize(("seed", "polar"), [(3, 60.0), (5, 90.0)])

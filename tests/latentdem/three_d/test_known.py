@@ -6,13 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from latentdem.three_d.known import Known, find
+from latentdem.three_d.config import ReconstructionConfig
 from latentdem.three_d.pictures import Crops
-from latentdem.three_d.recipe import Recipe
+from latentdem.three_d.pose_search.known_views import Known, find
 
 from .test_view_prior import finite, tiny
 
-RECIPE = Recipe(hypotheses=2, refinements=4)
+RECIPE = ReconstructionConfig(hypotheses=2, refinements=4)
 
 
 def crops(size: int, count: int = 2) -> Crops:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentdem.three_d.adaptation import bundle
 from latentdem.three_d.cameras import RADIUS, relative_pose
-from latentdem.three_d.frustum import cells, locate
+from latentdem.three_d.config import ReconstructionConfig
 from latentdem.three_d.poses import Beliefs
-from latentdem.three_d.recipe import Recipe
+from latentdem.three_d.priors.adaptation import bundle
+from latentdem.three_d.priors.frustum import cells, locate
+from latentdem.three_d.priors.network import FeatureVolume
 from latentdem.three_d.sampler import sample
-from latentdem.three_d.view_network import Volume
 
 from .test_view_prior import inputs, tiny
 
@@ -32,7 +32,7 @@ def test_views_agree_on_the_opacity():
     """The logit of the mean odds at the centre of a cell, against the cameras' own opacities there."""
     prior, condition, _ = two_views()
     cameras, opacity = CAMERAS, condition.parts[1]
-    agreed = prior.network.agree(Volume(*condition.parts), cameras)
+    agreed = prior.network.agree(FeatureVolume(*condition.parts), cameras)
     assert [part.shape for part in agreed] == [part.shape for part in condition.parts]
     plane, row, column = 8, 7, 9  # near the origin, which both cameras see
     point = cells(cameras[:1], 16, 16)[0, plane, row, column]
@@ -64,7 +64,7 @@ def test_views_are_adapted_to_each_other():
     errors = foretold(prior, condition)
     with torch.no_grad():
         adapted = prior.agree(condition, poses)
-        agreed = replace(condition, parts=tuple(prior.network.agree(Volume(*condition.parts), CAMERAS)))
+        agreed = replace(condition, parts=tuple(prior.network.agree(FeatureVolume(*condition.parts), CAMERAS)))
     assert not any(part.requires_grad for part in adapted.parts)
     assert (errors(adapted) < 0.8 * errors(agreed)).all()
     assert not torch.equal(adapted.parts[1], agreed.parts[1])
@@ -89,7 +89,7 @@ def test_one_view_is_adapted_to_itself_but_for_its_depth():
 def test_cameras_move_with_the_shape_until_the_views_are_foretold(radius):
     prior, condition, _ = two_views()
     weights = {name: value.clone() for name, value in prior.network.state_dict().items()}
-    moved, again = (bundle(prior.network, Volume(*condition.parts), CAMERAS, radius) for _ in range(2))
+    moved, again = (bundle(prior.network, FeatureVolume(*condition.parts), CAMERAS, radius) for _ in range(2))
     assert torch.equal(moved, again)
     assert not moved.requires_grad
     assert moved[0, 1] == 0
@@ -103,7 +103,7 @@ def test_cameras_move_with_the_shape_until_the_views_are_foretold(radius):
 
 def test_what_is_filled_is_what_the_agreed_views_say():
     prior, condition, poses = two_views()
-    agreed = prior.network.agree(Volume(*condition.parts), CAMERAS)
+    agreed = prior.network.agree(FeatureVolume(*condition.parts), CAMERAS)
     points = cells(CAMERAS[:1], 16, 16)[0]
     filled = prior.filled(condition, poses, points)
     torch.testing.assert_close(filled, agreed.opacity[0, 0])
@@ -144,7 +144,7 @@ def test_views_together_correct_each_other(guidance):
 
 def test_one_view_agrees_with_itself():
     prior = tiny()
-    volume = Volume(*prior.condition(inputs(prior, 1)[0]).parts)
+    volume = FeatureVolume(*prior.condition(inputs(prior, 1)[0]).parts)
     agreed = prior.network.agree(volume, CAMERAS[:1])
     for found, expected in zip(agreed, volume, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -157,6 +157,8 @@ def test_views_begin_as_they_are_foretold():
     condition = prior.condition(x)
     targets = torch.tensor([[0.0, 0.4, 0.0], [0.1, 2.0, 0.0]])
     beliefs = Beliefs.sure(condition.cameras(torch.zeros(1, 3), torch.tensor([0])))
-    z, _ = sample(prior, condition, beliefs, targets, 8, Recipe(), torch.Generator().manual_seed(0))
+    z, _ = sample(
+        prior, condition, beliefs, targets, 8, ReconstructionConfig(), torch.Generator().manual_seed(0)
+    )
     mean = prior.posed(prior.agree(condition, torch.zeros(1, 3))[torch.tensor([0, 0])], targets).mean
     torch.testing.assert_close(z, mean, rtol=1e-3, atol=1e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from latentdem.three_d.layers import Exchange
+from latentdem.three_d.priors.layers import Exchange
 
 
 def test_untrained_exchange_corrects_nothing():

@@ -12,11 +12,11 @@ pytest.importorskip("embreex")
 
 import trimesh
 
-from latentdem.three_d import shapes
 from latentdem.three_d.cameras import OBJECT_RADIUS
-from latentdem.three_d.measures import chamfer_distance, compare_surface, pose_error, volume_iou
-from latentdem.three_d.scenes import Part, Scene
-from latentdem.three_d.textures import Texture
+from latentdem.three_d.evaluation.measures import chamfer_distance, compare_surface, pose_error, volume_iou
+from latentdem.three_d.synthetic import shapes
+from latentdem.three_d.synthetic.scenes import Part, Scene
+from latentdem.three_d.synthetic.textures import Texture
 
 
 def ball_scene(radius: float) -> Scene:

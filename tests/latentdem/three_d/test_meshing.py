@@ -12,15 +12,15 @@ pytest.importorskip("embreex")
 pytest.importorskip("fast_simplification")
 
 from latentdem.errors import UserError
-from latentdem.three_d import meshing
-from latentdem.three_d import surface as surfaces
-from latentdem.three_d import volume as volumes
-from latentdem.three_d.measures import compare_surface
-from latentdem.three_d.meshing import Solid, check_mesh, solid_of
+from latentdem.three_d.evaluation.measures import compare_surface
+from latentdem.three_d.mesh import meshing
+from latentdem.three_d.mesh import surface as surfaces
+from latentdem.three_d.mesh import volume as volumes
+from latentdem.three_d.mesh.meshing import Solid, check_mesh, solid_of
 from latentdem.three_d.poses import ring
-from latentdem.three_d.render import on_white, render
-from latentdem.three_d.result import Result
-from latentdem.three_d.scenes import random_scene
+from latentdem.three_d.result import Reconstruction
+from latentdem.three_d.synthetic.render import on_white, render
+from latentdem.three_d.synthetic.scenes import random_scene
 
 SCENE = random_scene(5)
 FIRST = torch.tensor([math.radians(75), 0.8, 1.6])
@@ -42,7 +42,7 @@ def result():
     poses, targets = torch.tensor([[0.0] * 3, [0.2, 1.5, 0.0], [-0.2, 3.0, 0.0]]), ring(8, (0.0,))
     (inputs, masks), (views, _) = pictures(poses), pictures(targets)
     seen = (None, masks[1], masks[2])
-    return Result(inputs, poses, torch.ones(3), targets, views, (True,) * 3, seen, {}, {})
+    return Reconstruction(inputs, poses, torch.ones(3), targets, views, (True,) * 3, seen, {}, {})
 
 
 def test_the_mesh_is_the_object(result):

@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 from latentdem.cli import app
 from latentdem.errors import UserError
-from latentdem.three_d import Recipe, api, meshing, reconstruct
+from latentdem.three_d import ReconstructionConfig, reconstruct
+from latentdem.three_d import reconstruction as api
 from latentdem.three_d.cameras import mirrored
+from latentdem.three_d.mesh import meshing
 
 from .test_view_prior import inputs, tiny
 
-QUICK = replace(Recipe(), refinements=2)
+QUICK = replace(ReconstructionConfig(), refinements=2)
 
 
 def test_poses_and_views_of_two_pictures(exact):
@@ -65,7 +67,9 @@ def test_mirrored_pictures_give_mirrored_views(views):
     )
     around = [0, 4, 3, 2, 1]
     torch.testing.assert_close(turned.views[around].flip(-1), result.views, rtol=1e-3, atol=1e-4)
-    alone = reconstruct(x, prior=prior, azimuths=5, steps=20, poses=poses, recipe=Recipe(mirrored=False))
+    alone = reconstruct(
+        x, prior=prior, azimuths=5, steps=20, poses=poses, recipe=ReconstructionConfig(mirrored=False)
+    )
     assert (alone.views - result.views).abs().max() > 0.01
 
 
@@ -91,7 +95,7 @@ def test_same_seed_same_result(exact):
 def test_twenty_pictures(exact):
     problem = exact(2)
     views = problem.views[:1] + 0.02 * torch.randn(20, 3, 12, 12)
-    recipe = Recipe(hypotheses=1, refinements=1)
+    recipe = ReconstructionConfig(hypotheses=1, refinements=1)
     result = reconstruct(views.clamp(-1, 1), prior=problem.prior, azimuths=1, steps=2, recipe=recipe)
     assert result.poses.shape == (20, 3)
 

@@ -12,12 +12,12 @@ pytest.importorskip("embreex")
 
 import trimesh
 
-from latentdem.three_d import render as rendering
-from latentdem.three_d import scenes, shapes
 from latentdem.three_d.cameras import FIELD_OF_VIEW, OBJECT_RADIUS
-from latentdem.three_d.render import on_white, render, render_mesh
-from latentdem.three_d.scenes import Part, Scene, random_scene
-from latentdem.three_d.textures import Texture
+from latentdem.three_d.synthetic import render as rendering
+from latentdem.three_d.synthetic import scenes, shapes
+from latentdem.three_d.synthetic.render import on_white, render, render_mesh
+from latentdem.three_d.synthetic.scenes import Part, Scene, random_scene
+from latentdem.three_d.synthetic.textures import Texture
 
 FRONT = torch.tensor([[math.pi / 2, 0.0, 1.6]])
 

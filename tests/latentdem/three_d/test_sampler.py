@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentdem.schedules import Annealing
+from latentdem.solver.schedules import Annealing
 from latentdem.three_d import sampler
+from latentdem.three_d.config import ReconstructionConfig
 from latentdem.three_d.poses import Beliefs
-from latentdem.three_d.recipe import Recipe
 from latentdem.three_d.sampler import alignment, sample
 
 TARGETS = torch.tensor([[0.0, 1.2, 0.0], [0.1, 2.6, 0.0]])
@@ -19,7 +19,9 @@ TARGETS = torch.tensor([[0.0, 1.2, 0.0], [0.1, 2.6, 0.0]])
 def run(problem, poses, recipe=None, steps=25, seed=0, targets=TARGETS):
     generator = torch.Generator().manual_seed(seed)
     beliefs = Beliefs.sure(poses)
-    return sample(problem.prior, problem.condition, beliefs, targets, steps, recipe or Recipe(), generator)
+    return sample(
+        problem.prior, problem.condition, beliefs, targets, steps, recipe or ReconstructionConfig(), generator
+    )
 
 
 @pytest.mark.parametrize("views", [1, 2, 3])
@@ -37,9 +39,9 @@ def test_em_recovers_poses_that_are_a_little_wrong(exact, views):
     start = problem.poses + torch.tensor([0.12, -0.15, 0.0])
     start[0] = 0
     assert problem.wrong(start) > 8
-    still, there = run(problem, start, replace(Recipe(), rate=0.0))
+    still, there = run(problem, start, replace(ReconstructionConfig(), rate=0.0))
     torch.testing.assert_close(there, start)
-    z, poses = run(problem, start, replace(Recipe(), rate=0.01), steps=50)
+    z, poses = run(problem, start, replace(ReconstructionConfig(), rate=0.01), steps=50)
     assert problem.wrong(poses) < 1  # measured: 0.02
     truth = problem.truth(TARGETS)
     assert (z - truth).square().mean() < 0.1 * (still - truth).square().mean()
@@ -53,7 +55,7 @@ def test_views_are_the_mean_over_hypotheses(exact):
     def made(*poses, weights):
         beliefs = Beliefs(torch.stack(poses), torch.tensor(weights))
         generator = torch.Generator().manual_seed(0)
-        return sample(problem.prior, problem.condition, beliefs, TARGETS, 12, Recipe(), generator)
+        return sample(problem.prior, problem.condition, beliefs, TARGETS, 12, ReconstructionConfig(), generator)
 
     alone, poses = made(problem.poses, weights=[1.0])
     same, moved = made(problem.poses, problem.poses, weights=[0.3, 0.7])
@@ -89,7 +91,7 @@ def test_a_view_of_wrong_pose_spoils_as_much_as_it_weighs(exact):
     truth = problem.truth(TARGETS)
     errors = []
     for error in (100.0, 1.0, 0.0):
-        recipe = replace(Recipe(), rate=0.0, fusion=Annealing(error, error))
+        recipe = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(error, error))
         errors.append(float((run(problem, wrong, recipe)[0] - truth).square().mean()))
     assert 10 * errors[0] < errors[1] < errors[2]
 
@@ -108,7 +110,7 @@ def test_a_view_that_is_unsure_does_not_spoil(exact, monkeypatch):
         return replace(posed(condition, pose, together), variance=variance.repeat(len(pose) // 2, 1, 1, 1))
 
     monkeypatch.setattr(problem.prior, "posed", told)
-    recipe = replace(Recipe(), rate=0.0, fusion=Annealing(0.0, 0.0))
+    recipe = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(0.0, 0.0))
     truth = problem.truth(TARGETS)
     weighed, alike = (
         (run(problem, wrong, replace(recipe, pixelwise=which))[0] - truth).square().mean((0, 1, 3))

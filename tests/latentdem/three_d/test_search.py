@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentdem.three_d import noise_error, search
-from latentdem.three_d.candidates import APART, Places, around, distinct, edges, spread
+from latentdem.three_d.config import ReconstructionConfig
+from latentdem.three_d.pose_search import noise_error, search
+from latentdem.three_d.pose_search.candidates import APART, Places, around, distinct, edges, spread
 from latentdem.three_d.poses import angle_between
-from latentdem.three_d.recipe import Recipe
 
 
 @pytest.mark.parametrize("views", [2, 3, 4])
@@ -27,7 +27,7 @@ def test_true_poses_are_found(exact, views):
 
 def test_the_m_step_refines_what_the_grid_gives(exact):
     problem = exact(2)
-    beliefs, _ = problem.search(replace(Recipe(), refinements=0))()
+    beliefs, _ = problem.search(replace(ReconstructionConfig(), refinements=0))()
     coarse = beliefs.cameras[0]
     assert 4 < problem.wrong(coarse) < 20
     refined = problem.search().refine(coarse[None], torch.arange(2), 36)[0]
@@ -69,7 +69,7 @@ def test_the_batch_is_bounded(exact, monkeypatch):
         return predict(z_t, *args)
 
     monkeypatch.setattr(problem.prior, "predict_noise", counting)
-    problem.search(replace(Recipe(), refinements=2))()
+    problem.search(replace(ReconstructionConfig(), refinements=2))()
     assert max(sizes) <= noise_error.MAX_BATCH
 
 
@@ -94,7 +94,7 @@ def test_gradient_is_that_of_the_error(exact):
 
 def test_hypotheses_are_different(exact):
     found = exact(2).search().hypotheses(1)
-    assert len(found) == Recipe().hypotheses
+    assert len(found) == ReconstructionConfig().hypotheses
     for i in range(len(found)):
         for j in range(i):
             assert angle_between(found[i], found[j]) >= APART
@@ -109,7 +109,7 @@ def test_the_third_view_decides_between_places(exact):
         Places(pairs, torch.tensor([0.0, 1.0])),  # the false one of view 2 looks a little better
         Places(problem.poses[None, [0, 2]], torch.zeros(1)),
     ]
-    sets = problem.search(replace(Recipe(), refinements=0)).joined(places)
+    sets = problem.search(replace(ReconstructionConfig(), refinements=0)).joined(places)
     torch.testing.assert_close(sets[0], problem.poses)
 
 
@@ -125,7 +125,7 @@ def test_views_join_where_the_first_does_not_tell(exact):
         )
         for view, losses in zip((1, 2, 3), torch.tensor([[0.0, 3.0], [0.0, 1.0], [0.0, 2.0]]), strict=True)
     ]
-    sets = problem.search(replace(Recipe(), refinements=0)).joined(places)
+    sets = problem.search(replace(ReconstructionConfig(), refinements=0)).joined(places)
     torch.testing.assert_close(sets[0], problem.poses)
     bad = places[2].pairs.flip(0)
     bad[0, 1, 1] += 0.3
@@ -210,7 +210,7 @@ def test_likely_poses_are_believed(exact, monkeypatch):
     assert torch.equal(beliefs.cameras[1:], beside[None])
     losses = problem.search().losses(beliefs.cameras, torch.arange(2), draws).mean(0)
     torch.testing.assert_close(beliefs.weights, torch.softmax(-losses / search.TEMPERATURE, 0))
-    alone = problem.search(replace(Recipe(), believed=1)).believed(sets, draws)
+    alone = problem.search(replace(ReconstructionConfig(), believed=1)).believed(sets, draws)
     assert torch.equal(alone.cameras, beliefs.cameras[:1])
 
 

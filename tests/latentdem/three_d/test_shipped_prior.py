@@ -13,11 +13,11 @@ from PIL import Image
 from latentdem.metrics import psnr
 from latentdem.three_d import reconstruct
 from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
-from latentdem.three_d.embedded_view_prior import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
-from latentdem.three_d.known import Known
-from latentdem.three_d.measures import pose_error
-from latentdem.three_d.noise_error import PairError
+from latentdem.three_d.evaluation.measures import pose_error
 from latentdem.three_d.pictures import Crops
+from latentdem.three_d.pose_search.known_views import Known
+from latentdem.three_d.pose_search.noise_error import PairError
+from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 CAMERAS = torch.tensor(
@@ -63,8 +63,8 @@ def test_shift_of_a_picture_is_seen():
 def test_middle_of_an_object_is_found():
     """Of objects that the prior has not seen, nearer than the middle of what is seen of them."""
     pytest.importorskip("embreex")
-    from latentdem.three_d.render import render
-    from latentdem.three_d.scenes import HELD_OUT, random_scene
+    from latentdem.three_d.synthetic.render import render
+    from latentdem.three_d.synthetic.scenes import HELD_OUT, random_scene
 
     prior, cameras = EmbeddedViewPrior.from_pretrained(), random_cameras(24, torch.Generator().manual_seed(2))
     pixels, middles = [], []
@@ -85,8 +85,8 @@ def test_middle_of_an_object_is_found():
 def test_poses_of_six_pictures_are_found(cropped):
     """Of an object whose front and back look alike, from files or neither centred nor scaled."""
     pytest.importorskip("embreex")
-    from latentdem.three_d.render import on_white, render
-    from latentdem.three_d.scenes import HELD_OUT, random_scene
+    from latentdem.three_d.synthetic.render import on_white, render
+    from latentdem.three_d.synthetic.scenes import HELD_OUT, random_scene
 
     generator = torch.Generator().manual_seed(1)
     polar, azimuth = 1 + 0.5 * torch.rand(6, generator=generator), 6.28 * torch.rand(6, generator=generator)

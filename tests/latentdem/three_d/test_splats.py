@@ -10,10 +10,10 @@ import torch
 pytest.importorskip("embreex")
 
 from latentdem.errors import UserError
-from latentdem.three_d import splats
 from latentdem.three_d.cameras import EXTENT, grid_points
-from latentdem.three_d.surface import extract_mesh, fit_surface
-from latentdem.three_d.volume import _seen_at
+from latentdem.three_d.mesh import splats
+from latentdem.three_d.mesh.surface import extract_mesh, fit_surface
+from latentdem.three_d.mesh.volume import _seen_at
 
 
 def test_matrices_put_points_where_the_camera_sees_them():

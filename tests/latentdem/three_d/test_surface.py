@@ -13,14 +13,14 @@ pytest.importorskip("embreex")
 import trimesh
 
 from latentdem.errors import UserError
-from latentdem.three_d import surface as surfaces
-from latentdem.three_d import volume as volumes
 from latentdem.three_d.cameras import EXTENT, camera_axes, grid_points
-from latentdem.three_d.measures import compare_surface
-from latentdem.three_d.render import on_white, render
-from latentdem.three_d.scenes import Scene, random_scene
-from latentdem.three_d.surface import extract_mesh, fit_surface, mask_on_white, write_mesh
-from latentdem.three_d.volume import Volume
+from latentdem.three_d.evaluation.measures import compare_surface
+from latentdem.three_d.mesh import surface as surfaces
+from latentdem.three_d.mesh import volume as volumes
+from latentdem.three_d.mesh.surface import extract_mesh, fit_surface, mask_on_white, write_mesh
+from latentdem.three_d.mesh.volume import SurfaceField
+from latentdem.three_d.synthetic.render import on_white, render
+from latentdem.three_d.synthetic.scenes import Scene, random_scene
 
 RESOLUTION = 24
 
@@ -39,11 +39,13 @@ def pictures(scene: Scene, cameras: torch.Tensor, size: int = 32) -> tuple[torch
     return views, torch.from_numpy(rgba[..., 3]) / 255
 
 
-def ball_volume(radius: float, at: tuple[float, float, float] = (0, 0, 0), resolution: int = 32) -> Volume:
+def ball_volume(
+    radius: float, at: tuple[float, float, float] = (0, 0, 0), resolution: int = 32
+) -> SurfaceField:
     """A red ball."""
     voxel = 2 * EXTENT / (resolution - 1)
     distance = ((grid_points(resolution) - torch.tensor(at)).norm(dim=-1) - radius) / voxel
-    return Volume(distance, torch.tensor([1.0, 0, 0]).expand(*distance.shape, 3))
+    return SurfaceField(distance, torch.tensor([1.0, 0, 0]).expand(*distance.shape, 3))
 
 
 @pytest.fixture
@@ -157,7 +159,7 @@ def test_the_largest_piece_is_kept_with_its_colours():
     small, large = ball_volume(0.1, (0.4, 0, 0)), ball_volume(0.3, (-0.2, 0, 0))
     colour = small.colour.clone()
     colour[:16] = torch.tensor([0.0, 0, 1])
-    mesh = extract_mesh(Volume(torch.minimum(small.distance, large.distance), colour))
+    mesh = extract_mesh(SurfaceField(torch.minimum(small.distance, large.distance), colour))
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.02)
     assert mesh.bounds[1, 0] < 0.15
     assert (mesh.visual.vertex_colors[mesh.vertices[:, 0] < -0.1] == (0, 0, 255, 255)).all()
@@ -212,7 +214,7 @@ def test_mistakes_are_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="Cannot write"):
         write_mesh(mesh, tmp_path / "missing" / "ball.ply")
     with pytest.raises(UserError, match="no surface in common"):
-        extract_mesh(Volume(torch.ones(4, 4, 4), torch.ones(4, 4, 4, 3)))
+        extract_mesh(SurfaceField(torch.ones(4, 4, 4), torch.ones(4, 4, 4, 3)))
     monkeypatch.setattr(surfaces, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install"):
         extract_mesh(ball_volume(0.3), max_faces=10)

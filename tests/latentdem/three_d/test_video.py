@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from latentdem.errors import UserError
-from latentdem.three_d import video
-from latentdem.three_d.video import check_video, write_video
+from latentdem.three_d.output import video
+from latentdem.three_d.output.video import check_video, write_video
 
 COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250)]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from latentdem.errors import UserError
-from latentdem.three_d import Recipe, reconstruct
+from latentdem.three_d import ReconstructionConfig, reconstruct
 from latentdem.three_d.checkpoint import ViewCheckpoint
 
-QUICK = replace(Recipe(), refinements=2, hypotheses=2)
+QUICK = replace(ReconstructionConfig(), refinements=2, hypotheses=2)
 STEPS = 6
 
 

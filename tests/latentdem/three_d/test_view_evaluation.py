@@ -20,18 +20,25 @@ import trimesh
 
 from latentdem.cli import app
 from latentdem.errors import UserError
-from latentdem.three_d import volume as volumes
 from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.evaluation import loop, summary
-from latentdem.three_d.evaluation.cases import APART, POLARS, ViewCase, ViewSettings, known_cameras, make_case
+from latentdem.three_d.evaluation.cases import (
+    APART,
+    POLARS,
+    ViewCase,
+    ViewSettings,
+    known_cameras,
+    make_case,
+)
 from latentdem.three_d.evaluation.loop import evaluate
 from latentdem.three_d.evaluation.methods import METHODS, pick
 from latentdem.three_d.evaluation.store import ViewRow
 from latentdem.three_d.evaluation.summary import figures
-from latentdem.three_d.meshing import Solid
+from latentdem.three_d.mesh import volume as volumes
+from latentdem.three_d.mesh.meshing import Solid
 from latentdem.three_d.poses import ring
-from latentdem.three_d.result import Result
-from latentdem.three_d.scenes import random_scene
+from latentdem.three_d.result import Reconstruction
+from latentdem.three_d.synthetic.scenes import random_scene
 
 SETTINGS = ViewSettings(views=3, steps=12)
 
@@ -183,7 +190,7 @@ def test_meshes_are_compared_where_the_object_is(tmp_path, monkeypatch):
     def reconstruct(images, poses, **options):
         cut = (True,) * len(images)
         count, targets = len(images), ring(8, (0.0,))
-        return Result(
+        return Reconstruction(
             images, poses, torch.ones(count), targets, case.truth, cut, (None,) * count, {"total": 1.0}, {}
         )
 

@@ -15,14 +15,14 @@ from latentdem.errors import UserError
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.cameras import POLAR_RANGE
-from latentdem.three_d.embedded_view_prior import EmbeddedViewPrior
-from latentdem.three_d.finite_objects import FiniteObjectsPrior
-from latentdem.three_d.framing import Framing
-from latentdem.three_d.noise_error import ASIDE, HEIGHT, Draw, PairError
-from latentdem.three_d.recipe import Recipe
-from latentdem.three_d.search import PoseSearch
-from latentdem.three_d.view_network import ViewNetwork, gaussian_v
-from latentdem.three_d.view_prior import ViewCondition, ViewPrior
+from latentdem.three_d.config import ReconstructionConfig
+from latentdem.three_d.pose_search.noise_error import ASIDE, HEIGHT, Draw, PairError
+from latentdem.three_d.pose_search.search import PoseSearch
+from latentdem.three_d.priors.base import ViewCondition, ViewPrior
+from latentdem.three_d.priors.embedded import EmbeddedViewPrior
+from latentdem.three_d.priors.framing import Framing
+from latentdem.three_d.priors.network import ViewNetwork, gaussian_v
+from latentdem.three_d.synthetic.finite_objects import FiniteObjectsPrior
 
 SCHEDULER = DDPMScheduler(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
@@ -195,7 +195,7 @@ def test_search_moves_the_height_with_the_embedded_prior():
     x, _, _ = inputs(prior)
     condition = prior.condition(x)
     error = PairError(prior, condition, prior.encode(x))
-    recipe = Recipe(refinements=3, hypotheses=2)
+    recipe = ReconstructionConfig(refinements=3, hypotheses=2)
     search = PoseSearch(error, recipe, torch.Generator().manual_seed(0))
     start = condition.cameras(torch.tensor([[[0.0, 0.0, 0.0], [0.1, 0.7, 0.0]]]), torch.tensor([0, 1]))
     moved = search.refine(start, torch.arange(2), recipe.refinements)

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from latentdem.errors import UserError
-from latentdem.three_d.loading import load_view_prior
-from latentdem.three_d.view_prior import ViewPrior
-from latentdem.three_d.zero123 import Zero123Prior
+from latentdem.three_d.priors.base import ViewPrior
+from latentdem.three_d.priors.loading import load_view_prior
+from latentdem.three_d.priors.zero123 import Zero123Prior
 
 from ..priors.conftest import in_cache, tiny_unet
 from ..priors.original_layout import save_as_lightning

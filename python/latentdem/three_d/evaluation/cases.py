@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..cameras import RADIUS
 from ..poses import ring
-from ..render import on_white, render
-from ..scenes import HELD_OUT, Scene, random_scene
+from ..synthetic.render import on_white, render
+from ..synthetic.scenes import HELD_OUT, Scene, random_scene
 
 FIRST = HELD_OUT + 1000  # seed of object 0; the held-out objects before it are looked at during training
 KNOWN = 3  # views of each object that a method may be given

@@ -15,15 +15,15 @@ from torch import Tensor
 from ...checks import check_backend, resolve_device
 from ...errors import UserError
 from ...metrics import psnr, ssim
-from ...report import versions
-from ..api import reconstruct
+from ...output.report import versions
 from ..cameras import relative_pose
-from ..loading import load_view_prior
-from ..measures import compare_surface, pose_error
-from ..meshing import solid_of
-from ..result import Result
-from ..view_prior import ViewPrior
+from ..mesh.meshing import solid_of
+from ..priors.base import ViewPrior
+from ..priors.loading import load_view_prior
+from ..reconstruction import reconstruct
+from ..result import Reconstruction
 from .cases import ViewCase, ViewSettings, make_case
+from .measures import compare_surface, pose_error
 from .methods import ViewMethod
 from .store import ViewRow, ViewStore
 from .summary import write_object, write_summary
@@ -138,7 +138,7 @@ def _run(
     return row, result.views, mesh
 
 
-def _compared(result: Result, case: ViewCase) -> tuple[trimesh.Trimesh | None, dict[str, Any]]:
+def _compared(result: Reconstruction, case: ViewCase) -> tuple[trimesh.Trimesh | None, dict[str, Any]]:
     """The mesh in the coordinates of the object, and the figures of views and mesh.
 
     No surface has nothing in common with the true one.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UserError
-from ...schedules import Annealing
-from ..recipe import Recipe
+from ...solver.schedules import Annealing
+from ..config import ReconstructionConfig
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ViewMethod:
     inputs: int
     told: bool = False
     files: bool = False
-    recipe: Recipe = Recipe()
+    recipe: ReconstructionConfig = ReconstructionConfig()
 
     @property
     def searches(self) -> bool:
@@ -42,13 +42,25 @@ METHODS = (
     ViewMethod("three", "three views, poses estimated", 3),
     ViewMethod("two-files", "two pictures as files, poses estimated", 2, files=True),
     ViewMethod("three-files", "three pictures as files, poses estimated", 3, files=True),
-    ViewMethod("no-annealing", "two views, fusion not annealed", 2, recipe=Recipe(fusion=Annealing(0.0, 0.0))),
-    ViewMethod("no-pixelwise", "two views, all pixels weigh alike", 2, recipe=Recipe(pixelwise=False)),
-    ViewMethod("no-m-step", "two views, no M-step", 2, recipe=Recipe(refinements=0, bundled=False, rate=0.0)),
-    ViewMethod("no-bundle", "two views, no bundle adjustment", 2, recipe=Recipe(bundled=False)),
-    ViewMethod("no-mean", "two views, the likeliest poses alone", 2, recipe=Recipe(believed=1)),
-    ViewMethod("no-mirror", "two views, pictures not mirrored", 2, recipe=Recipe(mirrored=False)),
-    ViewMethod("single-hypothesis", "two views, one hypothesis", 2, recipe=Recipe(hypotheses=1)),
+    ViewMethod(
+        "no-annealing",
+        "two views, fusion not annealed",
+        2,
+        recipe=ReconstructionConfig(fusion=Annealing(0.0, 0.0)),
+    ),
+    ViewMethod(
+        "no-pixelwise", "two views, all pixels weigh alike", 2, recipe=ReconstructionConfig(pixelwise=False)
+    ),
+    ViewMethod(
+        "no-m-step",
+        "two views, no M-step",
+        2,
+        recipe=ReconstructionConfig(refinements=0, bundled=False, rate=0.0),
+    ),
+    ViewMethod("no-bundle", "two views, no bundle adjustment", 2, recipe=ReconstructionConfig(bundled=False)),
+    ViewMethod("no-mean", "two views, the likeliest poses alone", 2, recipe=ReconstructionConfig(believed=1)),
+    ViewMethod("no-mirror", "two views, pictures not mirrored", 2, recipe=ReconstructionConfig(mirrored=False)),
+    ViewMethod("single-hypothesis", "two views, one hypothesis", 2, recipe=ReconstructionConfig(hypotheses=1)),
 )
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...evaluation.store import write_table
-from ...files import atomic_path, keep_settings, make_folder
-from ...io import read_image, write_image
+from ...io.files import atomic_path, keep_settings, make_folder
+from ...io.images import read_image, write_image
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ...evaluation.tables import cell
-from ...figures import Panel, panels
-from ...files import atomic_path, make_folder, write_json
-from ...report import peak_memory, versions
+from ...io.files import atomic_path, make_folder, write_json
+from ...output.figures import Panel, panels
+from ...output.report import peak_memory, versions
 from ..cameras import RADIUS
 from ..poses import ring
-from ..render import on_white, render, render_mesh
+from ..synthetic.render import on_white, render, render_mesh
 from .cases import ViewCase, ViewSettings, make_case
 from .methods import METHODS
 from .store import ViewRow, ViewStore

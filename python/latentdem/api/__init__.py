@@ -1,0 +1,1 @@
+"""The Python entry points: `deblur`, `restore`, and folders of photographs."""

@@ -1,0 +1,1 @@
+"""Images, kernels and JSON on disk."""

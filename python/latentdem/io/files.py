@@ -1,0 +1,144 @@
+"""Writing files so that nothing half-written is ever left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ..errors import UserError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path`, with the same suffix, that becomes `path` when the block succeeds.
+
+    Any exception, Ctrl-C included, removes the temporary file and leaves what was at `path` untouched.
+
+    Raises:
+        UserError: the file system refuses to write there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".latentdem-{uuid4().hex[:12]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {_reason(error)}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder` whose files move there, all together, when the block succeeds.
+
+    Any exception, Ctrl-C included, leaves `folder` as it was.
+
+    Raises:
+        UserError: the file system refuses to write there.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".latentdem-", dir=folder) as name:
+            stage = Path(name)
+            yield stage
+            for file in sorted(stage.iterdir()):
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder.resolve()}: {_reason(error)}.") from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Makes sure, before a long computation, that `path` can be written at its end.
+
+    Raises:
+        UserError: `path` is a folder, or its folder does not exist or does not let us write.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"Cannot write {path}: it is a folder; give a file name.")
+    if not path.parent.is_dir():
+        raise UserError(f"Cannot write {path}: the folder {path.parent} does not exist; create it first.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return
+    except OSError as error:
+        raise UserError(
+            f"Cannot write in {path.parent.resolve()}: {_reason(error)}; choose another place."
+        ) from error
+
+
+def make_folder(path: str | Path) -> None:
+    """Creates the folder `path` and those above it where they do not exist.
+
+    Raises:
+        UserError: the file system refuses, or a file of that name is in the way.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot create the folder {path}: {_reason(error)}.") from error
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Writes strict JSON (what is not finite becomes null) in one piece.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    text = json.dumps(_strict(data), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def keep_settings(path: Path, settings: dict[str, Any], what: str, what_helps: str) -> None:
+    """Writes the settings that a folder's contents were made with, or makes sure that they are the same.
+
+    Args:
+        path: of the JSON file in that folder.
+        settings: plain data.
+        what: such as "an evaluation", what the folder holds.
+        what_helps: end of the sentence when they differ.
+
+    Raises:
+        UserError: the settings differ, or the file cannot be read or written.
+    """
+    settings = json.loads(json.dumps(_strict(settings)))
+    if not path.exists():
+        write_json(path, settings)
+        return
+    try:
+        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not readable; {what_helps}.") from error
+    differing = [
+        f"{name} {earlier.get(name)} instead of {settings.get(name)}"
+        for name in sorted({*settings, *earlier})
+        if earlier.get(name) != settings.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"{path.parent} holds {what} with other settings ({', '.join(differing)}); {what_helps}."
+        )
+
+
+def _strict(value: Any) -> Any:
+    """`value` in terms of what JSON knows: numbers, strings, lists, dictionaries and null."""
+    if isinstance(value, dict):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if hasattr(value, "tolist"):  # tensors, arrays and NumPy scalars
+        return _strict(value.tolist())
+    if isinstance(value, float):
+        return value if value - value == 0 else None  # inf - inf and nan - nan are nan
+    return value if value is None or isinstance(value, (bool, int)) else str(value)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,1 @@
+"""What a restoration gives and the files it leaves: result, figures, report."""

@@ -1,0 +1,80 @@
+"""The files that one restored photograph leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..io.files import staging_folder
+from ..io.images import ImageFile, write_image, write_kernel
+from .figures import save_figure
+from .result import Restored, Result
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where they go.
+
+    Attributes:
+        image: the restored photograph; the others are named after it.
+        figure: whether the figure of the run is drawn.
+    """
+
+    image: Path
+    figure: bool = True
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files: image, kernel as a picture and as an array, figure."""
+        endings = ["_kernel.png", "_kernel.npy", *(["_figure.png"] if self.figure else [])]
+        return [self.image, *(self.image.with_name(self.image.stem + ending) for ending in endings)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all files are there."""
+        return all(path.exists() for path in self.paths)
+
+    def write(self, result: Result, source: ImageFile) -> None:
+        """Writes the result of one image, in the format of `source`: all files or none.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        with staging_folder(self.image.parent) as stage:
+            write_image(stage / self.image.name, result.image, like=source)
+            write_kernel(stage / f"{self.image.stem}_kernel", result.kernel)
+            if self.figure:
+                save_figure(result.plot(), stage / self.paths[-1].name)
+
+
+@dataclass(frozen=True)
+class RestoredOutputs:
+    """The same for `latentdem.restore`: image, figure, and parameters of more than one number as arrays."""
+
+    image: Path
+    figure: bool = True
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are known before the run."""
+        return [self.image, *([self._beside("figure.png")] if self.figure else [])]
+
+    def write(self, result: Restored, source: ImageFile) -> list[Path]:
+        """Writes the result of one image, in the format of `source`: all files or none; returns where.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        arrays = {name: value[0] for name, value in result.parameters.items() if value[0].numel() > 1}
+        with staging_folder(self.image.parent) as stage:
+            write_image(stage / self.image.name, result.image, like=source)
+            if self.figure:
+                save_figure(result.plot(), stage / self.paths[-1].name)
+            for name, value in arrays.items():
+                np.save(stage / self._beside(f"{name}.npy").name, value.numpy())
+        return [*self.paths, *(self._beside(f"{name}.npy") for name in arrays)]
+
+    def _beside(self, ending: str) -> Path:
+        return self.image.with_name(f"{self.image.stem}_{ending}")

@@ -1,0 +1,107 @@
+"""What a restoration returns: image, kernel and how they came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..solver.state import TraceStep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Restored:
+    """An image restored with any operator, by `latentdem.restore`.
+
+    Attributes:
+        image: (B, C, H, W) in [-1, 1], on the CPU.
+        parameters: (B, *shape) each, by name: found, or as they were given.
+        measured: (B, C, h, w) the input.
+        noise_sigma: (B,) standard deviation of the measurement noise that was used, in units of [-1, 1].
+        residual: (B,) root mean square of y - A(x) of the final image over what was measured.
+        trace: every full EM step of the run that led to the parameters, or to the image if they are known.
+        seconds: wall-clock seconds of the run.
+        settings: everything needed to repeat it.
+    """
+
+    image: Tensor
+    parameters: dict[str, Tensor]
+    measured: Tensor
+    noise_sigma: Tensor
+    residual: Tensor
+    trace: list[TraceStep]
+    seconds: dict[str, float]
+    settings: dict[str, Any]
+
+    def plot(self) -> Figure:
+        """Figure of the first image: input, result, and the residual over time."""
+        from .figures import plot_restored
+
+        return plot_restored(self)
+
+
+UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/method.md)
+
+
+@dataclass
+class Result:
+    """A restored batch.
+
+    Attributes:
+        image: (B, C, H, W) restored images in [-1, 1], on the CPU.
+        kernel: (B, 1, K, K) estimated (or given) kernels, non-negative, sum 1, origin at index K // 2.
+        blurred: (B, C, H, W) the input, in [-1, 1].
+        noise_sigma: (B,) standard deviation of the measurement noise that was used, in the units of [-1, 1].
+        residual: (B,) root mean square of y - k * x of the final image over the measured pixels.
+        trace: every full EM step of the run that led to the result, in order.
+        seconds: wall-clock seconds per phase.
+        settings: everything needed to repeat the run.
+    """
+
+    image: Tensor
+    kernel: Tensor
+    blurred: Tensor
+    noise_sigma: Tensor
+    residual: Tensor
+    trace: list[TraceStep] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, index: int) -> Result:
+        """The result of one image of the batch, still with a batch dimension of 1."""
+        pick = slice(index, index + 1)
+        trace = [TraceStep(s.stage, s.t, s.residual[pick], s.parameters[pick]) for s in self.trace]
+        return Result(
+            self.image[pick],
+            self.kernel[pick],
+            self.blurred[pick],
+            self.noise_sigma[pick],
+            self.residual[pick],
+            trace,
+            self.seconds,
+            self.settings,
+        )
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    def plot(self, index: int = 0) -> Figure:
+        """Figure of image `index`: input, result, kernel, and kernel and residual over time."""
+        from .figures import plot_result
+
+        return plot_result(self[index])
+
+    @property
+    def explained(self) -> Tensor:
+        """(B,) whether the residual is not far above the noise; otherwise the kernel is probably wrong."""
+        return self.residual <= UNEXPLAINED * self.noise_sigma
+
+    @property
+    def finite(self) -> bool:
+        """Whether every pixel and every kernel value is a finite number."""
+        return bool(torch.isfinite(self.image).all() and torch.isfinite(self.kernel).all())

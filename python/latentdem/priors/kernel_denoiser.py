@@ -1,0 +1,101 @@
+"""The plug-and-play denoiser of blur kernels in the M-step: a small DnCNN and its shipped weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from .embedded import computes_in_bfloat16
+from .loading import load_network
+
+SHIPPED = Path(__file__).parent.parent / "weights" / "embedded" / "kernel_denoiser"
+
+
+class KernelDenoiser(ModelMixin, ConfigMixin):
+    """DnCNN (Zhang et al., 2017) for blur kernels: 3 x 3 convolutions and ReLU, with a noise-level map.
+
+    Five layers of 32 channels see a kernel scaled to peak 1 and a constant map of the noise level, as in
+    LatentDEM (appendix B). They predict the noise in units of its level, so that a weak level changes a
+    kernel little; over the whole range of levels this trained better than predicting the noise or the kernel.
+    Any kernel size.
+
+    Args:
+        layers: number of convolutions, at least 2.
+        channels: width of the hidden layers.
+    """
+
+    # Type that the convolutions are computed in; None for the weights' own.
+    autocast: torch.dtype | None = None
+
+    @register_to_config
+    def __init__(self, layers: int = 5, channels: int = 32) -> None:
+        super().__init__()
+        hidden: list[nn.Module] = []
+        for _ in range(layers - 2):
+            hidden += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
+        self.net = nn.Sequential(
+            nn.Conv2d(2, channels, 3, padding=1),
+            nn.ReLU(),
+            *hidden,
+            nn.Conv2d(channels, 1, 3, padding=1),
+        )
+
+    def forward(self, kernel: Tensor, noise_level: Tensor | float) -> Tensor:
+        """Denoised kernels, not clipped and not normalised.
+
+        Args:
+            kernel: (B, 1, K, K) noisy kernels scaled to peak 1.
+            noise_level: standard deviation of the noise in units of the peak, (B,) or one for all.
+
+        Returns:
+            (B, 1, K, K)
+        """
+        level = torch.as_tensor(noise_level, dtype=kernel.dtype, device=kernel.device)
+        level_map = level.reshape(-1, 1, 1, 1).expand_as(kernel)
+        seen = torch.cat([kernel, level_map], dim=1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(kernel.device.type, self.autocast, enabled=self.autocast is not None):
+            noise = self.net(seen)
+        return (kernel - level_map * noise.to(kernel.dtype)).contiguous()
+
+    def denoise(self, kernel: Tensor, noise_level: Tensor | float) -> Tensor:
+        """Denoised kernels of any scale: each is divided by its peak before and multiplied by it after.
+
+        Args:
+            kernel: (B, 1, K, K) noisy kernels. One without a positive value comes back as zeros.
+            noise_level: standard deviation of the noise in units of each kernel's peak, (B,) or one for all.
+
+        Returns:
+            (B, 1, K, K), not clipped and not normalised.
+        """
+        peak = kernel.amax(dim=(1, 2, 3), keepdim=True).clamp_min(0)
+        scaled = kernel / torch.where(peak > 0, peak, torch.ones_like(peak))
+        return peak * self(scaled, noise_level)
+
+
+def load_kernel_denoiser(path: str | Path | None = None, device: torch.device | str = "cpu") -> KernelDenoiser:
+    """The trained denoiser, its parameters in float32 and without gradient, in evaluation mode.
+
+    On a CPU the convolutions are computed in bfloat16 where `computes_in_bfloat16` says so. They predict the
+    noise in units of its level, which leaves about 1e-3 of the kernel to their rounding.
+
+    Args:
+        path: folder written by `KernelDenoiser.save_pretrained`; the shipped weights by default.
+        device: where it will run.
+
+    Raises:
+        UserError: the folder or one of its files is missing, damaged or belongs to another model.
+    """
+    return ready(load_network(KernelDenoiser, SHIPPED if path is None else Path(path)), device)
+
+
+def ready(model: KernelDenoiser, device: torch.device | str) -> KernelDenoiser:
+    """The same network as `load_kernel_denoiser` gives it, on `device`."""
+    device = torch.device(device)
+    model.autocast = torch.bfloat16 if device.type == "cpu" and computes_in_bfloat16(device) else None
+    if model.dtype != torch.float32:
+        model = model.float()
+    return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

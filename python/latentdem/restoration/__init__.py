@@ -1,0 +1,1 @@
+"""From a measurement of any size to image and parameters: boundary, noise level, search, tiles."""

@@ -1,0 +1,1 @@
+"""The EM loop: E-step, data weight, schedules, passes, checkpoints."""

@@ -1,0 +1,163 @@
+"""How far a proximal step trusts the measurement: the ratio of two variances, fixed, annealed or estimated.
+
+The step is argmin_x ||y - A x||^2 / v + ||x - x0||^2 / r^2, so what it needs is rho = v / r^2: v is the
+variance of y - A x, r^2 that of the error of the prediction x0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..operators.base import Operator
+from .schedules import Annealing
+
+
+class DataWeight(Protocol):
+    """rho (N,) of a step.
+
+    Called with the operator, the prediction x0 (N, C, H, W), its parameters (N, ...), y (N, C, h, w), the
+    variance sigma^2 (N,) of the measurement noise, the timestep t and the variance r2 (N,) that the
+    diffusion's schedule gives x0.
+    """
+
+    def __call__(
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """v = zeta_t sigma^2, the annealing of the paper (arXiv Sec. 4.2), fixed in advance."""
+
+    annealing: Annealing = Annealing()
+
+    def __call__(
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
+    ) -> Tensor:
+        return self.annealing(t) * variance / r2
+
+
+@dataclass(frozen=True)
+class ModellingError:
+    """v = sigma^2 + c nu^2, nu^2 being what the mean square of y - A x0 exceeds sigma^2 by.
+
+    The paper derives its annealing from such a variance (arXiv App. A) and fixes it in advance; measured at
+    every step, it cannot be too small for a wrong operator.
+
+    Attributes:
+        factor: c; a tensor (N,) gives one per image.
+    """
+
+    factor: float | Tensor = 2.0
+
+    def __call__(
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
+    ) -> Tensor:
+        measured = operator.mean_square(x0, parameters, y)
+        return (variance + self.factor * (measured - variance).clamp_min(0)) / r2
+
+
+_CLASSES = 64  # of coefficients with like gain, over the six decades below its greatest value, 1
+_DECADES = 6
+_CANDIDATES = torch.logspace(-4.5, 0, 73)  # for r^2; the image range is 2
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood:
+    """v = sigma^2 and the r^2 under which y - A x0 is the most likely, for parameters that are right.
+
+    See `most_likely`. The schedule's r^2 does not count.
+    """
+
+    def __call__(
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
+    ) -> Tensor:
+        return variance / most_likely(operator, x0, parameters, y, variance)[0]
+
+
+def most_likely(
+    operator: Operator, x0: Tensor, parameters: Tensor, y: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Variance r^2 of the error of x0 that makes y - A x0 the most likely, and how likely it is then.
+
+    If the error of x0 is white with variance r^2, the coefficients of y - A x0 in the basis that makes A A^T
+    diagonal are independent with variance sigma^2 + r^2 g, g being the eigenvalues (`Operator.spectrum`; of a
+    blur |F k|^2). The one parameter is found on a logarithmic grid, the coefficients sorted into classes of
+    like g first.
+
+    Args:
+        x0: (N, C, H, W); parameters: (N, ...); y: (N, C, h, w).
+        variance: (N,) sigma^2 of the measurement noise.
+
+    Returns:
+        r^2 (N,), and the logarithm of the likelihood per coefficient (N,), up to a constant that is the same
+        for all parameters of an operator.
+    """
+    gain, power = operator.spectrum(x0, parameters, y)
+    position = (gain.clamp_min(1e-30).log10() / _DECADES + 1) * _CLASSES
+    index = position.long().clamp(0, _CLASSES - 1)
+    count, gains, powers = (
+        gain.new_zeros(len(gain), _CLASSES).scatter_add(1, index, values)
+        for values in (torch.ones_like(gain), gain, power)
+    )
+    candidates = _CANDIDATES.to(gain).view(-1, 1)
+    spectrum = variance.view(-1, 1, 1) + candidates * (gains / count.clamp_min(1))[:, None]
+    cost = (powers[:, None] / spectrum + count[:, None] * spectrum.log()).sum(-1)
+    least, best = cost.min(1)
+    return candidates[best, 0], -0.5 * least / count.sum(1)
+
+
+@dataclass(frozen=True)
+class MostCautious:
+    """The greatest rho of several: for parameters that were found and may be wrong.
+
+    Maximum likelihood knows how smooth a picture is but takes the operator for right; the modelling error
+    notices a wrong one but not how smooth the picture is. The measurement is trusted as far as both allow.
+    """
+
+    parts: tuple[DataWeight, ...] = (ModellingError(1.0), MaximumLikelihood())
+
+    def __call__(
+        self,
+        operator: Operator,
+        x0: Tensor,
+        parameters: Tensor,
+        y: Tensor,
+        variance: Tensor,
+        t: int,
+        r2: Tensor,
+    ) -> Tensor:
+        estimates = [part(operator, x0, parameters, y, variance, t, r2) for part in self.parts]
+        return torch.stack(estimates).amax(0)

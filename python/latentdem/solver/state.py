@@ -1,0 +1,42 @@
+"""Where the solver stands after a step, and what a trace keeps of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """One full EM step.
+
+    Attributes:
+        stage: name of the stage the step belongs to, such as "half size, pass 1".
+        t: diffusion timestep, counting down within a pass.
+        residual: (B,) root mean square of y - A x0, in the units of the image range [-1, 1].
+        parameters: (B, ...) of the operator after the step's M-step, on the CPU; of a blur its kernels
+            (B, 1, K, K).
+    """
+
+    stage: str
+    t: int
+    residual: Tensor
+    parameters: Tensor
+
+
+@dataclass
+class State:
+    """Where the solver stands after a full EM step; it goes on with what `latents` and `parameters` then hold.
+
+    Attributes:
+        latents: (B S, c, h, w) latents of the next step, of S posterior samples per image.
+        parameters: (B, ...) of the operator.
+        clean: (B S, c, h, w) clean latents z0 that were predicted at this step.
+        step: what of it is kept in a trace.
+    """
+
+    latents: Tensor
+    parameters: Tensor
+    clean: Tensor
+    step: TraceStep

@@ -1,0 +1,58 @@
+"""How good estimated cameras and surfaces are; PSNR and SSIM of views are in `latentdem.metrics`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from ..cameras import OBJECT_RADIUS, camera_axes
+from ..synthetic.scenes import Scene
+from ..synthetic.textures import Floats
+
+SURFACE_POINTS = 10_000
+VOLUME_POINTS = 64  # along one side of the cube around the object
+
+
+def pose_error(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Angles (...) in degrees between viewing directions of cameras (..., 3), polar, azimuth and radius.
+
+    The geodesic distance of the two cameras on a sphere around the object: 0 to 180, whatever the radius.
+    """
+    a, b = torch.broadcast_tensors(*(camera_axes(camera.double())[3] for camera in (estimate, truth)))
+    # atan2 is accurate at small angles, where the cosine is flat.
+    sine = torch.linalg.cross(a, b, dim=-1).norm(dim=-1)
+    return torch.rad2deg(torch.atan2(sine, (a * b).sum(-1))).to(estimate.dtype)
+
+
+def chamfer_distance(points: Floats, others: Floats) -> float:
+    """The Chamfer distance of two surfaces, given points (N, 3) and (M, 3) spread evenly over them.
+
+    The mean distance from each point to the nearest one of the other surface, averaged over both directions,
+    in units of the points.
+    """
+    there, back = (cKDTree(b).query(a)[0].mean() for a, b in ((points, others), (others, points)))
+    return float(there + back) / 2
+
+
+def volume_iou(inside: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Intersection over union of two volumes, given whether the same points lie inside; 1 if both are empty."""
+    union = (inside | truth).sum()
+    return float((inside & truth).sum() / union) if union else 1.0
+
+
+def compare_surface(mesh: trimesh.Trimesh, scene: Scene) -> tuple[float, float]:
+    """Chamfer distance, in units of the object's radius `OBJECT_RADIUS`, and volume IoU of a mesh of an object.
+
+    Args:
+        mesh: a closed surface in the coordinates of the object.
+        scene: the object.
+    """
+    points = np.asarray(trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=0)[0])
+    chamfer = chamfer_distance(points, scene.surface_points(SURFACE_POINTS)) / OBJECT_RADIUS
+    side = np.linspace(-OBJECT_RADIUS, OBJECT_RADIUS, VOLUME_POINTS)
+    grid = np.stack(np.meshgrid(side, side, side, indexing="ij"), -1).reshape(-1, 3)
+    return chamfer, volume_iou(mesh.contains(grid), scene.inside(grid))

@@ -1,0 +1,1 @@
+"""From views and cameras to a mesh."""

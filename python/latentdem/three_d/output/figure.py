@@ -1,0 +1,79 @@
+"""The figure of a reconstruction: inputs, estimated cameras seen from above, new views."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.projections.polar import PolarAxes
+from torch import Tensor
+
+from ..poses import POLAR_LIMIT
+from ..result import Reconstruction
+
+CELL = 1.3  # inches of one picture
+COLUMNS = 6
+TEXT = 8.0  # points
+
+
+def plot_views(result: Reconstruction) -> Figure:
+    """Inputs with their poses and the map of the cameras in the first row, the new views below."""
+    inputs = math.ceil(len(result.inputs) / COLUMNS)
+    views = math.ceil(len(result.views) / COLUMNS)
+    heights = [max(2.6, inputs * (CELL + 0.35)), views * (CELL + 0.25)]
+    figure = Figure(figsize=(COLUMNS * CELL + 3.2, sum(heights)), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.add_gridspec(2, 1, height_ratios=heights)
+    upper, lower = (figure.add_subfigure(rows[i]) for i in range(2))
+    columns = upper.add_gridspec(1, 2, width_ratios=[COLUMNS * CELL, 3.2])
+    known, above = (upper.add_subfigure(columns[i]) for i in range(2))
+    _pictures(
+        known,
+        result.inputs,
+        [
+            f"view {i + 1}: {_angles(pose)}\nconfidence {float(confidence):.2f}" if i else "view 1"
+            for i, (pose, confidence) in enumerate(zip(result.poses, result.confidence, strict=True))
+        ],
+    )
+    axes = above.add_subplot(projection="polar")
+    assert isinstance(axes, PolarAxes)
+    _map(axes, result)
+    _pictures(lower, result.views, [_angles(pose) for pose in result.targets])
+    return figure
+
+
+def _pictures(figure: SubFigure, images: Tensor, titles: list[str]) -> None:
+    rows = math.ceil(len(images) / COLUMNS)
+    grid: list[Axes] = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes in grid:
+        axes.set_axis_off()
+    pixels = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    for axes, image, title in zip(grid, pixels, titles, strict=False):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(title, fontsize=TEXT)
+
+
+def _map(axes: PolarAxes, result: Reconstruction) -> None:
+    """Cameras seen from above: the further out, the lower; the dashed circle is the height of view 1."""
+    limit = math.degrees(POLAR_LIMIT)
+    around = np.linspace(0, 2 * np.pi, 100)
+    axes.plot(around, np.full(100, limit), "k--", linewidth=0.6)
+    for poses, size, colour in ((result.targets, 8, "0.6"), (result.poses, 60, "#4477aa")):
+        heights = limit + poses[:, 0].rad2deg()
+        axes.scatter(poses[:, 1].numpy(), heights.numpy(), s=size, color=colour, zorder=2)
+    for i, pose in enumerate(result.poses):
+        place = float(pose[1]), limit + math.degrees(pose[0])
+        axes.annotate(str(i + 1), place, color="white", fontsize=TEXT - 1, ha="center", va="center")
+    axes.set_ylim(0, 2 * limit)
+    axes.set_yticklabels([])
+    axes.tick_params(labelsize=TEXT - 1)
+    axes.grid(linewidth=0.3)
+    axes.set_title("cameras from above", fontsize=TEXT)
+
+
+def _angles(pose: Tensor) -> str:
+    polar, azimuth, _ = pose.rad2deg().tolist()
+    return f"{azimuth:+.0f}°, {-polar:+.0f}°"

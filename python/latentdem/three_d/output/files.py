@@ -1,0 +1,128 @@
+"""The files that a reconstruction leaves in a folder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ...io.files import staging_folder, write_json
+from ...io.images import write_image
+from ...output.figures import save_figure
+from ...output.report import backends, peak_memory, versions
+from ..mesh.meshing import Solid
+from ..result import Reconstruction
+from .video import write_video
+
+FRAME = 150  # milliseconds of the turntable
+LEAST_SIDE = 256  # pixels of a frame, so that it can be seen
+
+
+@dataclass(frozen=True)
+class ViewOutputs:
+    """Where they go.
+
+    Attributes:
+        folder: which exists.
+        views: how many new views there will be.
+        mesh, video: files of the mesh and of the turntable as a video, where they are wanted.
+    """
+
+    folder: Path
+    views: int
+    mesh: Path | None = None
+    video: Path | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files: poses, report, figure, turntable, the new views, mesh and video."""
+        names = ["poses.json", "report.json", "figure.png", "turntable.gif"]
+        files = [self.folder / name for name in [*names, *(_view_name(i) for i in range(self.views))]]
+        return [*files, *(path for path in (self.mesh, self.video) if path is not None)]
+
+    def write(self, result: Reconstruction, images: list[str]) -> None:
+        """Writes the result for the images of these names, but for the mesh: all files of the folder or none.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        with staging_folder(self.folder) as stage:
+            write_json(stage / "poses.json", poses_of(result, images))
+            write_json(stage / "report.json", report_of(result, images))
+            save_figure(result.plot(), stage / "figure.png")
+            for i, view in enumerate(result.views):
+                write_image(stage / _view_name(i), view)
+            frames = [_frame(stage / _view_name(i)) for i in range(len(result.views))]
+            frames[0].save(
+                stage / "turntable.gif", save_all=True, append_images=frames[1:], duration=FRAME, loop=0
+            )
+        if self.video is not None:
+            write_video(frames, self.video, FRAME)
+
+    def write_solid(self, solid: Solid, result: Reconstruction, images: list[str]) -> None:
+        """Writes the mesh, and the report again with what is known of it.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        from ..mesh.surface import write_mesh
+
+        assert self.mesh is not None
+        write_mesh(solid.mesh, self.mesh)
+        polar = round(math.degrees(solid.camera[0]), 1)
+        mesh = {
+            "file": str(self.mesh),
+            "triangles": len(solid.mesh.faces),
+            "polar_of_view_1": polar,
+            "seconds": solid.seconds,
+        }
+        write_json(self.folder / "report.json", {**report_of(result, images), "mesh": mesh})
+
+
+def poses_of(result: Reconstruction, images: list[str]) -> dict[str, Any]:
+    """Poses relative to the first image as plain data: angles in degrees, a confidence for each image."""
+    return {
+        "units": "degrees and, with a sphere of 0.6 around the object, distances; relative to image 1",
+        "images": [
+            {"image": name, **_pose(pose), "confidence": round(float(confidence), 4)}
+            for name, pose, confidence in zip(images, result.poses, result.confidence, strict=True)
+        ],
+        "views": [{"view": _view_name(i), **_pose(pose)} for i, pose in enumerate(result.targets)],
+    }
+
+
+def report_of(result: Reconstruction, images: list[str]) -> dict[str, Any]:
+    """What the run was and what came out of it, as plain data."""
+    return {
+        "settings": result.settings,
+        "images": images,
+        "background_removed": list(result.cut),
+        **poses_of(result, images),
+        "versions": versions(),
+        "backends": backends(),
+        "seconds": result.seconds,
+        "peak_memory": peak_memory(),
+    }
+
+
+def _pose(pose: Tensor) -> dict[str, float]:
+    polar, azimuth, radius = pose.tolist()
+    return {
+        "polar": round(math.degrees(polar), 3),
+        "azimuth": round(math.degrees(azimuth), 3),
+        "radius": round(radius, 4),
+    }
+
+
+def _view_name(index: int) -> str:
+    return f"view_{index:03d}.png"
+
+
+def _frame(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        factor = max(1, math.ceil(LEAST_SIDE / image.width))
+        return image.resize((factor * image.width, factor * image.height), Image.Resampling.BICUBIC)

@@ -1,0 +1,168 @@
+"""The view-conditioned prior that ships."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentdem_ext import accelerate_vae
+
+from ...priors.autoencoder import EmbeddedAutoencoder
+from ...priors.embedded import computes_in_bfloat16
+from ...priors.loading import check_parts, load_network, load_schedule
+from ...priors.parametrization import Parametrization
+from ..cameras import RADIUS
+from .adaptation import adapt, bundle
+from .base import PosedCondition, ViewCondition, check_views
+from .framing import Framing
+from .network import FeatureVolume, ViewNetwork
+
+EMBEDDED_3D_WEIGHTS = Path(__file__).parents[2] / "weights" / "embedded_3d"
+
+
+class EmbeddedViewPrior:
+    """The small view-conditioned prior for 64 x 64 pixels (see docs/three_d.md).
+
+    Its `temperature` is 0: what it does not know it would paint in blotches.
+
+    Args:
+        autoencoder: images in [-1, 1] to standardised latents and back.
+        network: predicts noise or v on those latents.
+        parametrization: training schedule of the network and meaning of its output.
+        guidance: scale of classifier-free guidance towards the known view, 1 for none.
+        autocast: type that the networks compute in; None for the weights' own.
+        framing: estimates where crops show the middle of an object; None for a prior that does not.
+    """
+
+    temperature = 0.0
+
+    def __init__(
+        self,
+        autoencoder: EmbeddedAutoencoder,
+        network: ViewNetwork,
+        parametrization: Parametrization,
+        guidance: float = 1.0,
+        autocast: torch.dtype | None = None,
+        framing: Framing | None = None,
+    ) -> None:
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        accelerate_vae(self.autoencoder)
+        self.network = network.eval().requires_grad_(False).channels_last()
+        self._framing = None if framing is None else framing.eval().requires_grad_(False)
+        self.guidance, self._autocast = guidance, autocast
+        self._parametrization = parametrization
+        self.alphas_cumprod = parametrization.alphas_cumprod
+        size = network.config["latent_size"]
+        self.image_size = size * autoencoder.downsampling
+        self.latent_shape = (network.config["latent_channels"], size, size)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path = EMBEDDED_3D_WEIGHTS,
+        device: torch.device | str = "cpu",
+        guidance: float = 1.0,
+    ) -> EmbeddedViewPrior:
+        """Loads a folder with `autoencoder/`, `network/`, `scheduler/` as tools/train_view_prior.py writes it.
+
+        And with `framing/`, if there is one, as tools/train_framing.py writes it.
+
+        Raises:
+            UserError: the folder or a file in it is missing, unreadable or of another shape.
+        """
+        path = Path(path)
+        what_helps = "give 'embedded-3d' or a folder written by tools/train_view_prior.py export"
+        check_parts(path, ("autoencoder", "network", "scheduler"), "view-conditioned prior", what_helps)
+        autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
+        network = load_network(ViewNetwork, path / "network", device)
+        scheduler = load_schedule(path / "scheduler")
+        framing = load_network(Framing, path / "framing", device) if (path / "framing").is_dir() else None
+        half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
+        return cls(autoencoder, network, Parametrization.of(scheduler), guidance, half, framing)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Standardised latents (B, c, h, w) of `x` (B, 3, S, S) in [-1, 1].
+
+        Raises:
+            UserError: the images have another size.
+        """
+        check_views(x, self.image_size)
+        with self._precision(x):
+            return self.autoencoder.encode(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, 3, S, S) of latents `z` (B, c, h, w), not clamped."""
+        with self._precision(z):
+            return self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
+
+    def framing(self, x: Tensor) -> Tensor | None:
+        """See `ViewPrior.framing`; errors as `encode`."""
+        check_views(x, self.image_size)
+        return None if self._framing is None else self._framing.cameras(x)
+
+    def condition(self, x: Tensor) -> ViewCondition:
+        """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; errors as `encode`."""
+        latent = self.encode(x)
+        with self._precision(x):
+            volume, polar = self.network.encode_view(latent, x)
+        return ViewCondition(tuple(part.to(x.dtype) for part in volume), polar.to(x.dtype))
+
+    def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
+        """With the mean of what they say of the opacity, and adapted to all of them."""
+        cameras = _cameras(condition, poses)
+        with self._precision(poses):
+            agreed = self.network.agree(FeatureVolume(*condition.parts), cameras)
+            adapted = adapt(self.network, agreed, cameras)
+        return replace(condition, parts=tuple(adapted))
+
+    def bundle(self, condition: ViewCondition, cameras: Tensor, radius: bool) -> Tensor:
+        """See `adaptation.bundle`."""
+        away = F.pad(cameras.new_tensor([0.0, 0.0, RADIUS]), (0, cameras.shape[-1] - 3))
+        with self._precision(cameras):
+            return bundle(self.network, FeatureVolume(*condition.parts), cameras + away, radius) - away
+
+    def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor:
+        """The mean of what the views say of the opacity, shaped as `points` (..., 3) without the last."""
+        rows = points.reshape(1, -1, 1, 1, 3)
+        cameras = _cameras(condition, poses)[None]
+        return self.network.opacity_at(FeatureVolume(*condition.parts), cameras, rows).view(points.shape[:-1])
+
+    def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
+        """Features of the wanted views, where guided after those without a known view, and first estimates.
+
+        Known views together correct each other's first estimates and variances (`ViewNetwork.hear`).
+        """
+        assert condition.polar is not None
+        volume, polar = FeatureVolume(*condition.parts), condition.polar
+        known = torch.stack([polar, torch.zeros_like(polar), torch.full_like(polar, RADIUS)], dim=1)
+        if condition.principal is not None:
+            known = torch.cat([known, condition.principal], dim=1)
+        with self._precision(pose):
+            rendered = self.network.hear(self.network.render(volume, known, pose), together)
+            mean, log_variance = self.network.estimate(rendered)
+            parts = [rendered]
+            if self.guidance != 1:
+                nothing = FeatureVolume(*(torch.zeros_like(part) for part in volume))
+                parts = [self.network.render(nothing, known, pose), rendered]
+        variance = log_variance.exp()[:, None]
+        return PosedCondition(tuple(parts), variance.to(pose.dtype), mean.to(pose.dtype))
+
+    def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
+        """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
+        rendered, noisy = torch.cat(posed.parts), torch.cat([z_t] * len(posed.parts))
+        with self._precision(z_t):
+            output = self.network.denoise(noisy, t, rendered, self.alphas_cumprod[t].to(z_t))
+        return self._parametrization.guided_noise(output, z_t, t, self.guidance)
+
+    def _precision(self, like: Tensor) -> torch.autocast:
+        return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)
+
+
+def _cameras(condition: ViewCondition, poses: Tensor) -> Tensor:
+    """Cameras (n, 3) of the known views in these poses, the first at azimuth 0 and the distance `RADIUS`."""
+    assert condition.polar is not None
+    return poses + torch.stack([condition.polar[0], *poses.new_tensor([0.0, RADIUS])])

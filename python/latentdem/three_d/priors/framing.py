@@ -1,0 +1,102 @@
+"""Where a crop of an object shows the point that a training rendering has in its middle."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from ..cameras import POLAR_RANGE, RADIUS
+
+# What is estimated has about these means and standard deviations over crops of the training objects.
+MEANS = (sum(POLAR_RANGE) / 2, math.log(RADIUS), 0.0, 0.0)
+DEVIATIONS = (math.radians(23), 0.1, 0.04, 0.04)
+MIRRORED = (1.0, 1.0, -1.0, 1.0)  # the same of a crop turned left to right
+LOG_VARIANCES = (-6.0, 4.0)  # in units of these, between which they are told
+
+
+class Framing(ModelMixin, ConfigMixin):
+    """Estimates the camera of a crop around the middle of what is seen of an object, but for the azimuth.
+
+    Renderings of an object have one point of it in the middle, from all sides. The middle of what is seen is
+    another point from each side, and how large it is says nothing of the distance: a prior that was trained on
+    renderings takes both for a turn of the camera. What an object looks like says something of where its middle
+    is. Trained by tools/train_framing.py.
+
+    Args:
+        size: height and width S of the crops, a multiple of 8.
+        widths: channels at half, a quarter and an eighth of it.
+        features: channels of the last that all estimates are made of.
+    """
+
+    @register_to_config
+    def __init__(self, size: int = 64, widths: tuple[int, int, int] = (24, 40, 44), features: int = 16) -> None:
+        super().__init__()
+        half, quarter, eighth = widths
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            *_convolution(12, half),
+            *_convolution(half, quarter, stride=2),
+            _Residual(quarter),
+            _Residual(quarter),
+            *_convolution(quarter, eighth, stride=2),
+            _Residual(eighth),
+            nn.Conv2d(eighth, features, 1, bias=False),
+            nn.BatchNorm2d(features),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(features * (size // 8) ** 2, 2 * len(MEANS))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates (N, 4), in the units of `standardised`, and the logarithms of their variances.
+
+        Args:
+            x: (N, 3, S, S) crops in [-1, 1] on white.
+        """
+        features = self.body(x.contiguous(memory_format=torch.channels_last))
+        means, log_variances = self.head(features.flatten(1)).chunk(2, dim=1)
+        return means, log_variances.clamp(*LOG_VARIANCES)
+
+    def cameras(self, x: Tensor) -> Tensor:
+        """Cameras (N, 5), less `RADIUS` and at azimuth 0, of crops `x` (N, 3, S, S); see cameras.py.
+
+        The mean of what is said of them and of the crops turned left to right.
+        """
+        means = self(torch.cat([x, x.flip(-1)]))[0]
+        there, back = means.chunk(2)
+        mean = (there + back * back.new_tensor(MIRRORED)) / 2
+        polar, distance, *principal = (mean * mean.new_tensor(DEVIATIONS) + mean.new_tensor(MEANS)).unbind(1)
+        return torch.stack([polar, torch.zeros_like(polar), distance.exp() - RADIUS, *principal], dim=1)
+
+
+def standardised(cameras: Tensor) -> Tensor:
+    """What is to be estimated of cameras (N, 5): polar angle, log distance and principal point, (N, 4).
+
+    Args:
+        cameras: distances as they are, not less `RADIUS`.
+    """
+    told = torch.cat([cameras[:, :1], cameras[:, 2:3].log(), cameras[:, 3:]], dim=1)
+    return (told - told.new_tensor(MEANS)) / told.new_tensor(DEVIATIONS)
+
+
+class _Residual(nn.Module):
+    """`relu(x + norm(conv(relu(norm(conv(x))))))`; He et al. 2016, *Deep residual learning*."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*_convolution(channels, channels), *_convolution(channels, channels)[:2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]

@@ -1,0 +1,36 @@
+"""View-conditioned priors by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ...priors.naming import Names
+from .base import ViewPrior
+from .embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
+from .zero123 import Zero123Prior
+
+NAMES = Names(
+    embedded="embedded-3d",
+    weights=EMBEDDED_3D_WEIGHTS,
+    own=EmbeddedViewPrior,
+    public=Zero123Prior,
+    short={"zero123": "kxic/zero123-165000", "zero123-xl": "ashawkey/zero123-xl-diffusers"},
+)
+
+
+def load_view_prior(prior: str | Path | ViewPrior, device: torch.device) -> ViewPrior:
+    """The prior that `prior` names; nothing is downloaded, and weights are in float16 on CUDA, else in float32.
+
+    Args:
+        prior: "embedded-3d"; "zero123" or "zero123-xl"; a folder written by tools/train_view_prior.py, or one
+            of Zero123 in diffusers' layout with model_index.json; a .ckpt or .safetensors file of Zero123 in
+            its original layout; the id "owner/name" of a checkpoint of Zero123 in the cache of the Hugging Face
+            hub; or a prior itself, which is returned.
+        device: where the networks run.
+
+    Raises:
+        UserError: no such prior, or its weights are not on this machine or cannot be loaded.
+    """
+    return NAMES.load(prior, device)

@@ -1,0 +1,1 @@
+"""Procedural objects and their renderings, to train and to test with."""

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import latentdem
+from latentdem.io.images import read_kernel, to_tensor
+from latentdem.metrics import image_metrics, kernel_metrics
+from latentdem.operators.kernels import gaussian_kernel
+from latentdem.priors import EmbeddedPrior
+from latentdem_ext import _backends, use_backend
+
+Scene = Callable[..., Tensor]
+
+
+def deblur(image: Any, prior: Any, **options: Any) -> latentdem.Result:
+    return latentdem.deblur(image, prior=prior, **{"kernel_size": 9, "steps": 2, "device": "cpu", **options})
+
+
+def test_result_of_a_tensor(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    y = torch.cat([scene(40, 48), scene(40, 48, seed=1)])
+    result = deblur(y, tiny_prior, seed=3)
+    assert result.image.shape == y.shape
+    assert result.kernel.shape == (2, 1, 9, 9)
+    assert torch.equal(result.blurred, y)
+    assert result.finite
+    assert len(result) == 2
+    assert result[1].image.shape == (1, 3, 40, 48)
+    assert result.settings["seed"] == 3
+    assert result.settings["boundary"] in ("circular", "valid")
+    assert result.seconds["total"] >= result.seconds["kernel search"]
+    assert result.residual.shape == result.noise_sigma.shape == (2,)
+
+
+def test_every_kind_of_image(scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path) -> None:
+    pixels = ((scene(40, 48)[0].permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    images = [deblur(image, tiny_prior).image for image in (path, str(path), Image.open(path), pixels)]
+    assert all(torch.equal(images[0], image) for image in images[1:])
+
+
+def test_grey_stays_grey(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    assert deblur(scene(40, 48, 1), tiny_prior).image.shape == (1, 1, 40, 48)
+
+
+def test_known_kernel(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    kernel = gaussian_kernel(7, 1)
+    result = deblur(scene(40, 48), tiny_prior, kernel=kernel, noise_sigma=0.02)
+    assert torch.equal(result.kernel, kernel)
+    assert result.settings["kernel_known"]
+    assert result.settings["kernel_size"] == 7
+    assert result.noise_sigma.tolist() == pytest.approx([0.02])
+
+
+def test_posterior_with_two_samples(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    result = deblur(scene(32, 32), tiny_prior, e_step="posterior", steps=20, num_samples=2)
+    assert result.image.shape == (1, 3, 32, 32)
+    assert result.finite
+
+
+def test_progress_reaches_the_end(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    seen: list[tuple[str, int, int]] = []
+    deblur(scene(40, 48), tiny_prior, progress=lambda *event: seen.append(event))
+    assert seen[-1][1] == seen[-1][2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel_size": 2}, "at least 3"),
+        ({"kernel_size": 41}, "larger than the image"),
+        ({"noise_sigma": 0.0}, "noise standard deviation"),
+        ({"noise_sigma": float("nan")}, "noise standard deviation"),
+        ({"e_step": "gibbs"}, "Unknown E-step"),
+        ({"e_step": "posterior", "without": ["walls"]}, "no walls to leave out"),
+        ({"without": ["gluing"]}, "the posterior one has such parts"),
+        ({"steps": 1}, "2 steps"),
+        ({"num_samples": 0}, "1 sample"),
+        ({"prior": "sd99"}, "Unknown prior"),
+        ({"device": "abacus"}, "Unknown device"),
+        ({"boundary": "round"}, "Unknown boundary"),
+        ({"kernel": torch.ones(1, 1, 5, 5)}, "sum 1"),
+        ({"kernel": -gaussian_kernel(5, 1)}, "negative"),
+        ({"kernel": torch.full((1, 1, 5, 5), torch.nan)}, "not finite"),
+        ({"kernel": torch.ones(5, 5) / 25}, "shape"),
+        ({"kernel": gaussian_kernel(5, 1).repeat(3, 1, 1, 1)}, "shape"),
+    ],
+)
+def test_wrong_arguments(
+    scene: Scene, tiny_prior: EmbeddedPrior, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(latentdem.UserError, match=message):
+        deblur(scene(40, 48), **{"prior": tiny_prior, **options})
+
+
+def test_backend_that_does_not_exist(
+    scene: Scene, tiny_prior: EmbeddedPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_backends, "_environment", "opencl")
+    with pytest.raises(latentdem.UserError, match="LATENTDEM_BACKEND cannot be used: there is no backend"):
+        deblur(scene(40, 48), tiny_prior)
+
+
+def test_backend_is_reported(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    with use_backend("reference"):
+        result = deblur(scene(40, 48), tiny_prior, kernel=gaussian_kernel(7, 1))
+    assert result.settings["backend"] == "reference"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    with pytest.raises(latentdem.UserError, match="No CUDA device"):
+        deblur(scene(40, 48), tiny_prior, device="cuda")
+
+
+def test_image_that_is_not_finite(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    with pytest.raises(latentdem.UserError, match="not finite"):
+        deblur(scene(40, 48) * torch.nan, tiny_prior)
+
+
+def test_public_names_can_be_imported() -> None:
+    assert all(getattr(latentdem, name) is not None for name in latentdem.__all__)
+    with pytest.raises(AttributeError, match="no attribute"):
+        latentdem.deblurr  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_is_restored() -> None:
+    """The shipped weights on the shipped photograph, everything estimated."""
+    folder = Path(__file__).resolve().parents[3] / "examples"
+    result = latentdem.deblur(folder / "blurred.png", device="cpu")
+    sharp = to_tensor(folder / "sharp.png")
+    before, after = (image_metrics(image, sharp) for image in (result.blurred, result.image))
+    assert after.psnr_aligned > before.psnr_aligned + 1
+    assert kernel_metrics(result.kernel, read_kernel(folder / "kernel.npy")).mnc > 0.85

@@ -1,0 +1,227 @@
+"""`restore` and its command: dispatch, equality with deblur, files, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import latentdem
+import latentdem_ext as ext
+from latentdem import UserError
+from latentdem.api.registry import OPERATORS, completed, parse
+from latentdem.api.restore import restore
+from latentdem.io.images import read_image, write_image
+from latentdem.metrics import psnr
+from latentdem.operators import AntiAliasing, CameraResponse, DiskKernels, Function, Gamma, Parameter
+from latentdem.priors import EmbeddedPrior
+
+Scene = Callable[..., Tensor]
+SHARP = Path(__file__).resolve().parents[3] / "examples" / "sharp.png"
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tiny_prior: EmbeddedPrior) -> EmbeddedPrior:
+    """Every prior that is loaded is the tiny one."""
+    for module in ("api.restore", "api.deblur"):
+        monkeypatch.setattr(f"latentdem.{module}.load_prior", lambda *_: tiny_prior)
+    return tiny_prior
+
+
+def test_blur_equals_deblur(tiny: EmbeddedPrior, scene: Scene) -> None:
+    y, options = scene(), {"steps": 2, "noise_sigma": 0.02, "boundary": "circular"}
+    found = restore(y, "blur:size=9", **options)
+    expected = latentdem.deblur(y, 9, **options)
+    assert torch.equal(found.image, expected.image)
+    assert torch.equal(found.parameters["kernel"], expected.kernel)
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_every_name_restores_blindly(tiny: EmbeddedPrior, scene: Scene, name: str) -> None:
+    settings = {
+        "blur": ":size=9",
+        "saturation": ":size=9",
+        "superresolution": ":factor=2",
+        "varying": ":size=5",
+    }
+    found = restore(scene(), name + settings.get(name, ""), steps=2, noise_sigma=0.02)
+    factor = 2 if name == "superresolution" else 1
+    assert found.image.shape == (1, 3, 40 * factor, 48 * factor)
+    assert found.image.isfinite().all()
+    assert set(found.parameters) == set(OPERATORS[name].unknowns)
+    assert found.trace
+    found.plot()
+
+
+def test_what_is_known_stays(tiny: EmbeddedPrior, scene: Scene) -> None:
+    y = scene(channels=1)
+    found = restore(y, "gaussian:sigma_x=2,sigma_y=1", steps=2)
+    assert found.image.shape == y.shape
+    assert found.parameters["sigma_x"].item() == pytest.approx(2, rel=0.02)
+    assert found.parameters["sigma_y"].item() == pytest.approx(1, rel=0.02)
+    operator = CameraResponse(9)
+    found = restore(y, operator, {"gamma": 2.4}, steps=2)
+    assert not operator.fixed
+    assert found.parameters["gamma"].item() == pytest.approx(2.4)
+    assert found.parameters["sigma"].item() != pytest.approx(9 / 8)
+    assert found.settings["known"] == ["gamma"]
+
+
+def test_a_batch_gives_what_single_measurements_give(tiny: EmbeddedPrior, scene: Scene) -> None:
+    y = torch.cat([scene(seed=1), scene(seed=2)])
+    both = restore(y, Gamma(), steps=2, noise_sigma=0.02)
+    for i in range(2):
+        one = restore(y[i : i + 1], Gamma(), steps=2, noise_sigma=0.02)
+        torch.testing.assert_close(both.image[i : i + 1], one.image, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            both.parameters["gamma"][i : i + 1], one.parameters["gamma"], rtol=1e-3, atol=0
+        )
+
+
+def test_a_perfect_prior_gives_the_parameter(
+    oracle: Callable[..., Any],
+    lossy: Callable[[Tensor], Any],
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = 0.9 * scene()
+    monkeypatch.setattr("latentdem.api.restore.load_prior", lambda prior, _: prior)
+
+    def contrast(x: Tensor, scale: Tensor) -> Tensor:
+        return scale.view(-1, 1, 1, 1) * x
+
+    operator = Function(contrast, {"scale": Parameter(1.0)})
+    found = restore(0.6 * x, operator, prior=oracle(x), noise_sigma=0.01, steps=20)
+    assert found.parameters["scale"].item() == pytest.approx(0.6, abs=0.01)
+    torch.testing.assert_close(found.image, x, atol=0.05, rtol=0)
+    disk = DiskKernels().kernel(torch.tensor([[2.5]]), 13)
+    found = restore(
+        ext.blur(x, disk), "disk:size=13", prior=lossy(x), noise_sigma=0.01, boundary="circular", steps=15
+    )
+    assert found.parameters["radius"].item() == pytest.approx(2.5, rel=0.05)
+
+
+def test_progress_ends_at_its_total(tiny: EmbeddedPrior, scene: Scene) -> None:
+    seen: list[tuple[int, int]] = []
+    restore(
+        scene(), "gamma", steps=3, noise_sigma=0.02, progress=lambda _, done, total: seen.append((done, total))
+    )
+    assert seen[-1][0] == seen[-1][1]
+    assert all(a[0] < b[0] for a, b in pairwise(seen))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("fog", "There is no operator 'fog'; give one of blur, gaussian"),
+        ("disk:width=3", "no parameter 'width'; it has size, radius"),
+        ("disk:radius", "no parameter 'radius'"),
+        ("disk:radius=big", "radius of the operator disk is a number above 0, not 'big'"),
+        ("disk:radius=-1", "not '-1'"),
+        ("superresolution", "needs factor; give f: 2, 4 or 8"),
+        ("superresolution:factor=3", "2, 4 or 8, not '3'"),
+        ("gaussian:sigma_x=2", "give sigma_y, too, or none"),
+        ("inpaint:shape=circle", "strokes or rectangle, not 'circle'"),
+    ],
+)
+def test_mistakes_are_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        completed(*parse(text))
+    assert sentence in str(error.value)
+    assert str(error.value).endswith(".")
+
+
+def test_mistakes_of_the_measurement(tiny: EmbeddedPrior, scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="one by one"):
+        restore(torch.cat([scene(), scene()]), "gamma")
+    with pytest.raises(UserError, match="Every pixel is clipped"):
+        restore(torch.ones(1, 3, 32, 32), "saturation:size=9", noise_sigma=0.02)
+    write_image(tmp_path / "mask.png", scene(20, 20, 1))
+    with pytest.raises(UserError, match="must have the size of the image"):
+        restore(scene(), f"inpaint:mask={tmp_path / 'mask.png'}", noise_sigma=0.02)
+    (tmp_path / "bad.npy").write_text("no array")
+    with pytest.raises(UserError, match="NumPy file"):
+        restore(scene(), f"varying:kernels={tmp_path / 'bad.npy'}", noise_sigma=0.02)
+    with pytest.raises(UserError, match="At least 2 steps"):
+        restore(scene(), "gamma", steps=1)
+
+
+def test_command_writes_files(cli: Any, here: Path, tiny: EmbeddedPrior) -> None:
+    out = cli.run(
+        "restore", "../photo.png", "--operator", "inpaint", "--steps", 2, "--json", "report.json"
+    ).stdout
+    assert cli.names(here) == [
+        "photo_restored.png",
+        "photo_restored_figure.png",
+        "photo_restored_mask.npy",
+        "report.json",
+    ]
+    assert np.load("photo_restored_mask.npy").shape == (1, 40, 48)
+    report = json.loads(Path("report.json").read_text())
+    assert report["settings"]["operator"] == "inpaint"
+    assert report["settings"]["shape"] == "strokes"
+    assert "noise sigma" in out
+    out = cli.run(
+        "restore", "../photo.png", "--operator", "gamma", "--steps", 2, "--no-figure", "-o", "a.png"
+    ).stdout
+    assert "gamma" in out
+    assert "a_figure.png" not in cli.names(here)
+
+
+def test_command_names_mistakes_before_the_run(cli: Any, here: Path) -> None:
+    assert "no operator 'fog'" in cli.sentence("restore", "../photo.png", "--operator", "fog")
+    assert "overwritten" in cli.sentence("restore", "../photo.png", "--operator", "gamma", "-o", "../photo.png")
+
+
+def test_help_lists_the_operators(cli: Any) -> None:
+    text = " ".join(cli.run("restore", "--help").stdout.split())
+    for name, entry in OPERATORS.items():
+        assert f"{name}: " in text
+        assert all(key in text for key in (*entry.settings, *entry.unknowns))
+
+
+def _hidden(x: Tensor, mask: Tensor) -> Tensor:
+    return mask * x - (1 - mask)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["known", "blind"])
+@pytest.mark.parametrize("name", ["disk", "superresolution", "denoise", "inpaint", "response"])
+def test_the_embedded_prior_improves_on_the_input(name: str, kind: str) -> None:
+    x = F.interpolate(read_image(SHARP).pixels, (96, 96), mode="bicubic", antialias=True).clamp(-1, 1)
+    noise = 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    box = torch.ones(1, 1, 96, 96)
+    box[..., 30:50, 20:60] = 0
+    operator, known, y = {
+        "disk": ("disk:size=13", {"radius": 3.0}, ext.blur(x, DiskKernels().kernel(torch.tensor([[3.0]]), 13))),
+        "superresolution": (
+            "superresolution:factor=2",
+            {"sigma": 1.0},
+            ext.blur(x, AntiAliasing(2).kernel(torch.tensor([[1.0]]), 12))[..., ::2, ::2],
+        ),
+        "denoise": ("denoise", {"sigma": 0.2}, x + 9 * noise),
+        "inpaint": ("inpaint:shape=rectangle", {"mask": box[0]}, _hidden(x, box)),
+        "response": (
+            "response:size=13",
+            {"sigma": 2.0, "gamma": 2.2},
+            CameraResponse(13).apply(x, sigma=torch.tensor([2.0]), gamma=torch.tensor([2.2])),
+        ),
+    }[name]
+    y = y + noise[..., : y.shape[-2], : y.shape[-1]]
+    found = restore(
+        y,
+        operator,
+        known if kind == "known" else None,
+        noise_sigma=0.2 if name == "denoise" else 0.02,
+        boundary="circular",
+    )  # type: ignore[arg-type]
+    before = F.interpolate(y, x.shape[-2:], mode="bicubic")
+    assert psnr(found.image, x) > psnr(before, x) + 0.5
