@@ -13,7 +13,7 @@ from torch import Tensor
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.three_d.cameras import POLAR_RANGE, relative_pose
 from latentdem.three_d.fusion import fuse
-from latentdem.three_d.priors.network import ViewNetwork, Volume
+from latentdem.three_d.priors.network import FeatureVolume, ViewNetwork
 
 KNOWN = (2, 3)  # views in turn
 MISPLACED = 0.05  # radians, standard deviation, by which half of the known views are not where they seem
@@ -79,7 +79,7 @@ def together_losses(model: ViewNetwork, group: Together, levels: Tensor) -> dict
     angles = seem[..., :2] + F.pad(moved, (0, 0, 1, 0))
     polars = angles[..., :1].clamp(*POLAR_RANGE)
     seem = torch.cat([polars, angles[..., 1:], seem[..., 2:]], dim=-1)
-    agreed = model.agree(Volume(*(part.float() for part in volume)), seem)
+    agreed = model.agree(FeatureVolume(*(part.float() for part in volume)), seem)
 
     def repeated(part: Tensor) -> Tensor:  # for each wanted view, (N n, ...) as (N M n, ...)
         parts = part.unflatten(0, (objects, 1, known))
@@ -87,7 +87,7 @@ def together_losses(model: ViewNetwork, group: Together, levels: Tensor) -> dict
 
     here = repeated(seem.flatten(0, 1))
     pose = relative_pose(shown.flatten(0, 1).repeat_interleave(known, 0), here)
-    rendered = model.render(Volume(*map(repeated, agreed)), here, pose)
+    rendered = model.render(FeatureVolume(*map(repeated, agreed)), here, pose)
     rendered = model.hear(rendered, known)
     means, log_variances = (each.unflatten(0, (-1, known)) for each in model.estimate(rendered))
     errors = (means - group.wanted[:, None]).square().mean(2)

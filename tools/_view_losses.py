@@ -12,7 +12,7 @@ from torch import Tensor
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.priors.frustum import cells
-from latentdem.three_d.priors.network import ViewNetwork, Volume
+from latentdem.three_d.priors.network import FeatureVolume, ViewNetwork
 
 WEIGHTS = {"estimate": 1, "fused": 1, "variance": 0.1, "angle": 1, "solid": 10, "v": 1}  # of the losses
 WITHOUT_VIEW = 0.1  # share of the wanted views whose known view is hidden, for guidance
@@ -77,7 +77,7 @@ def look(model: ViewNetwork, group: ViewGroup, seen: Tensor) -> tuple[Tensor, di
     used = torch.where(true, group.polar, polar.detach())
     known = torch.stack([used, torch.zeros_like(used), group.radius], dim=1)
     *parts, known = (each.repeat_interleave(count, 0) for each in (*volume, known))
-    shown = Volume(*(torch.einsum("b,b...->b...", seen, part) for part in parts))
+    shown = FeatureVolume(*(torch.einsum("b,b...->b...", seen, part) for part in parts))
     rendered = model.render(shown, known, group.pose)
     estimate, variance = model.estimate(rendered)
     errors = (estimate - group.wanted).square().mean(1)

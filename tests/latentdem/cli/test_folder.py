@@ -20,7 +20,7 @@ Scene = Callable[..., Tensor]
 COMMAND = "from latentdem.cli import main; main()"
 DIES_WRITING_ITS_SECOND_IMAGE = """
 import os, signal
-from latentdem.outputs import Outputs
+from latentdem.output.files import Outputs
 write, written = Outputs.write, []
 def dying(self, result, source):
     if written:
