@@ -10,11 +10,11 @@ import typer
 
 from ._common import CommandGroup
 from .blur import blur
-from .deblur import deblur
+from .deblur import deblur_command
 from .evaluate import evaluate
 from .evaluate_3d import evaluate_3d
 from .info import info
-from .restore import EPILOG, restore
+from .restore import EPILOG, restore_command
 from .views import views
 
 app = typer.Typer(
@@ -27,15 +27,15 @@ app = typer.Typer(
     epilog="Example: latentdem deblur photo.jpg",
 )
 for command, example in (
-    (restore, "latentdem restore photo.jpg --operator disk"),
-    (deblur, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
+    (restore_command, "latentdem restore photo.jpg --operator disk"),
+    (deblur_command, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
     (blur, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
     (evaluate, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
     (views, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
     (evaluate_3d, "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
     (info, "latentdem info"),
 ):
-    notes = f"\n\n{EPILOG}" if command is restore else ""
+    notes = f"\n\n{EPILOG}" if command is restore_command else ""
     app.command(epilog=f"Example: {example}{notes}")(command)
 
 

@@ -9,14 +9,14 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from ..api.job import Job
 from ..operators.blur import Blur
 from ..operators.kernels import gaussian_kernel
 from ..output.result import Result
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
-from ..restoration.config import RestorationConfig
-from ..restoration.image import KnownKernelConfig
+from ..restoration.config import KnownKernelConfig, RestorationConfig
+from ..restoration.image import ImageRestoration
+from ..restoration.settings import Settings
 from ..search.config import SearchConfig
 from ..solver.e_step import Posterior
 from ..solver.schedules import EVERY_STEP
@@ -103,18 +103,17 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 def _run(task: Task, kernel: Tensor | None, plan: RestorationConfig) -> Result:
     settings = task.settings
-    job = Job(
-        task.blurred,
+    chosen = Settings(
         settings.kernel_size,
-        kernel,
         None if settings.estimate_noise else settings.noise_sigma,
         seed=settings.seed,
         boundary=settings.boundary,
     )
     if settings.steps is not None:
         plan = in_fewer_steps(plan, settings.steps)
+    restoration = ImageRestoration(task.blurred, chosen, kernel, config=plan)
     prior, denoiser = networks(settings.prior, task.device)
-    return job.run(prior, denoiser, task.device, progress=task.progress, plan=plan)
+    return restoration.run(prior, denoiser, task.device, progress=task.progress)
 
 
 def in_fewer_steps(plan: RestorationConfig, steps: int) -> RestorationConfig:

@@ -14,15 +14,12 @@ from ..errors import UserError
 from ..operators.base import Operator
 from ..operators.least_squares import conjugate_gradients
 from ..priors.base import LatentPrior
+from ..restoration.parametric import CG_ITERATIONS, FINAL, NO_M_STEP, SAMPLES
 from ..solver.data_weight import MaximumLikelihood
 from ..solver.e_step import Proximal
 from ..solver.latentdem import LatentDEM
+from ..solver.measurement import Measurement
 from ..solver.passes import Pass, run_passes
-
-_STEPS = 30
-_SAMPLES = 4  # that the image is the mean of
-_ITERATIONS = 8  # of conjugate gradients per E-step
-_NEVER = -1  # above every timestep at which an M-step may run
 
 
 class PhysicsOperator(Operator):
@@ -94,7 +91,7 @@ class PhysicsOperator(Operator):
 
 
 @dataclass(frozen=True)
-class Measurement:
+class PhysicsMeasurement:
     """A measurement as the solver takes it.
 
     Attributes:
@@ -110,7 +107,7 @@ class Measurement:
     scale: float
 
 
-def measurement_of(physics: Any, y: Tensor) -> Measurement:
+def measurement_of(physics: Any, y: Tensor) -> PhysicsMeasurement:
     """The measurement `y` of a physics.
 
     Raises:
@@ -124,24 +121,29 @@ def measurement_of(physics: Any, y: Tensor) -> Measurement:
         raise UserError(f"Images have the shape (B, 1 or 3, H, W), those of this physics {tuple(like.shape)}.")
     operator = PhysicsOperator(physics, like, y)
     moved = 2 * y - physics.A(torch.ones_like(like)) if linear else y
-    return Measurement(operator, moved.reshape(len(y), 1, 1, -1), like.shape[1] == 1, 2.0 if linear else 1.0)
+    return PhysicsMeasurement(
+        operator, moved.reshape(len(y), 1, 1, -1), like.shape[1] == 1, 2.0 if linear else 1.0
+    )
 
 
 def restore_known(
-    measured: Measurement, sigma: Tensor, prior: LatentPrior, device: torch.device, seed: int, steps: int | None
+    measured: PhysicsMeasurement,
+    sigma: Tensor,
+    prior: LatentPrior,
+    device: torch.device,
+    seed: int,
+    steps: int | None,
 ) -> Tensor:
     """Images (B, C, H, W) in [0, 1] of a measurement with noise `sigma` (B,) in units of [0, 1]."""
     data_weight = MaximumLikelihood()
-    e_step = Proximal(data_weight, iterations=_ITERATIONS)
-    solver = LatentDEM(prior, measured.operator, e_step, num_samples=_SAMPLES, m_step_from=_NEVER)
+    e_step = Proximal(data_weight, iterations=CG_ITERATIONS)
+    solver = LatentDEM(prior, measured.operator, e_step, num_samples=SAMPLES, m_step_from=NO_M_STEP)
     y = measured.y.float().to(device)
     found = run_passes(
         solver,
-        measured.operator,
-        (Pass(steps or _STEPS),),
-        y,
+        FINAL if steps is None else (Pass(steps),),
+        Measurement(y, (measured.scale * sigma).to(device)),
         y.new_zeros(len(y), 1, 1, 1),
-        (measured.scale * sigma).to(device),
         torch.Generator(device).manual_seed(seed),
         consistency=data_weight,
     )
