@@ -1,10 +1,11 @@
-"""Links, paths and options in the documentation exist."""
+"""Links, paths, names and options in the documentation exist."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from typer.main import get_command
@@ -54,7 +55,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_in_backticks_exist(page):
     for name in re.findall(r"`([^`\s]+)`", prose(page)):
-        if REPOSITORY_PATH.fullmatch(name):
+        if REPOSITORY_PATH.fullmatch(name) and "NAME" not in name:
             assert any(list(base.glob(name.rstrip("/"))) for base in BASES), name
 
 
@@ -102,3 +103,22 @@ def test_every_option_of_a_command_is_documented(name):
         if option.startswith("--") and option != "--help"
     }
     assert set(re.findall(r"`(--[\w-]+)`", command_sections()[name])) == options
+
+
+def documented_names() -> list[str]:
+    """Dotted names of both packages, in backticks in the prose and in imports of the examples."""
+    names = set()
+    for page in PAGES:
+        names |= set(re.findall(r"`((?:latentdem|latentdem_ext)(?:\.\w+)+)(?=[(`])", prose(page)))
+        for module, imported in re.findall(
+            r"^ *from (latentdem[\w.]*) import (.+)$", page.read_text(), re.MULTILINE
+        ):
+            names |= {f"{module}.{name.strip()}" for name in imported.split(",")}
+    return sorted(names)
+
+
+@pytest.mark.parametrize("name", documented_names())
+def test_documented_names_can_be_imported(name):
+    if "deepinv" in name:
+        pytest.importorskip("deepinv")
+    resolve_name(name)
