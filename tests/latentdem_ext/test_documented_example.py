@@ -1,4 +1,4 @@
-"""The examples of docs/operations.md, as they stand there."""
+"""The examples of docs/reference/operations.md, as they stand there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 import latentdem_ext as ext
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "operations.md"
 
 
 @pytest.fixture(scope="module")

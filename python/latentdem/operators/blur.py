@@ -44,8 +44,8 @@ class Blur(Operator):
     """y = k * x + n, the kernel unknown; circular on the lattice of x.
 
     Where `mask` is given only those pixels of y were measured: this is how photographs without a periodic
-    boundary are treated (docs/method.md, "Boundaries"). The M-step also leaves out measured pixels nearer than
-    K / 4 to an unmeasured one: they depend the most on what the prior has invented beyond the frame.
+    boundary are treated (docs/reference/method.md, "Boundaries"). The M-step also leaves out measured pixels
+    nearer than K / 4 to an unmeasured one: they depend most on what the prior has invented beyond the frame.
 
     Args:
         kernel_size: K, the kernel is (B, 1, K, K), non-negative, sum 1, origin at K // 2.

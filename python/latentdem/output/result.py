@@ -45,7 +45,7 @@ class Restored:
         return plot_restored(self)
 
 
-UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/method.md)
+UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/reference/method.md)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Cameras on a sphere around the object, in the conventions of Zero123 (docs/three_d.md).
+"""Cameras on a sphere around the object, in the conventions of Zero123 (docs/reference/three_d.md).
 
 A camera is (polar, azimuth, radius): the angle from the z axis, which points up, the angle from the x axis
 towards the y axis, both in radians, and the distance to the origin, at which it looks. The object lies in a

@@ -9,7 +9,7 @@ from ..solver.schedules import Annealing
 
 FUSION = Annealing(10.0, 0.0, 600)  # nu_t^2 / s_t^2, as the annealing of Algorithm 1
 
-CORRELATION = 0.65  # of the errors that two views make in a wanted one, see docs/three_d.md
+CORRELATION = 0.65  # of the errors that two views make in a wanted one, see docs/research/three_d.md
 
 
 def fuse(noise: Tensor, variance: Tensor, error: float) -> Tensor:

@@ -25,7 +25,7 @@ EMBEDDED_3D_WEIGHTS = Path(__file__).parents[2] / "weights" / "embedded_3d"
 
 
 class EmbeddedViewPrior:
-    """The small view-conditioned prior for 64 x 64 pixels (see docs/three_d.md).
+    """The small view-conditioned prior for 64 x 64 pixels (see docs/reference/three_d.md).
 
     Its `temperature` is 0: what it does not know it would paint in blotches.
 
