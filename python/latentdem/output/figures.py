@@ -167,9 +167,7 @@ def _film_strip(
         axes.spines[:].set(visible=True, color=colours[step.stage], linewidth=2)
 
 
-def _residual_curve(
-    axes: Axes, run: Run, colours: dict[str, str], legend_columns: int
-) -> None:
+def _residual_curve(axes: Axes, run: Run, colours: dict[str, str], legend_columns: int) -> None:
     residuals = np.array([float(step.residual[0]) for step in run.trace])
     stages = [step.stage for step in run.trace]
     for stage, colour in colours.items():

@@ -19,13 +19,13 @@ _PACKAGES = ("latentdem", "torch", "diffusers", "transformers", "numpy")
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries that its results depend on."""
-    numbers = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            numbers[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            numbers[package] = "not installed"
-    return numbers
+            installed[package] = "not installed"
+    return installed
 
 
 def backends() -> dict[str, str]:
