@@ -1,9 +1,9 @@
-"""What an evaluation leaves on disk: metrics.csv, settings.json, images, kernels, accuracies; and resuming."""
+"""Outputs of an evaluation on disk: table, images, kernels and accuracies, from which it resumes."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..io.files import atomic_path, keep_settings, make_folder
+from ..io.files import make_folder
 from ..io.images import read_image, read_kernel, write_image, write_kernel
 from .accuracy import Moment
+from .row_store import RowStore, write_table
 
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one image; None where a figure was not measured.
+    """Figures of one image; None where a figure was not measured.
 
-    PSNR is in dB, `aligned` means after the best whole-pixel shift, the kernel figures are always aligned,
+    PSNR is in dB; `aligned` means after the best whole-pixel shift, and kernel figures are always aligned;
     `noise_sigma` (the one used) and `residual` are in units of [-1, 1].
     """
 
@@ -47,50 +47,31 @@ FIGURES = COLUMNS[2:]
 MOMENTS = tuple(field.name for field in fields(Moment))
 
 
-class EvaluationStore:
-    """The output folder of one evaluation.
+class EvaluationStore(RowStore[Row]):
+    """The output folder of one evaluation: its table, and images, kernels and accuracies in images/.
 
-    Args:
-        folder: created where it does not exist.
-        settings: everything that determines the figures; a folder made with other settings is refused.
-
-    Raises:
-        UserError: other settings, unreadable files of an earlier run, or a folder that cannot be written.
+    Args and errors are those of `RowStore`.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder, self.images = folder, folder / "images"
+        self.images = folder / "images"
         make_folder(self.images)
-        self._settings_path, self._csv_path = folder / "settings.json", folder / "metrics.csv"
-        keep_settings(
-            self._settings_path,
-            settings,
-            "an evaluation",
-            "choose another folder with -o, or delete this one",
-        )
-        self.rows = self._read() if self._csv_path.exists() else []
-
-    def _read(self) -> list[Row]:
-        try:
-            with self._csv_path.open(newline="", encoding="utf-8") as file:
-                return [_parse(record) for record in csv.DictReader(file)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._csv_path} is not a table of this program; delete it.") from error
+        super().__init__(folder, settings, Row)
 
     def restored_path(self, index: int, name: str) -> Path:
-        """Where the restored image goes; the index keeps a.png and a.jpg apart."""
+        """Path of a restored image; the index keeps a.png and a.jpg apart."""
         return self.images / f"{index:03d}_{Path(name).stem}_restored.png"
 
     def _kernel_stem(self, index: int, name: str) -> Path:
         return self.images / f"{index:03d}_{Path(name).stem}_kernel"
 
     def find(self, index: int, name: str) -> Row | None:
-        """The finished row of an image, if its restored image is still there too."""
+        """The finished row of an image, if its restored image still exists."""
         rows = (row for row in self.rows if (row.index, row.image) == (index, name))
         return next(rows, None) if self.restored_path(index, name).exists() else None
 
     def add(self, row: Row, image: Tensor, kernel: Tensor, moments: Sequence[Moment] = ()) -> None:
-        """Writes a result's files and then the table with its row.
+        """Writes the files of a result, and then the table with its row.
 
         Args:
             row: replaces an earlier row of the same index.
@@ -102,8 +83,7 @@ class EvaluationStore:
         write_kernel(self._kernel_stem(row.index, row.image), kernel)
         if moments:
             write_table(self._accuracy_path(row), MOMENTS, map(astuple, moments))
-        self.rows = sorted([r for r in self.rows if r.index != row.index] + [row], key=lambda r: r.index)
-        write_table(self._csv_path, COLUMNS, ([getattr(r, name) for name in COLUMNS] for r in self.rows))
+        self.put(row, key=lambda r: r.index, order=lambda r: r.index)
 
     def load(self, row: Row) -> tuple[Tensor, Tensor]:
         """The restored image (1, C, H, W) and the kernel (1, 1, K, K) of a finished row."""
@@ -115,7 +95,7 @@ class EvaluationStore:
         return self.images / f"{row.index:03d}_{Path(row.image).stem}_accuracy.csv"
 
     def moments(self, row: Row) -> list[Moment]:
-        """The kernel's accuracy over the run of a finished row; empty if it was given or found in one go."""
+        """The kernel's accuracy over the run of a finished row; empty for a given kernel or a run without a trace."""
         path = self._accuracy_path(row)
         if not path.exists():
             return []
@@ -126,18 +106,6 @@ class EvaluationStore:
             ]
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[int | str | float | None]]) -> None:
-    """Writes a CSV file in one piece.
-
-    Raises:
-        UserError: `path` cannot be written.
-    """
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
 def mean_row(rows: Sequence[Row]) -> dict[str, float | None]:
     """Mean of every figure over the rows where it was measured; None where it never was."""
     means: dict[str, float | None] = {}
@@ -145,12 +113,3 @@ def mean_row(rows: Sequence[Row]) -> dict[str, float | None]:
         values = [value for row in rows if (value := getattr(row, name)) is not None]
         means[name] = float(torch.tensor(values, dtype=torch.float64).mean()) if values else None
     return means
-
-
-def _cell(value: int | str | float | None) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _parse(record: dict[str, str]) -> Row:
-    figures: dict[str, Any] = {name: float(record[name]) if record[name] else None for name in FIGURES}
-    return Row(index=int(record["index"]), image=record["image"], **figures)

@@ -15,7 +15,8 @@ from .cases import EvaluationSettings, make_case
 from .loop import Evaluation, evaluate, finished
 from .plots import plot_accuracy, plot_seconds
 from .protocols import Entry, Protocol, differences
-from .store import COLUMNS, write_table
+from .row_store import write_table
+from .store import COLUMNS
 
 TableProgress = Callable[[float, int, str], None]
 _SHEET_IMAGES = 8
