@@ -95,7 +95,7 @@ class EvaluationStore(RowStore[Row]):
         return self.images / f"{row.index:03d}_{Path(row.image).stem}_accuracy.csv"
 
     def moments(self, row: Row) -> list[Moment]:
-        """The kernel's accuracy over the run of a finished row; empty for a given kernel or a run without a trace."""
+        """The kernel's accuracy over the run of a finished row; empty without a trace."""
         path = self._accuracy_path(row)
         if not path.exists():
             return []

@@ -91,7 +91,7 @@ class Inpainting(Parametric):
         """The mask (B, H W) from the likelihood ratio of every pixel."""
         spread = variance.view(-1, 1, 1, 1)
         gap = (y[:, None] - x.clamp(-1, 1)).square().mean(1)
-        # The error of the samples is unknown and taken to be its mean over the pixels that are certainly visible.
+        # The error of the samples is unknown; their mean error over certainly visible pixels stands for it.
         unlike = (y - self.colour).square()
         visible = (unlike.amax(1, keepdim=True) > 16 * spread).to(y.dtype)
         error = ((gap * visible).sum((1, 2, 3)) / (3 * visible.sum((1, 2, 3))).clamp_min(1)).view(-1, 1, 1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ _GAP, _MARGIN, _TITLE = 0.12, 0.15, 0.26  # inches: between panels, around the f
 _LEGEND_ENTRY = 1.5  # inches
 _TEXT = 8.5  # points
 _MOMENTS = 6
-_STAGE_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#bbbbbb")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#bbbbbb")
 _FINEST = 1200  # pixels of an image's longer side that a figure can show
 
 
@@ -53,8 +53,7 @@ class _Sheet:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height), facecolor="white")
-        FigureCanvasAgg(self.figure)
+        self.figure = new_figure(width, height)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         bottom = self.height - top - height
@@ -155,7 +154,7 @@ def _moving(trace: list[TraceStep]) -> list[TraceStep]:
 
 def _colours(trace: list[TraceStep]) -> dict[str, str]:
     stages = list(dict.fromkeys(step.stage for step in trace))
-    return {stage: _STAGE_COLOURS[i % len(_STAGE_COLOURS)] for i, stage in enumerate(stages)}
+    return {stage: COLOURS[i % len(COLOURS)] for i, stage in enumerate(stages)}
 
 
 def _film_strip(
@@ -288,6 +287,13 @@ def comparison_sheet(rows: Sequence[Sequence[tuple[str, Tensor, Tensor]]], path:
             corner.set(xticks=[], yticks=[])
         top += height + _TITLE + _GAP
     save_figure(sheet.figure, path)
+
+
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
+    """An empty white figure of this size in inches, which can be drawn without a display."""
+    figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
