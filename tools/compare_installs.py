@@ -2,10 +2,10 @@
 
     python -m tools.compare_installs BEFORE_PYTHON AFTER_PYTHON [--image IMG] [--views IMG IMG] [--quick]
 
-BEFORE_PYTHON and AFTER_PYTHON are the Python programs of two environments on one machine, with the same versions
-of PyTorch and NumPy. `latentdem deblur`, three operators of `latentdem restore` and `latentdem views` run in both,
-on one CPU thread. Pixels, kernels and JSON results are compared, times and versions are not. The exit status is 0
-only where everything is the same.
+BEFORE_PYTHON and AFTER_PYTHON are the Python programs of two environments on one machine, with the same
+versions of PyTorch and NumPy. `latentdem deblur`, three operators of `latentdem restore` and `latentdem views`
+run in both, on one CPU thread. Pixels, kernels and JSON results are compared, times and versions are not. The
+exit status is 0 only where everything is the same.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def prepare_inputs(image: Path, folder: Path, quick: bool) -> tuple[Path, Path]:
         picture = opened.convert("RGB")
     if quick:
         left, top = (max(0, (length - QUICK_SIDE) // 2) for length in picture.size)
-        picture = picture.crop((left, top, min(picture.width, left + QUICK_SIDE), min(picture.height, top + QUICK_SIDE)))
+        right, bottom = (start + min(QUICK_SIDE, n) for start, n in zip((left, top), picture.size, strict=True))
+        picture = picture.crop((left, top, right, bottom))
     mask = Image.new("L", picture.size, 255)
     quarter = (picture.width // 4, picture.height // 4)
     ImageDraw.Draw(mask).rectangle((*quarter, quarter[0] + 15, quarter[1] + 15), fill=0)

@@ -74,7 +74,7 @@ def run_evaluation(
     Raises:
         UserError: no images, unusable settings, or `out` holds an evaluation with other settings.
     """
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     folder, out = Path(folder), Path(out)
     names = image_names(folder)[:limit]
     if out.resolve() == folder.resolve():
@@ -91,7 +91,9 @@ def run_evaluation(
         def count(stage: str, part: int, whole: int) -> None:
             report(done + len(waiting) * part / max(whole, 1), len(names), shown)
 
-        for index, name, case, result in _restore(waiting, method, settings, where, count) if waiting else ():
+        for index, name, case, result in (
+            _restore(waiting, method, settings, torch_device, count) if waiting else ()
+        ):
             if not result.finite:
                 evaluation.failures[name] = "the result has values that are not finite."
                 continue
