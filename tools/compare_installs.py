@@ -77,8 +77,8 @@ def commands(image: Path, mask: Path, views: Sequence[Path], quick: bool) -> dic
     """Arguments of `latentdem` by the name of the comparison; each writes into the current folder."""
     photograph = ["--seed", "0", "--device", "cpu", "--no-figure", "--json", "result.json"]
     photograph += ["-o", "result.png", *(["--steps", "6"] if quick else [])]
-    size = "9" if quick else "33"
-    operators = {"disk": f"disk:size={9 if quick else 25}", "inpaint": f"inpaint:mask={mask}", "gamma": "gamma"}
+    size, disk = ("9", "9") if quick else ("33", "25")
+    operators = {"disk": f"disk:size={disk}", "inpaint": f"inpaint:mask={mask}", "gamma": "gamma"}
     return {
         "deblur": ["deblur", str(image), "--kernel-size", size, *photograph],
         **{
@@ -128,9 +128,9 @@ def compare(before: Path, after: Path) -> list[tuple[str, str]]:
 
 def compare_files(before: Path, after: Path) -> str:
     """The word "same", or what differs between two files of one name."""
-    missing = [path.parent for path in (before, after) if not path.exists()]
-    if missing:
-        return f"differs: missing {'before' if not before.exists() else 'after'}"
+    for side, path in (("before", before), ("after", after)):
+        if not path.exists():
+            return f"differs: missing {side}"
     if before.suffix == ".json":
         pair = [json.loads(path.read_text(encoding="utf-8")) for path in (before, after)]
         differing = differing_keys(*pair)
@@ -143,19 +143,17 @@ def compare_files(before: Path, after: Path) -> str:
 def differing_keys(before: Any, after: Any, name: str = "") -> list[str]:
     """Names of the entries of two JSON values that differ; entries of NOT_COMPARED are left out."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-        keys = sorted((before.keys() | after.keys()) - NOT_COMPARED)
-        return [
-            found
-            for key in keys
-            for found in (
-                differing_keys(before[key], after[key], f"{name}.{key}".lstrip("."))
-                if key in before and key in after
-                else [f"{name}.{key}".lstrip(".")]
-            )
-        ]
+        names: list[str] = []
+        for key in sorted((before.keys() | after.keys()) - NOT_COMPARED):
+            full_name = f"{name}.{key}".lstrip(".")
+            if key in before and key in after:
+                names += differing_keys(before[key], after[key], full_name)
+            else:
+                names.append(full_name)
+        return names
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
-        return [found for i, (a, b) in pairs for found in differing_keys(a, b, f"{name}[{i}]")]
+        return [entry for i, (a, b) in pairs for entry in differing_keys(a, b, f"{name}[{i}]")]
     return [] if before == after else [name or "value"]
 
 
@@ -173,7 +171,7 @@ def compare_arrays(before: np.ndarray, after: np.ndarray) -> str:
         return f"differs: {before.dtype} {before.shape} before, {after.dtype} {after.shape} after"
     if before.tobytes() == after.tobytes():
         return "same"
-    unequal = before != after
+    unequal = before != after  # 0.0 and -0.0 are equal and differ in their bits
     largest = np.abs(before.astype(np.float64) - after.astype(np.float64)).max()
     return f"differs: {int(unequal.sum())} of {unequal.size} entries, by up to {largest:.3g}"
 

@@ -123,10 +123,10 @@ def train(
         batch = max(1, pixels // group[0].numel())
         clean = group[torch.randint(len(group), (batch,))].unsqueeze(1)
         clean = clean.rot90(int(torch.randint(4, ())), (2, 3)).to(torch_device).float()
-        level = torch.exp(low + (high - low) * torch.rand(batch, device=where))
+        level = torch.exp(low + (high - low) * torch.rand(batch, device=torch_device))
         noisy, clean, level = add_noise(clean, level)
         # bfloat16 resolves 0.004 of the peak, less than the weakest noise: the last steps run in float32.
-        with torch.autocast(where.type, torch.bfloat16, enabled=step < 0.8 * steps):
+        with torch.autocast(torch_device.type, torch.bfloat16, enabled=step < 0.8 * steps):
             error = model(noisy, level).float() - clean
         return {"loss": (error.square().mean(dim=(1, 2, 3)) / level).mean()}
 

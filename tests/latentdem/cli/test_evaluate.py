@@ -44,13 +44,13 @@ def test_evaluate_leaves_parts_out(cli: Any, here: Path, fake_deblur: Any, scene
     assert len(fake_deblur.calls) == 1
 
 
-def test_evaluate_without_a_single_success_fails(cli: Any, here: Path, fake_deblur: Any) -> None:
+def test_evaluate_fails_without_a_single_result(cli: Any, here: Path, fake_deblur: Any) -> None:
     (here / "photos").mkdir()
     (here / "photos" / "bad.png").touch()
     assert "is empty" in cli.sentence("evaluate", "photos")
 
 
-def test_evaluate_interrupted_says_how_to_go_on(cli: Any, here: Path, fake_deblur: Any, scene: Scene) -> None:
+def test_interrupted_evaluate_names_how_to_resume(cli: Any, here: Path, fake_deblur: Any, scene: Scene) -> None:
     (here / "photos").mkdir()
     for i in range(2):
         write_image(here / "photos" / f"{i}.png", scene(seed=i))

@@ -129,7 +129,7 @@ def test_cases_are_seeded_by_the_index(folder: Path) -> None:
     assert (first.blurred - first.reference).abs().max() > 0.05
 
 
-def test_images_are_cut_square_and_reduced(folder: Path) -> None:
+def test_images_are_cropped_square_and_reduced(folder: Path) -> None:
     case = make_case(folder / "a.png", 0, replace(SETTINGS, size=20))
     assert case.reference.shape == (1, 3, 20, 20)
     square = make_case(folder / "a.png", 0, replace(SETTINGS, size=40))
@@ -162,7 +162,7 @@ def test_noise_has_the_stated_deviation(scene: Scene) -> None:
     assert float((y - sharp).std()) == pytest.approx(0.1, rel=0.02)
 
 
-def test_valid_blur_needs_pixels_left(scene: Scene) -> None:
+def test_valid_blur_needs_enough_pixels(scene: Scene) -> None:
     kernel = torch.full((1, 1, 21, 21), 1 / 441)
     with pytest.raises(UserError, match="leaves less than 16 x 16"):
         blur_and_add_noise(scene(30, 30), kernel, 0.0, np.random.default_rng(0), "valid")
@@ -200,7 +200,7 @@ def test_a_limit_can_be_raised_and_lowered(
     assert len(table(out)) == 3
 
 
-def test_what_does_not_match_is_done_again(
+def test_results_that_do_not_match_are_computed_again(
     folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets
 ) -> None:
     out = tmp_path / "out"
@@ -249,7 +249,7 @@ def test_a_result_that_is_not_finite_is_a_failure(
     assert "not finite" in result.failures["a.bmp"]
 
 
-def test_mistakes_stop_it_at_once(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
+def test_wrong_arguments_are_refused_at_once(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
     with pytest.raises(UserError, match="not a folder"):
         run_evaluation(tmp_path / "missing", tmp_path / "out", SETTINGS)
     (tmp_path / "empty").mkdir()
@@ -279,7 +279,7 @@ def test_long_evaluations_have_several_sheets(
         assert row.true_kernel[0, 0, 4, 4] < 1
 
 
-def test_stored_kernels_are_what_was_estimated(
+def test_stored_kernels_equal_the_estimates(
     folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets
 ) -> None:
     run_evaluation(folder, tmp_path / "out", SETTINGS, limit=1)
@@ -287,7 +287,9 @@ def test_stored_kernels_are_what_was_estimated(
     assert kernel[0, 0, 4, 4] == 1
 
 
-def test_margin_does_not_count(folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets) -> None:
+def test_margin_is_left_out_of_the_metrics(
+    folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets
+) -> None:
     settings = replace(SETTINGS, margin=7)
     row = run_evaluation(folder, tmp_path / "out", settings, limit=1).rows[0]
     case = make_case(folder / "a.bmp", 0, settings)
@@ -295,7 +297,7 @@ def test_margin_does_not_count(folder: Path, tmp_path: Path, fake_deblur: Any, s
     assert row.psnr == pytest.approx(psnr(case.blurred[inner], case.reference[inner]))
 
 
-def test_margin_that_leaves_nothing_is_a_failure(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
+def test_margin_without_pixels_left_is_a_failure(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
     result = run_evaluation(folder, tmp_path / "out", replace(SETTINGS, margin=13), limit=1)
     assert "use a smaller one" in result.failures["a.bmp"]
 

@@ -44,7 +44,7 @@ def test_true_kernel_and_a_guessed_one(task: Task) -> None:
     assert float(known.residual) < float(guessed.residual)
 
 
-def test_vanilla_em_moves_the_kernel_once_per_diffusion(task: Task) -> None:
+def test_vanilla_em_updates_the_kernel_once_per_diffusion(task: Task) -> None:
     short = replace(task, settings=replace(task.settings, steps=2))
     seen: list[tuple[str, int, int]] = []
     once = VanillaEM(1)(replace(short, progress=lambda *args: seen.append(args)))

@@ -197,7 +197,7 @@ def test_accuracy_is_drawn_for_runs_of_several_passes(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_the_command(cli: Any, here: Path, scene: Scene) -> None:
+def test_the_command_runs_a_protocol(cli: Any, here: Path, scene: Scene) -> None:
     Path("photos").mkdir()
     write_image("photos/a.png", scene(40, 40))
     arguments = ("evaluate", "photos", "--kernel-size", 9, "--size", 32, "--protocol", "paper-table1")
