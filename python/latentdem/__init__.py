@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .output.result import Restored, Result
     from .pipeline import LatentDEMPipeline, LatentDEMPipelineOutput
     from .priors import DiffusersPrior, EmbeddedPrior, LatentPrior
+    from .restoration.settings import Settings
     from .search.blind import BlindSearch
     from .search.config import PAPER, SearchConfig, Start
     from .solver.data_weight import Annealed, MaximumLikelihood, ModellingError, MostCautious
@@ -48,6 +49,7 @@ __all__ = [
     "Restored",
     "Result",
     "SearchConfig",
+    "Settings",
     "Skip",
     "Start",
     "State",
@@ -61,6 +63,7 @@ __all__ = [
 _MODULES = {
     "api.deblur": ("deblur",),
     "api.restore": ("restore",),
+    "restoration.settings": ("Settings",),
     "errors": ("UserError",),
     "operators": ("HQS", "Blur"),
     "output.result": ("Restored", "Result"),

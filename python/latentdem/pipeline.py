@@ -23,12 +23,13 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from .api.job import Job
 from .errors import UserError
 from .io.channels import to_rgb
 from .io.images import to_tensor
 from .priors import DiffusersPrior
 from .priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser, prepare_for_inference
+from .restoration.image import ImageRestoration
+from .restoration.settings import Settings
 from .solver.state import State
 
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
@@ -192,16 +193,15 @@ class LatentDEMPipeline(DiffusionPipeline):
             if name not in self._callback_tensor_inputs:
                 known = ", ".join(self._callback_tensor_inputs)
                 raise UserError(f"A callback cannot be given '{name}'; it has {known}.")
-        job = Job(
-            _to_batch(image),
+        settings = Settings(
             kernel_size,
-            kernel,
             noise_sigma,
             e_step,
             steps=num_inference_steps,
             seed=_draw_seed(generator),
             boundary=boundary,
         )
+        restoration = ImageRestoration(_to_batch(image), settings, kernel)
         device = self._execution_device
         prior = DiffusersPrior.from_pipeline(self, prompt, negative_prompt, guidance_scale)
         denoiser = prepare_for_inference(self.kernel_denoiser, device)
@@ -227,7 +227,9 @@ class LatentDEMPipeline(DiffusionPipeline):
                 bar.set_description(stage, refresh=False)
                 bar.update(100 * done // total - bar.n)
 
-            result = job.run(prior, denoiser, device, progress=progress, on_step=step_end, latents=latents)
+            result = restoration.run(
+                prior, denoiser, device, progress=progress, on_step=step_end, latents=latents
+            )
         images = result.image
         if output_type == "latent":
             images = prior.encode(to_rgb(images).to(device))

@@ -1,4 +1,4 @@
-"""Restores the photographs of a folder, in batches of one size, by one process or by several."""
+"""Restores the photographs of a folder, in batches of one size, in one process or several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,18 +15,18 @@ from ..io.images import ImageFile, image_names, read_image
 from ..output.files import Outputs
 from ..output.result import Result
 from ..restoration.boundary import looks_circular
-from ..restoration.image import Progress
+from ..restoration.settings import BoundaryChoice
+from ..solver.passes import Progress
 
-Boundary = Literal["auto", "circular", "valid"]
-Restore = Callable[[Tensor, Boundary, Progress], Result]
+Restore = Callable[[Tensor, BoundaryChoice, Progress], Result]
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the work falls to this process: every `count`-th file from number `index` on.
+    """The part of the work of this process: every `count`-th file from number `index` on.
 
-    It is fixed by the names alone, so that processes need not speak to each other. What one of them leaves
-    undone is found missing, and done, by the next run.
+    It depends on the names alone, so that processes need not communicate. The next run does what one of them
+    leaves undone.
     """
 
     index: int = 0
@@ -35,7 +34,7 @@ class Share:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Share:
-        """That of RANK and WORLD_SIZE, as torchrun and accelerate set them; everything without them.
+        """The share given by RANK and WORLD_SIZE, as torchrun and accelerate set them; all files without them.
 
         Raises:
             UserError: they are not numbers with 0 <= RANK < WORLD_SIZE.
@@ -49,19 +48,19 @@ class Share:
         return cls(int(rank), int(size))
 
     def pick(self, names: list[str]) -> list[str]:
-        """The part of `names` that is this process's own."""
+        """The names that belong to this process."""
         return names[self.index :: self.count]
 
 
 @dataclass
 class FolderReport:
-    """What became of the files: names that were restored now or before, and why others were not.
+    """The names of the files that were restored, now or before, and the reasons why others were not.
 
     Attributes:
-        restored: in this run.
-        found: restored before.
+        restored: names restored in this run.
+        found: names restored before.
         failures: reasons by name.
-        unexplained: those of `restored` that are probably wrong, see `Result.explained`.
+        unexplained: the names in `restored` whose result is probably wrong, see `Result.explained`.
     """
 
     restored: list[str] = field(default_factory=list)
@@ -71,12 +70,12 @@ class FolderReport:
 
     @property
     def done(self) -> int:
-        """How many files were dealt with."""
+        """Number of files that are finished, with or without success."""
         return len(self.restored) + len(self.found) + len(self.failures)
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class _Pending:
     name: str
     source: ImageFile
     outputs: Outputs
@@ -88,14 +87,14 @@ def restore_folder(
     restore: Restore,
     *,
     batch_size: int = 1,
-    boundary: Boundary = "auto",
+    boundary: BoundaryChoice = "auto",
     figure: bool = True,
     share: Share | None = None,
     progress: Callable[[float, int, str], None] | None = None,
 ) -> FolderReport:
     """Restores the images of `folder` whose outputs are not complete in `out`.
 
-    Files that cannot be read or restored are reported and passed over.
+    Files that cannot be read or restored are reported and skipped.
 
     Args:
         folder: of blurred photographs.
@@ -104,30 +103,30 @@ def restore_folder(
         batch_size: images of one size, colour and boundary that are restored together.
         boundary: "auto" decides for every image.
         figure: whether figures are drawn.
-        share: part of the files to do; None for all.
-        progress: called with the number of files done (fractions while some are in work), their total and the
-            names in work.
+        share: the part of the files to restore; None for all.
+        progress: called with the number of finished files (fractions while some are being restored), their
+            total, and the names of those being restored.
 
     Raises:
         UserError: there are no images, or the outputs cannot be written.
     """
     names = image_names(folder)
-    mine = (share or Share()).pick(names)
+    own = (share or Share()).pick(names)
     targets = _targets(names)
-    report, tell = FolderReport(), progress or (lambda done, total, names: None)
-    waiting: dict[tuple[torch.Size, Boundary], list[_Waiting]] = {}
+    report, notify = FolderReport(), progress or (lambda done, total, names: None)
+    pending: dict[tuple[torch.Size, BoundaryChoice], list[_Pending]] = {}
 
-    def restore_waiting(key: tuple[torch.Size, Boundary]) -> None:
-        batch, done = waiting.pop(key), report.done
-        shown = ", ".join(each.name for each in batch)
+    def restore_pending(key: tuple[torch.Size, BoundaryChoice]) -> None:
+        batch, done = pending.pop(key), report.done
+        shown = ", ".join(item.name for item in batch)
 
         def within(stage: str, part: int, whole: int) -> None:
-            tell(done + len(batch) * part / max(whole, 1), len(mine), shown)
+            notify(done + len(batch) * part / max(whole, 1), len(own), shown)
 
         _restore_batch(batch, key[1], restore, within, report)
 
-    for name in mine:
-        tell(report.done, len(mine), name)
+    for name in own:
+        notify(report.done, len(own), name)
         try:
             source = read_image(folder / name)
         except UserError as error:
@@ -137,21 +136,21 @@ def restore_folder(
         if outputs.complete:
             report.found.append(name)
             continue
-        where: Boundary = boundary
+        choice: BoundaryChoice = boundary
         if boundary == "auto":
-            where = "circular" if looks_circular(source.pixels) else "valid"
-        key = (source.pixels.shape, where)
-        waiting.setdefault(key, []).append(_Waiting(name, source, outputs))
-        if len(waiting[key]) == batch_size:
-            restore_waiting(key)
-    for key in list(waiting):
-        restore_waiting(key)
-    tell(len(mine), len(mine), "done")
+            choice = "circular" if looks_circular(source.pixels) else "valid"
+        key = (source.pixels.shape, choice)
+        pending.setdefault(key, []).append(_Pending(name, source, outputs))
+        if len(pending[key]) == batch_size:
+            restore_pending(key)
+    for key in list(pending):
+        restore_pending(key)
+    notify(len(own), len(own), "done")
     return report
 
 
 def _targets(names: list[str]) -> dict[str, str]:
-    """Stems of the outputs; a.png and a.jpg keep apart by their suffix."""
+    """Stems of the outputs; the suffix distinguishes a.png and a.jpg."""
     stems = Counter(Path(name).stem for name in names)
     return {
         name: f"{Path(name).stem if stems[Path(name).stem] == 1 else name.replace('.', '_')}_deblurred"
@@ -160,19 +159,19 @@ def _targets(names: list[str]) -> dict[str, str]:
 
 
 def _restore_batch(
-    batch: list[_Waiting], boundary: Boundary, restore: Restore, within: Progress, report: FolderReport
+    batch: list[_Pending], boundary: BoundaryChoice, restore: Restore, within: Progress, report: FolderReport
 ) -> None:
     try:
-        result = restore(torch.cat([each.source.pixels for each in batch]), boundary, within)
+        result = restore(torch.cat([item.source.pixels for item in batch]), boundary, within)
     except UserError as error:
-        report.failures |= {each.name: f"{each.source.path}: {error}" for each in batch}
+        report.failures |= {item.name: f"{item.source.path}: {error}" for item in batch}
         return
-    for i, each in enumerate(batch):
+    for i, item in enumerate(batch):
         one = result[i]
         if not one.finite:
-            report.failures[each.name] = f"{each.source.path}: the result has values that are not finite."
+            report.failures[item.name] = f"{item.source.path}: the result has values that are not finite."
             continue
-        each.outputs.write(one, each.source)
-        report.restored.append(each.name)
+        item.outputs.write(one, item.source)
+        report.restored.append(item.name)
         if not one.explained[0]:
-            report.unexplained.append(each.name)
+            report.unexplained.append(item.name)

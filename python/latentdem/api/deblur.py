@@ -11,11 +11,15 @@ from torch import Tensor
 
 from ..checks import check_backend, resolve_device
 from ..io.images import to_tensor
+from ..output.report import versions
 from ..output.result import Result
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import load_kernel_denoiser
-from ..restoration.image import Progress
-from .job import Job, name_of
+from ..priors.prior_names import name_of
+from ..restoration.image import ImageRestoration
+from ..restoration.settings import BoundaryChoice, Settings
+from ..solver.checkpoint import Checkpoint, digest
+from ..solver.passes import Progress
 
 
 def deblur(
@@ -30,7 +34,7 @@ def deblur(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    boundary: Literal["auto", "circular", "valid"] = "auto",
+    boundary: BoundaryChoice = "auto",
     num_samples: int = 1,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
@@ -40,27 +44,16 @@ def deblur(
     Args:
         image: a path, a PIL image, an array (H, W[, 3]) of uint8, uint16 or floats in [0, 1], or a tensor
             (B, C, H, W) in [-1, 1] with C = 1 or 3.
-        kernel_size: K of the K x K kernel, from 3 to the smaller side of the image; at least as wide as the
-            blur.
+        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples: see
+            `latentdem.Settings`.
         kernel: (1 or B, 1, K, K) the true kernel, non-negative with sum 1 and its origin at K // 2: then only
             the image is restored and `kernel_size` does not count.
-        noise_sigma: standard deviation of the measurement noise in units of [-1, 1]; None estimates it.
         prior: "embedded", "sd15", a folder, a file, an id on the Hugging Face hub (see `load_prior`) or a
             `LatentPrior`.
-        e_step: "proximal" (closed form, the default) or "posterior" (Algorithm 1 of the paper with its
-            constants; far slower).
-        without: parts of the posterior E-step to leave out, to see what they do: any of "annealing" (its weight
-            is the last one throughout), "gluing" and "skipping" (every step is a full one).
-        steps: diffusion steps per 1000 timesteps; None takes the E-step's default.
-        seed: of all randomness; the same seed gives the same image.
         device: "auto", "cpu" or "cuda".
-        boundary: "circular" when the blur wraps around, "valid" when light came in from beyond the frame as
-            in every photograph, "auto" to look at the edges and decide.
-        num_samples: posterior samples that the M-step sums over; the image is the mean of at least 4 with the
-            proximal E-step, and of these with the posterior one.
         progress: called as progress(stage, done, total) after every step; total counts the whole job.
-        checkpoint: folder that the run is kept in every few seconds. The same call goes on where an interrupted
-            one was, with the same result; at the end the folder is removed.
+        checkpoint: folder in which the run is saved every few seconds. The same call resumes an interrupted
+            run, with the same result; at the end the folder is removed.
 
     Returns:
         `Result` with `.image`, `.kernel`, `.trace` and `.plot()`.
@@ -68,19 +61,34 @@ def deblur(
     Raises:
         UserError: an argument is wrong; the message says which and what to do.
     """
-    started = time.perf_counter()
-    job = Job(
-        to_tensor(image), kernel_size, kernel, noise_sigma, e_step, without, steps, seed, boundary, num_samples
-    )
-    where = resolve_device(device)
+    started, y = time.perf_counter(), to_tensor(image)
+    settings = Settings(kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples)
+    restoration = ImageRestoration(y, settings, kernel)
+    torch_device = resolve_device(device)
     check_backend()
-    kept = None if checkpoint is None else job.checkpoint(checkpoint, name_of(prior), where)
-    loaded, denoiser = load_prior(prior, where), load_kernel_denoiser(device=where)
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(checkpoint, _identity(restoration, name_of(prior), str(torch_device)))
+    loaded, denoiser = load_prior(prior, torch_device), load_kernel_denoiser(device=torch_device)
     loading = time.perf_counter() - started
-    result = job.run(loaded, denoiser, where, progress=progress, checkpoint=kept)
-    if kept is not None:
-        kept.remove()
+    result = restoration.run(loaded, denoiser, torch_device, progress=progress, checkpoint=saved)
+    if saved is not None:
+        saved.remove()
     result.seconds["loading"] = loading
     result.seconds["total"] += loading
     result.settings["prior"] = name_of(prior)
     return result
+
+
+def _identity(restoration: ImageRestoration, prior: str, device: str) -> dict[str, Any]:
+    """Everything that determines the bits of the result, as plain data for a checkpoint."""
+    kernel = restoration.kernel
+    tensors = (restoration.y,) if kernel is None else (restoration.y, kernel)
+    return {
+        **restoration.settings.as_dict(kernel_known=kernel is not None),
+        "prior": prior,
+        "device": device,
+        "backend": check_backend(),
+        **versions(),
+        "image and kernel": " ".join(map(digest, tensors)),
+    }

@@ -8,13 +8,13 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_backend, check_noise_sigma, resolve_device
+from ..checks import check_backend, resolve_device
 from ..errors import UserError
 from ..io.images import read_image, read_kernel, to_tensor
 from ..operators import (
@@ -35,12 +35,14 @@ from ..operators import (
 from ..output.result import Restored
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
+from ..priors.prior_names import name_of
 from ..restoration.boundary import looks_circular
-from ..restoration.image import Progress
+from ..restoration.image import ImageRestoration
 from ..restoration.noise import estimate_noise_sigma
 from ..restoration.parametric import ParametricRestoration
-from ..solver.passes import Hooks, Pass
-from .job import Job, name_of
+from ..restoration.settings import BoundaryChoice, Settings
+from ..solver.measurement import Measurement
+from ..solver.passes import Hooks, Progress, WorkCounter
 from .registry import completed, parse
 
 _FAMILIES: dict[str, KernelFamily] = {
@@ -60,23 +62,23 @@ def restore(
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    boundary: Literal["auto", "circular", "valid"] = "auto",
+    boundary: BoundaryChoice = "auto",
     progress: Progress | None = None,
 ) -> Restored:
     """Restores a measurement of an image, and the unknown parameters of the operator that made it.
 
     Args:
-        image: one measurement, as `deblur` takes it; an operator object takes a tensor (B, C, h, w) of several.
+        image: one measurement, as `deblur` takes it; with an operator object, a tensor (B, C, h, w) of several.
         operator: NAME[:PARAMETER=VALUE,...] with the names of `latentdem restore --help`, or an object: one of
-            `latentdem.operators`, a composition `outer @ inner`, a `Function` of one's own.
-        parameters: what is known of the operator by name: values (B, *shape) or files (`Path`).
+            `latentdem.operators`, a composition `outer @ inner`, or your own `Function`.
+        parameters: known parameters of the operator by name: values (B, *shape) or files (`Path`).
         noise_sigma: standard deviation of the measurement noise in units of [-1, 1]; None estimates it, which
             needs a measurement that is an image.
         prior: see `deblur`.
         steps: diffusion steps per 1000 timesteps; None takes the default.
-        seed: of all randomness.
+        seed: random seed.
         device: "auto", "cpu" or "cuda".
-        boundary: of operators with one kernel, see `deblur`; the others are circular.
+        boundary: for operators with one kernel, see `deblur`; the others are circular.
         progress: called as progress(stage, done, total).
 
     Returns:
@@ -87,165 +89,139 @@ def restore(
     """
     started = time.perf_counter()
     y = image.float() if isinstance(image, Tensor) and isinstance(operator, Parametric) else to_tensor(image)
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     check_backend()
-    if noise_sigma is not None:
-        check_noise_sigma(noise_sigma)
     if steps is not None and steps < 2:
         raise UserError(f"At least 2 steps are needed, not {steps}.")
+    settings = Settings(noise_sigma=noise_sigma, steps=steps, seed=seed, boundary=boundary)
     known = dict(parameters or {})
-    settings: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     name = type(operator).__name__
     if isinstance(operator, str):
         if len(y) != 1:
             raise UserError("An operator with a name restores one image; give them one by one.")
         name, values = parse(operator)
-        settings, known = completed(name, {**values, **known})
-        if name == "denoise":
-            noise_sigma = known.pop("sigma", noise_sigma)
+        options, known = completed(name, {**values, **known})
+        if name == "denoise" and "sigma" in known:
+            settings = replace(settings, noise_sigma=known.pop("sigma"))
         known = {key: _loaded(key, value, y) for key, value in known.items()}
-    loaded = load_prior(prior, where)
+    loaded = load_prior(prior, torch_device)
     if name in _ONE_KERNEL:
-        result = _one_kernel(
-            name, y, settings, known, noise_sigma, loaded, steps, seed, where, boundary, progress
-        )
+        result = _restore_one_kernel(name, y, options, known, settings, loaded, torch_device, progress)
     else:
         if isinstance(operator, str):
-            operator = _named(name, y, settings, load_kernel_denoiser(device=where))
-        result = _general(operator, y, known, noise_sigma, loaded, steps, seed, where, progress)
+            operator = _named(name, y, options, load_kernel_denoiser(device=torch_device))
+        result = _restore_parametric(operator, y, known, settings, loaded, torch_device, progress)
     result.seconds["total"] = time.perf_counter() - started
     result.settings = {
         "operator": name,
-        **settings,
+        **options,
         "known": sorted(known),
-        "noise_sigma": noise_sigma,
+        "noise_sigma": settings.noise_sigma,
         "steps": steps,
         "seed": seed,
         "prior": name_of(prior),
-        "device": str(where),
+        "device": str(torch_device),
         **result.settings,
     }
     return result
 
 
-def _one_kernel(
+def _restore_one_kernel(
     name: str,
     y: Tensor,
-    settings: dict[str, Any],
+    options: dict[str, Any],
     known: dict[str, Any],
-    noise_sigma: float | None,
+    settings: Settings,
     prior: LatentPrior,
-    steps: int | None,
-    seed: int,
     device: torch.device,
-    boundary: Literal["auto", "circular", "valid"],
     progress: Progress | None,
 ) -> Restored:
-    """Operators that are one kernel and a mask: the jobs of `deblur`."""
-    family, factor = _FAMILIES.get(name), settings.get("factor", 1)
-    size = settings.get("size", 6 * factor if factor % 2 == 0 else 25)
-    mask, lattice = None, y
-    made: Callable[..., Blur] = Blur
+    """Operators that are one kernel and a mask: restorations as those of `deblur`."""
+    family, factor = _FAMILIES.get(name), options.get("factor", 1)
+    size = options.get("size", 6 * factor if factor % 2 == 0 else 25)
+    mask, grid, sigma = None, y, settings.noise_sigma
+    operator: Callable[..., Blur] = Blur
     if name == "saturation":
         mask = Saturation().measured(y)
         if not mask.any():
             raise UserError("Every pixel is clipped to black or white; give an image that is not.")
-        noise_sigma = (noise_sigma or float(estimate_noise_sigma(y))) / settings["exposure"]
-        lattice = (y + 1) / settings["exposure"] - 1
+        sigma = (sigma or float(estimate_noise_sigma(y))) / options["exposure"]
+        grid = (y + 1) / options["exposure"] - 1
     if name == "superresolution":
-        if boundary == "auto":
-            boundary = "circular" if looks_circular(y) else "valid"
-        noise_sigma = noise_sigma or float(estimate_noise_sigma(y))
-        lattice, mask = spread(y, factor)
-        made, family = partial(StridedBlur, stride=factor), AntiAliasing(factor)
+        if settings.boundary == "auto":
+            settings = replace(settings, boundary="circular" if looks_circular(y) else "valid")
+        sigma = sigma or float(estimate_noise_sigma(y))
+        grid, mask = spread(y, factor)
+        operator, family = partial(StridedBlur, stride=factor), AntiAliasing(factor)
     kernel, values = known.get("kernel"), None
     if family is not None and known:
         values = torch.tensor([[float(known[key]) for key in family.names]])
         kernel = family.kernel(values, size)
-    job = Job(
-        lattice,
-        size,
-        kernel,
-        noise_sigma,
-        steps=steps,
-        seed=seed,
-        boundary=boundary,
-        mask=mask,
-        operator=made,
-        # Lights beyond the range of the result are in no model.
-        cautious=name == "saturation",
-    )
-    found = job.run(prior, family or load_kernel_denoiser(device=device), device, progress=progress)
+    settings = replace(settings, kernel_size=size, noise_sigma=sigma)
+    # No model includes lights beyond the range of the result.
+    restoration = ImageRestoration(grid, settings, kernel, mask, operator, cautious=name == "saturation")
+    result = restoration.run(prior, family or load_kernel_denoiser(device=device), device, progress=progress)
     if family is None:
-        parameters = {"kernel": found.kernel}
+        parameters = {"kernel": result.kernel}
     else:
-        fitted = family.fit(found.kernel) if values is None else values
+        fitted = family.fit(result.kernel) if values is None else values
         parameters = {key: fitted[:, i] for i, key in enumerate(family.names)}
     return Restored(
-        found.image,
+        result.image,
         parameters,
         y,
-        found.noise_sigma,
-        found.residual,
-        found.trace,
-        found.seconds,
-        {"boundary": found.settings["boundary"]},
+        result.noise_sigma,
+        result.residual,
+        result.trace,
+        result.seconds,
+        {"boundary": result.settings["boundary"]},
     )
 
 
-def _general(
+def _restore_parametric(
     operator: Parametric,
     y: Tensor,
     known: dict[str, Any],
-    noise_sigma: float | None,
+    settings: Settings,
     prior: LatentPrior,
-    steps: int | None,
-    seed: int,
     device: torch.device,
     progress: Progress | None,
 ) -> Restored:
     """Operators with named parameters."""
     operator = copy(operator)
     operator.fixed = frozenset(known)
-    started = operator.initial(y, known).to(device)
-    sigma = estimate_noise_sigma(y) if noise_sigma is None else torch.full((len(y),), float(noise_sigma))
-    restoration = ParametricRestoration(prior, operator, seed)
-    if steps is not None:
-        passes = (restoration.search, restoration.final)
-        search, final = (tuple(Pass(steps, each.start) for each in part) for part in passes)
-        restoration = replace(restoration, search=search, final=final)
-    measured = (y if y.shape[1] == 3 else y.expand(-1, 3, -1, -1)).to(device)
-    done, total = 0, restoration.work(measured)
-
-    def on_work(stage: str, pixels: int) -> None:
-        nonlocal done
-        done += pixels
-        if progress is not None:
-            progress(stage, min(done, total), total)
-
-    found = restoration.run(measured, sigma.to(device), started, Hooks(on_work))
-    image = found.image if y.shape[1] == 3 else found.image.mean(1, keepdim=True)
-    values = {key: value.cpu() for key, value in operator.unpack(found.parameters).items()}
+    initial = operator.initial(y, known).to(device)
+    sigma = settings.noise_sigma
+    sigmas = estimate_noise_sigma(y) if sigma is None else torch.full((len(y),), float(sigma))
+    restoration = ParametricRestoration(prior, operator, settings.seed)
+    if settings.steps is not None:
+        restoration = restoration.with_steps(settings.steps)
+    measurement = Measurement(y if y.shape[1] == 3 else y.expand(-1, 3, -1, -1), sigmas).to(device)
+    hooks = Hooks(WorkCounter(restoration.work(measurement.y), progress))
+    candidates = restoration.run(measurement, initial, hooks)
+    image = candidates.image if y.shape[1] == 3 else candidates.image.mean(1, keepdim=True)
+    values = {key: value.cpu() for key, value in operator.unpack(candidates.parameters).items()}
     if isinstance(operator, Denoising):
-        values["sigma"] = sigma
-    return Restored(image.cpu(), values, y, sigma, found.residual.cpu(), found.trace, {}, {})
+        values["sigma"] = sigmas
+    return Restored(image.cpu(), values, y, sigmas, candidates.residual.cpu(), candidates.trace, {}, {})
 
 
-def _named(name: str, y: Tensor, settings: dict[str, Any], denoiser: KernelDenoiser) -> Parametric:
+def _named(name: str, y: Tensor, options: dict[str, Any], denoiser: KernelDenoiser) -> Parametric:
     height, width = y.shape[-2:]
     if name == "denoise":
         return Denoising()
     if name == "inpaint":
-        return Inpainting(height, width, 2 * settings["colour"] - 1, settings["shape"])
+        return Inpainting(height, width, 2 * options["colour"] - 1, options["shape"])
     if name == "varying":
-        return VaryingBlur(settings["size"], height, width, settings["grid"], denoiser.denoise)
+        return VaryingBlur(options["size"], height, width, options["grid"], denoiser.denoise)
     if name == "response":
-        return CameraResponse(settings["size"])
+        return CameraResponse(options["size"])
     return Gamma()
 
 
 def _loaded(key: str, value: Any, y: Tensor) -> Any:
-    """The value of a parameter, read if it is a file."""
+    """The value of a parameter, which is read if it is a file."""
     if not isinstance(value, Path):
         return value
     if key == "kernel":
@@ -262,9 +238,9 @@ def _loaded(key: str, value: Any, y: Tensor) -> Any:
 
 
 def spread(y: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """A measurement (B, C, h, w) on the lattice of its super-resolution, and the mask of its pixels there.
+    """A measurement (B, C, h, w) on the grid of its super-resolution, and the mask of its pixels there.
 
-    Pixel i of the measurement stands for the pixels f i to f (i + 1) - 1, around f i + (f - 1) / 2. For even f
+    Pixel i of the measurement covers the pixels f i to f (i + 1) - 1, around f i + (f - 1) / 2. For even f
     that is between two pixels, and so is the centre (K - 1) / 2 of a kernel of even size.
     """
     up = y.repeat_interleave(factor, -1).repeat_interleave(factor, -2)

@@ -10,11 +10,11 @@ import typer
 
 from ._common import CommandGroup
 from .blur import blur_command
-from .deblur import deblur
+from .deblur import deblur_command
 from .evaluate import evaluate_command
 from .evaluate_3d import evaluate_3d
 from .info import info_command
-from .restore import EPILOG, restore
+from .restore import EPILOG, restore_command
 from .views import views
 
 app = typer.Typer(
@@ -27,8 +27,8 @@ app = typer.Typer(
     epilog="Example: latentdem deblur photo.jpg",
 )
 for name, command, example in (
-    ("restore", restore, "latentdem restore photo.jpg --operator disk"),
-    ("deblur", deblur, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
+    ("restore", restore_command, "latentdem restore photo.jpg --operator disk"),
+    ("deblur", deblur_command, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
     ("blur", blur_command, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
     ("evaluate", evaluate_command, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
     ("views", views, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,18 +15,18 @@ from . import _common as common
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..api.batch import Boundary
     from ..output.result import Result
-    from ..restoration.image import Progress
+    from ..restoration.settings import BoundaryChoice, Settings
+    from ..solver.passes import Progress
 
 
 def deblur_folder(
     folder: Path,
     out: str | None,
+    settings: Settings,
+    kernel: Tensor | None,
     prior: str,
     device: str,
-    boundary: Boundary,
-    options: dict[str, Any],
     batch_size: int,
     figure: bool,
 ) -> None:
@@ -33,9 +34,10 @@ def deblur_folder(
 
     Args:
         folder: of blurred photographs.
-        out: folder of the results; by default one beside the current files, named after `folder`.
-        prior, device, boundary: as in `latentdem.deblur`.
-        options: its other arguments.
+        out: folder of the results; by default one in the current folder, named after `folder`.
+        settings: what the user chose.
+        kernel: the known kernel, or None.
+        prior, device: as in `latentdem.deblur`.
         batch_size: images to restore at a time.
         figure: whether figures are drawn.
 
@@ -57,25 +59,24 @@ def deblur_folder(
     target = Path(out) if out else Path(f"{folder.resolve().name}_deblurred")
     if target.resolve() == folder.resolve():
         raise UserError(f"The results cannot go into {folder} itself; choose another folder with -o.")
-    where = resolve_device(_own_device(device))
-    loaded = load_prior(prior, where)
+    torch_device = resolve_device(_own_device(device))
+    loaded = load_prior(prior, torch_device)
     make_folder(target)
-    kernel = options["kernel"]
-    settings = {
+    identity = {
         "folder": str(folder.resolve()),
         "prior": prior,
-        "boundary": boundary,
-        **options,
+        **settings.as_dict(kernel_known=kernel is not None),
         "kernel": None if kernel is None else digest(kernel),
         "latentdem": versions()["latentdem"],
     }
     keep_settings(
-        target / "settings.json", settings, "results", "choose another folder with -o, or delete this one"
+        target / "settings.json", identity, "results", "choose another folder with -o, or delete this one"
     )
 
-    def restore(images: Tensor, of_all: Boundary, progress: Progress) -> Result:
+    def restore(images: Tensor, boundary: BoundaryChoice, progress: Progress) -> Result:
+        chosen = vars(replace(settings, boundary=boundary))
         return latentdem.deblur(
-            images, prior=loaded, device=str(where), boundary=of_all, progress=progress, **options
+            images, kernel=kernel, prior=loaded, device=str(torch_device), progress=progress, **chosen
         )
 
     try:
@@ -89,16 +90,16 @@ def deblur_folder(
                 target,
                 restore,
                 batch_size=batch_size,
-                boundary=boundary,
+                boundary=settings.boundary,
                 figure=figure,
                 share=share,
                 progress=progress if share.index == 0 else None,
             )
     except KeyboardInterrupt:
-        common.say_error(f"Interrupted; what is finished is kept in {target}, and the same command continues.")
+        common.say_error(f"Interrupted; finished results are in {target}, and the same command continues.")
         raise typer.Exit(common.INTERRUPTED) from None
     for reason in report.failures.values():
-        common.say_error(f"Passed over: {reason}")
+        common.say_error(f"Skipped: {reason}")
     if report.unexplained:
         common.say_error(
             f"Probably wrong, the residual being far above the noise: {', '.join(report.unexplained)}; "
@@ -109,7 +110,7 @@ def deblur_folder(
             ("written to", str(target)),
             ("restored", str(len(report.restored))),
             ("there before", str(len(report.found))),
-            ("passed over", str(len(report.failures))),
+            ("skipped", str(len(report.failures))),
         ]
     )
     # One process that fails makes torchrun end the others.

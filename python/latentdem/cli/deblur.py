@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ class BoundaryName(str, Enum):
     valid = "valid"
 
 
-def deblur(
+def deblur_command(
     image: Annotated[
         Path,
         typer.Argument(
@@ -62,7 +62,7 @@ def deblur(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Keep the run of one image in this folder; interrupted, the same command goes on with it.",
+            help="Save the run of one image in this folder; if interrupted, the same command resumes it.",
             show_default=False,
         ),
     ] = None,
@@ -73,8 +73,8 @@ def deblur(
     """Restore a blurred photograph and find its blur kernel.
 
     Writes the restored image (size and format of IMAGE), the kernel as *_kernel.png and *_kernel.npy, and a
-    figure of the run as *_figure.png. Of a folder every image is restored; interrupted, the same command goes
-    on, and under torchrun the processes share the images.
+    figure of the run as *_figure.png. In a folder every image is restored; if interrupted, the same command
+    resumes, and under torchrun the processes share the images.
     """
     import latentdem
 
@@ -83,21 +83,15 @@ def deblur(
     from ..metrics import image_metrics
     from ..output.files import Outputs
     from ..output.report import build_report
+    from ..restoration.settings import Settings
 
     known_kernel = None if kernel is None else read_kernel(kernel)
-    options: dict[str, Any] = {
-        "kernel_size": kernel_size,
-        "kernel": known_kernel,
-        "noise_sigma": noise_sigma,
-        "e_step": e_step.value,
-        "steps": steps,
-        "seed": seed,
-    }
+    settings = Settings(kernel_size, noise_sigma, e_step.value, steps=steps, seed=seed, boundary=boundary.value)
     if image.is_dir():
         for name, value in (("reference", reference), ("json", json), ("checkpoint", checkpoint)):
             if value is not None:
                 raise UserError(f"--{name} belongs to one image and {image} is a folder; leave it out.")
-        deblur_folder(image, out, prior, device.value, boundary.value, options, batch_size, figure)
+        deblur_folder(image, out, settings, known_kernel, prior, device.value, batch_size, figure)
         return
     source = read_image(image)
     sharp = None if reference is None else _read_reference(reference, source)
@@ -112,17 +106,17 @@ def deblur(
         with common.progress_bar() as advance:
             result = latentdem.deblur(
                 source.pixels,
+                kernel=known_kernel,
                 prior=prior,
                 device=device.value,
-                boundary=boundary.value,
                 progress=advance,
                 checkpoint=checkpoint,
-                **options,
+                **vars(settings),
             )
     except KeyboardInterrupt:
         if checkpoint is None:
             raise
-        common.say_error(f"Interrupted; the run is kept in {checkpoint}, and the same command goes on with it.")
+        common.say_error(f"Interrupted; the run is saved in {checkpoint}, and the same command resumes it.")
         raise typer.Exit(common.INTERRUPTED) from None
     after = before = None
     if sharp is not None:

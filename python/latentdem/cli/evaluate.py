@@ -177,7 +177,7 @@ def _run_protocol(
     settings = replace(settings, size=settings.size or PAPER_SETTINGS.size)
     rows = run_protocol(folder, target, protocol, entries, settings, limit=limit or IMAGES, **running)
     for reason in dict.fromkeys(text for row in rows for text in row.evaluation.failures.values()):
-        common.say_error(f"Passed over: {reason}")
+        common.say_error(f"Skipped: {reason}")
     if not any(row.evaluation.rows for row in rows):
         raise typer.Exit(1)
     console = Console()
@@ -198,7 +198,7 @@ def _print(evaluation: Evaluation, target: Path) -> None:
         if not available:
             console.print(f"LPIPS was not measured: {reason}.", soft_wrap=True, markup=False, highlight=False)
     for reason in evaluation.failures.values():
-        common.say_error(f"Passed over: {reason}")
+        common.say_error(f"Skipped: {reason}")
 
 
 def _table(evaluation: Evaluation) -> Table:

@@ -14,7 +14,7 @@ from .deblur import BoundaryName
 OPERATOR_HELP = "What happened to the image, by name, with what is known of it; the names stand below."
 
 
-def restore(
+def restore_command(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The measured image.", show_default=False)],
     operator: Annotated[
         str, typer.Option(metavar="NAME[:PARAMETER=VALUE,...]", help=OPERATOR_HELP, show_default=False)

@@ -18,7 +18,7 @@ from ..io.images import MIN_SIDE, read_image
 from ..operators.kernels import motion_kernel
 from ..operators.simulate import SimulatedBoundary, blur_and_add_noise
 from ..output.result import Result
-from ..restoration.image import Progress
+from ..solver.passes import Progress
 
 
 @dataclass(frozen=True)

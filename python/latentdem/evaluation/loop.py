@@ -19,7 +19,7 @@ from ..metrics import image_metrics, kernel_metrics, lpips_available
 from ..output.figures import SheetRow, contact_sheet
 from ..output.report import peak_memory, versions
 from ..output.result import Result
-from ..restoration.image import Progress
+from ..solver.passes import Progress
 from .accuracy import accuracy
 from .cases import Case, EvaluationSettings, Method, Task, make_case
 from .methods import deblur_task

@@ -9,15 +9,15 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from ..api.job import Job
 from ..io.channels import to_rgb
 from ..operators.blur import Blur
 from ..operators.kernels import gaussian_kernel
 from ..output.result import Result
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
-from ..restoration.config import RestorationConfig
-from ..restoration.image import KnownKernelConfig
+from ..restoration.config import KnownKernelConfig, RestorationConfig
+from ..restoration.image import ImageRestoration
+from ..restoration.settings import Settings
 from ..search.config import SearchConfig
 from ..solver.e_step import Posterior
 from ..solver.schedules import EVERY_STEP
@@ -104,18 +104,17 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 def _run(task: Task, kernel: Tensor | None, config: RestorationConfig) -> Result:
     settings = task.settings
-    job = Job(
-        task.blurred,
+    chosen = Settings(
         settings.kernel_size,
-        kernel,
         None if settings.estimate_noise else settings.noise_sigma,
         seed=settings.seed,
         boundary=settings.boundary,
     )
     if settings.steps is not None:
         config = in_fewer_steps(config, settings.steps)
+    restoration = ImageRestoration(task.blurred, chosen, kernel, config=config)
     prior, denoiser = networks(settings.prior, task.device)
-    return job.run(prior, denoiser, task.device, progress=task.progress, plan=config)
+    return restoration.run(prior, denoiser, task.device, progress=task.progress)
 
 
 def in_fewer_steps(config: RestorationConfig, steps: int) -> RestorationConfig:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..io.files import make_folder
+from ..errors import UserError
+from ..io.files import atomic_path, keep_settings, make_folder
 from ..io.images import read_image, read_kernel, write_image, write_kernel
 from .accuracy import Moment
-from .row_store import RowStore, write_table
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,60 @@ FIGURES = COLUMNS[2:]
 MOMENTS = tuple(field.name for field in fields(Moment))
 
 
-class EvaluationStore(RowStore[Row]):
-    """The output folder of one evaluation: its table, and images, kernels and accuracies in images/.
+RowT = TypeVar("RowT")
 
-    Args and errors are those of `RowStore`.
+
+class TableStore(Generic[RowT]):
+    """The output folder of one evaluation, with a row of metrics.csv for each result.
+
+    Args:
+        folder: created if it does not exist.
+        settings: everything that determines the figures; a folder with other settings is refused.
+        row: dataclass of the rows: an index, a name, and figures that are numbers or None.
+
+    Attributes:
+        rows: all rows of the table.
+
+    Raises:
+        UserError: the settings differ, files of an earlier run are unreadable, or the folder cannot be written.
     """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], row: type[RowT]) -> None:
+        self.folder, self._table = folder, folder / "metrics.csv"
+        self._columns = [field.name for field in fields(row)]  # type: ignore[arg-type]
+        make_folder(folder)
+        remedy = "choose another folder with -o, or delete this one"
+        keep_settings(folder / "settings.json", settings, "an evaluation", remedy)
+        self.rows = self._read(row) if self._table.exists() else []
+
+    def _read(self, row: Callable[..., RowT]) -> list[RowT]:
+        index, name, *figures = self._columns
+        try:
+            with self._table.open(newline="", encoding="utf-8") as file:
+                return [
+                    row(
+                        int(record[index]),
+                        record[name],
+                        **{key: float(record[key]) if record[key] else None for key in figures},
+                    )
+                    for record in csv.DictReader(file)
+                ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._table} is not a table of this program; delete it.") from error
+
+    def write_rows(self, rows: Iterable[RowT]) -> None:
+        """Replaces the rows of the table, sorted by their index.
+
+        Raises:
+            UserError: the table cannot be written.
+        """
+        self.rows = sorted(rows, key=lambda row: getattr(row, self._columns[0]))
+        cells = ([getattr(row, name) for name in self._columns] for row in self.rows)
+        write_table(self._table, self._columns, cells)
+
+
+class EvaluationStore(TableStore[Row]):
+    """The output folder of one evaluation on images; see `TableStore`."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.images = folder / "images"
@@ -83,7 +132,7 @@ class EvaluationStore(RowStore[Row]):
         write_kernel(self._kernel_stem(row.index, row.image), kernel)
         if moments:
             write_table(self._accuracy_path(row), MOMENTS, map(astuple, moments))
-        self.put(row, key=lambda r: r.index, order=lambda r: r.index)
+        self.write_rows([*(other for other in self.rows if other.index != row.index), row])
 
     def load(self, row: Row) -> tuple[Tensor, Tensor]:
         """The restored image (1, C, H, W) and the kernel (1, 1, K, K) of a finished row."""
@@ -106,6 +155,18 @@ class EvaluationStore(RowStore[Row]):
             ]
 
 
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[int | str | float | None]]) -> None:
+    """Writes a CSV file in one piece.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([_cell(value) for value in row] for row in rows)
+
+
 def mean_row(rows: Sequence[Row]) -> dict[str, float | None]:
     """Mean of every figure over the rows where it was measured; None where it never was."""
     means: dict[str, float | None] = {}
@@ -113,3 +174,7 @@ def mean_row(rows: Sequence[Row]) -> dict[str, float | None]:
         values = [value for row in rows if (value := getattr(row, name)) is not None]
         means[name] = float(torch.tensor(values, dtype=torch.float64).mean()) if values else None
     return means
+
+
+def _cell(value: int | str | float | None) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -14,8 +14,7 @@ from .cases import EvaluationSettings, make_case
 from .loop import Evaluation, ImageProgress, finished, run_evaluation
 from .plots import plot_accuracy, plot_seconds
 from .protocols import Entry, Protocol, differences
-from .row_store import write_table
-from .store import COLUMNS
+from .store import COLUMNS, write_table
 
 _SHEET_IMAGES = 8
 SHOWN = {

@@ -16,6 +16,7 @@ from ..operators import Parameter, Parametric
 from ..operators.least_squares import conjugate_gradients
 from ..priors.base import LatentPrior
 from ..restoration.parametric import FINAL, ParametricRestoration
+from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, Pass
 
 
@@ -90,7 +91,7 @@ class PhysicsOperator(Parametric):
 
 
 @dataclass(frozen=True)
-class Measurement:
+class PhysicsMeasurement:
     """A measurement in the form that the solver takes.
 
     Attributes:
@@ -106,7 +107,7 @@ class Measurement:
     scale: float
 
 
-def measurement_of(physics: Any, y: Tensor) -> Measurement:
+def measurement_of(physics: Any, y: Tensor) -> PhysicsMeasurement:
     """Converts a measurement `y` of a physics.
 
     Raises:
@@ -120,16 +121,23 @@ def measurement_of(physics: Any, y: Tensor) -> Measurement:
         raise UserError(f"Images have the shape (B, 1 or 3, H, W), those of this physics {tuple(like.shape)}.")
     operator = PhysicsOperator(physics, like, y)
     shifted = 2 * y - physics.A(torch.ones_like(like)) if linear else y
-    return Measurement(operator, shifted.reshape(len(y), 1, 1, -1), like.shape[1], 2.0 if linear else 1.0)
+    return PhysicsMeasurement(
+        operator, shifted.reshape(len(y), 1, 1, -1), like.shape[1], 2.0 if linear else 1.0
+    )
 
 
 def restore_known(
-    measured: Measurement, sigma: Tensor, prior: LatentPrior, device: torch.device, seed: int, steps: int | None
+    measured: PhysicsMeasurement,
+    sigma: Tensor,
+    prior: LatentPrior,
+    device: torch.device,
+    seed: int,
+    steps: int | None,
 ) -> Tensor:
     """Images (B, C, H, W) in [0, 1] of a measurement with noise `sigma` (B,), in the units of the physics."""
     final = FINAL if steps is None else (Pass(steps),)
     restoration = ParametricRestoration(prior, measured.operator, seed, final=final)
     y = measured.y.float().to(device)
-    noise = (measured.scale * sigma).to(device)
-    restored = restoration.run(y, noise, measured.operator.initial(y), Hooks())
+    measurement = Measurement(y, (measured.scale * sigma).to(device))
+    restored = restoration.run(measurement, measured.operator.initial(y), Hooks())
     return (from_rgb(restored.image, measured.channels) + 1) / 2

@@ -18,13 +18,14 @@ try:
 except ImportError as error:
     raise ImportError(f"deepinv cannot be imported ({error}): pip install 'latentdem[deepinv]'") from error
 
-from ..api.job import Job
 from ..checks import check_kernel, resolve_device
 from ..errors import UserError
 from ..metrics import kernel_metrics
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import load_kernel_denoiser
+from ..restoration.image import ImageRestoration
 from ..restoration.noise import estimate_noise_sigma
+from ..restoration.settings import Settings
 from ._physics import measurement_of, restore_known
 
 _FLOOR = 1e-3  # least standard deviation of the noise in [0, 1], close to that of rounding to 8 bits
@@ -110,16 +111,16 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
         alike = bool((sigma == sigma[0]).all())
         images, kernels = [], []
         for rows in [slice(None)] if alike else [slice(i, i + 1) for i in range(len(y))]:
-            job = Job(
-                (2 * y[rows] - 1).float().cpu(),
+            settings = Settings(
                 self.kernel_size,
-                None if kernel is None else kernel[rows].cpu(),
-                noise_sigma=min(float(2 * sigma[rows][0]), 1.0),
+                min(float(2 * sigma[rows][0]), 1.0),
                 steps=self.steps,
                 seed=self.seed,
                 boundary="circular" if circular else "valid",
             )
-            result = job.run(self._prior, self._denoiser, self._where)
+            known = None if kernel is None else kernel[rows].cpu()
+            restoration = ImageRestoration((2 * y[rows] - 1).float().cpu(), settings, known)
+            result = restoration.run(self._prior, self._denoiser, self._where)
             images.append(result.image)
             kernels.append(result.kernel)
         return (torch.cat(images).to(y) + 1) / 2, torch.cat(kernels).to(y)

@@ -63,3 +63,8 @@ class PriorNames:
             f"Unknown prior '{prior}'; give {', '.join((self.embedded, *self.aliases))}, a folder, a .ckpt or "
             ".safetensors file, or the owner/name of a checkpoint on the Hugging Face hub."
         )
+
+
+def name_of(prior: object) -> str:
+    """The name by which a prior was requested, its own name, or that of its class."""
+    return str(prior) if isinstance(prior, (str, Path)) else getattr(prior, "name", type(prior).__name__)

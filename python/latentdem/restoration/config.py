@@ -1,4 +1,4 @@
-"""How a measurement is restored: the constants of every part of the run, as one value."""
+"""The constants of every part of a restoration, as one value."""
 
 from __future__ import annotations
 
@@ -7,24 +7,54 @@ from typing import Any
 
 from ..operators.blur import HQS
 from ..search.config import PAPER, SearchConfig
-from ..solver.e_step import EStep, Posterior
+from ..solver.data_weight import DataWeight, MaximumLikelihood, MostCautious
+from ..solver.e_step import EStep, Posterior, Proximal
+from ..solver.passes import Pass, full_steps
 from ..solver.schedules import EVERY_STEP, Skip
-from .image import KnownKernelConfig
+
+
+@dataclass(frozen=True)
+class KnownKernelConfig:
+    """How an image is restored once its kernel is known, or estimated.
+
+    Attributes:
+        passes: passes of the reverse diffusion.
+        e_step: E-step of every pass.
+        skip: which steps are full ones.
+        num_samples: posterior samples; the image is their mean, which is nearer to the truth than each.
+        consistency: data weight of the pixel-space step after each pass, see `run_passes`.
+    """
+
+    passes: tuple[Pass, ...] = (Pass(30),)
+    e_step: EStep = Proximal(MaximumLikelihood())
+    skip: Skip = EVERY_STEP
+    num_samples: int = 4
+    consistency: DataWeight = MaximumLikelihood()
+
+    def cautious(self) -> KnownKernelConfig:
+        """The same for an estimated kernel, which may be wrong: its measured modelling error counts too."""
+        weight = MostCautious()
+        e_step = replace(self.e_step, data_weight=weight) if isinstance(self.e_step, Proximal) else self.e_step
+        return replace(self, e_step=e_step, consistency=weight)
+
+    def steps(self) -> int:
+        """Full EM steps of all samples."""
+        return full_steps(self.passes, self.skip) * self.num_samples
 
 
 @dataclass(frozen=True)
 class RestorationConfig:
-    """What `Job` does; the default is this package's method.
+    """What `ImageRestoration` does; the default is this package's method.
 
     Attributes:
-        recipe: constants of the blind search.
+        search: constants of the blind search.
         known: how the image is restored with a known kernel.
-        e_step: of the search; None for `Proximal` with each hypothesis's modelling error.
+        e_step: E-step of the search; None for `Proximal` with each hypothesis's modelling error.
         skip: which steps of the search are full ones.
-        again: whether the image is restored anew after the search, or the search's own image is the result.
+        again: whether the image is restored again after the search, or the search's own image is the result.
     """
 
-    recipe: SearchConfig = SearchConfig()
+    search: SearchConfig = SearchConfig()
     known: KnownKernelConfig = KnownKernelConfig()
     e_step: EStep | None = None
     skip: Skip = EVERY_STEP
@@ -33,11 +63,11 @@ class RestorationConfig:
     def with_steps(self, steps: int) -> RestorationConfig:
         """The same with passes of `steps` per 1000 timesteps."""
         coarse, fine = (
-            tuple(_with_steps(each, steps) for each in rounds)
-            for rounds in (self.recipe.coarse, self.recipe.fine)
+            tuple(_with_steps(one, steps) for one in rounds)
+            for rounds in (self.search.coarse, self.search.fine)
         )
-        recipe = replace(self.recipe, coarse=coarse, fine=fine)
-        return replace(self, recipe=recipe, known=_with_steps(self.known, steps))
+        search = replace(self.search, coarse=coarse, fine=fine)
+        return replace(self, search=search, known=_with_steps(self.known, steps))
 
 
 def algorithm_1(
@@ -45,11 +75,11 @@ def algorithm_1(
 ) -> RestorationConfig:
     """Algorithm 1 with the paper's constants, or these in their place."""
     e_step, skip = e_step or Posterior(), skip or Skip()
-    recipe = PAPER if hqs is None else replace(PAPER, coarse=(replace(PAPER.coarse[0], hqs=hqs),))
+    search = PAPER if hqs is None else replace(PAPER, coarse=(replace(PAPER.coarse[0], hqs=hqs),))
     known = KnownKernelConfig(PAPER.coarse[0].passes, e_step, skip, 1)
-    return RestorationConfig(recipe, known, e_step, skip, again)
+    return RestorationConfig(search, known, e_step, skip, again)
 
 
-def _with_steps(each: Any, steps: int) -> Any:
+def _with_steps(part: Any, steps: int) -> Any:
     """A `Round` or `KnownKernelConfig` whose passes take `steps` per 1000 timesteps."""
-    return replace(each, passes=tuple(replace(one, steps=steps) for one in each.passes))
+    return replace(part, passes=tuple(replace(one, steps=steps) for one in part.passes))

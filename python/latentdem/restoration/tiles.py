@@ -1,11 +1,79 @@
-"""Photographs larger than the working size: where to look for the kernel."""
+"""How a photograph is divided: its padded grid, the window of the kernel search, and the tiles."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentdem_ext.vae import Window
+from latentdem_ext.vae import Window, tile_windows
+
+from ..solver.measurement import Measurement
+from .boundary import Frame
+
+WORKING_SIZE = 384  # pixels a side: photographs that need a larger grid are restored in tiles
+GRID_MULTIPLE = 32  # of padded grids: small factors for FFTs, whole latents at half size
+SEARCH_SIZE = 256  # pixels a side of the window in which the kernel of a larger photograph is found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How photographs of height x width pixels are divided for a K x K kernel.
+
+    A window or tile is not circular, even in a circular photograph.
+    """
+
+    height: int
+    width: int
+    kernel_size: int
+    circular: bool
+
+    @classmethod
+    def of(cls, measurement: Measurement, kernel_size: int) -> Layout:
+        """That of a measurement."""
+        return cls(*measurement.size, kernel_size, measurement.circular)
+
+    @property
+    def frame(self) -> Frame:
+        """The padded grid of a whole photograph."""
+        if self.circular:
+            return Frame.circular(self.height, self.width)
+        return self.frame_of_part(self.height, self.width)
+
+    def frame_of_part(self, rows: int, columns: int) -> Frame:
+        """The padded grid of a window or tile."""
+        return Frame.extended(rows, columns, self.kernel_size, GRID_MULTIPLE)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a photograph is restored as a whole."""
+        return max(self.frame.grid) <= WORKING_SIZE
+
+    @property
+    def search_size(self) -> int:
+        """Pixels a side of the window in which the kernel is found."""
+        return max(SEARCH_SIZE, 2 * self.kernel_size)
+
+    @property
+    def tile_size(self) -> int:
+        """Pixels a side of the tiles whose padded grid has the working size."""
+        return max(WORKING_SIZE - self.kernel_size + 1, 2 * self.kernel_size)
+
+    @property
+    def overlap(self) -> int:
+        """Pixels that neighbouring tiles share."""
+        return self.tile_size // 6
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], int]:
+        """Size of the grid that the kernel is searched on, and the pixels of all grids to restore."""
+        if self.fits:
+            return self.frame.grid, self.frame.pixels
+        window = self.frame_of_part(*(min(self.search_size, n) for n in (self.height, self.width)))
+        tiles = tile_windows(self.height, self.width, self.tile_size, self.overlap)
+        parts = (self.frame_of_part(r.stop - r.start, c.stop - c.start).pixels for r, c in tiles)
+        return window.grid, sum(parts)
 
 
 def informative_window(y: Tensor, size: int, kernel_size: int) -> Window:

@@ -1,4 +1,4 @@
-"""Constants of the blind search, and which scales and rounds follow from them."""
+"""Constants of the blind search, and the scales and rounds that follow from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Round:
-    """Passes of the hypotheses still in the race, after which the best `keep` of each image go on."""
+    """Passes of the hypotheses that are left, after which the best `keep` of each image continue."""
 
     passes: tuple[Pass, ...]
     hqs: HQS
@@ -45,8 +45,8 @@ class SearchConfig:
         coarse: rounds at the coarsest scale.
         fine: rounds at every finer scale.
         largest_kernel: above this K the image is halved before the search, again and again.
-        halved_kernel: above this K it is halved too, where that leaves at least `halved_side` pixels a side:
-            the search takes a quarter of the time there and sees more of the picture at once.
+        halved_kernel: above this K the image is halved too if at least `halved_side` pixels a side are left:
+            the search then takes a quarter of the time and sees more of the picture at once.
         consistency: of the pixel-space step after each pass, see `run_passes`.
         sigma_floor: least noise standard deviation assumed at reduced size, for the error of reducing.
     """
@@ -75,13 +75,13 @@ class SearchConfig:
     def scales(self, side: int, kernel_size: int) -> list[tuple[int, tuple[Round, ...]]]:
         """(reduction, rounds) for an image of `side` pixels; the last round of all keeps one hypothesis."""
         factor = coarsest_factor(kernel_size, side, self)
-        found = [(factor, self.coarse)]
+        scales = [(factor, self.coarse)]
         while factor > 1:
             factor //= 2
-            found.append((factor, self.fine))
-        factor, last = found[-1]
-        found[-1] = factor, (*last[:-1], replace(last[-1], keep=1))
-        return found
+            scales.append((factor, self.fine))
+        factor, last = scales[-1]
+        scales[-1] = factor, (*last[:-1], replace(last[-1], keep=1))
+        return scales
 
 
 PAPER = SearchConfig(
@@ -94,11 +94,11 @@ PAPER = SearchConfig(
 """Algorithm 1 with the paper's constants, delta for 512 x 512: one run of 1000 steps from a delta kernel."""
 
 
-def coarsest_factor(kernel_size: int, side: int, recipe: SearchConfig) -> int:
+def coarsest_factor(kernel_size: int, side: int, config: SearchConfig) -> int:
     """The power of two by which the search of a K x K kernel reduces an image of `side` pixels at first."""
     factor = 1
-    while kernel_size / factor > recipe.largest_kernel or (
-        kernel_size / factor > recipe.halved_kernel and side // (2 * factor) >= recipe.halved_side
+    while kernel_size / factor > config.largest_kernel or (
+        kernel_size / factor > config.halved_kernel and side // (2 * factor) >= config.halved_side
     ):
         factor *= 2
     while factor > 1 and reduced_kernel(kernel_size, factor) > side // factor:

@@ -1,4 +1,4 @@
-"""Which of several restorations of one image to believe, and what they say together."""
+"""The choice between several restorations of one image, and the mean of those that agree."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _RESOLUTION = 0.005  # of the evidence: what differs by less may be equally good
 
 
 def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
-    """Indices (B * keep,) of the hypotheses to go on with, the best of each image first, by their kernels.
+    """Indices (B * keep,) of the hypotheses to continue with, the best of each image first, by their kernels.
 
-    Three kinds of failure have to be told from the truth. The no-blur solution explains everything, noise too,
-    and has the most concentrated kernel, the one with the most energy (sum of squares). Divergence has a
-    diffuse kernel and a residual well above sigma. And ghosts of the image give kernels in several pieces,
-    while a camera moves continuously, so that a kernel is connected. The least energy *
-    max(1, residual / sigma)^5 / connectedness^2 is none of them; the powers were chosen on photographs.
+    Three kinds of failure have to be distinguished from the truth. The no-blur solution explains everything,
+    noise too, and has the most concentrated kernel, the one with the most energy (sum of squares). A diverged
+    hypothesis has a diffuse kernel and a residual well above sigma. And ghosts of the image give kernels in
+    several pieces, while a camera moves continuously, so that a true kernel is connected. The least energy *
+    max(1, residual / sigma)^5 / connectedness^2 avoids all three; the powers were chosen on photographs.
 
     Args:
-        candidates: N = B * H hypotheses, those of one image together.
+        candidates: N = B * H hypotheses, those of one image next to each other.
         sigma: (B,) standard deviation of the noise.
         keep: how many of the H.
     """
@@ -38,41 +38,44 @@ def choose(candidates: Candidates, sigma: Tensor, keep: int) -> Tensor:
     energy = candidates.parameters.square().sum((1, 2, 3)).view(images, -1)
     excess = (candidates.residual.view(images, -1) / sigma[:, None]).clamp_min(1)
     whole = _connectedness(candidates.parameters).view(images, -1)
-    # A residual that is not finite has lost.
+    # A residual that is not finite loses.
     return _first((energy * excess**5 / whole**2).nan_to_num(nan=torch.inf), keep)
 
 
 def plausibility(candidates: Candidates) -> Tensor:
-    """(N,) how much speaks for kernels that were tried: their evidence, and that they are in one piece.
+    """Plausibility (N,) of kernels after a trial: their evidence, and whether they are in one piece.
 
-    The evidence (`most_likely`) is how likely the image that the prior makes of the measurement with a kernel
-    makes the measurement. With a wrong kernel no image that the prior knows explains it, with the no-blur one
-    neither. It does not tell good kernels from very good ones.
+    The evidence (`most_likely`) is the likelihood of the measurement given the image that the prior makes of it
+    with a kernel. Neither with a wrong kernel nor with the no-blur kernel does an image of the prior explain
+    the measurement. The evidence does not distinguish good kernels from very good ones.
     """
     score = candidates.evidence + _PIECES * _connectedness(candidates.parameters).clamp_min(1e-6).log()
     return score.nan_to_num(nan=-torch.inf)
 
 
-def likeliest(score: Tensor, keep: int) -> Tensor:
-    """Indices (B * keep,) of the hypotheses of the greatest `score` (B, H), the best of each image first.
+def most_plausible(score: Tensor, keep: int) -> Tensor:
+    """Indices (B * keep,) of the hypotheses with the greatest `score` (B, H), the best of each image first.
 
-    A score that is not a number has lost.
+    A score that is not a number loses.
     """
     return _first(-score.nan_to_num(nan=-torch.inf), keep)
 
 
 def _first(cost: Tensor, keep: int) -> Tensor:
-    """Indices (B * keep,) of the least in every row of `cost` (B, H)."""
+    """Indices (B * keep,) of the least entries in every row of `cost` (B, H)."""
     best = cost.argsort(1)[:, :keep]
     return (best + torch.arange(len(cost), device=best.device)[:, None] * cost.shape[1]).flatten()
 
 
 def together(first: Candidates, second: Candidates, images: int) -> Candidates:
-    """The hypotheses of two rounds, those of one image together; the first ones waited during the second round.
+    """The hypotheses of two rounds, those of one image next to each other.
+
+    In the trace, the hypotheses of the first round stay as they are during the second.
 
     Args:
-        first: of B images.
-        second: of the same; its trace begins with as many steps as that of `first` has.
+        first: candidates of B images.
+        second: candidates of the same images; its trace begins with as many steps as that of `first` has.
+        images: B.
     """
     last = first.trace[-1]
     later = second.trace[len(first.trace) :]
@@ -84,8 +87,21 @@ def together(first: Candidates, second: Candidates, images: int) -> Candidates:
     return both.pick(torch.cat([part.view(images, -1) for part in index], 1).flatten())
 
 
+def with_turned(candidates: Candidates, images: int) -> tuple[Candidates, Tensor]:
+    """The candidates preceded by copies with kernels turned by 180 degrees, and which are turned (2 N,).
+
+    A kernel and its turned copy have the same power spectrum, and a search may end at either. The residual
+    does not distinguish them, but the image that the prior makes of the measurement does.
+    """
+    index = torch.arange(len(candidates.residual), device=candidates.residual.device).view(images, -1)
+    turned = torch.cat([torch.ones_like(index), torch.zeros_like(index)], dim=1).flatten().bool()
+    twice = candidates.pick(index.repeat(1, 2).flatten())
+    kernels = torch.where(turned[:, None, None, None], twice.parameters.flip(-2, -1), twice.parameters)
+    return replace(twice, parameters=kernels), turned
+
+
 def _connectedness(kernel: Tensor) -> Tensor:
-    return torch.tensor([connectedness(each) for each in kernel]).to(kernel)
+    return torch.tensor([connectedness(one) for one in kernel]).to(kernel)
 
 
 def connectedness(kernel: Tensor) -> float:
@@ -102,16 +118,16 @@ def connectedness(kernel: Tensor) -> float:
 def merged_kernels(kernel: Tensor, score: Tensor, best: Tensor, latest: int) -> Tensor:
     """The best kernels, averaged with those of the last round that agree with them, (B, 1, K, K).
 
-    Candidates that found the truth are estimates with errors of their own, which the mean reduces; the others
+    Candidates near the truth are estimates with errors of their own, which the mean reduces; the others
     agree neither with them nor, as a rule, with each other. Kernels are shifted to where they correlate the
-    most with the best one; they agree if the normalised correlation is at least 0.85 there, and count the less
-    the less plausible they are.
+    most with the best one. They agree if the normalised correlation there is at least 0.85, and a kernel has
+    the less weight the less plausible it is.
 
     Args:
-        kernel: (B * H, 1, K, K), those of one image together, the last round's at their end.
+        kernel: (B * H, 1, K, K), those of one image next to each other, those of the last round at their end.
         score: (B, H) plausibility.
         best: (B,) index of the best of each image.
-        latest: how many of the H are of the last round.
+        latest: how many of the H belong to the last round.
     """
     images, size = len(score), kernel.shape[-1]
     side = 2 * size  # room for every shift without wrapping

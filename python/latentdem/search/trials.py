@@ -10,6 +10,7 @@ from ..priors.base import LatentPrior
 from ..solver.data_weight import MaximumLikelihood
 from ..solver.e_step import Proximal
 from ..solver.latentdem import LatentDEM
+from ..solver.measurement import Measurement
 from ..solver.passes import NO_HOOKS, Candidates, Hooks, Pass, full_steps, run_passes
 from ..solver.schedules import EVERY_STEP
 
@@ -17,37 +18,34 @@ TRIAL = Pass(5)
 TRIAL_STEPS = full_steps((TRIAL,), EVERY_STEP)
 
 
-def tried(
+def run_trials(
     prior: LatentPrior,
     operator: Operator,
-    y: Tensor,
+    measurement: Measurement,
     parameters: Tensor,
-    noise_sigma: Tensor,
     seed: int,
     *,
-    iterations: int = 4,
     stage: str = "",
     hooks: Hooks = NO_HOOKS,
 ) -> Candidates:
-    """Restores measurements with parameters that stay as they are; what counts is `evidence` of the result.
+    """Restores each measurement with parameters that stay as they are, to compare their `evidence`.
 
     Args:
         prior: latent diffusion prior.
-        operator: whose M-step moves nothing.
-        y: (B, C, h, w); parameters: (B * H, ...), those of one image together; noise_sigma: (B,).
+        operator: an operator whose M-step changes nothing.
+        measurement: of B images.
+        parameters: (B * H, ...), those of one image next to each other.
         seed: of the noise, which is the same for all, so that chance favours none.
-        iterations: of conjugate gradients per step, where there is no closed form.
-        hooks: what is told about the run while it goes on.
+        stage: name of the stage.
+        hooks: what follows the run.
     """
-    each, data_weight = len(parameters) // len(y), MaximumLikelihood()
+    data_weight = MaximumLikelihood()
     return run_passes(
-        LatentDEM(prior, operator, Proximal(data_weight, iterations=iterations)),
-        operator,
+        LatentDEM(prior, operator, Proximal(data_weight)),
         (TRIAL,),
-        y.repeat_interleave(each, 0),
+        measurement.repeated(len(parameters) // len(measurement)),
         parameters,
-        noise_sigma.repeat_interleave(each),
-        torch.Generator(y.device).manual_seed(seed),
+        torch.Generator(measurement.y.device).manual_seed(seed),
         consistency=data_weight,
         stage=stage,
         hooks=hooks,

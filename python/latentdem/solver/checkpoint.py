@@ -1,4 +1,4 @@
-"""Long runs on disk, so that an interrupted one goes on where it was."""
+"""Long runs on disk, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Solver = Callable[..., tuple[Tensor, Tensor]]
 
 
 class Checkpoint:
-    """One restoration in a folder: what finished runs of the solver gave, and how far the current one is.
+    """One restoration in a folder: the results of finished runs of the solver, and the state of the current one.
 
-    Everything between the runs follows from them, so it is computed anew. On a CPU a resumed restoration gives
+    Everything between the runs follows from them, so it is computed again. On a CPU a resumed restoration gives
     the same bits as an uninterrupted one.
 
     Args:
-        folder: created where it does not exist; `remove` it at the end.
+        folder: created if it does not exist; call `remove` at the end.
         settings: everything that determines the result, as plain data.
 
     Attributes:
@@ -53,7 +53,7 @@ class Checkpoint:
     def run(
         self,
         solver: Solver,
-        keep: Callable[[TraceStep], None],
+        record_saved: Callable[[TraceStep], None],
         y: Tensor,
         parameters: Tensor,
         noise_sigma: Tensor,
@@ -62,10 +62,10 @@ class Checkpoint:
         on_step: Callable[[State], None],
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """What `solver` gives for these arguments, from disk as far as it is there.
+        """The result of `solver` for these arguments, read from disk as far as it was saved.
 
         Args:
-            keep: called for the steps that need not be made again; the others go to `on_step`.
+            record_saved: called for the steps that were saved; the others go to `on_step`.
             y, parameters, noise_sigma, generator, on_step, options: of `LatentDEM.__call__`.
 
         Raises:
@@ -75,14 +75,14 @@ class Checkpoint:
         running = self.folder / f"{self._runs:03d}_running.safetensors"
         self._runs += 1
         steps: list[TraceStep] = []
-        found = _read(finished if finished.exists() else running, y.device)
-        if found:
-            steps = _steps_of(found)
+        saved = _read(finished if finished.exists() else running, y.device)
+        if saved:
+            steps = _steps_of(saved)
             for step in steps:
-                keep(step)
-            generator.set_state(found["generator"].cpu())
+                record_saved(step)
+            generator.set_state(saved["generator"].cpu())
         if finished.exists():
-            return found["image"], found["parameters"]
+            return saved["image"], saved["parameters"]
         last = time.monotonic()
 
         def record(state: State) -> None:
@@ -94,7 +94,7 @@ class Checkpoint:
                 _write(running, tensors, steps, generator)
                 last = time.monotonic()
 
-        resume = State(found["latents"], found["parameters"], found["clean"], steps[-1]) if found else None
+        resume = State(saved["latents"], saved["parameters"], saved["clean"], steps[-1]) if saved else None
         image, parameters = solver(
             y, parameters, noise_sigma, generator=generator, on_step=record, resume=resume, **options
         )
@@ -103,7 +103,7 @@ class Checkpoint:
         return image, parameters
 
     def remove(self) -> None:
-        """Deletes what was written, and the folder if nothing else is in it."""
+        """Deletes the files of this checkpoint, and the folder if nothing else is in it."""
         for path in (*self.folder.glob("[0-9]*.safetensors"), self._settings_path):
             path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
@@ -117,12 +117,12 @@ def save_tensors(path: Path, tensors: Tensors, notes: dict[str, str]) -> None:
         UserError: `path` cannot be written.
     """
     with atomic_path(path) as temporary:
-        plain = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         save_file(plain, temporary, metadata=notes)
 
 
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[Tensors, dict[str, str]]:
-    """What `save_tensors` wrote there; nothing where there is no file.
+    """The tensors and notes that `save_tensors` wrote; empty if there is no file.
 
     Raises:
         UserError: the file is damaged.
@@ -136,28 +136,28 @@ def load_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[Tensor
         raise UserError(f"{path} is damaged; delete the folder {path.parent} and start again.") from error
 
 
-def digest(each: Tensor) -> str:
-    """What tells a tensor from others."""
-    return sha256(each.numpy(force=True).tobytes()).hexdigest()[:16]
+def digest(tensor: Tensor) -> str:
+    """A short hash of the values of a tensor."""
+    return sha256(tensor.numpy(force=True).tobytes()).hexdigest()[:16]
 
 
 def _write(path: Path, tensors: Tensors, steps: list[TraceStep], generator: torch.Generator) -> None:
-    """A safetensors file of `tensors`, the generator's state, and residuals and parameters of the steps."""
+    """Writes `tensors`, the generator's state, and the residuals and parameters of the steps."""
     names = json.dumps([[step.stage, step.t] for step in steps])
     history = {"residuals": [s.residual for s in steps], "parameters of steps": [s.parameters for s in steps]}
-    held = {**tensors, "generator": generator.get_state()}
-    held |= {name: torch.stack(each) for name, each in history.items() if each}
-    save_tensors(path, held, {"steps": names})
+    tensors = {**tensors, "generator": generator.get_state()}
+    tensors |= {name: torch.stack(values) for name, values in history.items() if values}
+    save_tensors(path, tensors, {"steps": names})
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `_write` wrote there, with the steps' names under "steps"; nothing where there is no file."""
+    """The tensors that `_write` wrote, and the names of the steps under "steps"; empty if there is no file."""
     tensors, notes = load_tensors(path, device)
     return {**tensors, "steps": json.loads(notes["steps"])} if tensors else {}
 
 
-def _steps_of(found: dict[str, Any]) -> list[TraceStep]:
+def _steps_of(saved: dict[str, Any]) -> list[TraceStep]:
     return [
-        TraceStep(stage, t, found["residuals"][i].cpu(), found["parameters of steps"][i].cpu())
-        for i, (stage, t) in enumerate(found["steps"])
+        TraceStep(stage, t, saved["residuals"][i].cpu(), saved["parameters of steps"][i].cpu())
+        for i, (stage, t) in enumerate(saved["steps"])
     ]

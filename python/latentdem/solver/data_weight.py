@@ -1,4 +1,4 @@
-"""How far a proximal step trusts the measurement: the ratio of two variances, fixed, annealed or estimated.
+"""The weight of the measurement in a proximal step: the ratio of two variances, fixed, annealed or estimated.
 
 The step is argmin_x ||y - A x||^2 / v + ||x - x0||^2 / r^2, so what it needs is rho = v / r^2: v is the
 variance of y - A x, r^2 that of the error of the prediction x0.
@@ -16,24 +16,33 @@ from ..operators.base import Operator
 from .schedules import Annealing
 
 
-class DataWeight(Protocol):
-    """rho (N,) of a step.
+@dataclass(frozen=True)
+class Prediction:
+    """A clean prediction and the measurement it is compared with.
 
-    Called with the operator, the prediction x0 (N, C, H, W), its parameters (N, ...), y (N, C, h, w), the
-    variance sigma^2 (N,) of the measurement noise, the timestep t and the variance r2 (N,) that the
-    diffusion's schedule gives x0.
+    Attributes:
+        operator: forward operator A.
+        x0: (N, C, H, W) predicted image.
+        parameters: (N, ...) of the operator.
+        y: (N, C, h, w) measurement.
+        variance: (N,) sigma^2 of the measurement noise.
+        r2: (N,) variance of the error of x0 according to the diffusion's schedule.
+        t: timestep.
     """
 
-    def __call__(
-        self,
-        operator: Operator,
-        x0: Tensor,
-        parameters: Tensor,
-        y: Tensor,
-        variance: Tensor,
-        t: int,
-        r2: Tensor,
-    ) -> Tensor: ...
+    operator: Operator
+    x0: Tensor
+    parameters: Tensor
+    y: Tensor
+    variance: Tensor
+    r2: Tensor
+    t: int = 0
+
+
+class DataWeight(Protocol):
+    """rho (N,) of a proximal step."""
+
+    def __call__(self, prediction: Prediction) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -42,22 +51,13 @@ class Annealed:
 
     annealing: Annealing = Annealing()
 
-    def __call__(
-        self,
-        operator: Operator,
-        x0: Tensor,
-        parameters: Tensor,
-        y: Tensor,
-        variance: Tensor,
-        t: int,
-        r2: Tensor,
-    ) -> Tensor:
-        return self.annealing(t) * variance / r2
+    def __call__(self, prediction: Prediction) -> Tensor:
+        return self.annealing(prediction.t) * prediction.variance / prediction.r2
 
 
 @dataclass(frozen=True)
 class ModellingError:
-    """v = sigma^2 + c nu^2, nu^2 being what the mean square of y - A x0 exceeds sigma^2 by.
+    """v = sigma^2 + c nu^2, nu^2 being the excess of the mean square of y - A x0 over sigma^2.
 
     The paper derives its annealing from such a variance (arXiv App. A) and fixes it in advance; measured at
     every step, it cannot be too small for a wrong operator.
@@ -68,54 +68,38 @@ class ModellingError:
 
     factor: float | Tensor = 2.0
 
-    def __call__(
-        self,
-        operator: Operator,
-        x0: Tensor,
-        parameters: Tensor,
-        y: Tensor,
-        variance: Tensor,
-        t: int,
-        r2: Tensor,
-    ) -> Tensor:
-        measured = operator.mean_square(x0, parameters, y)
-        return (variance + self.factor * (measured - variance).clamp_min(0)) / r2
+    def __call__(self, prediction: Prediction) -> Tensor:
+        variance = prediction.variance
+        measured = prediction.operator.mean_square(prediction.x0, prediction.parameters, prediction.y)
+        return (variance + self.factor * (measured - variance).clamp_min(0)) / prediction.r2
 
 
-_CLASSES = 64  # of coefficients with like gain, over the six decades below its greatest value, 1
+_CLASSES = 64  # of coefficients with similar gain, over the six decades below its greatest value, 1
 _DECADES = 6
 _CANDIDATES = torch.logspace(-4.5, 0, 73)  # for r^2; the image range is 2
 
 
 @dataclass(frozen=True)
 class MaximumLikelihood:
-    """v = sigma^2 and the r^2 under which y - A x0 is the most likely, for parameters that are right.
+    """v = sigma^2 and the r^2 under which y - A x0 is most likely, for correct parameters.
 
-    See `most_likely`. The schedule's r^2 does not count.
+    See `most_likely`. The r^2 of the schedule is not used.
     """
 
-    def __call__(
-        self,
-        operator: Operator,
-        x0: Tensor,
-        parameters: Tensor,
-        y: Tensor,
-        variance: Tensor,
-        t: int,
-        r2: Tensor,
-    ) -> Tensor:
-        return variance / most_likely(operator, x0, parameters, y, variance)[0]
+    def __call__(self, prediction: Prediction) -> Tensor:
+        p = prediction
+        return p.variance / most_likely(p.operator, p.x0, p.parameters, p.y, p.variance)[0]
 
 
 def most_likely(
     operator: Operator, x0: Tensor, parameters: Tensor, y: Tensor, variance: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Variance r^2 of the error of x0 that makes y - A x0 the most likely, and how likely it is then.
+    """Variance r^2 of the error of x0 that makes y - A x0 most likely, and the logarithm of that likelihood.
 
     If the error of x0 is white with variance r^2, the coefficients of y - A x0 in the basis that makes A A^T
     diagonal are independent with variance sigma^2 + r^2 g, g being the eigenvalues (`Operator.spectrum`; of a
-    blur |F k|^2). The one parameter is found on a logarithmic grid, the coefficients sorted into classes of
-    like g first.
+    blur |F k|^2). The parameter is found on a logarithmic grid, after the coefficients are sorted into
+    classes of similar g.
 
     Args:
         x0: (N, C, H, W); parameters: (N, ...); y: (N, C, h, w).
@@ -141,23 +125,13 @@ def most_likely(
 
 @dataclass(frozen=True)
 class MostCautious:
-    """The greatest rho of several: for parameters that were found and may be wrong.
+    """The greatest rho of several: for estimated parameters, which may be wrong.
 
-    Maximum likelihood knows how smooth a picture is but takes the operator for right; the modelling error
-    notices a wrong one but not how smooth the picture is. The measurement is trusted as far as both allow.
+    Maximum likelihood accounts for how smooth a picture is but assumes a correct operator; the modelling error
+    notices a wrong operator but not how smooth the picture is. The measurement weighs as much as both allow.
     """
 
     parts: tuple[DataWeight, ...] = (ModellingError(1.0), MaximumLikelihood())
 
-    def __call__(
-        self,
-        operator: Operator,
-        x0: Tensor,
-        parameters: Tensor,
-        y: Tensor,
-        variance: Tensor,
-        t: int,
-        r2: Tensor,
-    ) -> Tensor:
-        estimates = [part(operator, x0, parameters, y, variance, t, r2) for part in self.parts]
-        return torch.stack(estimates).amax(0)
+    def __call__(self, prediction: Prediction) -> Tensor:
+        return torch.stack([part(prediction) for part in self.parts]).amax(0)

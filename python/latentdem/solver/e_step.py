@@ -1,4 +1,4 @@
-"""The two E-steps: how a diffusion step is bent towards the measurement."""
+"""The two E-steps, which pull a diffusion step towards the measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import latentdem_ext as ext
 
 from ..operators.base import Operator
 from ..priors.base import LatentPrior
-from .data_weight import DataWeight, ModellingError
+from .data_weight import DataWeight, ModellingError, Prediction
 from .schedules import Annealing
 
 
@@ -41,7 +41,7 @@ class Move:
 
 
 class EStep(Protocol):
-    """`differentiate` tells the solver to record the graph from z_t to x0; `__call__` returns z_{t-1}."""
+    """`differentiate` makes the solver record the graph from z_t to x0; `__call__` returns z_{t-1}."""
 
     @property
     def differentiate(self) -> bool: ...
@@ -58,8 +58,8 @@ class Proximal:
 
     Attributes:
         data_weight: gives v / r^2.
-        fresh: share of the new noise's variance that is fresh rather than the old direction.
-        iterations: of conjugate gradients per step, where there is no closed form.
+        fresh: share of the variance of the new noise that is fresh instead of the old direction.
+        iterations: conjugate gradient iterations per step, where there is no closed form.
     """
 
     data_weight: DataWeight = ModellingError()
@@ -69,9 +69,10 @@ class Proximal:
 
     def __call__(self, move: Move, prior: LatentPrior, operator: Operator) -> Tensor:
         r2 = (1 - move.abar) / move.abar
-        rho = self.data_weight(operator, move.x0, move.parameters, move.y, move.variance, move.t, r2)
+        prediction = Prediction(operator, move.x0, move.parameters, move.y, move.variance, r2, move.t)
+        rho = self.data_weight(prediction)
         x = operator.proximal(move.x0, move.parameters, move.y, rho, self.iterations)
-        # The encoder has never seen values beyond black and white; beyond the frame nothing else forbids them.
+        # The encoder was not trained on values beyond black and white; beyond the frame only this prevents them.
         z0 = prior.encode(x.clamp(-1, 1))
         return ext.renoise(move.z_t, z0, move.abar, move.abar_next, move.noise, self.fresh)
 

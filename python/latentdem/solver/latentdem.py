@@ -26,10 +26,10 @@ class LatentDEM:
         e_step: `Proximal()` (default) or `Posterior()`.
         skip: which steps are full EM steps; the others are plain DDIM moves of the latent.
         num_samples: posterior samples S per image; the M-step sums over them (Eq. 11).
-        m_step_from: no M-step above this timestep, where the clean prediction says nothing yet; a tensor (B,)
-            gives one per entry of the batch.
-        hypotheses: how many consecutive entries of the batch belong to one image. The noise is drawn once for
-            them and shared by all images, so that a batch of images gives what single runs give.
+        m_step_from: no M-step above this timestep, where the clean prediction carries no information yet; a
+            tensor (B,) gives one per entry of the batch.
+        hypotheses: number of consecutive entries of the batch that belong to one image. The noise is drawn once
+            for them and shared by all images, so that a batch of images gives the results of single runs.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LatentDEM:
             start: first timestep; below 999 an `image` (B, 3, H, W) to re-noise from is needed.
             latents: (B S, c, h, w) noise to start from; None draws it.
             on_step: called with the `State` after every full step.
-            resume: the state of an interrupted run to go on from, with the generator as it was then.
+            resume: the state of an interrupted run to continue from, with the generator in its state of then.
 
         Returns:
             The clean prediction D(z0) (B, 3, H, W), mean over the samples, and the parameters (B, ...).
@@ -114,14 +114,14 @@ class LatentDEM:
                 moved = self.operator.m_step(x.unflatten(0, (batch, samples)), y, parameters, variance)
                 moving = moving.view(-1, *[1] * (parameters.ndim - 1))
                 parameters = torch.where(moving, moved, parameters)
-            each = parameters.repeat_interleave(samples, 0)
+            repeated = parameters.repeat_interleave(samples, 0)
             move = Move(
-                t, abar, abar_next, z, eps, z0, x0, y_all, each, variance.repeat_interleave(samples), noise
+                t, abar, abar_next, z, eps, z0, x0, y_all, repeated, variance.repeat_interleave(samples), noise
             )
             z = self.e_step(move, self.prior, self.operator)
             t_before = t
             if on_step is not None:
-                residual = self.operator.residual(x, each, y_all).unflatten(0, (batch, samples)).mean(1)
+                residual = self.operator.residual(x, repeated, y_all).unflatten(0, (batch, samples)).mean(1)
                 step = TraceStep(stage, t, residual.cpu(), parameters.cpu())
                 state = State(z, parameters, z0.detach(), step)
                 on_step(state)

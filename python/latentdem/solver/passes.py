@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..operators.base import Operator
 from .checkpoint import Checkpoint
-from .data_weight import DataWeight, most_likely
+from .data_weight import DataWeight, Prediction, most_likely
 from .latentdem import LatentDEM
+from .measurement import Measurement
 from .schedules import Skip, timesteps
 from .state import State, TraceStep
 
@@ -31,24 +31,45 @@ class Pass:
 
 
 def full_steps(passes: tuple[Pass, ...], skip: Skip) -> int:
-    """How many full EM steps `passes` take."""
+    """Number of full EM steps of `passes`."""
     count = 0
-    for each in passes:
-        t_before = each.start + skip.every
-        for t, _ in timesteps(each.steps, each.start):
+    for current in passes:
+        t_before = current.start + skip.every
+        for t, _ in timesteps(current.steps, current.start):
             count += skip.full(t, t_before)
             t_before = t
     return count
 
 
+Progress = Callable[[str, int, int], None]  # called as progress(stage, done, total)
+
+
+class WorkCounter:
+    """Turns the pixels that full EM steps have gone through into calls of `progress`.
+
+    Args:
+        total: pixels of the whole run.
+        progress: None for nothing to call.
+    """
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def __call__(self, stage: str, pixels: int) -> None:
+        """Counts a full EM step."""
+        self._done += pixels
+        if self._progress is not None:
+            self._progress(stage, min(self._done, self._total), self._total)
+
+
 @dataclass(frozen=True)
 class Hooks:
-    """What is told about a run while it goes on.
+    """What follows a run while it goes on.
 
     Attributes:
-        on_work: called after every full EM step with the stage's name and the pixels it went through.
-        on_step: called then with the solver's state, which may be changed.
-        checkpoint: where the run is kept, to be resumed.
+        on_work: called after every full EM step with the name of the stage and the pixels of the step.
+        on_step: then called with the solver's state, which it may change.
+        checkpoint: where the run is saved, so that it can be resumed.
     """
 
     on_work: Callable[[str, int], None] | None = None
@@ -61,13 +82,13 @@ NO_HOOKS = Hooks()
 
 @dataclass
 class Candidates:
-    """Restorations of a batch under H hypotheses each, N = B * H, those of one image together.
+    """Restorations of B images under H hypotheses each, N = B * H, those of one image next to each other.
 
     Attributes:
         image: (N, 3, H, W) in [-1, 1]; residual: (N,) root mean square of y - A x.
-        parameters: (N, ...) of the operator, of a blur its kernels (N, 1, K, K).
+        parameters: (N, ...) of the operator; for a blur these are its kernels (N, 1, K, K).
         evidence: (N,) log-likelihood of the measurement given the diffusion's clean image, see `most_likely`.
-        trace: the steps that led there, of all N.
+        trace: the steps of all N that led to these candidates.
     """
 
     image: Tensor
@@ -87,15 +108,14 @@ class Candidates:
 
 def join(parts: list[Candidates]) -> Candidates:
     """One batch of candidates that were restored one after the other, with equal steps."""
-    steps = zip(*(part.trace for part in parts), strict=True)
     trace = [
         TraceStep(
-            same[0].stage,
-            same[0].t,
-            torch.cat([step.residual for step in same]),
-            torch.cat([step.parameters for step in same]),
+            steps[0].stage,
+            steps[0].t,
+            torch.cat([step.residual for step in steps]),
+            torch.cat([step.parameters for step in steps]),
         )
-        for same in steps
+        for steps in zip(*(part.trace for part in parts), strict=True)
     ]
     image, parameters, residual, evidence = (
         torch.cat([getattr(part, name) for part in parts])
@@ -106,11 +126,9 @@ def join(parts: list[Candidates]) -> Candidates:
 
 def run_passes(
     solver: LatentDEM,
-    operator: Operator,
     passes: tuple[Pass, ...],
-    y: Tensor,
+    measurement: Measurement,
     parameters: Tensor,
-    noise_sigma: Tensor,
     generator: torch.Generator,
     *,
     consistency: DataWeight,
@@ -119,48 +137,51 @@ def run_passes(
     stage: str = "",
     hooks: Hooks = NO_HOOKS,
 ) -> Candidates:
-    """Runs `passes` one after the other; every one starts from the parameters and image of the one before.
+    """Runs `passes` one after the other; each starts from the parameters and image of the one before.
 
     Args:
-        y: (N, C, h, w); parameters: (N, ...) to start from; noise_sigma: (N,).
+        measurement: of N entries, on the grid of the solver's operator.
+        parameters: (N, ...) to start from.
+        generator: the only source of randomness.
         consistency: gives v / r^2 of the pixel-space step argmin_x ||y - A x||^2 / v + ||x - D(z0)||^2 / r^2
             after each pass, which lifts the result above what the autoencoder can represent.
         image: (N, 3, H, W) for a first pass that does not start from noise.
         latents: noise that the first pass starts from; None draws it.
-        hooks: what is told about the run while it goes on.
+        stage: name of the stage in the trace and for `hooks`.
+        hooks: what follows the run.
     """
+    operator, y, sigma = solver.operator, measurement.y, measurement.sigma
+    variance, r2 = sigma.square(), torch.full_like(sigma, _DECODED_VARIANCE)
     trace: list[TraceStep] = []
 
-    def keep(step: TraceStep) -> None:
+    def record_step(step: TraceStep) -> None:
         trace.append(step)
         if hooks.on_work is not None:
             hooks.on_work(stage, y[:, 0].numel() * solver.num_samples)
 
     def record(state: State) -> None:
-        keep(state.step)
+        record_step(state.step)
         if hooks.on_step is not None:
             hooks.on_step(state)
 
-    run = solver if hooks.checkpoint is None else partial(hooks.checkpoint.run, solver, keep)
+    run = solver if hooks.checkpoint is None else partial(hooks.checkpoint.run, solver, record_step)
 
-    for number, each in enumerate(passes, 1):
-        name = f"{stage}, pass {number}" if len(passes) > 1 else stage
+    for number, current in enumerate(passes, 1):
         image, parameters = run(
             y,
             parameters,
-            noise_sigma,
+            sigma,
             generator=generator,
-            steps=each.steps,
-            start=each.start,
+            steps=current.steps,
+            start=current.start,
             image=image,
             latents=latents,
-            stage=name,
+            stage=f"{stage}, pass {number}" if len(passes) > 1 else stage,
             on_step=record,
         )
         latents = None
-        evidence = most_likely(operator, image, parameters, y, noise_sigma.square())[1]
-        r2 = torch.full_like(noise_sigma, _DECODED_VARIANCE)
-        rho = consistency(operator, image, parameters, y, noise_sigma.square(), 0, r2)
+        evidence = most_likely(operator, image, parameters, y, variance)[1]
+        rho = consistency(Prediction(operator, image, parameters, y, variance, r2))
         image = operator.proximal(image, parameters, y, rho).clamp(-1, 1)
     if image is None:
         raise ValueError("at least one pass is needed")

@@ -1,4 +1,4 @@
-"""Where the solver stands after a step, and what a trace keeps of it."""
+"""The state of the solver after a step, and its entry in a trace."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class TraceStep:
         stage: name of the stage the step belongs to, such as "half size, pass 1".
         t: diffusion timestep, counting down within a pass.
         residual: (B,) root mean square of y - A x0, in the units of the image range [-1, 1].
-        parameters: (B, ...) of the operator after the step's M-step, on the CPU; of a blur its kernels
-            (B, 1, K, K).
+        parameters: (B, ...) of the operator after the M-step of this step, on the CPU; for a blur these are
+            its kernels (B, 1, K, K).
     """
 
     stage: str
@@ -27,13 +27,13 @@ class TraceStep:
 
 @dataclass
 class State:
-    """Where the solver stands after a full EM step; it goes on with what `latents` and `parameters` then hold.
+    """The state of the solver after a full EM step; the run continues with its `latents` and `parameters`.
 
     Attributes:
-        latents: (B S, c, h, w) latents of the next step, of S posterior samples per image.
+        latents: (B S, c, h, w) latents of the next step, S posterior samples per image.
         parameters: (B, ...) of the operator.
         clean: (B S, c, h, w) clean latents z0 that were predicted at this step.
-        step: what of it is kept in a trace.
+        step: its entry in a trace.
     """
 
     latents: Tensor

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..api.job import name_of
 from ..checks import check_backend, resolve_device
 from ..errors import UserError
 from ..output.report import versions
+from ..priors.prior_names import name_of
 from ..solver.checkpoint import digest
 from .cameras import grid_points, mirrored, straight
 from .checkpoint import ViewCheckpoint

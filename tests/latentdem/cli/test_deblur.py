@@ -180,7 +180,7 @@ def test_interruption_writes_nothing(cli: Any, here: Path, fake_deblur: Any) -> 
 def test_interruption_with_a_checkpoint(cli: Any, here: Path, fake_deblur: Any) -> None:
     fake_deblur.fail_at = 0
     text = cli.sentence("deblur", "../photo.png", "--kernel-size", 9, "--checkpoint", "kept", status=130)
-    assert text == "Interrupted; the run is kept in kept, and the same command goes on with it."
+    assert text == "Interrupted; the run is saved in kept, and the same command resumes it."
 
 
 def test_interruption_while_writing_writes_nothing(

@@ -21,7 +21,7 @@ def test_evaluate_prints_a_table_with_the_mean(cli: Any, here: Path, fake_deblur
     result = cli.run("evaluate", "photos", "--kernel-size", 9)
     for text in ("0.png", "1.png", "mean", "PSNR", "MNC"):
         assert text in result.stdout
-    assert "Passed over: photos/bad.png is empty." in result.stderr
+    assert "Skipped: photos/bad.png is empty." in result.stderr
     assert cli.names(here / "photos_evaluation") == [
         "contact_sheet.png",
         "images",

@@ -60,11 +60,11 @@ def test_fewer_steps_of_algorithm_1_go_as_far() -> None:
     config = in_fewer_steps(algorithm_1(), 100)
     assert config.e_step == config.known.e_step == Posterior(scale=10.0)
     assert config.skip == config.known.skip == Skip(500, 80)
-    assert config.recipe.coarse[0].passes == config.known.passes == (Pass(100),)
+    assert config.search.coarse[0].passes == config.known.passes == (Pass(100),)
     assert in_fewer_steps(algorithm_1(skip=EVERY_STEP), 100).skip == EVERY_STEP
     ours = in_fewer_steps(RestorationConfig(), 10)
     assert ours.e_step is None
-    assert [each.passes[0].steps for each in (*ours.recipe.coarse, ours.known)] == [10, 10, 10]
+    assert [each.passes[0].steps for each in (*ours.search.coarse, ours.known)] == [10, 10, 10]
 
 
 def test_channels_alone_and_together_agree_on_a_grey_picture(scene: Scene) -> None:
@@ -112,5 +112,5 @@ def test_accuracy_of_a_trace_with_a_coarse_part() -> None:
 def test_a_search_uses_the_configuration(task: Task) -> None:
     recipe = SearchConfig()
     short = replace(recipe, starts=recipe.starts[:1], coarse=(replace(recipe.coarse[0], passes=(Pass(2),)),))
-    result = ConfiguredLatentDEM(replace(SHORT, recipe=short, again=False))(task)
+    result = ConfiguredLatentDEM(replace(SHORT, search=short, again=False))(task)
     assert [step.t for step in result.trace] == [999, 499]

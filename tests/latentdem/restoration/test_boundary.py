@@ -14,10 +14,10 @@ Scene = Callable[..., Tensor]
 
 
 @pytest.mark.parametrize("size", [3, 8, 15])
-def test_extended_lattice_sees_no_wrapping(scene: Scene, size: int) -> None:
-    """What is measured of a circular blur on the extended lattice is a blur without wrapping."""
+def test_padded_grid_sees_no_wrapping(scene: Scene, size: int) -> None:
+    """What is measured of a circular blur on the padded grid is a blur without wrapping."""
     frame = Frame.extended(40, 50, size, 16)
-    rows, columns = frame.lattice
+    rows, columns = frame.grid
     assert rows % 16 == columns % 16 == 0
     x = scene(rows, columns)
     kernel = torch.rand(1, 1, size, size)
@@ -41,7 +41,7 @@ def test_place_and_crop_are_inverse(scene: Scene) -> None:
     y = scene(37, 41)
     for frame in (Frame.circular(37, 41), Frame.extended(37, 41, 9)):
         placed = frame.place(y)
-        assert placed.shape[-2:] == frame.lattice
+        assert placed.shape[-2:] == frame.grid
         assert torch.equal(frame.crop(placed), y)
         mask = frame.mask()
         assert (mask is None) == frame.is_circular

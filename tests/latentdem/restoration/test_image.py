@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+import latentdem
 import latentdem_ext as ext
-from latentdem import HQS, BlindSearch, MostCautious, Pass, Posterior, Proximal, SearchConfig, Start
+from latentdem import HQS, MostCautious, Pass, Posterior, Proximal, Result, SearchConfig, Settings, Start
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.kernel_denoiser import KernelDenoiser
-from latentdem.restoration import image as restoration
-from latentdem.restoration.image import ImageRestoration, KnownKernelConfig, interior_mask
+from latentdem.restoration import tiles
+from latentdem.restoration.boundary import interior_mask
+from latentdem.restoration.config import KnownKernelConfig, RestorationConfig
+from latentdem.restoration.image import ImageRestoration
 from latentdem.search.config import Round
 
 Scene = Callable[..., Tensor]
@@ -26,19 +30,24 @@ QUICK = SearchConfig(
 )
 
 
-def make(
-    prior: EmbeddedPrior, size: int, circular: bool, seen: Report | None = None, again: bool = True
+def restoration(
+    y: Tensor, size: int, circular: bool, *, kernel: Tensor | None = None, again: bool = True
 ) -> ImageRestoration:
-    find = BlindSearch(prior, KernelDenoiser().requires_grad_(False), QUICK)
-    known = KnownKernelConfig((Pass(3),), num_samples=2)
-    report = None if seen is None else lambda *event: seen.append(event)
-    return ImageRestoration(find, known, again, size, 0, circular, report)
+    settings = Settings(size, 0.02, boundary="circular" if circular else "valid")
+    config = RestorationConfig(QUICK, KnownKernelConfig((Pass(3),), num_samples=2), again=again)
+    return ImageRestoration(y, settings, kernel, config=config)
+
+
+def run(restoration: ImageRestoration, prior: EmbeddedPrior, seen: Report | None = None) -> Result:
+    denoiser = KernelDenoiser().requires_grad_(False)
+    progress = None if seen is None else lambda *event: seen.append(event)
+    return restoration.run(prior, denoiser, torch.device("cpu"), progress=progress)
 
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restoration, "WORKING_SIZE", 64)
-    monkeypatch.setattr(restoration, "SEARCH_SIZE", 40)
+    monkeypatch.setattr(tiles, "WORKING_SIZE", 64)
+    monkeypatch.setattr(tiles, "SEARCH_SIZE", 40)
 
 
 @pytest.mark.parametrize("circular", [True, False])
@@ -48,42 +57,39 @@ def test_any_size(
     scene: Scene, tiny_prior: EmbeddedPrior, height: int, width: int, size: int, circular: bool, known: bool
 ) -> None:
     y, seen = scene(height, width), []
-    job = make(tiny_prior, size, circular, seen)
     kernel = gaussian_kernel(size, 1.5)
-    found = job.run(y, torch.tensor([0.02]), kernel if known else None)
-    assert found.image.shape == y.shape
-    assert found.image.abs().max() <= 1
-    assert found.parameters.shape == kernel.shape
-    assert not known or torch.equal(found.parameters, kernel)
-    assert torch.isfinite(found.residual).all()
+    result = run(restoration(y, size, circular, kernel=kernel if known else None), tiny_prior, seen)
+    assert result.image.shape == y.shape
+    assert result.image.abs().max() <= 1
+    assert result.kernel.shape == kernel.shape
+    assert not known or torch.equal(result.kernel, kernel)
+    assert torch.isfinite(result.residual).all()
     assert seen[-1][1] == seen[-1][2]
-    assert list(job.seconds) == (["restoration"] if known else ["kernel search", "restoration"])
+    assert list(result.seconds)[:-1] == (["restoration"] if known else ["kernel search", "restoration"])
 
 
 def test_image_of_the_search_can_be_the_result(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
     y, seen = scene(32, 32), []
-    job = make(tiny_prior, 9, True, seen, again=False)
-    found = job.run(y, torch.tensor([0.02]), None)
-    assert found.image.shape == y.shape
+    result = run(restoration(y, 9, True, again=False), tiny_prior, seen)
+    assert result.image.shape == y.shape
     assert seen[-1][1] == seen[-1][2]
-    assert list(job.seconds) == ["kernel search"]
+    assert list(result.seconds) == ["kernel search", "total"]
 
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("known", [True, False])
-def test_large_photographs_go_in_tiles(scene: Scene, tiny_prior: EmbeddedPrior, known: bool) -> None:
+def test_large_photographs_are_restored_in_tiles(scene: Scene, tiny_prior: EmbeddedPrior, known: bool) -> None:
     y, seen = torch.cat([scene(90, 75, seed=1), scene(90, 75, seed=2)]), []
-    kernel = gaussian_kernel(9, 1.5).repeat(2, 1, 1, 1)
-    job = make(tiny_prior, 9, False, seen)
-    found = job.run(y, torch.full((2,), 0.02), kernel if known else None)
-    assert found.image.shape == y.shape
-    assert found.parameters.shape == (2, 1, 9, 9)
-    assert all(step.parameters.shape[0] == 2 for step in found.trace)
-    assert bool(found.trace) != known
+    kernel = gaussian_kernel(9, 1.5) if known else None
+    result = run(restoration(y, 9, False, kernel=kernel), tiny_prior, seen)
+    assert result.image.shape == y.shape
+    assert result.kernel.shape == (2, 1, 9, 9)
+    assert all(step.parameters.shape[0] == 2 for step in result.trace)
+    assert bool(result.trace) != known
     done = [event[1] for event in seen]
     assert done == sorted(set(done))
     assert done[-1] == seen[-1][2]
-    assert job.seconds["restoration"] > 0
+    assert result.seconds["restoration"] > 0
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -93,8 +99,30 @@ def test_no_more_than_a_tile_is_restored_at_once(
     sizes = []
     decode = tiny_prior.decode
     monkeypatch.setattr(tiny_prior, "decode", lambda z, h, w: sizes.append((h, w)) or decode(z, h, w))
-    make(tiny_prior, 9, False).run(scene(200, 70), torch.tensor([0.02]), None)
+    run(restoration(scene(200, 70), 9, False), tiny_prior)
     assert max(max(s) for s in sizes) <= 64
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("options", [{}, {"kernel": gaussian_kernel(9, 1.5)}], ids=["blind", "known"])
+@pytest.mark.parametrize("side", [40, 80], ids=["whole", "tiles"])
+def test_at_most_six_frames_from_deblur_to_the_loop_of_the_solver(
+    scene: Scene,
+    tiny_prior: EmbeddedPrior,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Tensor],
+    side: int,
+) -> None:
+    depths = []
+
+    def predict(z: Tensor, t: int) -> Tensor:
+        names = [frame.function for frame in inspect.stack() if "latentdem" in frame.filename]
+        depths.append(len(names) - names[::-1].index("deblur") - names.index("__call__"))
+        return torch.zeros_like(z)
+
+    monkeypatch.setattr(tiny_prior, "predict_noise", predict)
+    latentdem.deblur(scene(side, side), 9, prior=tiny_prior, steps=2, boundary="valid", device="cpu", **options)
+    assert max(depths) <= 6
 
 
 @pytest.mark.parametrize("size", [1, 8, 9])
@@ -108,7 +136,7 @@ def test_interior_mask_is_where_no_pixel_from_outside_is_seen(size: int) -> None
     assert torch.equal(expected, torch.ones_like(expected) if mask is None else mask)
 
 
-def test_a_found_kernel_is_trusted_less_than_a_given_one() -> None:
+def test_data_weight_is_more_cautious_for_an_estimated_kernel() -> None:
     given = KnownKernelConfig(num_samples=3)
     cautious = given.cautious()
     assert cautious.e_step == Proximal(MostCautious())

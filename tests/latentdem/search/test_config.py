@@ -27,11 +27,11 @@ def test_coarsest_factor(size: int, side: int, factor: int) -> None:
 
 
 def test_the_last_scale_ends_with_one_hypothesis() -> None:
-    recipe = SearchConfig()
-    scales = recipe.scales(512, 100)
+    config = SearchConfig()
+    scales = config.scales(512, 100)
     assert [factor for factor, _ in scales] == [4, 2, 1]
     assert [rounds[-1].keep for _, rounds in scales] == [2, 1, 1]
-    assert scales[0][1] == recipe.coarse
-    ((factor, rounds),) = recipe.scales(512, 9)
+    assert scales[0][1] == config.coarse
+    ((factor, rounds),) = config.scales(512, 9)
     assert factor == 1
     assert [each.keep for each in rounds] == [4, 1]

@@ -12,6 +12,7 @@ from latentdem.api.restore import spread
 from latentdem.operators import AntiAliasing, DiskKernels, GaussianKernels, KernelFamily, StridedBlur
 from latentdem.priors import EmbeddedPrior
 from latentdem.search.family import FamilySearch
+from latentdem.solver.measurement import Measurement
 from latentdem.solver.passes import Hooks
 
 Scene = Callable[..., Tensor]
@@ -20,7 +21,7 @@ Scene = Callable[..., Tensor]
 def found_by(prior: Any, family: KernelFamily, y: Tensor, size: int) -> Tensor:
     """The parameters that the search finds."""
     sigma, generator = torch.full((len(y),), 0.02), torch.Generator().manual_seed(0)
-    found = FamilySearch(prior, family)(y, size, sigma, generator)
+    found = FamilySearch(prior, family)(Measurement(y, sigma), size, generator)
     assert found.parameters.shape == (len(y), 1, size, size)
     assert len(found.trace) == 5
     assert found.trace[0].parameters.shape == found.parameters.shape
@@ -48,7 +49,7 @@ def test_super_resolution_finds_its_anti_aliasing(scene: Scene, lossy: Callable[
         return StridedBlur(size, stride=2, **options)
 
     search = FamilySearch(lossy(x), family, operator)
-    found = search(y, 12, torch.tensor([0.02]), torch.Generator().manual_seed(0), mask)
+    found = search(Measurement(y, torch.tensor([0.02]), mask), 12, torch.Generator().manual_seed(0))
     assert float(family.fit(found.parameters)) == pytest.approx(1.1, rel=0.08)
 
 
@@ -63,5 +64,5 @@ def test_batch_gives_what_single_runs_give(scene: Scene, tiny_prior: EmbeddedPri
 def test_work_is_what_is_done(scene: Scene, tiny_prior: EmbeddedPrior, family: KernelFamily) -> None:
     search, done = FamilySearch(tiny_prior, family), []
     hooks = Hooks(lambda _, pixels: done.append(pixels))
-    search(scene(32, 32), 9, torch.tensor([0.02]), torch.Generator(), hooks=hooks)
+    search(Measurement(scene(32, 32), torch.tensor([0.02])), 9, torch.Generator(), hooks=hooks)
     assert sum(done) == search.work(32, 32, 9)

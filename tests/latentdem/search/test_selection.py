@@ -10,8 +10,8 @@ from latentdem.operators.kernels import motion_kernels
 from latentdem.search.selection import (
     choose,
     connectedness,
-    likeliest,
     merged_kernels,
+    most_plausible,
     plausibility,
     together,
 )
@@ -76,9 +76,9 @@ def test_plausible_is_what_is_likely_and_in_one_piece() -> None:
     found.parameters[0] = 0
     found.parameters[0, 0, 0, 0] = found.parameters[0, 0, 2, 2] = 0.5  # two pieces cost more than 0.02
     score = plausibility(found)
-    assert likeliest(score[None], 4).tolist() == [2, 0, 1, 3]
+    assert most_plausible(score[None], 4).tolist() == [2, 0, 1, 3]
     assert score[3] == -torch.inf
-    assert likeliest(score.view(2, 2), 1).tolist() == [0, 2]
+    assert most_plausible(score.view(2, 2), 1).tolist() == [0, 2]
 
 
 def test_hypotheses_of_two_rounds_lie_together() -> None:

@@ -12,7 +12,7 @@ import latentdem
 from latentdem import UserError
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
-from latentdem.restoration import image as restoration
+from latentdem.restoration import tiles
 from latentdem.solver.checkpoint import Checkpoint
 
 Scene = Callable[..., Tensor]
@@ -93,7 +93,7 @@ def test_finished_steps_are_not_made_again(
 def test_tiles(
     scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restoration, "WORKING_SIZE", 64)
+    monkeypatch.setattr(tiles, "WORKING_SIZE", 64)
     y, options = scene(64, 100), {"kernel": gaussian_kernel(5, 1), "boundary": "valid", "steps": 2}
     whole = deblur(y, tiny_prior, **options)
     with pytest.raises(Stop):

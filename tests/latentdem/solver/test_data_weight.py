@@ -9,7 +9,7 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem import Annealed, Blur, MaximumLikelihood, ModellingError, MostCautious
 from latentdem.operators.kernels import gaussian_kernel
-from latentdem.solver.data_weight import DataWeight
+from latentdem.solver.data_weight import DataWeight, Prediction
 
 Scene = Callable[..., Tensor]
 
@@ -18,7 +18,7 @@ def rho(
     data_weight: DataWeight, operator: Blur, x0: Tensor, y: Tensor, variance: Tensor, t: int = 500
 ) -> Tensor:
     kernel = gaussian_kernel(9, 1.2).repeat(len(y), 1, 1, 1)
-    return data_weight(operator, x0, kernel, y, variance, t, torch.full_like(variance, 0.5))
+    return data_weight(Prediction(operator, x0, kernel, y, variance, torch.full_like(variance, 0.5), t))
 
 
 @pytest.mark.parametrize(("t", "zeta"), [(1000, 10.0), (800, 5.5), (300, 1.0)])

@@ -12,7 +12,7 @@ import trimesh
 from torch import Tensor
 
 from ...errors import UserError
-from ...evaluation.row_store import write_table
+from ...evaluation.store import write_table
 from ...io.files import atomic_path, keep_settings, make_folder
 from ...io.images import read_image, write_image
 

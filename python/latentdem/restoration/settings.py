@@ -1,0 +1,102 @@
+"""What a user chooses for a restoration, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..checks import check_kernel, check_kernel_size, check_noise_sigma
+from ..errors import UserError
+from ..solver.e_step import Posterior
+from ..solver.schedules import EVERY_STEP
+from .config import RestorationConfig, algorithm_1
+
+BoundaryChoice = Literal["auto", "circular", "valid"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chooses; the command line fills it, and everything below passes it on whole.
+
+    Attributes:
+        kernel_size: K of the K x K kernel in pixels, from 3 to the smaller side of the image; at least as wide
+            as the blur. The size of a given kernel takes its place.
+        noise_sigma: standard deviation of the measurement noise, in units of [-1, 1]; None estimates it.
+        e_step: "proximal" (closed form, the default) or "posterior" (Algorithm 1 of the paper with its
+            constants; far slower).
+        without: parts of the posterior E-step to leave out, to see what they do: any of "annealing" (its weight
+            is the last one throughout), "gluing" and "skipping" (every step is a full one).
+        steps: diffusion steps per 1000 timesteps; None takes the default of the E-step.
+        seed: random seed; the same seed gives the same image.
+        boundary: "circular" when the blur wraps around, "valid" when light came in from beyond the frame as
+            in every photograph, "auto" to look at the edges and decide.
+        num_samples: posterior samples that the M-step sums over; the image is the mean of at least 4 with the
+            proximal E-step, and of these with the posterior one.
+
+    Raises:
+        UserError: a value is wrong; the message says which and what to do.
+    """
+
+    kernel_size: int = 64
+    noise_sigma: float | None = None
+    e_step: Literal["proximal", "posterior"] = "proximal"
+    without: Collection[str] = ()
+    steps: int | None = None
+    seed: int = 0
+    boundary: BoundaryChoice = "auto"
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        if self.noise_sigma is not None:
+            check_noise_sigma(self.noise_sigma)
+        if self.boundary not in ("auto", "circular", "valid"):
+            raise UserError(f"Unknown boundary '{self.boundary}'; give auto, circular or valid.")
+        if self.e_step not in ("proximal", "posterior"):
+            raise UserError(f"Unknown E-step '{self.e_step}'; give proximal or posterior.")
+        parts = ("annealing", "gluing", "skipping") if self.e_step == "posterior" else ()
+        for part in self.without:
+            if part not in parts:
+                raise UserError(
+                    f"The {self.e_step} E-step has no {part} to leave out; "
+                    + (f"it has {', '.join(parts)}." if parts else "the posterior one has such parts.")
+                )
+        if (self.steps is not None and self.steps < 2) or self.num_samples < 1:
+            raise UserError("At least 2 steps and 1 sample are needed.")
+
+    def for_images(self, y: Tensor, kernel: Tensor | None) -> tuple[Settings, Tensor | None]:
+        """The settings with the size of a given kernel, and that kernel for every image.
+
+        Args:
+            y: (B, C, H, W) images.
+            kernel: (1 or B, 1, K, K), or None where it is unknown.
+
+        Raises:
+            UserError: the kernel is none, or too large for the images.
+        """
+        settings = self
+        if kernel is not None:
+            kernel = check_kernel(kernel, len(y))
+            settings = replace(self, kernel_size=kernel.shape[-1])
+        check_kernel_size(settings.kernel_size, *y.shape[-2:])
+        return settings, kernel
+
+    def config(self) -> RestorationConfig:
+        """The constants that belong to the E-step, the parts left out and the steps."""
+        if self.e_step == "proximal":
+            config = RestorationConfig()
+        else:
+            step = Posterior()
+            if "annealing" in self.without:
+                step = replace(step, annealing=None)
+            if "gluing" in self.without:
+                step = replace(step, gluing=0.0)
+            config = algorithm_1(step, EVERY_STEP if "skipping" in self.without else None)
+        return config if self.steps is None else config.with_steps(self.steps)
+
+    def as_dict(self, *, kernel_known: bool) -> dict[str, Any]:
+        """Plain data for reports and checkpoints."""
+        values = asdict(self) | {"without": sorted(self.without)}
+        return {"kernel_size": values.pop("kernel_size"), "kernel_known": kernel_known, **values}
