@@ -63,11 +63,11 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        where = resolve_device(device)
-        super().__init__(device=where)
+        torch_device = resolve_device(device)
+        super().__init__(device=torch_device)
         self.kernel_size, self.noise_sigma, self.steps, self.seed = kernel_size, noise_sigma, steps, seed
-        self._where, self._prior = where, load_prior(prior, where)
-        self._denoiser = load_kernel_denoiser(device=where)
+        self._torch_device, self._prior = torch_device, load_prior(prior, torch_device)
+        self._denoiser = load_kernel_denoiser(device=torch_device)
 
     def forward(self, y: Tensor, physics: Any, **kwargs: Any) -> Tensor:
         """Restored images (B, C, H, W) in [0, 1], on the device of y.
@@ -104,7 +104,7 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
                 return image, {"filter": estimate}
             physics, known = deepinv.physics.Blur(filter=estimate, padding=physics.padding), estimate
         measured = measurement_of(physics, y)
-        image = restore_known(measured, sigma, self._prior, self._where, self.seed, self.steps)
+        image = restore_known(measured, sigma, self._prior, self._torch_device, self.seed, self.steps)
         return image.to(y.device), {"filter": known} if isinstance(known, Tensor) else {}
 
     def _deblur(self, y: Tensor, kernel: Tensor | None, sigma: Tensor, circular: bool) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
             )
             known = None if kernel is None else kernel[rows].cpu()
             restoration = ImageRestoration((2 * y[rows] - 1).float().cpu(), settings, known)
-            result = restoration.run(self._prior, self._denoiser, self._where)
+            result = restoration.run(self._prior, self._denoiser, self._torch_device)
             images.append(result.image)
             kernels.append(result.kernel)
         return (torch.cat(images).to(y) + 1) / 2, torch.cat(kernels).to(y)

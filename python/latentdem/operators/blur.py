@@ -44,7 +44,7 @@ class Blur(Operator):
     """y = k * x + n with an unknown kernel; the convolution is circular on the grid of x.
 
     With a `mask` only its pixels of y were measured: this is how photographs without a periodic boundary
-    are treated (docs/method.md, "Boundaries"). The M-step also leaves out measured pixels nearer than
+    are treated (docs/reference/method.md, "Boundaries"). The M-step also leaves out measured pixels nearer than
     K / 4 to an unmeasured one: they depend most on content beyond the frame, which the prior has invented.
 
     Args:

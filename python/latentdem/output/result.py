@@ -13,7 +13,7 @@ from ..solver.state import TraceStep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/method.md)
+UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/reference/method.md)
 
 
 @dataclass

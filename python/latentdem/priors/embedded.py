@@ -18,7 +18,7 @@ EMBEDDED_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded"
 
 
 class EmbeddedPrior:
-    """A small unconditional latent diffusion prior: downsampling 4, 8 channels (see docs/model_card.md).
+    """A small unconditional latent diffusion prior: downsampling 4, 8 channels (docs/reference/model_card.md).
 
     Args:
         autoencoder: images in [-1, 1] to standardised latents and back.
