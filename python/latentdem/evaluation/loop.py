@@ -1,4 +1,4 @@
-"""The paper's protocol over a folder of sharp images: blur, restore, compare."""
+"""The paper's protocol over a folder of sharp images: blur, restore, compare with the original."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..output.result import Result
 from ..solver.passes import Progress
 from .accuracy import accuracy
 from .cases import Case, EvaluationSettings, Method, Task, make_case
-from .methods import deblur
+from .methods import deblur_task
 from .store import EvaluationStore, Row, mean_row
 
 ImageProgress = Callable[[float, int, str], None]
@@ -31,7 +31,7 @@ _ROWS_PER_SHEET = 32
 
 @dataclass
 class Evaluation:
-    """What came out: one row per image, the files that could not be used with the reason, and where it lies."""
+    """Outcome of an evaluation: its folder, a row per image, and the reason for every file that failed."""
 
     store: EvaluationStore
     rows: list[Row] = field(default_factory=list)
@@ -43,12 +43,12 @@ class Evaluation:
         return mean_row(self.rows)
 
 
-def evaluate(
+def run_evaluation(
     folder: str | Path,
     out: str | Path,
     settings: EvaluationSettings,
     *,
-    method: Method = deblur,
+    method: Method = deblur_task,
     limit: int | None = None,
     batch: int = 1,
     device: str = "auto",
@@ -56,25 +56,25 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a method on the images of a folder, in alphabetical order.
 
-    What is finished is kept in `out`: after an interruption, the same call continues. Files that cannot be
-    read, or are too small, are listed and passed over.
+    Finished images are kept in `out`: after an interruption the same call resumes. Files that cannot be read,
+    or are too small, are listed and skipped.
 
     Args:
-        folder: of sharp images.
-        out: metrics.csv, summary.json, settings.json, contact sheets and images/ go here.
+        folder: folder of sharp images.
+        out: folder of the results: metrics.csv, summary.json, settings.json, contact sheets and images/.
         settings: see `EvaluationSettings`.
-        method: what restores the images; its text is one of the settings, so it has to say everything.
+        method: restores the images; its `str` is one of the settings, so it has to determine the method.
         limit: stop after this many images.
-        batch: restore up to this many consecutive images of one size at a time; the figures do not depend on
-            it, but for the seconds, which are shared equally.
+        batch: restore up to this many consecutive images of one size at a time; no figure depends on it but the
+            seconds, which are shared equally.
         device: as in `latentdem.deblur`.
-        progress: called with the number of images done (fractions while one is in work), their total and
-            the name of the image in work.
+        progress: called with the number of images done, a fraction included, their total and the name of the
+            current image.
 
     Raises:
         UserError: no images, unusable settings, or `out` holds an evaluation with other settings.
     """
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     folder, out = Path(folder), Path(out)
     names = image_names(folder)[:limit]
     if out.resolve() == folder.resolve():
@@ -88,10 +88,12 @@ def evaluate(
     def restore_waiting() -> None:
         done, shown = len(evaluation.rows) + len(evaluation.failures), ", ".join(name for _, name, _ in waiting)
 
-        def within(stage: str, part: int, whole: int) -> None:
+        def count(stage: str, part: int, whole: int) -> None:
             report(done + len(waiting) * part / max(whole, 1), len(names), shown)
 
-        for index, name, case, result in _restore(waiting, method, settings, where, within) if waiting else ():
+        for index, name, case, result in (
+            _restore(waiting, method, settings, torch_device, count) if waiting else ()
+        ):
             if not result.finite:
                 evaluation.failures[name] = "the result has values that are not finite."
                 continue
@@ -127,7 +129,7 @@ def evaluate(
 def finished(
     folder: str | Path, out: str | Path, settings: EvaluationSettings, method: Method
 ) -> Evaluation | None:
-    """What `evaluate` with these arguments has left in `out` so far; None where it has not been.
+    """Results that `run_evaluation` with these arguments has left in `out` so far; None without any.
 
     Raises:
         UserError: `out` holds an evaluation with other settings.
@@ -139,8 +141,8 @@ def finished(
 
 
 def _identity(folder: Path, settings: EvaluationSettings, method: Method) -> dict[str, Any]:
-    told = {"folder": str(folder.resolve()), **asdict(settings), "latentdem": versions()["latentdem"]}
-    return told if method is deblur else {**told, "method": str(method)}
+    identity = {"folder": str(folder.resolve()), **asdict(settings), "latentdem": versions()["latentdem"]}
+    return identity if method is deblur_task else {**identity, "method": str(method)}
 
 
 def _restore(
@@ -150,7 +152,7 @@ def _restore(
     device: torch.device,
     progress: Progress,
 ) -> list[tuple[int, str, Case, Result]]:
-    """`cases`, (index, name, case) of one size, each with its result, restored together."""
+    """Restores cases (index, name, case) of one size together; returns each with its result."""
     blurred, kernels = (
         torch.cat([getattr(case, name) for _, _, case in cases]) for name in ("blurred", "kernel")
     )

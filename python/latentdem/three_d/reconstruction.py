@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checks import check_backend, resolve_device
 from ..errors import UserError
 from ..output.report import versions
-from ..priors.naming import name_of
+from ..priors.prior_names import name_of
 from ..solver.checkpoint import digest
 from .cameras import grid_points, mirrored, straight
 from .checkpoint import ViewCheckpoint

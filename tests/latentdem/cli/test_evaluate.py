@@ -21,7 +21,7 @@ def test_evaluate_prints_a_table_with_the_mean(cli: Any, here: Path, fake_deblur
     result = cli.run("evaluate", "photos", "--kernel-size", 9)
     for text in ("0.png", "1.png", "mean", "PSNR", "MNC"):
         assert text in result.stdout
-    assert "Passed over: photos/bad.png is empty." in result.stderr
+    assert "Skipped: photos/bad.png is empty." in result.stderr
     assert cli.names(here / "photos_evaluation") == [
         "contact_sheet.png",
         "images",
@@ -44,13 +44,13 @@ def test_evaluate_leaves_parts_out(cli: Any, here: Path, fake_deblur: Any, scene
     assert len(fake_deblur.calls) == 1
 
 
-def test_evaluate_without_a_single_success_fails(cli: Any, here: Path, fake_deblur: Any) -> None:
+def test_evaluate_fails_without_a_single_result(cli: Any, here: Path, fake_deblur: Any) -> None:
     (here / "photos").mkdir()
     (here / "photos" / "bad.png").touch()
     assert "is empty" in cli.sentence("evaluate", "photos")
 
 
-def test_evaluate_interrupted_says_how_to_go_on(cli: Any, here: Path, fake_deblur: Any, scene: Scene) -> None:
+def test_interrupted_evaluate_names_how_to_resume(cli: Any, here: Path, fake_deblur: Any, scene: Scene) -> None:
     (here / "photos").mkdir()
     for i in range(2):
         write_image(here / "photos" / f"{i}.png", scene(seed=i))

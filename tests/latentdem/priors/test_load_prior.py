@@ -33,7 +33,7 @@ def test_checkpoint_in_the_cache(sd15: Path, tmp_path: Path, name: str) -> None:
     assert prior.unet.dtype == torch.float32
 
 
-def test_checkpoint_that_is_not_here(tmp_path: Path) -> None:
+def test_checkpoint_missing_from_the_cache(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="hf download stable-diffusion-v1-5/stable-diffusion-v1-5 ") as raised:
         load_prior("sd15", CPU)
     for pattern in ("*.json", "*.txt", "*model.safetensors"):
@@ -43,7 +43,7 @@ def test_checkpoint_that_is_not_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
-def test_part_that_is_not_in_the_cache(sd15: Path, tmp_path: Path, part: str) -> None:
+def test_part_missing_from_the_cache(sd15: Path, tmp_path: Path, part: str) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(sd15, folder)
     shutil.rmtree(folder / part)
@@ -54,7 +54,7 @@ def test_part_that_is_not_in_the_cache(sd15: Path, tmp_path: Path, part: str) ->
         load_prior(folder, CPU)
 
 
-def test_alternative_autoencoder_that_is_not_here(sd15: Path) -> None:
+def test_alternative_autoencoder_missing_from_the_cache(sd15: Path) -> None:
     with pytest.raises(UserError, match="hf download madebyollin/taesd"):
         DiffusersPrior.from_pretrained(sd15, vae="madebyollin/taesd", local_files_only=True)
 
@@ -92,7 +92,7 @@ def test_damaged_and_incomplete_weights(sd15: Path, tmp_path: Path, part: str) -
         ("scheduler", ["diffusers", "NoSuchScheduler"], "has no scheduler that can be used"),
     ],
 )
-def test_checkpoints_of_another_kind(
+def test_unsupported_checkpoints_are_refused(
     sd15: Path, tmp_path: Path, part: str, entry: list[str] | None, message: str
 ) -> None:
     shutil.copytree(sd15, tmp_path, dirs_exist_ok=True)
@@ -125,7 +125,7 @@ def test_text_encoder_without_transformers(sd15: Path, ldm_vq4: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["sd99", "owner/name/more", "/nowhere/at/all", "owner/"])
-def test_names_that_mean_nothing(name: str) -> None:
+def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="Unknown prior"):
         load_prior(name, CPU)
 
@@ -141,7 +141,7 @@ def test_blind_deblurring(request: pytest.FixtureRequest, scene: Scene, layout: 
     assert result.settings["prior"] == str(folder)
 
 
-def test_prior_itself_is_reported_by_its_name(sd15: Path, scene: Scene) -> None:
+def test_prior_object_is_reported_by_its_name(sd15: Path, scene: Scene) -> None:
     prior = DiffusersPrior.from_pretrained(sd15)
     result = latentdem.deblur(scene(16, 16), kernel_size=3, steps=2, device="cpu", prior=prior)
     assert result.settings["prior"] == str(sd15)
@@ -154,7 +154,7 @@ def test_command_line(cli: Any, here: Path, sd15: Path) -> None:
     assert "photo_deblurred.png" in cli.names(here)
 
 
-def test_command_line_says_how_to_download(cli: Any, here: Path) -> None:
+def test_command_line_names_the_download_command(cli: Any, here: Path) -> None:
     assert "hf download stable-diffusion-v1-5/" in cli.sentence(
         "deblur", "../photo.png", "--prior", "sd15", "--kernel-size", 9
     )

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from ...priors.naming import Names
+from ...priors.prior_names import PriorNames
 from .base import ViewPrior
 from .embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from .zero123 import Zero123Prior
 
-NAMES = Names(
+NAMES = PriorNames(
     embedded="embedded-3d",
     weights=EMBEDDED_3D_WEIGHTS,
-    own=EmbeddedViewPrior,
-    public=Zero123Prior,
-    short={"zero123": "kxic/zero123-165000", "zero123-xl": "ashawkey/zero123-xl-diffusers"},
+    native=EmbeddedViewPrior,
+    published=Zero123Prior,
+    aliases={"zero123": "kxic/zero123-165000", "zero123-xl": "ashawkey/zero123-xl-diffusers"},
 )
 
 

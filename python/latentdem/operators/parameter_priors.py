@@ -1,4 +1,4 @@
-"""What can be known of a parameter beforehand: a penalty, a set it lies in, or both."""
+"""Priors of operator parameters: a penalty, a set of allowed values, or both."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class ParameterPrior:
-    """Adds nothing and allows everything; a subclass overrides one or both."""
+    """A prior without penalty that allows every value; a subclass overrides one or both methods."""
 
     def penalty(self, value: Tensor) -> Tensor:
-        """(B,) minus the logarithm of the prior density of `value` (B, *shape), but for a constant."""
+        """(B,) negative log prior density of `value` (B, *shape), up to a constant."""
         return value.new_zeros(len(value))
 
     def project(self, value: Tensor) -> Tensor:
-        """The nearest allowed value, called after every step of the M-step."""
+        """The nearest allowed value; applied after every step of the M-step."""
         return value
 
 
@@ -34,7 +34,7 @@ class Range(ParameterPrior):
 
 @dataclass(frozen=True)
 class Simplex(ParameterPrior):
-    """The last two axes are a kernel: non-negative, with the sum 1."""
+    """The last two axes are a blur kernel, non-negative with sum 1."""
 
     def project(self, value: Tensor) -> Tensor:
         value = value.clamp_min(0)
@@ -43,7 +43,7 @@ class Simplex(ParameterPrior):
 
 @dataclass(frozen=True)
 class Smooth(ParameterPrior):
-    """weight / 2 times the sum of squares of the differences of neighbours along the last two axes."""
+    """weight / 2 times the sum of squared differences of neighbours along the last two axes."""
 
     weight: float
 
@@ -54,7 +54,7 @@ class Smooth(ParameterPrior):
 
 @dataclass(frozen=True)
 class Sparse(ParameterPrior):
-    """weight times the sum of |value - centre|."""
+    """The weight times the sum of |value - centre|."""
 
     weight: float
     centre: float = 0.0
@@ -65,7 +65,7 @@ class Sparse(ParameterPrior):
 
 @dataclass(frozen=True)
 class Gaussian(ParameterPrior):
-    """Independent Gaussians of this mean and standard deviation."""
+    """Independent Gaussians with this mean and standard deviation."""
 
     mean: float
     std: float
@@ -86,7 +86,7 @@ class Denoised(ParameterPrior):
 
 @dataclass(frozen=True)
 class Penalty(ParameterPrior):
-    """A function of one's own: value (B, *shape) -> (B,) minus the logarithm of its prior density."""
+    """A custom function: value (B, *shape) -> (B,) negative log prior density."""
 
     function: Callable[[Tensor], Tensor]
 
