@@ -55,7 +55,7 @@ def companion(
     shape: Sequence[int] | None = None,
     dtypes: Sequence[torch.dtype] | None = None,
 ) -> Tensor:
-    """`value`, a tensor on the device of `other`, with its dtype and shape unless told otherwise."""
+    """`value`, a tensor on the device of `other`, by default with its dtype and shape."""
     shape = other.shape if shape is None else shape
     found = tensor(name, value, (other.dtype,) if dtypes is None else dtypes, len(shape))
     if found.device != other.device:
@@ -109,8 +109,8 @@ def flag(name: str, value: object) -> None:
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
-def lattice(name: str, value: object) -> tuple[int, int]:
-    """`value`, the height and the width of a lattice."""
+def image_size(name: str, value: object) -> tuple[int, int]:
+    """`value`, the height and the width of an image."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be a pair of integers (H, W), not {value!r}")
     for side in value:
@@ -119,14 +119,14 @@ def lattice(name: str, value: object) -> tuple[int, int]:
 
 
 def no_gradient(operation: str, **tensors: Tensor | None) -> None:
-    """`operation` is not differentiable: none of its arguments asks for it."""
+    """`operation` is not differentiable: none of its arguments requires a gradient."""
     for name, value in tensors.items():
         if value is not None and value.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{name} requires a gradient, which {operation} does not compute: detach it")
 
 
 def kernel_size(name: str, size: int, height: int, width: int) -> None:
-    """A K x K kernel fits on the lattice."""
+    """A K x K kernel fits on the image."""
     if not 1 <= size <= min(height, width):
         raise ValueError(
             f"{name} does not go with the image, K must be between 1 and its smaller side: K is {size}, "

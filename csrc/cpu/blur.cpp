@@ -149,7 +149,7 @@ LATENTDEM_MULTIVERSION void finish_fidelity(const float *__restrict x, float *__
 
 } // namespace
 
-void bind_blur(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "blur",
@@ -176,5 +176,7 @@ void bind_blur(pybind11::module_ &module) {
         py::kw_only(), py::arg("x"), py::arg("correction"), py::arg("glued"), py::arg("count"), py::arg("threads"),
         py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,7 +1,7 @@
 // Updates of blur kernels by half-quadratic splitting (reference.hqs_kernel_update), any number of them in one call.
 //
-// Z = data_term + crop(g * k) on a lattice of M x M points, M = 2L >= 2K. No transform is longer than L, because half
-// of the points of every sequence are zero on the way in and not wanted on the way out:
+// Z = data_term + crop(g * k) on a padded grid of M x M points, M = 2L >= 2K. No transform is longer than L, because
+// half of the points of every sequence are zero on the way in and not wanted on the way out:
 //   rows      are real: one transform of x[2n] + i x[2n+1], whose result separates into the frequencies 0..L. Those of
 //             0 and L are real until the columns are transformed and share the two parts of one sequence;
 //   columns   even frequencies: one transform of x[n]; odd ones: one of x[n] exp(-2 pi i n / M).
@@ -20,7 +20,7 @@
 namespace latentdem {
 namespace {
 
-constexpr std::int64_t kGrain = 32768; // lattice points times iterations worth a thread
+constexpr std::int64_t kGrain = 32768; // grid points times iterations worth a thread
 
 struct HqsUpdate {
     const float *kernel, *data_term; // batch x size x size
@@ -75,8 +75,8 @@ void arrange_filter(const FftPlan &plan, const float *filter, Workspace &work) {
         const std::int64_t opposite = row == 0 ? 0 : side - row;
         if (column % half == 0)
             return 0.5f * scale * (filter[row * (half + 1) + column] + filter[opposite * (half + 1) + column]);
-        return scale * (column < half ? filter[row * (half + 1) + column]
-                                      : filter[opposite * (half + 1) + side - column]);
+        return scale *
+               (column < half ? filter[row * (half + 1) + column] : filter[opposite * (half + 1) + side - column]);
     };
     for (std::int64_t column = 0; column < side; ++column) {
         const std::int64_t parity = column % 2, first = parity * half;
@@ -260,8 +260,7 @@ void update_sample(const HqsUpdate &task, const FftPlan &plan, std::int64_t samp
     float divisor = 1;
     for (std::int64_t iteration = 0; iteration < task.iterations; ++iteration) {
         for (std::int64_t block = 0; block < blocks; ++block) {
-            transform_rows(plan, &work.kernel[block], blocks, size, divisor, work.rows.data(),
-                           work.frequencies.data());
+            transform_rows(plan, &work.kernel[block], blocks, size, divisor, work.rows.data(), work.frequencies.data());
             for (std::int64_t f = 0; f < work.frequency_blocks; ++f)
                 transpose(&work.frequencies[f * kLanes], &work.spectra[f * columns + block * kLanes]);
         }
@@ -297,7 +296,7 @@ void hqs_update(const HqsUpdate &task) {
 
 } // namespace
 
-void bind_hqs_update(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "hqs_update",
@@ -306,9 +305,11 @@ void bind_hqs_update(pybind11::module_ &module) {
             hqs_update({pointer<const float>(kernel), pointer<const float>(data_term), pointer<const float>(filter),
                         pointer<float>(updated), batch, size, side, iterations, project, threads});
         },
-        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"),
-        py::arg("batch"), py::arg("size"), py::arg("side"), py::arg("iterations"), py::arg("project"),
-        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"), py::arg("batch"),
+        py::arg("size"), py::arg("side"), py::arg("iterations"), py::arg("project"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

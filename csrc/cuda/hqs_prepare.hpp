@@ -24,7 +24,7 @@ struct HqsSolve {
 struct HqsCrop {
     const float *solution, *response; // batch x height x width
     float *data_term;                 // batch x size x size
-    float *lattice;                   // batch x side x side, the response around (0, 0)
+    float *padded;                    // batch x side x side, the response around (0, 0)
     std::int64_t batch, height, width;
     int size, side; // 2 size - 1 <= side, side even
     int parts;      // blocks for one image

@@ -1,8 +1,8 @@
 """What each operation is, in plain PyTorch: the definition every other implementation is compared with.
 
 Notation: x image (B, C, H, W), y measurement of the same shape, k kernel (B, 1, K, K) with its origin at index
-K // 2, F the unnormalised two-dimensional DFT over the image lattice H x W, conj the complex conjugate. Blur is
-true convolution, circular on the lattice. Nothing mixes the samples of a batch. Floating-point type: float32 or
+K // 2, F the unnormalised two-dimensional DFT over the image grid H x W, conj the complex conjugate. Blur is
+true convolution, circular on that grid. Nothing mixes the samples of a batch. Floating-point type: float32 or
 float64 for what uses F, any for the rest. Arguments are taken as correct; the functions of the same names in
 `latentdem_ext` check them.
 """
@@ -20,7 +20,7 @@ from .fourier import (
     hqs_kernel_update,
     hqs_prepare,
     kernel_to_otf,
-    lattice_side,
+    padded_side,
     project_kernel,
 )
 from .network import group_norm_silu, upsample_conv
@@ -42,7 +42,7 @@ __all__ = [
     "hqs_kernel_update",
     "hqs_prepare",
     "kernel_to_otf",
-    "lattice_side",
+    "padded_side",
     "per_sample",
     "project_kernel",
     "renoise",

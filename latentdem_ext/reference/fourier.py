@@ -32,7 +32,7 @@ def kernel_to_otf(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
 
     Args:
         kernel: (B, 1, K, K), K at most min(H, W).
-        shape: (H, W) of the lattice.
+        shape: (H, W) of the image.
 
     Returns:
         (B, 1, H, W // 2 + 1) complex, the half spectrum of a real transform.
@@ -114,7 +114,7 @@ def blur_kernel_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tenso
 
 
 def _crop(image: Tensor, kernel_size: int) -> Tensor:
-    """The K x K window around the origin of a lattice, whose own origin is at K // 2."""
+    """The K x K window around pixel (0, 0) of an image, whose own origin is at K // 2."""
     height, width = image.shape[-2:]
     support = torch.arange(kernel_size, device=image.device) - kernel_size // 2
     return image[..., (support % height)[:, None], support % width]
@@ -164,11 +164,11 @@ def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Ten
     return x0 + _inverse(gain * residual, x0.shape)
 
 
-def lattice_side(kernel_size: int, device: torch.device) -> int:
-    """Points a side of the lattice of `hqs_prepare`, at least 2K - 1 and even: a size with a fast transform.
+def padded_side(kernel_size: int, device: torch.device) -> int:
+    """Points a side of the padded grid of `hqs_prepare`: even, at least 2K - 1, with a fast transform.
 
-    The smallest without a prime factor above 5; on a CUDA device, where the lattice can live in the shared
-    memory of a block, a power of two from 32 to 128 if it can be one.
+    The smallest without a prime factor above 5; on a CUDA device, where the grid can be kept in the
+    shared memory of a block, a power of two from 32 to 128 where one is large enough.
     """
     minimum = 2 * kernel_size - 1
     if device.type == "cuda" and minimum <= 128:
@@ -202,7 +202,7 @@ def hqs_prepare(
     The step is Z = crop F^-1[ (sum_j conj(F x_j) F y_j + a F k) / (sum_j |F x_j|^2 + a) ], j over samples and
     channels. N, D being the two sums, Z = crop F^-1[N / (D + a)] + crop(g * k) with g = F^-1[a / (D + a)]. Only
     the lags |l| < K of g reach the crop, so g is copied (modulo H, W: exact for images smaller than 2K - 1 too)
-    to a lattice of M >= 2K - 1 points a side, on which every later update is one product.
+    to a padded grid of M >= 2K - 1 points a side, on which every later update is one product.
 
     Args:
         x: (B, S, C, H, W), S posterior samples.
@@ -216,7 +216,7 @@ def hqs_prepare(
 
     Returns:
         data_term (B, 1, K, K), the crop of F^-1[N / (D + a)]; filter (B, 1, M, M // 2 + 1), real, the transform
-        of g on the small lattice.
+        of g on the padded grid.
     """
     height, width = x.shape[-2:]
     x_hat = _forward(x)
@@ -229,10 +229,10 @@ def hqs_prepare(
     response = _inverse((a / (power + a)).mean(dim=1, keepdim=True).to(x_hat.dtype), y.shape)
 
     lags = torch.arange(1 - kernel_size, kernel_size, device=x.device)
-    side = lattice_side(kernel_size, x.device)
+    side = padded_side(kernel_size, x.device)
     small = response.new_zeros(*response.shape[:2], side, side)
     small[..., (lags % side)[:, None], lags % side] = response[..., (lags % height)[:, None], lags % width]
-    # D is even under l -> -l, hence so is g, on either lattice: the imaginary part is rounding error.
+    # D is even under l -> -l, hence so is g, on either grid: the imaginary part is rounding error.
     return HQSFactors(_crop(solution, kernel_size), _forward(small).real.contiguous())
 
 

@@ -221,7 +221,7 @@ def test_bad_arguments_are_named(x, kernel, error, message):
         ext.blur(x, kernel)
 
 
-def test_transfer_function_refuses_a_kernel_larger_than_the_lattice():
+def test_transfer_function_refuses_a_kernel_larger_than_the_image():
     with pytest.raises(ValueError, match="K is 9, the image 8 x 16"):
         ext.kernel_to_otf(torch.zeros(1, 1, 9, 9), (8, 16))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+from latentdem_ext._registry import OPERATIONS
 
 needs_cpp = pytest.mark.skipif(not ext.backends()["cpp"].available, reason=ext.backends()["cpp"].reason)
 # Shapes on both sides of a block (1024 items) and of a thread's share (65536 items), and odd ones.
@@ -178,18 +179,7 @@ def test_registration(dtype, requires_grad):
     given = variant("everything", (2, 3, 4, 5), dtype)
     for key in LATENTS:
         given[key].requires_grad_(requires_grad)
-    order = (
-        "z_t",
-        "eps",
-        "abar_t",
-        "abar_prev",
-        "eps_uncond",
-        "guidance",
-        "eta",
-        "noise",
-        "gradient",
-        "step_size",
-    )
+    order = OPERATIONS["dps_step"].arguments
     torch.library.opcheck(torch.ops.latentdem.dps_step.default, tuple(given[key] for key in order))
 
 

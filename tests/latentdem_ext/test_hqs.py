@@ -9,7 +9,7 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem_ext import reference
 
-# (H, W, K): the lattice of the kernel (at least 2K - 1 points) is smaller than the image, larger, and mixed.
+# (H, W, K): the padded grid of the kernel (at least 2K - 1 points) is smaller than the image, larger, mixed.
 SHAPES = [(16, 16, 3), (21, 30, 8), (24, 33, 9), (12, 13, 10), (9, 9, 9), (40, 12, 7)]
 
 
@@ -195,7 +195,7 @@ def test_an_empty_batch_stays_empty(problem):
     assert ext.hqs_kernel_update(kernel, factors, iterations=3).shape == kernel.shape
 
 
-def test_native_update_refuses_a_lattice_it_cannot_transform():
+def test_native_update_refuses_a_padded_grid_it_cannot_transform():
     if not ext.backends()["cpp"].available:
         pytest.skip(ext.backends()["cpp"].reason)
     kernel = torch.rand(1, 1, 3, 3)
@@ -248,7 +248,7 @@ def test_update_minimises_the_least_squares_objective(problem, blur_matrix):
     torch.testing.assert_close(found.flatten(), torch.linalg.solve(normal, right))
 
 
-def test_lattice_depends_on_the_kernel_alone(problem):
+def test_padded_grid_depends_on_the_kernel_alone(problem):
     sides = set()
     for height, width in [(33, 33), (64, 50), (100, 41)]:
         _, _, y = problem(1, 1, (height, width, 33))

@@ -19,6 +19,14 @@ def latents() -> dict[str, torch.Tensor]:
     return {"z_t": z_t, "z0": z0, "abar_t": abar_t, "abar_prev": abar_prev, "noise": noise}
 
 
+def random_arguments(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    z_t, z0, noise = torch.randn(3, *shape).to(dtype)
+    abar_t = torch.rand(shape[0], dtype=torch.float64) * 0.9 + 0.05
+    abar_prev = abar_t + (1 - abar_t) * torch.rand(shape[0], dtype=torch.float64)
+    fresh = torch.rand(shape[0])
+    return {"z_t": z_t, "z0": z0, "abar_t": abar_t, "abar_prev": abar_prev, "noise": noise, "fresh": fresh}
+
+
 def test_latent_is_the_literal_formula_of_each_sample(latents):
     fresh = torch.tensor([0.0, 0.3, 1.0])
     found = ext.renoise(**latents, fresh=fresh)
@@ -83,6 +91,28 @@ def test_compiles_as_one_graph(latents, compiler):
 
     compiled = torch.compile(step, fullgraph=True, backend=compiler)
     torch.testing.assert_close(compiled(latents["z_t"]), step(latents["z_t"]))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (7, 3, 7, 5), (2, 4, 33, 31), (2,), (0, 4, 8, 8)])
+def test_native_result_equals_the_reference(native, relative_error, shape, dtype):
+    if native.name == "cpp" and dtype == torch.float16:
+        pytest.skip("the C++ loop does not take half precision")
+    given = random_arguments(shape, dtype)
+    result = ext.renoise(**{key: value.to(native.device) for key, value in given.items()})
+    expected = reference.renoise(**{key: value.double() for key, value in given.items()})
+    assert result.dtype == dtype
+    assert relative_error(result, expected) < (1e-6 if dtype == torch.float32 else 1e-3)
+
+
+def test_native_half_precision_errs_at_most_twice_as_much_as_pytorch(native, relative_error):
+    if native.name == "cpp":
+        pytest.skip("the C++ loop does not take half precision")
+    given = random_arguments((7, 3, 11, 5), torch.float16)
+    result = ext.renoise(**{key: value.to(native.device) for key, value in given.items()})
+    exact = reference.renoise(**{key: value.float() for key, value in given.items()})
+    assert relative_error(result, exact) <= 2 * relative_error(reference.renoise(**given), exact)
 
 
 def test_half_precision_only_rounds_the_result(latents):

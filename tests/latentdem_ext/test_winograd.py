@@ -51,7 +51,7 @@ def test_number_of_threads_does_not_matter(on_every_number_of_threads):
 
 def test_registered_operation():
     x, weight, bias = problem((1, 3, 6, 5), 4)
-    torch.library.opcheck(_winograd._operation, (x, weight, bias, False))
+    torch.library.opcheck(torch.ops.latentdem.winograd_convolution.default, (x, weight, bias, False))
 
 
 def test_is_for_large_frozen_float32_convolutions():

@@ -18,7 +18,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from latentdem_ext import _backends, _cuda_ops, reference
+import latentdem_ext as ext
+from latentdem_ext import _backends, _native, reference
+from latentdem_ext._registry import OPERATIONS, Implementation
 
 CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
 SHIM = Path(__file__).resolve().parent / "shim"
@@ -97,12 +99,21 @@ def thread_order(shim: ModuleType) -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def on_shim(shim: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`_cuda_ops` works on CPU tensors, on lattices as on a CUDA device; new memory is filled with NaN."""
-    lattice_side = reference.lattice_side
+    """The backend "cuda", which has been requested, takes tensors in CPU memory; new memory is filled with NaN.
+
+    Padded grids have the sizes that they have on a CUDA device.
+    """
+    padded_side = reference.padded_side
     monkeypatch.setattr(_backends, "cuda", shim)
-    monkeypatch.setattr(_cuda_ops, "_place", lambda device: {"device": 0, "stream": 0})
-    for module in (_cuda_ops, reference.fourier):
-        monkeypatch.setattr(module, "lattice_side", lambda size, _: lattice_side(size, torch.device("cuda")))
+    monkeypatch.setitem(_backends._STATES, "cuda", lambda: ext.Backend(True, ""))
+    monkeypatch.setattr(_native, "_device_and_stream", lambda device: {"device": 0, "stream": 0})
+    for operation in OPERATIONS.values():
+        if "cuda" in operation.backends:
+            run = operation.backends["cuda"].run
+            monkeypatch.setitem(operation.backends, "cuda", Implementation(run, lambda *_: ""))
+    for module in (reference, reference.fourier):
+        monkeypatch.setattr(module, "padded_side", lambda size, _: padded_side(size, torch.device("cuda")))
     torch.use_deterministic_algorithms(True)
-    yield
+    with ext.use_backend("cuda"):
+        yield
     torch.use_deterministic_algorithms(False)
