@@ -39,9 +39,10 @@ def import_from_copy(tmp_path: Path, *built: tuple[str, str]) -> subprocess.Comp
 def test_source_tree_that_was_not_built_is_refused_in_one_sentence(tmp_path):
     run = import_from_copy(tmp_path)
     assert run.returncode != 0
+    folder = tmp_path / "latentdem_ext"
     assert run.stderr.splitlines()[-1] == (
-        f"ImportError: latentdem_ext was imported from the source folder {tmp_path / 'latentdem_ext'}, which has "
-        "not been built; start Python in another folder (or run `pytest` instead of `python -m pytest`), or "
+        f"ImportError: latentdem_ext was imported from the source folder {folder}, which has not been built; "
+        "start Python in another folder (or run `pytest` instead of `python -m pytest`), or "
         "install with `pip install -e .`"
     )
 

@@ -69,7 +69,10 @@ def test_tiled_decoding_is_that_of_the_whole_where_the_decoder_sees_no_further(
 def test_gradient_is_that_of_the_blended_result(decoder):
     z = torch.randn(1, 2, 9, 7, dtype=torch.float64).requires_grad_()
     decoder.double()
-    assert torch.autograd.gradcheck(lambda z: ext.tiled_decode(decoder, z, tile=6, overlap=2), z)
+    # In random directions: the whole Jacobian would decode every tile again for each pixel.
+    assert torch.autograd.gradcheck(
+        lambda z: ext.tiled_decode(decoder, z, tile=6, overlap=2), z, fast_mode=True
+    )
 
 
 def test_only_one_tile_is_kept_for_the_gradient(decoder):

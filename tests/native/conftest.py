@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -28,7 +29,7 @@ FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", f"
 
 
 class Builder:
-    """Compiles C++ sources, each once for all sessions and processes that meet the same text and flags."""
+    """Compiles C++ sources, each once for all workers that build the same text with the same flags."""
 
     def __init__(self, folder: Path, compiler: str) -> None:
         self.folder, self.compiler = folder, compiler
@@ -39,7 +40,10 @@ class Builder:
         """The kernels, the scheduler and `sources` as one file."""
         sources = [*sorted(CUDA.glob("*.cu")), SHIM / "shim.cpp", *sources]
         compiling = [*FLAGS, *flags, "-c", "-x", "c++"]
-        objects = [self._make(source.name + ".o", compiling, [source]) for source in sources]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(
+                pool.map(lambda source: self._make(source.name + ".o", compiling, [source]), sources)
+            )
         return self._make(name, link, objects)
 
     def _make(self, name: str, flags: Sequence[str], inputs: Sequence[Path]) -> Path:
@@ -62,8 +66,13 @@ def builder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactor
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs a C++ compiler on Linux")
-    cache = getattr(pytestconfig, "cache", None)  # none under `-p no:cacheprovider`
-    folder = tmp_path_factory.mktemp("native") if cache is None else cache.mkdir("latentdem_native")
+    cache = getattr(pytestconfig, "cache", None)
+    if cache is not None:
+        return Builder(cache.mkdir("latentdem_native"), compiler)
+    # Under `-p no:cacheprovider` the folder lasts for the session; pytest-xdist gives each worker one within it.
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "latentdem_native"
+    folder.mkdir(exist_ok=True)
     return Builder(folder, compiler)
 
 
