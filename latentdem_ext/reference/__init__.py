@@ -7,44 +7,10 @@ float64 for what uses F, any for the rest. Arguments are taken as correct; the f
 `latentdem_ext` check them.
 """
 
-from .common import arithmetic, per_sample
-from .fourier import (
-    Fidelity,
-    HQSFactors,
-    blur,
-    blur_adjoint,
-    blur_fidelity,
-    blur_kernel_gradient,
-    blur_proximal,
-    fast_length,
-    hqs_kernel_update,
-    hqs_prepare,
-    kernel_to_otf,
-    padded_side,
-    project_kernel,
-)
-from .network import group_norm_silu, upsample_conv
-from .sampling import ddim_scales, dps_step, renoise
+from . import common, fourier, network, sampling
+from .common import *  # noqa: F403
+from .fourier import *  # noqa: F403
+from .network import *  # noqa: F403
+from .sampling import *  # noqa: F403
 
-__all__ = [
-    "Fidelity",
-    "HQSFactors",
-    "arithmetic",
-    "blur",
-    "blur_adjoint",
-    "blur_fidelity",
-    "blur_kernel_gradient",
-    "blur_proximal",
-    "ddim_scales",
-    "dps_step",
-    "fast_length",
-    "group_norm_silu",
-    "hqs_kernel_update",
-    "hqs_prepare",
-    "kernel_to_otf",
-    "padded_side",
-    "per_sample",
-    "project_kernel",
-    "renoise",
-    "upsample_conv",
-]
+__all__ = [*common.__all__, *fourier.__all__, *network.__all__, *sampling.__all__]

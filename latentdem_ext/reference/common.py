@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+__all__ = ["arithmetic", "per_sample"]
+
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """(B,) values in the dtype of `like` (B, ...) and in a shape that multiplies it."""

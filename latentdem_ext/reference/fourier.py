@@ -11,6 +11,22 @@ from torch import Tensor
 
 from .common import per_sample
 
+__all__ = [
+    "Fidelity",
+    "HQSFactors",
+    "blur",
+    "blur_adjoint",
+    "blur_fidelity",
+    "blur_kernel_gradient",
+    "blur_proximal",
+    "fast_length",
+    "hqs_kernel_update",
+    "hqs_prepare",
+    "kernel_to_otf",
+    "padded_side",
+    "project_kernel",
+]
+
 
 class Fidelity(NamedTuple):
     """Data fidelity of an image: see `blur_fidelity`."""

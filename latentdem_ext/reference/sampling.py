@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .common import arithmetic, per_sample
 
+__all__ = ["ddim_scales", "dps_step", "renoise"]
+
 
 def ddim_scales(abar_t: Tensor, abar_prev: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Of `dps_step`: sqrt(1 - abar_t), 1 / sqrt(abar_t), sqrt(abar_prev), sqrt(1 - abar_prev - s^2) and s.

@@ -22,9 +22,9 @@ KERNELS = sorted(path.stem for path in (TESTS.parent / "kernels").glob("[!_]*.py
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_operation_under_the_interpreter(kernel):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    tests = str(TESTS / "latentdem_ext" / f"test_{kernel}.py")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "triton", "-p", "no:cacheprovider"]
-        + [str(TESTS / "latentdem_ext" / f"test_{kernel}.py")],
+        [sys.executable, "-m", "pytest", "-q", "-k", "triton", "-p", "no:cacheprovider", tests],
         cwd=TESTS.parent,
         env=environment | {"TRITON_INTERPRET": "1"},
         capture_output=True,

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 # (H, W, K): odd, even, non-square; odd and even kernels, beyond half of the image and as large as it.
 SHAPES = [(7, 9, 3), (8, 8, 4), (9, 6, 5), (6, 7, 6), (5, 5, 5), (8, 11, 7)]
@@ -237,3 +241,14 @@ def test_freed_memory_is_not_read():
     x.untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match="x refers to memory that has been freed"):
         ext.blur(x, kernel)
+
+
+@pytest.mark.parametrize("operation", [ext.blur, ext.blur_adjoint, ext.kernel_to_otf])
+def test_arguments_of_every_kind_are_taken_or_refused_by_name(operation):
+    def valid(batch: int) -> dict[str, Any]:
+        image, kernel = torch.rand(batch, 2, 6, 5), torch.rand(batch, 1, 3, 3)
+        if operation is ext.kernel_to_otf:
+            return {"kernel": kernel, "shape": (6, 5)}
+        return {"x" if operation is ext.blur else "y": image, "kernel": kernel}
+
+    fuzz(operation, valid)

@@ -11,6 +11,8 @@ import latentdem_ext as ext
 from latentdem_ext import reference
 from latentdem_ext._registry import OPERATIONS
 
+from .fuzzing import fuzz
+
 needs_cpp = pytest.mark.skipif(not ext.backends()["cpp"].available, reason=ext.backends()["cpp"].reason)
 # Shapes on both sides of a block (1024 items) and of a thread's share (65536 items), and odd ones.
 SHAPES = [(1, 4, 8, 8), (3, 3, 7, 5), (2, 4, 33, 31), (3, 4, 150, 150), (2,), (0, 4, 8, 8)]
@@ -221,3 +223,13 @@ def test_bad_arguments_are_named(changes, error, message):
     given = {"z_t": Z, "eps": Z, "abar_t": torch.full((2,), 0.5), "abar_prev": torch.full((2,), 0.6)}
     with pytest.raises(error, match=message):
         ext.dps_step(**given | changes)
+
+
+def test_arguments_of_every_kind_are_taken_or_refused_by_name():
+    def valid(batch: int) -> dict[str, Any]:
+        latents = dict(zip(LATENTS, torch.rand(5, batch, 2, 3, 4), strict=True))
+        abar_t, step_size = 0.05 + 0.9 * torch.rand(2, batch)
+        numbers = {"abar_t": abar_t, "abar_prev": 0.95 + 0.04 * torch.rand(batch), "step_size": step_size}
+        return latents | numbers | {"guidance": 2.0, "eta": 0.5}
+
+    fuzz(ext.dps_step, valid)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 SHAPES = [(7, 9, 3), (8, 8, 4), (9, 6, 5), (6, 7, 6)]
 
@@ -249,3 +253,15 @@ def test_bad_arguments_are_named(problem):
         ext.blur_fidelity(x, kernel, y, y_hat=torch.fft.rfft2(y).requires_grad_())
     with torch.no_grad():
         ext.blur_proximal(x, kernel, y, torch.ones(2, requires_grad=True))
+
+
+@pytest.mark.parametrize("operation", [ext.blur_fidelity, ext.blur_proximal])
+def test_arguments_of_every_kind_are_taken_or_refused_by_name(operation):
+    def valid(batch: int) -> dict[str, Any]:
+        x, y = torch.rand(2, batch, 2, 6, 5)
+        shared = {"kernel": torch.rand(batch, 1, 3, 3), "y": y}
+        if operation is ext.blur_proximal:
+            return {"x0": x, **shared, "rho": torch.rand(batch) + 0.05, "y_hat": None}
+        return {"x": x, **shared, "y_hat": torch.fft.rfft2(torch.rand(batch + 1, 2, 6, 5))[1:]}
+
+    fuzz(operation, valid)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,8 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 Given = tuple[Tensor, int, Tensor, Tensor, float]
 # (shape, groups). Planes and rows on both sides of a tile of the C++ loops (4096 values, 256 lanes), with and
@@ -264,3 +268,11 @@ def test_bad_arguments_are_named():
         ext.group_norm_silu(x, 2, ones.to("meta"), ones)
     with pytest.raises(ValueError, match="x must have a channel dimension"):
         ext.group_norm_silu(ones, 2, ones, ones)
+
+
+def test_arguments_of_every_kind_are_taken_or_refused_by_name():
+    def valid(batch: int) -> dict[str, Any]:
+        weight, bias = torch.rand(2, 4)
+        return {"x": torch.rand(batch, 4, 3, 2), "groups": 2, "weight": weight, "bias": bias, "eps": 1e-6}
+
+    fuzz(ext.group_norm_silu, valid)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 # (H, W, K): the padded grid of the kernel (at least 2K - 1 points) is smaller than the image, larger, mixed.
 SHAPES = [(16, 16, 3), (21, 30, 8), (24, 33, 9), (12, 13, 10), (9, 9, 9), (40, 12, 7)]
@@ -334,3 +337,17 @@ def test_bad_arguments_are_named(problem):
         ext.hqs_kernel_update(kernel.clone().requires_grad_(), factors)
     with pytest.raises(ValueError, match="x requires a gradient, which hqs_prepare does not compute"):
         ext.hqs_prepare(x.clone().requires_grad_(), y, weight, 5)
+
+
+@pytest.mark.parametrize("operation", [ext.hqs_prepare, ext.hqs_kernel_update])
+def test_arguments_of_every_kind_are_taken_or_refused_by_name(operation):
+    def valid(batch: int) -> dict[str, Any]:
+        kernel, data_term = torch.rand(2, batch, 1, 3, 3)
+        if operation is ext.hqs_kernel_update:
+            factors = ext.HQSFactors(data_term, torch.rand(batch, 1, 6, 4))
+            return {"kernel": kernel, "factors": factors, "project": True, "iterations": 2}
+        images = {"x": torch.rand(batch, 2, 2, 6, 5), "y": torch.rand(batch, 2, 6, 5)}
+        settings = {"kernel_size": 3, "per_channel": False, "y_hat": None}
+        return images | {"weight": torch.rand(batch) + 0.05} | settings
+
+    fuzz(operation, valid)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 SHAPE = (3, 4, 5, 6)
 
@@ -136,3 +139,12 @@ def test_bad_arguments_are_named(latents):
         ext.renoise(**latents, fresh="half")
     with pytest.raises(ValueError, match="z0 requires a gradient, which renoise does not compute: detach it"):
         ext.renoise(**latents | {"z0": latents["z0"].requires_grad_()}, fresh=0.5)
+
+
+def test_arguments_of_every_kind_are_taken_or_refused_by_name():
+    def valid(batch: int) -> dict[str, Any]:
+        latents = dict(zip(("z_t", "z0", "noise"), torch.rand(3, batch, 2, 3, 4), strict=True))
+        abar_t, abar_prev = 0.05 + 0.9 * torch.rand(2, batch)
+        return latents | {"abar_t": abar_t, "abar_prev": abar_prev, "fresh": 0.5}
+
+    fuzz(ext.renoise, valid)

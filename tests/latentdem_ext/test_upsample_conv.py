@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 # (B, C, H, W), O: single pixels and rows, odd sizes, channels that fill no tile of a matrix unit and that do.
 SHAPES = [((1, 1, 1, 1), 1), ((1, 3, 1, 4), 2), ((7, 4, 3, 2), 3), ((2, 3, 5, 7), 20), ((1, 20, 9, 6), 33)]
@@ -229,3 +233,10 @@ def test_bad_arguments_are_named():
         ext.upsample_conv(x, weight.double())
     with pytest.raises(ValueError, match="weight is on meta, but x is on cpu"):
         ext.upsample_conv(x, weight.to("meta"))
+
+
+def test_arguments_of_every_kind_are_taken_or_refused_by_name():
+    def valid(batch: int) -> dict[str, Any]:
+        return {"x": torch.rand(batch, 2, 3, 4), "weight": torch.rand(3, 2, 3, 3), "bias": torch.rand(3)}
+
+    fuzz(ext.upsample_conv, valid)

@@ -207,7 +207,7 @@ def test_large_activations_do_not_overflow_in_half_precision(relative_error, sca
 
 
 def test_compiles_to_one_graph(relative_error):
-    """Two residual blocks, the upsampling after them and the end of the decoder: everything that is replaced."""
+    """Two residual blocks, upsampling and the end of the decoder contain everything that is replaced."""
     torch.manual_seed(0)
     vae = kl(block_out_channels=(16, 16)).requires_grad_(False)
     ext.accelerate_vae(vae)

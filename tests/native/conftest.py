@@ -69,7 +69,7 @@ def builder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactor
     cache = getattr(pytestconfig, "cache", None)
     if cache is not None:
         return Builder(cache.mkdir("latentdem_native"), compiler)
-    # Under `-p no:cacheprovider` the folder lasts for the session; pytest-xdist gives each worker one within it.
+    # Under `-p no:cacheprovider`: a folder of this session that all workers of pytest-xdist share.
     root = tmp_path_factory.getbasetemp()
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "latentdem_native"
     folder.mkdir(exist_ok=True)
