@@ -1,4 +1,4 @@
-"""Re-noising of a corrected clean latent in one pass; the formula stands in `latentdem_ext.reference.renoise`.
+"""Re-noising of a corrected clean latent in one pass; `latentdem_ext.reference.renoise` has the formula.
 
 Types and precision as in `dps_step`.
 """

@@ -1,4 +1,4 @@
-"""What the calls of native code share: which tensors a backend takes, and how they reach it.
+"""Shared by all calls of native code: which tensors a backend takes, and how they are passed.
 
 The compiled modules take addresses and sizes. Tensors stay alive as arguments of the call that needs them.
 """
@@ -17,7 +17,7 @@ _MAX_POINTS = 2**30  # of an image that the CUDA kernels take
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """`tensor` as its address stands for it: contiguous, no conjugation or negation put off."""
+    """`tensor` as native code reads it: contiguous, without lazy conjugation or negation."""
     return tensor.resolve_conj().resolve_neg().contiguous()
 
 
@@ -31,7 +31,7 @@ def plain_arguments(arguments: dict[str, Any], double: tuple[str, ...] = ()) -> 
 
 
 def call_cpp(function: str, **arguments: Any) -> None:
-    """Call a function of `_cpu` on PyTorch's number of threads. None stands for an absent tensor."""
+    """Call a function of `_cpu` on PyTorch's number of threads. None is passed as an absent tensor."""
     getattr(_backends.cpu, function)(**_addresses(arguments), threads=torch.get_num_threads())
 
 
@@ -75,7 +75,7 @@ def cuda_refusal(name: str, tensor: Tensor, *_: Any) -> str:
 @cache
 def _device_refusal(device: torch.device) -> str:
     if _backends.cuda is None:
-        return ""  # `backends()` says so
+        return ""  # `backends()` gives the reason
     major, minor = torch.cuda.get_device_capability(device)
     oldest = _backends.cuda.oldest_architecture
     if 10 * major + minor >= oldest:

@@ -1,4 +1,4 @@
-"""From a corrected clean latent back to a noise level: the last part of a proximal step."""
+"""Re-noising of a corrected clean latent: the last part of a proximal step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the native forms of the Fourier-domain operations share.
+"""Shared by the native implementations of the Fourier-domain operations.
 
 On a CPU PyTorch (MKL) transforms the rows of the images; the compiled module does the columns and everything
 between their two transforms, in blocks that stay in the processor's cache. On a CUDA device torch.fft

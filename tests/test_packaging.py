@@ -30,7 +30,13 @@ def import_from_copy(tmp_path: Path, *built: tuple[str, str]) -> subprocess.Comp
     (tmp_path / "csrc").mkdir()
     for name, text in built:
         (tmp_path / "latentdem_ext" / name).write_text(text)
-    program = "import latentdem_ext as ext; print(ext.backends()['cpp'])"
+    program = (
+        "import sys\n"
+        # An editable install would find the modules that the copy lacks.
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"
+        "import latentdem_ext as ext\n"
+        "print(ext.backends()['cpp'])"
+    )
     return subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -1,5 +1,5 @@
-// Everything between the row transforms of the blur operations (reference.blur, blur_adjoint, blur_fidelity,
-// blur_proximal), and the last pass of the fidelity. F k stands for the transfer function, r for F y - F k F x.
+// The passes between the row transforms of the blur operations (reference.blur, blur_adjoint, blur_fidelity,
+// blur_proximal), and the last pass of the fidelity. F k is the transfer function, r = F y - F k F x.
 
 #include <algorithm>
 #include <numeric>
@@ -80,7 +80,7 @@ LATENTDEM_MULTIVERSION void correct_proximally(Row *__restrict x, const Row *__r
         }
 }
 
-// The sum over the columns of a block of the whole spectrum: in the half that is kept every column stands for two but
+// The sum over the columns of a block of the whole spectrum: in the half that is kept every column counts twice, except
 // the first and, where the width of the image is even, the last.
 double sum_of(const Blur &task, std::int64_t block, const double *sums) {
     double sum = 0;

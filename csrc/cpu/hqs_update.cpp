@@ -34,11 +34,11 @@ struct HqsUpdate {
 
 // Gains of the sequence that row frequencies 0 and L share.
 struct Shared {
-    float sum, difference; // of the gain of 0 and that of L
+    float sum, difference; // of the gains of 0 and L
     std::int64_t opposite; // place of the opposite column frequency
 };
 
-// Of one sample. Lanes and rows that only fill up a block are zero throughout.
+// The arrays of one sample. Lanes and rows that only fill up a block stay zero.
 struct Workspace {
     Workspace(const FftPlan &plan, std::int64_t size)
         : column_blocks((size + kLanes - 1) / kLanes), frequency_blocks((plan.length + kLanes - 1) / kLanes),
@@ -90,7 +90,7 @@ void arrange_filter(const FftPlan &plan, const float *filter, Workspace &work) {
     }
 }
 
-// Of 16 rows of 16 values the first eight interleaved with the last eight; rows are so many floats apart.
+// Interleaves the first eight with the last eight of 16 rows of 16 values; strides are in floats.
 LATENTDEM_INLINE void interleave(const float *from, std::ptrdiff_t from_stride, float *to, std::ptrdiff_t to_stride) {
     constexpr int half = kLanes / 2;
     for (int row = 0; row < half; ++row)
@@ -105,8 +105,8 @@ LATENTDEM_INLINE void interleave(const float *from, std::ptrdiff_t from_stride, 
         }
 }
 
-// Exchanges rows and lanes of 16 rows. Each interleaving moves the leading one of the eight bits that say where a value
-// stands to the end.
+// Exchanges rows and lanes of 16 rows. The position of a value has eight bits, and each interleaving moves the
+// leading one to the end.
 LATENTDEM_MULTIVERSION void transpose(const Row *from, Row *to) {
     constexpr std::ptrdiff_t row = sizeof(Row) / sizeof(float);
     alignas(64) float one[kLanes * kLanes], other[kLanes * kLanes];
@@ -223,7 +223,7 @@ LATENTDEM_MULTIVERSION void filter_columns(const FftPlan &plan, std::int64_t siz
 }
 
 // Frequencies of one block of columns back to rows, which the data term is added to; returns the sum of the kernel's
-// new values, after the negative ones have been clipped where it is to be projected.
+// new values, after the negative ones have been clipped if `project`.
 LATENTDEM_MULTIVERSION double restore_rows(const FftPlan &plan, const Row *frequencies, Row *rows,
                                            const Values *data_term, Values *kernel, std::int64_t stride,
                                            std::int64_t size, bool project) {

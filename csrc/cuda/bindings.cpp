@@ -27,7 +27,7 @@ T *pointer(Address address) {
 void check(const char *operation, cudaError_t error) {
     if (error == cudaSuccess)
         return;
-    cudaGetLastError(); // it has been seen: the next launch must not report it again
+    cudaGetLastError(); // clears the error: the next launch must not report it again
     throw std::runtime_error(std::string(operation) + ": " + cudaGetErrorString(error));
 }
 

@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(PaddedGrid<M>::threads) update_kernel(HqsKerne
             }
         }
     inverse<M, L::columns>(spectrum, x, exchange + column, roots, t, true);
-    __syncthreads(); // `lines` lies under `exchange`
+    __syncthreads(); // `lines` shares the memory of `exchange`
 
     // Back to lines.
 #pragma unroll
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(PaddedGrid<M>::threads) update_kernel(HqsKerne
 
 template <int M>
 cudaError_t launch_padded(const HqsKernelUpdate &update, cudaStream_t stream) {
-    if constexpr (PaddedGrid<M>::bytes > (48 << 10)) { // more than any block gets unasked
+    if constexpr (PaddedGrid<M>::bytes > (48 << 10)) { // more than a block gets by default
         const cudaError_t error = cudaFuncSetAttribute(update_kernel<M>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                        static_cast<int>(PaddedGrid<M>::bytes));
         if (error != cudaSuccess)

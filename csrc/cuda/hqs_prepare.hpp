@@ -1,4 +1,4 @@
-// What lies between the transforms of hqs_prepare; the formulas stand in latentdem_ext/reference/fourier.py. All
+// The passes between the transforms of hqs_prepare; the formulas are in latentdem_ext/reference/fourier.py. All
 // arrays are contiguous; a half spectrum has `points` complex numbers.
 #pragma once
 

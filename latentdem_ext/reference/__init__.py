@@ -1,4 +1,4 @@
-"""What each operation is, in plain PyTorch: the definition every other implementation is compared with.
+"""The definition of each operation in plain PyTorch, which every other implementation is compared with.
 
 Notation: x image (B, C, H, W), y measurement of the same shape, k kernel (B, 1, K, K) with its origin at index
 K // 2, F the unnormalised two-dimensional DFT over the image grid H x W, conj the complex conjugate. Blur is

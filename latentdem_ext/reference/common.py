@@ -1,4 +1,4 @@
-"""What several definitions share: scalars of a sample, and the precision of the arithmetic."""
+"""Shared by several definitions: scalars of a sample, and the precision of the arithmetic."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Fidelity(NamedTuple):
 
 
 class HQSFactors(NamedTuple):
-    """What a kernel update needs to know of image and measurement: see `hqs_prepare`."""
+    """The image and the measurement as a kernel update needs them: see `hqs_prepare`."""
 
     data_term: Tensor
     filter: Tensor
@@ -74,8 +74,8 @@ def _inverse(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _conj(spectrum: Tensor) -> Tensor:
-    # Not put off as Tensor.conj() does: torch.compile calls a registered operation with that switched off, and
-    # the values would come out as they were.
+    # Not lazy as Tensor.conj() is: torch.compile calls a registered operation with lazy conjugation switched off,
+    # and the values would not be conjugated.
     return torch.conj_physical(spectrum)
 
 
@@ -119,7 +119,7 @@ def blur_kernel_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tenso
 
     Args:
         x: (B, C, H, W).
-        gradient: (B, C, H, W), what is known of the blurred image.
+        gradient: (B, C, H, W), the gradient in the blurred image.
         kernel_size: K, at most min(H, W).
 
     Returns:
@@ -148,7 +148,7 @@ def blur_fidelity(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None = N
         x: (B, C, H, W).
         kernel: (B, 1, K, K).
         y: (B, C, H, W).
-        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it between steps.
 
     Returns:
         norm2 (B,), gradient (B, C, H, W), glued (B, C, H, W).
@@ -169,7 +169,7 @@ def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Ten
         kernel: (B, 1, K, K).
         y: (B, C, H, W).
         rho: (B,), positive.
-        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it between steps.
 
     Returns:
         (B, C, H, W).
@@ -228,7 +228,7 @@ def hqs_prepare(
         kernel_size: K, at most min(H, W).
         per_channel: solve for each channel alone and average the solutions (as FastDiffusionEM does) instead of
             the joint least squares over the channels.
-        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it between steps.
 
     Returns:
         data_term (B, 1, K, K), the crop of F^-1[N / (D + a)]; filter (B, 1, M, M // 2 + 1), real, the transform
@@ -276,8 +276,8 @@ def hqs_kernel_update(kernel: Tensor, factors: HQSFactors, project: bool = True,
 def project_kernel(kernel: Tensor) -> Tensor:
     """Clip to non-negative values and divide by the sum; a kernel without a positive value becomes uniform.
 
-    Uniform, because a kernel with nothing left says nothing about the blur, while a delta would say "no blur",
-    which is a solution blind deblurring does not come back from.
+    Uniform, because a kernel without values gives no information about the blur, while a delta would mean "no
+    blur", a solution that blind deblurring does not leave again.
 
     Args:
         kernel: (B, 1, K, K).
