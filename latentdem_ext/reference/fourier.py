@@ -74,8 +74,8 @@ def _inverse(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _conj(spectrum: Tensor) -> Tensor:
-    # Not lazy as Tensor.conj() is: torch.compile calls a registered operation with lazy conjugation switched off,
-    # and the values would not be conjugated.
+    # Not lazy as Tensor.conj() is: torch.compile calls a registered operation with lazy conjugation switched
+    # off, and the values would not be conjugated.
     return torch.conj_physical(spectrum)
 
 

@@ -61,7 +61,8 @@ def tiled_decode(decode: Callable[[Tensor], Tensor], z: Tensor, *, tile: int = 6
     The tiles are blended linearly over half of the overlap; the quarter of it that is nearest to a tile's side
     has no weight, because the tile's border shows there. A decoder whose receptive field reaches no further
     than that quarter (in latents) gives the image and the gradient of the whole latent. Others differ from it,
-    because group normalisation and attention see a tile, not the image. The gradient is that of the blended result.
+    because group normalisation and attention see a tile, not the image. The gradient is that of the blended
+    result.
 
     Args:
         decode: latents (B, c, h, w) to images (B, C, f h, f w): `lambda z: vae.decode(z).sample`.
