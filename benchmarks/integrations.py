@@ -39,7 +39,7 @@ def with_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def rows() -> Iterator[Row]:
-    """What is measured, the integration, what it is applied to, and a call."""
+    """The name of a row, the integration, the module it is applied to, and a call."""
     em, measurements = stand_in("fastem"), stand_in("dps")
     kernel = torch.rand(1, 1, 64, 64)
     kernel = kernel / kernel.sum()

@@ -38,9 +38,8 @@ def renoise(
         _checks.number("fresh", fresh, 0, 1)
         fresh = torch.full_like(abar_t, fresh)
     _checks.per_sample("fresh", fresh, "z_t", z_t)
-    arguments = (z_t, z0, abar_t, abar_prev, noise, fresh)
-    _checks.no_gradient("renoise", **_operation.named(arguments))
-    result: Tensor = _operation.run(*arguments)
+    _checks.no_gradient("renoise", z_t=z_t, z0=z0, abar_t=abar_t, abar_prev=abar_prev, noise=noise, fresh=fresh)
+    result: Tensor = _operation.run(z_t, z0, abar_t, abar_prev, noise, fresh)
     return result
 
 

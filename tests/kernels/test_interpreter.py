@@ -20,12 +20,12 @@ KERNELS = sorted(path.stem for path in (TESTS.parent / "kernels").glob("[!_]*.py
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="the package triton is not installed")
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_operation_under_the_interpreter(kernel):
+def test_operation_under_the_interpreter(kernel, tmp_path):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     tests = str(TESTS / "latentdem_ext" / f"test_{kernel}.py")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", "triton", "-p", "no:cacheprovider", tests],
-        cwd=TESTS.parent,
+        cwd=tmp_path,  # the root holds a folder latentdem_ext, which may not be built
         env=environment | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
