@@ -79,11 +79,11 @@ class Integration:
         if self._undo:
             raise IntegrationError(f"{self._project} is accelerated already: call remove() first")
         targets = self._find() if module is None else [module]
-        found = [change for target in targets for change in self._changes(target)]
-        if not found:
+        changes = [change for target in targets for change in self._changes(target)]
+        if not changes:
             names = ", ".join(getattr(target, "__name__", type(target).__name__) for target in targets)
             raise IntegrationError(f"there is nothing of {self._project} to accelerate in {names}")
-        self._undo = [change.install() for change in found]
+        self._undo = [change.install() for change in changes]
 
     def remove(self) -> None:
         """Puts back the very objects that `apply` has replaced; a second call does nothing."""

@@ -69,8 +69,8 @@ def test_single_precision_is_close_to_double(problem, assert_close_per_sample, s
     x, kernel, _ = problem(batch, channels, shape)
     # Measured: 3.3e-7.
     assert_close_per_sample(ext.blur(x.float(), kernel.float()), reference.blur(x, kernel), 1e-6)
-    found = ext.blur_adjoint(x.float(), kernel.float())
-    assert_close_per_sample(found, reference.blur_adjoint(x, kernel), 1e-6)
+    actual = ext.blur_adjoint(x.float(), kernel.float())
+    assert_close_per_sample(actual, reference.blur_adjoint(x, kernel), 1e-6)
 
 
 @pytest.mark.usefixtures("backend")
@@ -98,9 +98,9 @@ def test_layout_of_the_arguments_does_not_matter(problem, operation):
         torch.stack([x, x], dim=-1)[..., 1],
         torch.complex(torch.zeros_like(x), -x).conj().imag,  # negated only when it is read
     ):
-        found = operation(strided, kernel.mT.contiguous().mT)
-        assert found.is_contiguous()
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        actual = operation(strided, kernel.mT.contiguous().mT)
+        assert actual.is_contiguous()
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
     expanded = x[:, :1].expand(-1, 3, -1, -1)
     torch.testing.assert_close(operation(expanded, kernel), operation(expanded.contiguous(), kernel))
 
@@ -126,12 +126,12 @@ def test_gradients_in_single_precision(problem, assert_close_per_sample):
     single = [argument.float().requires_grad_() for argument in arguments]
     double = [argument.requires_grad_() for argument in arguments]
     towards = torch.randn(2, 3, 20, 17, dtype=torch.float64)
-    for found, expected in zip(
+    for actual, expected in zip(
         torch.autograd.grad(ext.blur(*single), single, towards.float()),
         torch.autograd.grad(reference.blur(*double), double, towards),
         strict=True,
     ):
-        assert_close_per_sample(found.contiguous(), expected, 1e-5)
+        assert_close_per_sample(actual.contiguous(), expected, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -155,10 +155,10 @@ def test_compiles_as_one_graph(problem, compiler, dtype, dynamic):
     x, kernel, _ = problem(2, 3, (8, 9, 4), dtype)
     arguments = (x.requires_grad_(), kernel.requires_grad_())
     compiled = torch.compile(_through_everything, fullgraph=True, backend=compiler, dynamic=dynamic)
-    found, expected = compiled(*arguments), _through_everything(*arguments)
-    torch.testing.assert_close(found, expected)
+    actual, expected = compiled(*arguments), _through_everything(*arguments)
+    torch.testing.assert_close(actual, expected)
     for gradient, other in zip(
-        torch.autograd.grad(found, arguments), torch.autograd.grad(expected, arguments), strict=True
+        torch.autograd.grad(actual, arguments), torch.autograd.grad(expected, arguments), strict=True
     ):
         torch.testing.assert_close(gradient, other)
 

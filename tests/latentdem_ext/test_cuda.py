@@ -11,11 +11,11 @@ import latentdem_ext as ext
 from latentdem_ext import _backends, _native, reference
 
 
-def assert_exact(found: Tensor, expected: Tensor) -> None:
-    assert found.dtype == torch.float32
-    assert found.is_cuda
+def assert_exact(actual: Tensor, expected: Tensor) -> None:
+    assert actual.dtype == torch.float32
+    assert actual.is_cuda
     samples = expected.shape[0]
-    difference = (found - expected).reshape(samples, -1).abs().amax(1)
+    difference = (actual - expected).reshape(samples, -1).abs().amax(1)
     assert (difference <= 1e-5 * expected.reshape(samples, -1).abs().amax(1)).all()
 
 
@@ -43,8 +43,8 @@ def everything(x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 def test_operations_are_those_of_the_reference(problem, shape, batch, channels):
     double = [value.cuda() for value in problem(batch, channels, shape)]
     singles = [value.float() for value in double]
-    for found, expected in zip(everything(*singles), everything(*double), strict=True):
-        assert_exact(found, expected)
+    for actual, expected in zip(everything(*singles), everything(*double), strict=True):
+        assert_exact(actual, expected)
 
 
 @pytest.mark.gpu
@@ -56,9 +56,9 @@ def test_work_goes_to_the_current_stream(problem):
     with torch.cuda.stream(stream):
         torch.cuda._sleep(100_000_000)  # work on any other stream would come too early
         later = [value.clone() for value in values]
-        found = everything(*later)
+        actual = everything(*later)
     stream.synchronize()
-    for one, two in zip(found, expected, strict=True):
+    for one, two in zip(actual, expected, strict=True):
         assert one.equal(two)
 
 

@@ -23,11 +23,11 @@ NUMBERS = ("abar_t", "abar_prev", "step_size")
 def arguments(shape: tuple[int, ...], dtype: torch.dtype = torch.float64, **changes: Any) -> dict[str, Any]:
     """Every argument of dps_step, random; those changed to None are left out."""
     batch = shape[0]
-    found: dict[str, Any] = {name: torch.randn(shape, dtype=dtype) for name in LATENTS}
-    found["abar_t"] = torch.rand(batch, dtype=torch.float64) * 0.9 + 0.05
-    found["abar_prev"] = found["abar_t"] + (1 - found["abar_t"]) * torch.rand(batch, dtype=torch.float64)
-    found |= {"step_size": torch.rand(batch, dtype=torch.float64), "guidance": 7.5, "eta": 0.7} | changes
-    return {name: value for name, value in found.items() if value is not None}
+    actual: dict[str, Any] = {name: torch.randn(shape, dtype=dtype) for name in LATENTS}
+    actual["abar_t"] = torch.rand(batch, dtype=torch.float64) * 0.9 + 0.05
+    actual["abar_prev"] = actual["abar_t"] + (1 - actual["abar_t"]) * torch.rand(batch, dtype=torch.float64)
+    actual |= {"step_size": torch.rand(batch, dtype=torch.float64), "guidance": 7.5, "eta": 0.7} | changes
+    return {name: value for name, value in actual.items() if value is not None}
 
 
 PLAIN = {"eps_uncond": None, "guidance": None, "noise": None, "eta": None, "gradient": None, "step_size": None}
@@ -65,11 +65,11 @@ def literal(arguments: dict[str, Any], sample: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_step_is_the_literal_formula_of_each_sample(shape, name):
     given = variant(name, shape)
-    found = ext.dps_step(**given)
-    for output in found:
+    actual = ext.dps_step(**given)
+    for output in actual:
         assert output.shape == shape
     for sample in range(shape[0]):
-        for output, expected in zip(found, literal(given, sample), strict=True):
+        for output, expected in zip(actual, literal(given, sample), strict=True):
             torch.testing.assert_close(output[sample], expected)
 
 
@@ -84,9 +84,9 @@ def test_native_step_equals_the_reference(native, shape, name):
     if native.interpreted and math.prod(shape) > 100_000:
         pytest.skip("too large for the interpreter")
     given = variant(name, shape, torch.float32)
-    found = ext.dps_step(**placed(given, native.device))
+    actual = ext.dps_step(**placed(given, native.device))
     double = {k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()}
-    for value, expected in zip(found, reference.dps_step(**double), strict=True):
+    for value, expected in zip(actual, reference.dps_step(**double), strict=True):
         assert value.is_contiguous()
         # Measured: 2.5e-7 of the largest value.
         scale = float(expected.abs().max()) if expected.numel() else 1.0
@@ -118,9 +118,9 @@ def test_native_step_of_extreme_values(native, relative_error, scale):
     given |= {key: given[key] * scale for key in LATENTS}
     given["abar_t"] = torch.tensor([1e-4, 0.5, 1 - 1e-9, 0.7], dtype=torch.float64)
     given["abar_prev"] = torch.tensor([2e-4, 1.0, 1 - 1e-10, 0.7], dtype=torch.float64)
-    found = ext.dps_step(**placed(given, native.device))
+    actual = ext.dps_step(**placed(given, native.device))
     expected = reference.dps_step(**{k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()})
-    for value, true in zip(found, expected, strict=True):
+    for value, true in zip(actual, expected, strict=True):
         assert relative_error(value, true) < 1e-5
 
 
@@ -154,9 +154,9 @@ def test_layout_of_the_arguments_does_not_matter(dtype):
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
 def test_half_precision_only_rounds_the_result(dtype, precision):
     given = variant("everything", (3, 4, 16, 16), dtype)
-    found = ext.dps_step(**given)
+    actual = ext.dps_step(**given)
     double = {k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()}
-    for output, expected in zip(found, reference.dps_step(**double), strict=True):
+    for output, expected in zip(actual, reference.dps_step(**double), strict=True):
         assert output.dtype == dtype
         torch.testing.assert_close(output.double(), expected, rtol=1.01 * precision, atol=1e-5)
 

@@ -90,13 +90,13 @@ def test_single_precision_is_close_to_double(
     exact = reference.hqs_prepare(x, y, weight, shape[2], per_channel)
     for y_hat in (None, torch.fft.rfft2(y.float())):
         factors = ext.hqs_prepare(x.float(), y.float(), weight, shape[2], per_channel=per_channel, y_hat=y_hat)
-        for found, expected in zip(factors, exact, strict=True):
+        for actual, expected in zip(factors, exact, strict=True):
             # Measured: 2.2e-6 where the response almost vanishes, 1e-6 elsewhere.
-            assert_close_per_sample(found, expected, 1e-5)
+            assert_close_per_sample(actual, expected, 1e-5)
     for project in (True, False):
-        found = ext.hqs_kernel_update(kernel.float(), factors, project=project, iterations=5)
+        actual = ext.hqs_kernel_update(kernel.float(), factors, project=project, iterations=5)
         # Measured: 1e-6.
-        assert_close_per_sample(found, reference.hqs_kernel_update(kernel, exact, project, 5), 1e-5)
+        assert_close_per_sample(actual, reference.hqs_kernel_update(kernel, exact, project, 5), 1e-5)
 
 
 @pytest.mark.usefixtures("backend")
@@ -105,8 +105,8 @@ def test_single_precision_on_a_large_image(problem, assert_close_per_sample):
     exact = reference.hqs_prepare(y[:, None], y, small_weights(1), 64)
     factors = ext.hqs_prepare(y[:, None].float(), y.float(), small_weights(1), 64)
     assert_close_per_sample(factors.data_term, exact.data_term, 1e-5)
-    found = ext.hqs_kernel_update(kernel.float(), factors, iterations=20)
-    assert_close_per_sample(found, reference.hqs_kernel_update(kernel, exact, True, 20), 1e-5)
+    actual = ext.hqs_kernel_update(kernel.float(), factors, iterations=20)
+    assert_close_per_sample(actual, reference.hqs_kernel_update(kernel, exact, True, 20), 1e-5)
 
 
 @pytest.mark.usefixtures("poisoned", "backend")
@@ -120,8 +120,8 @@ def test_iterations_are_repeated_updates(problem, backend, dtype):
         expected = kernel
         for _ in range(7):
             expected = ext.hqs_kernel_update(expected, factors, project=project)
-        found = ext.hqs_kernel_update(kernel, factors, project=project, iterations=7)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        actual = ext.hqs_kernel_update(kernel, factors, project=project, iterations=7)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("poisoned", "backend")
@@ -130,8 +130,8 @@ def test_a_kernel_without_a_positive_value_becomes_uniform():
     data_term = torch.stack([-10 * torch.ones(1, 5, 5), torch.zeros(1, 5, 5), torch.full((1, 5, 5), math.nan)])
     factors = ext.HQSFactors(data_term, torch.zeros(3, 1, 10, 6))
     for iterations in (1, 2):
-        found = ext.hqs_kernel_update(kernel, factors, iterations=iterations)
-        torch.testing.assert_close(found, torch.full_like(found, 1 / 25))
+        actual = ext.hqs_kernel_update(kernel, factors, iterations=iterations)
+        torch.testing.assert_close(actual, torch.full_like(actual, 1 / 25))
 
 
 @pytest.mark.usefixtures("backend")
@@ -143,8 +143,8 @@ def test_extreme_values(problem, assert_close_per_sample):
         exact = reference.hqs_prepare(scale * x, scale * y, weights, 9)
         factors = ext.hqs_prepare((scale * x).float(), (scale * y).float(), weights, 9)
         assert_close_per_sample(factors.data_term, exact.data_term, 1e-5)
-        found = ext.hqs_kernel_update(kernel.float(), factors, iterations=3)
-        assert_close_per_sample(found, reference.hqs_kernel_update(kernel, exact, True, 3), 1e-5)
+        actual = ext.hqs_kernel_update(kernel.float(), factors, iterations=3)
+        assert_close_per_sample(actual, reference.hqs_kernel_update(kernel, exact, True, 3), 1e-5)
     zero = torch.zeros_like(y).float()
     factors = ext.hqs_prepare(zero[:, None], zero, torch.ones(2), 9)
     assert (factors.data_term == 0).all()
@@ -164,9 +164,9 @@ def test_layout_of_the_arguments_does_not_matter(problem):
         6,
         y_hat=torch.fft.rfft2(y).mT.contiguous().mT,
     )
-    for found, contiguous in zip(strided, expected, strict=True):
-        assert found.is_contiguous()
-        torch.testing.assert_close(found, contiguous, rtol=1e-5, atol=1e-6)
+    for actual, contiguous in zip(strided, expected, strict=True):
+        assert actual.is_contiguous()
+        torch.testing.assert_close(actual, contiguous, rtol=1e-5, atol=1e-6)
     transposed = ext.HQSFactors(*(factor.mT.contiguous().mT for factor in expected))
     torch.testing.assert_close(
         ext.hqs_kernel_update(kernel.mT.contiguous().mT, transposed),
@@ -247,8 +247,8 @@ def test_update_minimises_the_least_squares_objective(problem, blur_matrix):
             matrix = blur_matrix(x[0, s, c], size, size)  # convolution commutes: it blurs h with the image
             normal = normal + matrix.T @ matrix
             right = right + matrix.T @ y[0, c].flatten()
-    found = ext.hqs_kernel_update(kernel, ext.hqs_prepare(x, y, weight, size), project=False)
-    torch.testing.assert_close(found.flatten(), torch.linalg.solve(normal, right))
+    actual = ext.hqs_kernel_update(kernel, ext.hqs_prepare(x, y, weight, size), project=False)
+    torch.testing.assert_close(actual.flatten(), torch.linalg.solve(normal, right))
 
 
 def test_padded_grid_depends_on_the_kernel_alone(problem):

@@ -32,13 +32,13 @@ def random_arguments(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, to
 
 def test_latent_is_the_literal_formula_of_each_sample(latents):
     fresh = torch.tensor([0.0, 0.3, 1.0])
-    found = ext.renoise(**latents, fresh=fresh)
+    actual = ext.renoise(**latents, fresh=fresh)
     for b in range(3):
         now, prev, share = (float(v[b]) for v in (latents["abar_t"], latents["abar_prev"], fresh))
         direction = (latents["z_t"][b] - math.sqrt(now) * latents["z0"][b]) / math.sqrt(1 - now)
         mixed = math.sqrt(1 - share) * direction + math.sqrt(share) * latents["noise"][b]
         expected = math.sqrt(prev) * latents["z0"][b] + math.sqrt(1 - prev) * mixed
-        torch.testing.assert_close(found[b], expected)
+        torch.testing.assert_close(actual[b], expected)
 
 
 def test_one_share_is_that_of_every_sample(latents):
@@ -60,10 +60,10 @@ def test_without_fresh_noise_it_is_the_ddim_step(latents):
 def test_single_precision_is_close_to_double(shape, assert_close_per_sample):
     z_t, z0, noise = torch.randn(3, *shape, dtype=torch.float64)
     abar_t, abar_prev, fresh = torch.rand(3, shape[0], dtype=torch.float64) * 0.9 + 0.05
-    found = ext.renoise(z_t.float(), z0.float(), abar_t, abar_prev, noise.float(), fresh)
+    actual = ext.renoise(z_t.float(), z0.float(), abar_t, abar_prev, noise.float(), fresh)
     # Measured: 1e-7.
     expected = reference.renoise(z_t, z0, abar_t, abar_prev, noise, fresh)
-    assert_close_per_sample(found, expected, 1e-6)
+    assert_close_per_sample(actual, expected, 1e-6)
 
 
 @pytest.mark.usefixtures("backend")
@@ -76,9 +76,9 @@ def test_layout_and_number_of_threads_do_not_matter(on_every_number_of_threads):
     strided = (value.to(memory_format=torch.channels_last) for value in (z_t, z0, noise))
     z_t, z0, noise = strided
     expanded = abar_t.double().repeat_interleave(2)[::2]
-    found = ext.renoise(z_t, z0, expanded, abar_prev, noise.mT.contiguous().mT, 0.5)
-    assert found.is_contiguous()
-    torch.testing.assert_close(found, first[0])
+    actual = ext.renoise(z_t, z0, expanded, abar_prev, noise.mT.contiguous().mT, 0.5)
+    assert actual.is_contiguous()
+    torch.testing.assert_close(actual, first[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -120,10 +120,10 @@ def test_native_half_precision_errs_at_most_twice_as_much_as_pytorch(native, rel
 
 def test_half_precision_only_rounds_the_result(latents):
     half = {k: v.half() if v.dim() > 1 else v for k, v in latents.items()}
-    found = ext.renoise(**half, fresh=0.5)
+    actual = ext.renoise(**half, fresh=0.5)
     expected = ext.renoise(**{k: v.double() for k, v in half.items()}, fresh=0.5)
-    assert found.dtype == torch.float16
-    torch.testing.assert_close(found.double(), expected, rtol=1.01 * 2**-11, atol=1e-5)
+    assert actual.dtype == torch.float16
+    torch.testing.assert_close(actual.double(), expected, rtol=1.01 * 2**-11, atol=1e-5)
 
 
 def test_bad_arguments_are_named(latents):

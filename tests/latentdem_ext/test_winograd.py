@@ -31,8 +31,8 @@ def test_result_and_gradient_are_those_of_the_convolution(relative_error, shape,
     exact_x = x.detach().double().requires_grad_()
     exact = F.conv2d(exact_x, weight.double(), None if bias is None else bias.double(), padding=1)
     assert relative_error(y, exact) < 1e-6
-    found, expected = (torch.autograd.grad(a, b, towards.to(a))[0] for a, b in ((y, x), (exact, exact_x)))
-    assert relative_error(found, expected) < 1e-6
+    actual, expected = (torch.autograd.grad(a, b, towards.to(a))[0] for a, b in ((y, x), (exact, exact_x)))
+    assert relative_error(actual, expected) < 1e-6
 
 
 def test_rounding_is_no_worse_than_that_of_the_direct_sum(relative_error):

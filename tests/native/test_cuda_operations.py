@@ -21,18 +21,18 @@ BATCHES = [(1, 1, shape) for shape in IMAGES] + [
 ]
 
 
-def error(found: Tensor, expected: Tensor) -> float:
+def error(actual: Tensor, expected: Tensor) -> float:
     """Largest error of a sample relative to the largest value of that sample; NaN where anything is NaN."""
     samples = expected.shape[0]
     largest = expected.reshape(samples, -1).abs().amax(1)
-    return float(((found.double() - expected).reshape(samples, -1).abs().amax(1) / largest).max())
+    return float(((actual.double() - expected).reshape(samples, -1).abs().amax(1) / largest).max())
 
 
-def assert_exact(found: Tensor, expected: Tensor, single: Tensor) -> None:
+def assert_exact(actual: Tensor, expected: Tensor, single: Tensor) -> None:
     """1e-5, or no worse than twice the same formula in float32 PyTorch, where that loses more."""
-    assert found.dtype == torch.float32
-    assert found.shape == expected.shape
-    measured = error(found, expected)
+    assert actual.dtype == torch.float32
+    assert actual.shape == expected.shape
+    measured = error(actual, expected)
     assert measured <= max(1e-5, 2 * error(single, expected)), measured
 
 
@@ -57,8 +57,8 @@ def test_update_is_that_of_the_reference(batch, size, project):
     factors = random_factors(batch, size)
     expected = reference.hqs_kernel_update(kernel, factors, project)
     singles = kernel.float(), HQSFactors(*floats(*factors))
-    found = ext.hqs_kernel_update(*singles, project=project)
-    assert_exact(found, expected, reference.hqs_kernel_update(*singles, project))
+    actual = ext.hqs_kernel_update(*singles, project=project)
+    assert_exact(actual, expected, reference.hqs_kernel_update(*singles, project))
 
 
 @pytest.mark.parametrize("size", [16, 31, 63, 65])
@@ -70,9 +70,9 @@ def test_update_of_special_kernels(size):
     factors.data_term[2] = -1e6  # nothing left: uniform
     factors.data_term[3, 0, 0, 0] = torch.nan
     expected = reference.hqs_kernel_update(kernel.double(), HQSFactors(*(f.double() for f in factors)))
-    found = ext.hqs_kernel_update(kernel, factors)
-    assert_exact(found, expected, reference.hqs_kernel_update(kernel, factors))
-    torch.testing.assert_close(found[2:4], torch.full((2, 1, size, size), 1 / size**2))
+    actual = ext.hqs_kernel_update(kernel, factors)
+    assert_exact(actual, expected, reference.hqs_kernel_update(kernel, factors))
+    torch.testing.assert_close(actual[2:4], torch.full((2, 1, size, size), 1 / size**2))
 
 
 @pytest.mark.parametrize(("batch", "channels", "shape"), BATCHES)
@@ -85,8 +85,8 @@ def test_factors_are_those_of_the_reference(problem, batch, channels, shape, per
     expected = reference.hqs_prepare(x, y, *rest)
     single = reference.hqs_prepare(*floats(x, y), *rest)
     for y_hat in (None, torch.fft.rfft2(y.float())):
-        found = ext.hqs_prepare(*floats(x, y), weight, shape[2], per_channel=per_channel, y_hat=y_hat)
-        for one, two, three in zip(found, expected, single, strict=True):
+        actual = ext.hqs_prepare(*floats(x, y), weight, shape[2], per_channel=per_channel, y_hat=y_hat)
+        for one, two, three in zip(actual, expected, single, strict=True):
             assert_exact(one, two, three)
 
 
@@ -114,11 +114,11 @@ def test_fidelity_and_proximal_step_are_those_of_the_reference(problem, batch, c
     expected = (*reference.blur_fidelity(x, kernel, y), reference.blur_proximal(x, kernel, y, rho))
     single = (*reference.blur_fidelity(*singles), reference.blur_proximal(*singles, rho))
     for y_hat in (None, torch.fft.rfft2(y.float())):
-        found = (
+        actual = (
             *ext.blur_fidelity(*singles, y_hat=y_hat),
             ext.blur_proximal(*singles, rho, y_hat=y_hat),
         )
-        for one, two, three in zip(found, expected, single, strict=True):
+        for one, two, three in zip(actual, expected, single, strict=True):
             assert_exact(one, two, three)
 
 
@@ -141,7 +141,7 @@ def test_large_image_and_large_kernel(problem):
 def test_extreme_images(problem, scale):
     x, kernel, y = problem(2, 3, (17, 20, 5), torch.float32)
     x, y, rho = x * scale, y * scale, torch.tensor([1e-6, 1.0])
-    found = (
+    actual = (
         *ext.blur_fidelity(x, kernel, y),
         ext.blur_proximal(x, kernel, y, rho),
         *ext.hqs_prepare(x[:, None], y, rho, 5),
@@ -157,7 +157,7 @@ def test_extreme_images(problem, scale):
         reference.blur_proximal(x, kernel, y, rho),
         *reference.hqs_prepare(x[:, None], y, rho, 5),
     )
-    for one, two, three in zip(found, expected, single, strict=True):
+    for one, two, three in zip(actual, expected, single, strict=True):
         if two.any():
             assert_exact(one, two, three)
         else:
@@ -193,8 +193,8 @@ def test_other_layouts_give_the_same(problem):
 
 def test_empty_batch():
     x, kernel, y = torch.empty(0, 3, 16, 18), torch.empty(0, 1, 5, 5), torch.empty(0, 3, 16, 18)
-    found = ext.blur_fidelity(x, kernel, y)
-    assert [part.shape for part in found] == [(0,), x.shape, x.shape]
+    actual = ext.blur_fidelity(x, kernel, y)
+    assert [part.shape for part in actual] == [(0,), x.shape, x.shape]
     assert ext.blur_proximal(x, kernel, y, torch.empty(0)).shape == x.shape
     assert ext.hqs_prepare(x[:, None], y, torch.empty(0), 5).filter.shape == (0, 1, 32, 17)
     for size in (5, 65):
@@ -217,15 +217,15 @@ def test_results_do_not_depend_on_the_order_of_the_threads(problem, thread_order
     first: list[Tensor] = []
     for order in ORDERS:
         thread_order(order)
-        found = [
+        actual = [
             *ext.blur_fidelity(x, kernel, y),
             ext.blur_proximal(x, kernel, y, torch.ones(2)),
             *ext.hqs_prepare(x[:, None], y, torch.ones(2), 16),
             *ext.hqs_prepare(x[:, None], y, torch.ones(2), 16, per_channel=True),
             *(ext.hqs_kernel_update(kernels[size], factors[size]) for size in factors),
         ]
-        first = first or found
-        assert all(one.equal(two) for one, two in zip(first, found, strict=True)), order
+        first = first or actual
+        assert all(one.equal(two) for one, two in zip(first, actual, strict=True)), order
 
 
 def test_launch_errors_are_exceptions(shim):

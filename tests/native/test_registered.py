@@ -31,12 +31,12 @@ def test_operations_run_on_the_kernels(problem, shape, monkeypatch):
     called = set()
     call = _native.call_cuda
     monkeypatch.setattr(_native, "call_cuda", lambda name, **given: (called.add(name), call(name, **given)))
-    found = everything(*values)
+    actual = everything(*values)
     own = "hqs_kernel_update" if shape[2] <= 64 else "hqs_finish"
     assert called >= {own, "hqs_finish", "hqs_solve", "hqs_crop", "blur_residual", "blur_glue"}
     with ext.use_backend("reference"):
         expected = everything(*(value.double() for value in values))
-    for one, exact in zip(found, expected, strict=True):
+    for one, exact in zip(actual, expected, strict=True):
         assert one.shape == exact.shape
         assert float((one - exact).norm()) <= 1e-5 * float(exact.norm())
 
