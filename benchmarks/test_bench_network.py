@@ -35,12 +35,12 @@ def every_case(function: Callable[..., None]) -> Callable[..., None]:
 def run(function: Callable[..., Tensor], given: list[Any], towards: Tensor | None) -> Tensor:
     """The result, or the gradient of <result, towards> in the first argument."""
     with torch.set_grad_enabled(towards is not None):
-        found = function(*given)
+        result = function(*given)
         if towards is not None:
-            (found,) = torch.autograd.grad(found, given[0], towards)
+            (result,) = torch.autograd.grad(result, given[0], towards)
     if DEVICE == "cuda":
         torch.cuda.synchronize()
-    return found
+    return result
 
 
 def measure_case(measure, operation: str, backend: str, given: list[Any], layout: str, direction: str) -> None:

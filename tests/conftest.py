@@ -1,23 +1,15 @@
-"""What every test relies on: the installed package, its share of the processors, a fixed seed, test data."""
+"""What every test relies on: the built package, its share of the processors, a fixed seed, test data."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-
-# `python -m pytest` puts the root first on the path, where the folder latentdem_ext, which has no compiled
-# module unless the install is editable, would hide the installed package.
-if Path(sys.path[0] or os.curdir).resolve() == ROOT:
-    del sys.path[0]
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import latentdem_ext  # noqa: F401  A source tree that was not built is reported once, before any test is collected.
 
 torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 

@@ -16,6 +16,8 @@ from .steps import LEFT_OUT, Outcome, count_tests, read_sanitizer, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
+# `python -m pytest` would import latentdem_ext from the root, where it is not built.
+PYTEST = [PYTHON, "-c", "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main(sys.argv[1:]))"]
 TESTS = ("tests/latentdem_ext", "tests/kernels")  # with a CUDA device; the solver's tests need diffusers
 CUDA_TESTS = "tests/latentdem_ext/test_cuda.py"
 STATES = """
@@ -47,7 +49,7 @@ def test(logs: Path, seconds: float) -> Outcome:
     """The tests that need a GPU."""
     folders = [folder for folder in TESTS if (ROOT / folder).exists()]
     folders += ["tests/latentdem", "tests/tools"] if find_spec("diffusers") else []
-    command = [PYTHON, "-m", "pytest", *folders, "-m", "gpu", "-v", "-p", "no:cacheprovider"]
+    command = [*PYTEST, *folders, "-m", "gpu", "-v", "-p", "no:cacheprovider"]
     command += ["-n", "4"] if find_spec("xdist") else []
     return count_tests(run("tests", command, logs, seconds, cwd=ROOT))
 
@@ -59,7 +61,7 @@ def sanitize(tool: str, logs: Path, seconds: float) -> Outcome:
     the caching allocator. Graphs cannot be captured then.
     """
     command = ["compute-sanitizer", "--tool", tool, "--kernel-name", "kns=latentdem", "--error-exitcode", "9"]
-    command += [PYTHON, "-m", "pytest", CUDA_TESTS, "-m", "gpu", "-k", "not graph", "-p", "no:cacheprovider"]
+    command += [*PYTEST, CUDA_TESTS, "-m", "gpu", "-k", "not graph", "-p", "no:cacheprovider"]
     caching = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return read_sanitizer(run(tool, command, logs, seconds, cwd=ROOT, environment=caching))
 
@@ -69,7 +71,7 @@ def benchmark(folder: Path, out: Path, logs: Path, seconds: float) -> list[Outco
     if not (find_spec("pytest_benchmark") and find_spec("matplotlib")):
         return [Outcome("benchmarks", LEFT_OUT, "pytest-benchmark or matplotlib is not installed")]
     results = folder / "benchmarks.json"
-    command = [PYTHON, "-m", "pytest", "benchmarks", f"--benchmark-json={results}", "-p", "no:cacheprovider"]
+    command = [*PYTEST, "benchmarks", f"--benchmark-json={results}", "-p", "no:cacheprovider"]
     suites = count_tests(run("benchmarks", command, logs, seconds, cwd=ROOT))
     if not results.exists():
         return [suites]

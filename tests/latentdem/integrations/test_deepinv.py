@@ -74,13 +74,14 @@ def unit(scene):
     )
 
 
-def test_the_other_package_forwards_to_this_one():
-    assert forwarded.LatentDEMReconstructor is integration.LatentDEMReconstructor
-    with pytest.raises(AttributeError):
+def test_former_name_forwards_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="has moved to latentdem.integrations.deepinv"):
+        assert forwarded.LatentDEMReconstructor is integration.LatentDEMReconstructor
+    with pytest.warns(DeprecationWarning, match="has moved"), pytest.raises(AttributeError):
         _ = forwarded.NothingOfThatName
 
 
-def test_the_other_package_does_not_import_the_solver():
+def test_former_name_does_not_import_the_solver():
     program = (
         "import sys, latentdem_ext.integrations.deepinv\nassert not {'latentdem', 'deepinv'} & {*sys.modules}"
     )
