@@ -11,7 +11,7 @@ from _views import Views
 from torch import Tensor
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
-from latentdem.three_d.cameras import POLAR_RANGE, relative_pose
+from latentdem.three_d.geometry.cameras import POLAR_RANGE, relative_pose
 from latentdem.three_d.fusion import fuse
 from latentdem.three_d.priors.network import FeatureVolume, ViewNetwork
 

@@ -10,7 +10,7 @@ from _views import Views
 from torch import Tensor
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
-from latentdem.three_d.cameras import relative_pose
+from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.priors.frustum import cells
 from latentdem.three_d.priors.network import FeatureVolume, ViewNetwork
 

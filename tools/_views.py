@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdem.three_d.cameras import OBJECT_RADIUS, random_cameras
+from latentdem.three_d.geometry.cameras import OBJECT_RADIUS, random_cameras
 from latentdem.three_d.synthetic.render import on_white, render
 from latentdem.three_d.synthetic.scenes import random_scene
 

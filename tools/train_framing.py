@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
 
-from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
+from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.pictures import FILLED, SEEN, Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS
 from latentdem.three_d.priors.framing import DEVIATIONS, MIRRORED, Framing, standardised

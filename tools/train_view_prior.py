@@ -43,7 +43,7 @@ from train_prior import (
 from latentdem.priors import EMBEDDED_WEIGHTS
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
-from latentdem.three_d.cameras import relative_pose
+from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.priors.network import ViewNetwork
 from latentdem.three_d.synthetic.scenes import HELD_OUT

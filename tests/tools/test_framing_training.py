@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from typer.testing import CliRunner
 
-from latentdem.three_d.cameras import RADIUS, random_cameras
+from latentdem.three_d.geometry.cameras import RADIUS, random_cameras
 from latentdem.three_d.pictures import Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.priors.framing import standardised

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -47,35 +47,65 @@ FIGURES = COLUMNS[2:]
 MOMENTS = tuple(field.name for field in fields(Moment))
 
 
-class EvaluationStore:
-    """The output folder of one evaluation.
+RowT = TypeVar("RowT")
+
+
+class TableStore(Generic[RowT]):
+    """The output folder of one evaluation, with a row of metrics.csv for each result.
 
     Args:
-        folder: created where it does not exist.
-        settings: everything that determines the figures; a folder made with other settings is refused.
+        folder: created if it does not exist.
+        settings: everything that determines the figures; a folder with other settings is refused.
+        row: dataclass of the rows: an index, a name, and figures that are numbers or None.
+
+    Attributes:
+        rows: all rows of the table.
 
     Raises:
-        UserError: other settings, unreadable files of an earlier run, or a folder that cannot be written.
+        UserError: the settings differ, files of an earlier run are unreadable, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder, self.images = folder, folder / "images"
-        make_folder(self.images)
-        self._settings_path, self._csv_path = folder / "settings.json", folder / "metrics.csv"
-        keep_settings(
-            self._settings_path,
-            settings,
-            "an evaluation",
-            "choose another folder with -o, or delete this one",
-        )
-        self.rows = self._read() if self._csv_path.exists() else []
+    def __init__(self, folder: Path, settings: dict[str, Any], row: type[RowT]) -> None:
+        self.folder, self._table = folder, folder / "metrics.csv"
+        self._columns = [field.name for field in fields(row)]  # type: ignore[arg-type]
+        make_folder(folder)
+        what_helps = "choose another folder with -o, or delete this one"
+        keep_settings(folder / "settings.json", settings, "an evaluation", what_helps)
+        self.rows = self._read(row) if self._table.exists() else []
 
-    def _read(self) -> list[Row]:
+    def _read(self, row: Callable[..., RowT]) -> list[RowT]:
+        index, name, *figures = self._columns
         try:
-            with self._csv_path.open(newline="", encoding="utf-8") as file:
-                return [_parse(record) for record in csv.DictReader(file)]
+            with self._table.open(newline="", encoding="utf-8") as file:
+                return [
+                    row(
+                        int(record[index]),
+                        record[name],
+                        **{key: float(record[key]) if record[key] else None for key in figures},
+                    )
+                    for record in csv.DictReader(file)
+                ]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._csv_path} is not a table of this program; delete it.") from error
+            raise UserError(f"{self._table} is not a table of this program; delete it.") from error
+
+    def write_rows(self, rows: Iterable[RowT]) -> None:
+        """Replaces the rows of the table, sorted by their index.
+
+        Raises:
+            UserError: the table cannot be written.
+        """
+        self.rows = sorted(rows, key=lambda row: getattr(row, self._columns[0]))
+        cells = ([getattr(row, name) for name in self._columns] for row in self.rows)
+        write_table(self._table, self._columns, cells)
+
+
+class EvaluationStore(TableStore[Row]):
+    """The output folder of one evaluation on images; see `TableStore`."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.images = folder / "images"
+        make_folder(self.images)
+        super().__init__(folder, settings, Row)
 
     def restored_path(self, index: int, name: str) -> Path:
         """Where the restored image goes; the index keeps a.png and a.jpg apart."""
@@ -102,8 +132,7 @@ class EvaluationStore:
         write_kernel(self._kernel_stem(row.index, row.image), kernel)
         if moments:
             write_table(self._accuracy_path(row), MOMENTS, map(astuple, moments))
-        self.rows = sorted([r for r in self.rows if r.index != row.index] + [row], key=lambda r: r.index)
-        write_table(self._csv_path, COLUMNS, ([getattr(r, name) for name in COLUMNS] for r in self.rows))
+        self.write_rows([*(other for other in self.rows if other.index != row.index), row])
 
     def load(self, row: Row) -> tuple[Tensor, Tensor]:
         """The restored image (1, C, H, W) and the kernel (1, 1, K, K) of a finished row."""
@@ -149,8 +178,3 @@ def mean_row(rows: Sequence[Row]) -> dict[str, float | None]:
 
 def _cell(value: int | str | float | None) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _parse(record: dict[str, str]) -> Row:
-    figures: dict[str, Any] = {name: float(record[name]) if record[name] else None for name in FIGURES}
-    return Row(index=int(record["index"]), image=record["image"], **figures)

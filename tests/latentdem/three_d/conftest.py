@@ -14,8 +14,8 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.config import ReconstructionConfig
+from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.pose_search.noise_error import PairError
 from latentdem.three_d.pose_search.search import PoseSearch
 from latentdem.three_d.synthetic.finite_objects import FiniteObjectsPrior
@@ -153,8 +153,8 @@ class Exact:
         self.poses = relative_pose(self.cameras[:count], self.cameras[:1])
         self.error = PairError(self.prior, self.condition, self.prior.encode(self.views))
 
-    def search(self, recipe: ReconstructionConfig | None = None, seed: int = 0) -> PoseSearch:
-        return PoseSearch(self.error, recipe or ReconstructionConfig(), torch.Generator().manual_seed(seed))
+    def search(self, config: ReconstructionConfig | None = None, seed: int = 0) -> PoseSearch:
+        return PoseSearch(self.error, config or ReconstructionConfig(), torch.Generator().manual_seed(seed))
 
     def truth(self, targets: Tensor) -> Tensor:
         """What the object looks like from `targets` (K, 3), relative to view 1."""

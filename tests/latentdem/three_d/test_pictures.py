@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from latentdem.errors import UserError
-from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS
+from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS
 from latentdem.three_d.pictures import FILLED, Crops, Picture, check_distinct
 
 RED, GREEN = (200, 30, 30), (30, 180, 60)
@@ -65,7 +65,7 @@ def test_pictures_of_one_size_are_scaled_alike():
     heights = [extent(each.pixels)[1] - extent(each.pixels)[0] + 1 for each in (tall, flat)]
     assert heights[0] == pytest.approx(FILLED * 64, abs=3)
     assert heights[1] == pytest.approx(heights[0] * 6 / 24, abs=3)
-    # Pictures of other sizes, or without a background that could be cut away, say nothing of the distance.
+    # PosedViews of other sizes, or without a background that could be cut away, say nothing of the distance.
     other = object_pictures([picture(box=boxes[1]), picture((70, 40))], 64, ["a", "b"])[0]
     torch.testing.assert_close(other.pixels, object_picture(picture(box=boxes[1]), 64, "it").pixels)
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)

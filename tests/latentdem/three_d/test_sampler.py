@@ -10,17 +10,17 @@ import torch
 from latentdem.solver.schedules import Annealing
 from latentdem.three_d import sampler
 from latentdem.three_d.config import ReconstructionConfig
-from latentdem.three_d.poses import Beliefs
+from latentdem.three_d.geometry.poses import PosePosterior
 from latentdem.three_d.sampler import alignment, sample
 
 TARGETS = torch.tensor([[0.0, 1.2, 0.0], [0.1, 2.6, 0.0]])
 
 
-def run(problem, poses, recipe=None, steps=25, seed=0, targets=TARGETS):
+def run(problem, poses, config=None, steps=25, seed=0, targets=TARGETS):
     generator = torch.Generator().manual_seed(seed)
-    beliefs = Beliefs.sure(poses)
+    posterior = PosePosterior.certain(poses)
     return sample(
-        problem.prior, problem.condition, beliefs, targets, steps, recipe or ReconstructionConfig(), generator
+        problem.prior, problem.condition, posterior, targets, steps, config or ReconstructionConfig(), generator
     )
 
 
@@ -53,9 +53,11 @@ def test_views_are_the_mean_over_hypotheses(exact):
     wrong = problem.poses + torch.tensor([[0.0] * 3, [0.0, 0.6, 0.0]])
 
     def made(*poses, weights):
-        beliefs = Beliefs(torch.stack(poses), torch.tensor(weights))
+        posterior = PosePosterior(torch.stack(poses), torch.tensor(weights))
         generator = torch.Generator().manual_seed(0)
-        return sample(problem.prior, problem.condition, beliefs, TARGETS, 12, ReconstructionConfig(), generator)
+        return sample(
+            problem.prior, problem.condition, posterior, TARGETS, 12, ReconstructionConfig(), generator
+        )
 
     alone, poses = made(problem.poses, weights=[1.0])
     same, moved = made(problem.poses, problem.poses, weights=[0.3, 0.7])
@@ -91,8 +93,8 @@ def test_a_view_of_wrong_pose_spoils_as_much_as_it_weighs(exact):
     truth = problem.truth(TARGETS)
     errors = []
     for error in (100.0, 1.0, 0.0):
-        recipe = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(error, error))
-        errors.append(float((run(problem, wrong, recipe)[0] - truth).square().mean()))
+        config = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(error, error))
+        errors.append(float((run(problem, wrong, config)[0] - truth).square().mean()))
     assert 10 * errors[0] < errors[1] < errors[2]
 
 
@@ -110,10 +112,10 @@ def test_a_view_that_is_unsure_does_not_spoil(exact, monkeypatch):
         return replace(posed(condition, pose, together), variance=variance.repeat(len(pose) // 2, 1, 1, 1))
 
     monkeypatch.setattr(problem.prior, "posed", told)
-    recipe = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(0.0, 0.0))
+    config = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(0.0, 0.0))
     truth = problem.truth(TARGETS)
     weighed, alike = (
-        (run(problem, wrong, replace(recipe, pixelwise=which))[0] - truth).square().mean((0, 1, 3))
+        (run(problem, wrong, replace(config, pixelwise=which))[0] - truth).square().mean((0, 1, 3))
         for which in (True, False)
     )
     assert weighed[:6].mean() < 0.1 * alike[:6].mean()

@@ -13,12 +13,11 @@ from typer.testing import CliRunner
 
 from latentdem.cli import app
 from latentdem.errors import UserError
-from latentdem.three_d import ReconstructionConfig, reconstruct
-from latentdem.three_d import reconstruction as api
-from latentdem.three_d.cameras import mirrored
-from latentdem.three_d.mesh import meshing
+from latentdem.three_d import Reconstruction, ReconstructionConfig, reconstruct
+from latentdem.three_d import reconstruction as module
+from latentdem.three_d.geometry.cameras import mirrored
 
-from .test_view_prior import inputs, tiny
+from .tiny_priors import inputs, tiny
 
 QUICK = replace(ReconstructionConfig(), refinements=2)
 
@@ -68,7 +67,7 @@ def test_mirrored_pictures_give_mirrored_views(views):
     around = [0, 4, 3, 2, 1]
     torch.testing.assert_close(turned.views[around].flip(-1), result.views, rtol=1e-3, atol=1e-4)
     alone = reconstruct(
-        x, prior=prior, azimuths=5, steps=20, poses=poses, recipe=ReconstructionConfig(mirrored=False)
+        x, prior=prior, azimuths=5, steps=20, poses=poses, config=ReconstructionConfig(mirrored=False)
     )
     assert (alone.views - result.views).abs().max() > 0.01
 
@@ -84,7 +83,7 @@ def test_one_picture_has_no_pose_to_find(exact):
 def test_same_seed_same_result(exact):
     problem = exact(2)
     first, again, other = (
-        reconstruct(problem.views, prior=problem.prior, azimuths=2, steps=4, seed=seed, recipe=QUICK)
+        reconstruct(problem.views, prior=problem.prior, azimuths=2, steps=4, seed=seed, config=QUICK)
         for seed in (1, 1, 2)
     )
     assert torch.equal(first.views, again.views)
@@ -95,8 +94,8 @@ def test_same_seed_same_result(exact):
 def test_twenty_pictures(exact):
     problem = exact(2)
     views = problem.views[:1] + 0.02 * torch.randn(20, 3, 12, 12)
-    recipe = ReconstructionConfig(hypotheses=1, refinements=1)
-    result = reconstruct(views.clamp(-1, 1), prior=problem.prior, azimuths=1, steps=2, recipe=recipe)
+    config = ReconstructionConfig(hypotheses=1, refinements=1)
+    result = reconstruct(views.clamp(-1, 1), prior=problem.prior, azimuths=1, steps=2, config=config)
     assert result.poses.shape == (20, 3)
 
 
@@ -122,7 +121,7 @@ def test_mistakes(exact, change, sentence):
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    volume = pytest.importorskip("latentdem.three_d.volume")
+    volume = pytest.importorskip("latentdem.three_d.mesh.volume")
     monkeypatch.setattr(volume, "STEPS", 2)
 
 
@@ -135,7 +134,7 @@ def pictures(exact, tmp_path, monkeypatch):
     pixels = torch.nn.functional.pad(pixels, (8,) * 4, value=1.0)
     for name, view in zip(("front.png", "side.png"), pixels, strict=True):
         Image.fromarray(((view.permute(1, 2, 0) + 1) * 127.5).numpy().astype(np.uint8)).save(name)
-    monkeypatch.setattr(api, "load_view_prior", lambda prior, device: problem.prior)
+    monkeypatch.setattr(module, "load_view_prior", lambda prior, device: problem.prior)
     return ["front.png", "side.png"]
 
 
@@ -217,7 +216,7 @@ def test_command_keeps_the_views_where_there_is_no_mesh(
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(meshing, "solid_of", fail)
+    monkeypatch.setattr(Reconstruction, "solid", fail)
     result = command(*pictures, "-o", "out", "--azimuths", "1", "--steps", "2", "--mesh", "cup.glb")
     assert result.exit_code == status
     assert result.stderr.strip() == sentence
@@ -233,13 +232,11 @@ def test_command_interrupted_goes_on(pictures, tmp_path, monkeypatch):
 
     arguments = (*pictures, "-o", "out", "--azimuths", "1", "--steps", "2", "--checkpoint", "kept")
     with monkeypatch.context() as during:
-        during.setattr(meshing, "solid_of", interrupt)
+        during.setattr(Reconstruction, "solid", interrupt)
         result = command(*arguments, "--mesh", "cup.ply")
     assert result.exit_code == 130
-    assert (
-        result.stderr.strip() == "Interrupted; the run is kept in kept, and the same command goes on with it."
-    )
-    monkeypatch.setattr(api, "find", interrupt)
+    assert result.stderr.strip() == "Interrupted; the run is kept in kept, and the same command resumes it."
+    monkeypatch.setattr(module, "find_poses", interrupt)
     assert command(*arguments).exit_code == 0
     assert not (tmp_path / "kept").exists()
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from latentdem.three_d.cameras import RADIUS, relative_pose
 from latentdem.three_d.config import ReconstructionConfig
-from latentdem.three_d.poses import Beliefs
+from latentdem.three_d.geometry.cameras import RADIUS, relative_pose
+from latentdem.three_d.geometry.poses import PosePosterior
 from latentdem.three_d.priors.adaptation import bundle
 from latentdem.three_d.priors.frustum import cells, locate
 from latentdem.three_d.priors.network import FeatureVolume
 from latentdem.three_d.sampler import sample
 
-from .test_view_prior import inputs, tiny
+from ..tiny_priors import inputs, tiny
 
 
 def two_views():
@@ -156,9 +156,9 @@ def test_views_begin_as_they_are_foretold():
     x, _, _ = inputs(prior, 1)
     condition = prior.condition(x)
     targets = torch.tensor([[0.0, 0.4, 0.0], [0.1, 2.0, 0.0]])
-    beliefs = Beliefs.sure(condition.cameras(torch.zeros(1, 3), torch.tensor([0])))
+    posterior = PosePosterior.certain(condition.cameras(torch.zeros(1, 3), torch.tensor([0])))
     z, _ = sample(
-        prior, condition, beliefs, targets, 8, ReconstructionConfig(), torch.Generator().manual_seed(0)
+        prior, condition, posterior, targets, 8, ReconstructionConfig(), torch.Generator().manual_seed(0)
     )
     mean = prior.posed(prior.agree(condition, torch.zeros(1, 3))[torch.tensor([0, 0])], targets).mean
     torch.testing.assert_close(z, mean, rtol=1e-3, atol=1e-3)

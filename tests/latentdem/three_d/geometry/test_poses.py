@@ -8,8 +8,15 @@ import pytest
 import torch
 
 from latentdem.errors import UserError
-from latentdem.three_d.cameras import POLAR_RANGE
-from latentdem.three_d.poses import ASIDE_LIMIT, POLAR_LIMIT, MovingPoses, angle_between, bounded, ring
+from latentdem.three_d.geometry.cameras import POLAR_RANGE
+from latentdem.three_d.geometry.poses import (
+    POLAR_LIMIT,
+    PRINCIPAL_LIMIT,
+    MovingPoses,
+    angle_between,
+    bounded,
+    ring,
+)
 
 
 def test_azimuth_wraps_and_polar_angle_stops():
@@ -50,17 +57,17 @@ def test_the_height_moves_all_cameras():
 
 def test_principal_points_move_within_their_range():
     """That of the first, which moves all others, and those of the others."""
-    start = torch.tensor([[[1.2, 0.0, 0.0, 0.05, 0.0], [1.4, 0.5, 0.0, 0.05 + ASIDE_LIMIT, -0.01]]])
+    start = torch.tensor([[[1.2, 0.0, 0.0, 0.05, 0.0], [1.4, 0.5, 0.0, 0.05 + PRINCIPAL_LIMIT, -0.01]]])
     gradient = torch.tensor([[[0.0, 7.0, 7.0, 1.0, -1.0], [0.0, 0.0, 0.0, -3.0, -3.0]]])
     moving = MovingPoses(start, first=True)
     moving.move(gradient, 0.01)
     first = [1.2, 0.0, 0.0, 0.06, 0.01]
-    expected = torch.tensor([[first, [1.4, 0.5, 0.0, 0.06 + ASIDE_LIMIT, 0.01]]])
+    expected = torch.tensor([[first, [1.4, 0.5, 0.0, 0.06 + PRINCIPAL_LIMIT, 0.01]]])
     torch.testing.assert_close(moving.poses, expected)
     alone = MovingPoses(start)
     alone.move(gradient, 0.01)
     torch.testing.assert_close(alone.poses[:, 0], start[:, 0])
-    torch.testing.assert_close(alone.poses[0, 1, 3:], torch.tensor([0.05 + ASIDE_LIMIT, 0.0]))
+    torch.testing.assert_close(alone.poses[0, 1, 3:], torch.tensor([0.05 + PRINCIPAL_LIMIT, 0.0]))
 
 
 def test_ring():

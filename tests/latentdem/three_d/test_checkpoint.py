@@ -25,7 +25,7 @@ def _write_every_step(monkeypatch):
 
 
 def run(problem, folder=None, **options):
-    defaults = {"prior": problem.prior, "azimuths": 2, "steps": STEPS, "recipe": QUICK, "checkpoint": folder}
+    defaults = {"prior": problem.prior, "azimuths": 2, "steps": STEPS, "config": QUICK, "checkpoint": folder}
     return reconstruct(problem.views, **{**defaults, **options})
 
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from latentdem.three_d.cameras import camera_axes, pixel_grid, pose_embedding, relative_pose, wrap
+from latentdem.three_d.geometry.cameras import camera_axes, pixel_grid, pose_embedding, relative_pose, wrap
 
 
 def test_camera_on_the_x_axis():

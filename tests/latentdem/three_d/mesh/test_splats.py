@@ -1,4 +1,4 @@
-"""What surrounds Gaussian splatting: cameras, the volume of Gaussians, and what is missing here."""
+"""Gaussian splatting without its optimisation: cameras, the volume of Gaussians, and missing packages."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 pytest.importorskip("embreex")
 
 from latentdem.errors import UserError
-from latentdem.three_d.cameras import EXTENT, grid_points
+from latentdem.three_d.geometry.cameras import EXTENT, grid_points
 from latentdem.three_d.mesh import splats
+from latentdem.three_d.mesh.hull import project
 from latentdem.three_d.mesh.surface import extract_mesh, fit_surface
-from latentdem.three_d.mesh.volume import _seen_at
 
 
-def test_matrices_put_points_where_the_camera_sees_them():
+def test_matrices_project_points_as_the_camera_sees_them():
     cameras = torch.tensor([[1.1, 0.4, 1.6], [0.7, -2.0, 1.5]])
     points = torch.tensor([[0.2, -0.1, 0.3], [0.0, 0.0, 0.0]])
     for camera, matrix in zip(cameras, splats.world_to_camera(cameras), strict=True):
-        seen = splats.intrinsic_matrix(64) @ (points @ matrix[:3, :3].T + matrix[:3, 3]).T
-        assert (seen[2] > 0).all()
-        expected = 32 * (1 + _seen_at(points, camera)[0, 0])
-        torch.testing.assert_close((seen[:2] / seen[2]).T, expected)
+        projected = splats.intrinsic_matrix(64) @ (points @ matrix[:3, :3].T + matrix[:3, 3]).T
+        assert (projected[2] > 0).all()
+        expected = 32 * (1 + project(points, camera)[0, 0])
+        torch.testing.assert_close((projected[:2] / projected[2]).T, expected)
 
 
 def test_volume_of_gaussians_in_a_ball():
@@ -42,7 +42,7 @@ def test_volume_of_gaussians_in_a_ball():
     assert (mesh.visual.vertex_colors[:, 0] > 250).all()
 
 
-def test_missing_package_and_device_are_told(monkeypatch):
+def test_missing_package_and_device_are_reported(monkeypatch):
     views, cameras = torch.full((1, 3, 8, 8), -1.0), torch.tensor([[1.0, 0, 1.6]])
     monkeypatch.setattr(splats, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install gsplat"):

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from latentdem.three_d.cameras import FIELD_OF_VIEW, OBJECT_RADIUS, RADIUS, camera_axes, random_cameras
-from latentdem.three_d.priors.frustum import HIDDEN, carry, cells, composite, hits, locate, warp
+from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, OBJECT_RADIUS, RADIUS, camera_axes, random_cameras
+from latentdem.three_d.priors.frustum import HIDDEN, cells, composite, hits, locate, resample, warp
 
 
 def point(camera, plane, row, column, depths, size):
@@ -52,7 +52,7 @@ def test_what_is_seen_along_a_ray():
 def test_nothing_moves_between_equal_cameras(depths, size):
     volume = torch.randn(3, 2, depths, size, size, dtype=torch.float64)
     cameras = random_cameras(3, torch.Generator().manual_seed(0)).double()
-    torch.testing.assert_close(carry(volume, cameras, cameras), volume)
+    torch.testing.assert_close(resample(volume, cameras, cameras), volume)
 
 
 def test_a_linear_field_stays_where_it_is():
@@ -73,7 +73,7 @@ def test_a_linear_field_stays_where_it_is():
         return torch.stack([field(point(camera, *cell, depths, size)) for cell in cells])
 
     volume = values(known).view(1, 1, depths, size, size)
-    found = carry(volume, known[None], wanted[None]).flatten()
+    found = resample(volume, known[None], wanted[None]).flatten()
     inner = [n for n, (k, i, j) in enumerate(cells) if 1 < k < depths - 2 and {i, j} <= set(range(2, size - 2))]
     torch.testing.assert_close(found[inner], values(wanted)[inner])
 
@@ -83,15 +83,15 @@ def test_a_point_is_seen_from_behind():
     volume = torch.zeros(1, 1, 8, 8, 8)
     volume[0, 0, 3, 4, 4] = 1
     known = torch.tensor([[math.pi / 2, 0.3, RADIUS]])
-    found = carry(volume, known, known + torch.tensor([[0.0, math.pi, 0.0]]))[0, 0]
+    found = resample(volume, known, known + torch.tensor([[0.0, math.pi, 0.0]]))[0, 0]
     assert found.argmax() == torch.tensor([4, 4, 3]) @ torch.tensor([64, 8, 1])
-    assert not carry(volume, known, known + torch.tensor([[0.0, 0.0, 5.0]])).any()
+    assert not resample(volume, known, known + torch.tensor([[0.0, 0.0, 5.0]])).any()
 
 
 def test_gradients_in_the_camera():
     volume = torch.randn(1, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
     known, wanted = random_cameras(2, torch.Generator().manual_seed(2)).double().split(1)
-    assert torch.autograd.gradcheck(carry, (volume, known.requires_grad_(), wanted.requires_grad_()))
+    assert torch.autograd.gradcheck(resample, (volume, known.requires_grad_(), wanted.requires_grad_()))
 
 
 def test_points_are_located_where_the_cells_are():
@@ -112,10 +112,10 @@ def test_a_crop_off_the_middle_shows_the_same_world():
     moved = cells(camera, 4, size)[:, :, 1:, :-2]  # two pixels to the right and one upwards
     torch.testing.assert_close(cells(aside, 4, size)[:, :, :-1, 2:], moved)
     volume = torch.randn(1, 2, 4, size, size, dtype=torch.float64)
-    found = carry(volume, camera, aside)
+    found = resample(volume, camera, aside)
     torch.testing.assert_close(found[..., :-1, 2:], volume[..., 1:, :-2])
-    torch.testing.assert_close(carry(volume, aside, camera)[..., 1:, :-2], volume[..., :-1, 2:])
-    torch.testing.assert_close(carry(volume, aside, aside), volume)
+    torch.testing.assert_close(resample(volume, aside, camera)[..., 1:, :-2], volume[..., :-1, 2:])
+    torch.testing.assert_close(resample(volume, aside, aside), volume)
 
 
 def test_gradients_in_the_principal_points():
@@ -123,7 +123,7 @@ def test_gradients_in_the_principal_points():
     cameras = random_cameras(2, torch.Generator().manual_seed(2)).double()
     cameras = torch.cat([cameras, torch.tensor([[0.05, -0.02], [0.01, 0.03]], dtype=torch.float64)], dim=1)
     known, wanted = cameras.split(1)
-    assert torch.autograd.gradcheck(carry, (volume, known.requires_grad_(), wanted.requires_grad_()))
+    assert torch.autograd.gradcheck(resample, (volume, known.requires_grad_(), wanted.requires_grad_()))
 
 
 def wall(plane: int, size: int = 8) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The variables of the M-step: cameras moved along gradients and kept in their ranges."""
+"""Relative poses: their ranges, the posterior over them, and their gradient steps in the M-step."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ...errors import UserError
 from .cameras import POLAR_RANGE, RADIUS_RANGE, wrap
 
-# Cameras are upright, so a polar angle does not go on beyond a pole as an azimuth does beyond a turn.
+# Cameras are upright, so a polar angle ends at a pole, whereas an azimuth wraps around.
 POLAR_LIMIT = POLAR_RANGE[1] - POLAR_RANGE[0]
 RADIUS_LIMIT = RADIUS_RANGE[1] - RADIUS_RANGE[0]
-ASIDE_LIMIT = 0.2  # of principal points, in units of the world: 9 of 64 pixels
+PRINCIPAL_LIMIT = 0.2  # largest principal point, in world units: 9 of 64 pixels
 
 
 def bounded(poses: Tensor) -> Tensor:
-    """Relative poses (..., 3) or (..., 5): the azimuth moved into [-pi, pi), all else into its range."""
+    """Relative poses (..., 3) or (..., 5) with the azimuth wrapped into [-pi, pi) and the rest clamped to its range."""
     polar, azimuth, radius, principal = poses.tensor_split([1, 2, 3], dim=-1)
     return torch.cat(
         [
             polar.clamp(-POLAR_LIMIT, POLAR_LIMIT),
             wrap(azimuth),
             radius.clamp(-RADIUS_LIMIT, RADIUS_LIMIT),
-            principal.clamp(-ASIDE_LIMIT, ASIDE_LIMIT),
+            principal.clamp(-PRINCIPAL_LIMIT, PRINCIPAL_LIMIT),
         ],
         dim=-1,
     )
 
 
 def angle_between(first: Tensor, second: Tensor) -> Tensor:
-    """How far poses (..., C) are from each other in polar angle and azimuth together, (...), in radians."""
+    """Distance (...) in radians between poses (..., C), by polar angle and azimuth together."""
     difference = first - second
     return torch.hypot(difference[..., 0], wrap(difference[..., 1]))
 
 
 def ring(azimuths: int, elevations: Sequence[float]) -> Tensor:
-    """Poses (len(elevations) * azimuths, 3) around the object, the first azimuth being that of view 1.
+    """Poses (len(elevations) * azimuths, 3) around the object; the first azimuth is that of view 1.
 
     Args:
-        azimuths: evenly spaced, on every elevation.
-        elevations: degrees above the height that view 1 was taken from.
+        azimuths: number of evenly spaced azimuths at every elevation.
+        elevations: degrees above the height of view 1.
 
     Raises:
-        UserError: no azimuth, or an elevation that no prior knows.
+        UserError: there is no azimuth, or an elevation is outside the range of the priors.
     """
     limit = math.degrees(POLAR_LIMIT)
     if azimuths < 1 or not elevations:
@@ -64,38 +64,39 @@ def ring(azimuths: int, elevations: Sequence[float]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Beliefs:
-    """Where n views may have been taken from: hypotheses, the most likely one first.
+class PosePosterior:
+    """Posterior over the cameras of n views: B weighted hypotheses, the most likely one first.
 
     Attributes:
-        cameras: (B, n, 3) as `ViewCondition.cameras` gives them.
-        weights: (B,) their probabilities, sum 1.
+        cameras: (B, n, 3) cameras, as returned by `ViewCondition.cameras`.
+        weights: (B,) probabilities of the hypotheses, with sum 1.
     """
 
     cameras: Tensor
     weights: Tensor
 
     @classmethod
-    def sure(cls, cameras: Tensor) -> Beliefs:
-        """That the cameras are these (n, 3)."""
+    def certain(cls, cameras: Tensor) -> PosePosterior:
+        """All probability on one hypothesis, `cameras` (n, 3)."""
         return cls(cameras[None], torch.ones(1))
 
     @property
     def poses(self) -> Tensor:
-        """(B, n, 3) relative to the first view."""
+        """Poses (B, n, 3) relative to the first view."""
         return self.cameras - self.cameras[:, :1]
 
 
 class MovingPoses:
-    """Several hypotheses of the cameras of n views, each of which moves relative to its first one.
+    """Hypotheses of the cameras of n views, optimised by Adam relative to the first camera of each.
 
-    Adam makes the steps comparable over the timesteps, at which gradients differ by orders of magnitude.
+    Gradients differ by orders of magnitude between timesteps; Adam makes the steps comparable.
 
     Args:
-        cameras: (B, n, 3), or (B, n, 5) with principal points, where they start; poses relative to view 1 if
-            its own is zero.
-        radius: whether distances move, too.
-        first: whether the first polar angle and principal point move, and all others with them.
+        cameras: (B, n, 3), or (B, n, 5) with principal points, initial cameras; they are poses relative to
+            view 1 if that of view 1 is zero.
+        radius: whether the distances are optimised, too.
+        first: whether the polar angle and principal point of view 1 are optimised; the other cameras move
+            with them.
     """
 
     def __init__(self, cameras: Tensor, radius: bool = False, first: bool = False) -> None:
@@ -109,24 +110,24 @@ class MovingPoses:
 
     @property
     def poses(self) -> Tensor:
-        """Where they are, shaped as where they started."""
+        """Current cameras, in the shape of the initial ones."""
         return torch.cat([self._first, self._first + self._unknown], dim=1)
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """All that the steps to come depend on, if the first polar angle stays."""
+        """Everything that the next steps depend on, provided that the first camera is fixed."""
         moments: dict[str, Tensor] = self._optimizer.state_dict()["state"].get(0, {})
         return {name: value.clone() for name, value in {"unknown": self._unknown, **moments}.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Goes back to what `state` was."""
+        """Restores a `state`."""
         self._unknown.copy_(state["unknown"])
         moments = {name: value for name, value in state.items() if name != "unknown"}
         if moments:
             self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": {0: moments}})
 
     def move(self, gradient: Tensor, rate: float) -> None:
-        """One step of `rate` radians (or units of the world) against `gradient`, shaped as they are."""
+        """Makes one step of `rate` radians (or world units) against `gradient`, in the shape of `poses`."""
         self._unknown.grad = gradient[:, 1:] * self._free
         if self._first_moves:
             self._first.grad = gradient.sum(1, keepdim=True) * self._first_free

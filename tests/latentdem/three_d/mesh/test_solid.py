@@ -1,4 +1,4 @@
-"""From a reconstruction to a mesh: of renderings, whose object is known."""
+"""Meshes of reconstructions that consist of renderings of a known object."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ pytest.importorskip("fast_simplification")
 
 from latentdem.errors import UserError
 from latentdem.three_d.evaluation.measures import compare_surface
-from latentdem.three_d.mesh import meshing
+from latentdem.three_d.geometry.poses import ring
+from latentdem.three_d.mesh import solid as solids
 from latentdem.three_d.mesh import surface as surfaces
 from latentdem.three_d.mesh import volume as volumes
-from latentdem.three_d.mesh.meshing import Solid, check_mesh, solid_of
-from latentdem.three_d.poses import ring
-from latentdem.three_d.result import Reconstruction
+from latentdem.three_d.mesh.solid import Solid, check_mesh
+from latentdem.three_d.output.result import Reconstruction
 from latentdem.three_d.synthetic.render import on_white, render
 from latentdem.three_d.synthetic.scenes import random_scene
 
@@ -38,28 +38,28 @@ def pictures(poses):
 
 @pytest.fixture
 def result():
-    """What a perfect prior would have generated from three known views."""
+    """Reconstruction by a perfect prior from three known views."""
     poses, targets = torch.tensor([[0.0] * 3, [0.2, 1.5, 0.0], [-0.2, 3.0, 0.0]]), ring(8, (0.0,))
     (inputs, masks), (views, _) = pictures(poses), pictures(targets)
-    seen = (None, masks[1], masks[2])
-    return Reconstruction(inputs, poses, torch.ones(3), targets, views, (True,) * 3, seen, {}, {})
+    cut_masks = (None, masks[1], masks[2])
+    return Reconstruction(inputs, poses, torch.ones(3), targets, views, (True,) * 3, cut_masks, {}, {})
 
 
 def test_the_mesh_is_the_object(result):
     steps = []
-    solid = solid_of(result, progress=lambda *step: steps.append(step))
+    solid = result.solid(progress=lambda *step: steps.append(step))
     assert steps[-1] == ("surface", 6, 6)
     assert math.degrees(solid.camera[0]) == pytest.approx(75, abs=5.1)
     assert solid.camera[1] == 0
-    assert len(solid.mesh.faces) <= meshing.MAX_FACES
+    assert len(solid.mesh.faces) <= solids.MAX_FACES
     assert solid.mesh.visual.vertex_colors.shape == (len(solid.mesh.vertices), 4)
     # The mesh has view 1 at azimuth 0.
     assert compare_surface(solid.mesh, SCENE.turned(-0.8))[1] > 0.75
     assert compare_surface(solid.mesh, SCENE)[1] < 0.7
 
 
-def test_known_views_count_by_their_confidence_and_with_their_masks(result, monkeypatch):
-    """One that is not cut out is left out."""
+def test_known_views_have_their_masks_and_are_weighted_by_their_confidence(result, monkeypatch):
+    """A view that is not cut out is left out."""
     given = {}
 
     def fit(views, cameras, masks, weights, filled, **options):
@@ -74,7 +74,7 @@ def test_known_views_count_by_their_confidence_and_with_their_masks(result, monk
         confidence=torch.tensor([1.0, 1.0, 0.5]),
         filled=torch.rand(4, 4, 4),
     )
-    first = solid_of(result).camera
+    first = result.solid().camera
     torch.testing.assert_close(given["views"], torch.cat([result.inputs[[0, 2]], result.views]))
     torch.testing.assert_close(given["cameras"], first + torch.cat([result.poses[[0, 2]], result.targets]))
     assert given["weights"].tolist() == [2.0, 1.0] + [1.0] * 8
@@ -84,15 +84,15 @@ def test_known_views_count_by_their_confidence_and_with_their_masks(result, monk
     assert given["surface"] == "volume"
 
 
-def test_mesh_is_fitted_once_and_when_asked_for(result, monkeypatch):
+def test_mesh_is_fitted_once_at_the_first_access(result, monkeypatch):
     calls = []
-    monkeypatch.setattr(meshing, "solid_of", lambda result: calls.append(1) or Solid(object(), FIRST, 1.0))
+    monkeypatch.setattr(Reconstruction, "solid", lambda result: calls.append(1) or Solid(object(), FIRST, 1.0))
     assert not calls
     assert result.mesh is result.mesh
     assert len(calls) == 1
 
 
-def test_mistakes_are_told_before(result, monkeypatch):
+def test_mistakes_are_reported_in_advance(result, monkeypatch):
     for arguments, sentence in (
         (("volume", "cup.stl"), r"rename cup\.stl"),
         (("nerf",), "one of volume, gsplat"),
@@ -102,11 +102,11 @@ def test_mistakes_are_told_before(result, monkeypatch):
             check_mesh(*arguments)
     check_mesh("volume", "cup.GLB")
     with pytest.raises(UserError, match="No object was found in the views"):
-        solid_of(replace(result, views=torch.ones_like(result.views), cut=(False,) * 3))
-    monkeypatch.setattr(meshing, "find_spec", lambda name: None if name == "trimesh" else 1)
+        replace(result, views=torch.ones_like(result.views), cut=(False,) * 3).solid()
+    monkeypatch.setattr(solids, "find_spec", lambda name: None if name == "trimesh" else 1)
     with pytest.raises(UserError, match=r"needs trimesh; pip install 'latentdem\[three-d\]'"):
         check_mesh("volume")
 
 
-def test_a_height_that_the_prior_knows_is_taken(result):
-    assert float(solid_of(replace(result, polar=1.2)).camera[0]) == pytest.approx(1.2)
+def test_a_polar_angle_that_the_prior_estimates_is_used(result):
+    assert float(replace(result, polar=1.2).solid().camera[0]) == pytest.approx(1.2)

@@ -9,16 +9,15 @@ import torch
 
 from latentdem.errors import UserError
 from latentdem.priors.loading import load_network
-from latentdem.three_d.cameras import RADIUS
-from latentdem.three_d.pose_search.known_views import framed
+from latentdem.three_d.geometry.cameras import RADIUS
+from latentdem.three_d.pose_search.known_views import frame_crops
 from latentdem.three_d.priors.framing import Framing, standardised
 
-from .test_known import crops
-from .test_view_prior import finite, tiny
+from ..tiny_priors import crops, finite, tiny
 
 
 def network(size: int = 32, seed: int = 0) -> Framing:
-    """Untrained, but with statistics and estimates that are not trivial."""
+    """An untrained network whose statistics and estimates are not trivial."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Framing(size, (8, 16, 16), 4)
@@ -31,18 +30,18 @@ def pictures(count: int = 3, size: int = 32) -> torch.Tensor:
 
 
 def test_estimates_are_cameras():
-    """In the units that it is trained in, averaged over a crop and its mirror image."""
+    """The estimates are averaged over a crop and its mirror image."""
     model, x = network(), pictures()
     cameras = model.cameras(x)
     assert cameras.shape == (3, 5)
     assert not cameras[:, 1].any()
-    there, back = model(x)[0], model(x.flip(-1))[0]
-    back = back * torch.tensor([1.0, 1.0, -1.0, 1.0])
+    direct, mirror = model(x)[0], model(x.flip(-1))[0]
+    mirror = mirror * torch.tensor([1.0, 1.0, -1.0, 1.0])
     usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
-    torch.testing.assert_close(standardised(cameras + usual), (there + back) / 2)
+    torch.testing.assert_close(standardised(cameras + usual), (direct + mirror) / 2)
 
 
-def test_what_is_estimated():
+def test_estimates_are_standardised():
     camera = torch.tensor(
         [[math.radians(70), 2.0, RADIUS, 0.0, 0.0], [math.radians(93), 0.0, RADIUS, -0.04, 0.08]]
     )
@@ -63,22 +62,22 @@ def test_crops_do_not_depend_on_each_other():
     torch.testing.assert_close(model.cameras(x)[1:2], model.cameras(x[1:2]))
 
 
-def test_crops_are_made_anew_as_the_prior_says():
+def test_crops_follow_the_estimates_of_the_prior():
     prior = tiny(framing=network())
     cut = crops(prior.image_size)
-    pixels = torch.cat([each.pixels for each in cut.pictures()])
+    pixels = torch.cat([picture.pixels for picture in cut.pictures()])
     cameras = prior.framing(pixels)
     assert cameras[:, 2:].abs().min() > 0
-    expected = torch.cat([each.pixels for each in cut.framed(cameras).pictures()])
-    again = framed(cut, prior, torch.device("cpu"))
-    assert torch.equal(torch.cat([each.pixels for each in again.pictures()]), expected)
+    expected = torch.cat([picture.pixels for picture in cut.framed(cameras).pictures()])
+    recropped = frame_crops(cut, prior, torch.device("cpu"))
+    assert torch.equal(torch.cat([picture.pixels for picture in recropped.pictures()]), expected)
     assert not torch.equal(expected, pixels)
 
 
 @pytest.mark.parametrize("prior", [tiny(), finite()], ids=["embedded", "finite"])
-def test_crops_stay_where_the_prior_does_not_say(prior):
+def test_crops_are_unchanged_without_an_estimate(prior):
     cut = crops(prior.image_size)
-    assert framed(cut, prior, torch.device("cpu")) is cut
+    assert frame_crops(cut, prior, torch.device("cpu")) is cut
 
 
 def test_other_sizes_are_refused():

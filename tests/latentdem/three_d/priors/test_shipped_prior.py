@@ -12,10 +12,10 @@ from PIL import Image
 
 from latentdem.metrics import psnr
 from latentdem.three_d import reconstruct
-from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.evaluation.measures import pose_error
+from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.pictures import Crops
-from latentdem.three_d.pose_search.known_views import Known
+from latentdem.three_d.pose_search.known_views import KnownViews
 from latentdem.three_d.pose_search.noise_error import PairError
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 
@@ -52,7 +52,7 @@ def test_shift_of_a_picture_is_seen():
         pictures = crops.framed(
             F.pad(torch.tensor([[0.0, 0.0], [shift * side, -shift * side]]), (3, 0))
         ).pictures()
-        known = Known.of(pictures, prior, torch.device("cpu"), mirrored=False)
+        known = KnownViews.of(pictures, prior, torch.device("cpu"), mirrored=False)
         error = PairError(prior, known.condition.cropped(), prior.encode(known.pixels))
         draws = error.draws(2, torch.Generator(), rough=True)
         found.append(candidates[error(*pair, cameras, draws).sum(0).argmin()])

@@ -12,8 +12,8 @@ pytest.importorskip("embreex")
 
 import trimesh
 
-from latentdem.three_d.cameras import OBJECT_RADIUS
 from latentdem.three_d.evaluation.measures import chamfer_distance, compare_surface, pose_error, volume_iou
+from latentdem.three_d.geometry.cameras import OBJECT_RADIUS
 from latentdem.three_d.synthetic import shapes
 from latentdem.three_d.synthetic.scenes import Part, Scene
 from latentdem.three_d.synthetic.textures import Texture

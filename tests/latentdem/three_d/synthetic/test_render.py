@@ -12,7 +12,7 @@ pytest.importorskip("embreex")
 
 import trimesh
 
-from latentdem.three_d.cameras import FIELD_OF_VIEW, OBJECT_RADIUS
+from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, OBJECT_RADIUS
 from latentdem.three_d.synthetic import render as rendering
 from latentdem.three_d.synthetic import scenes, shapes
 from latentdem.three_d.synthetic.render import on_white, render, render_mesh
@@ -64,7 +64,7 @@ def test_turning_the_camera_is_turning_the_object_back(monkeypatch):
     scene = random_scene(11)
     camera = torch.tensor([[1.1, 0.4, 1.6]])
     there = render(scene, camera + torch.tensor([0, 0.9, 0]), size=32)
-    here = render(scene.turned(-0.9), camera, size=32)
+    here = render(scene.mirrored(-0.9), camera, size=32)
     assert np.abs(there.astype(float) - here).mean() < 0.05
 
 

@@ -20,7 +20,6 @@ import trimesh
 
 from latentdem.cli import app
 from latentdem.errors import UserError
-from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.evaluation import loop, summary
 from latentdem.three_d.evaluation.cases import (
     APART,
@@ -30,14 +29,15 @@ from latentdem.three_d.evaluation.cases import (
     known_cameras,
     make_case,
 )
-from latentdem.three_d.evaluation.loop import evaluate
+from latentdem.three_d.evaluation.loop import evaluate_views
 from latentdem.three_d.evaluation.methods import METHODS, pick
 from latentdem.three_d.evaluation.store import ViewRow
 from latentdem.three_d.evaluation.summary import figures
+from latentdem.three_d.geometry.cameras import relative_pose
+from latentdem.three_d.geometry.poses import ring
 from latentdem.three_d.mesh import volume as volumes
-from latentdem.three_d.mesh.meshing import Solid
-from latentdem.three_d.poses import ring
-from latentdem.three_d.result import Reconstruction
+from latentdem.three_d.mesh.solid import Solid
+from latentdem.three_d.output.result import Reconstruction
 from latentdem.three_d.synthetic.scenes import random_scene
 
 SETTINGS = ViewSettings(views=3, steps=12)
@@ -86,7 +86,7 @@ def test_cases_are_pictures_of_held_out_objects():
 
 def test_every_method_on_every_object(problem, tmp_path):
     seen = []
-    result = evaluate(
+    result = evaluate_views(
         tmp_path, SETTINGS, pick("one,two,two-true,three"), objects=1, progress=lambda *step: seen.append(step)
     )
     assert not result.failures
@@ -144,17 +144,17 @@ def test_finished_work_is_kept_and_methods_are_added(problem, tmp_path, monkeypa
     monkeypatch.setattr(loop, "reconstruct", once)
     quick = replace(SETTINGS, steps=2)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(tmp_path, quick, pick("one"), objects=2)
-    evaluate(tmp_path, quick, pick("one"), objects=2)
+        evaluate_views(tmp_path, quick, pick("one"), objects=2)
+    evaluate_views(tmp_path, quick, pick("one"), objects=2)
     assert calls == [1, "interrupted", 1]
-    result = evaluate(tmp_path, quick, pick("two-true,one"), objects=1)
+    result = evaluate_views(tmp_path, quick, pick("two-true,one"), objects=1)
     assert calls == [1, "interrupted", 1, 2]
     assert [row.method for row in result.rows] == ["one", "two-true"]
     assert len(result.store.rows) == 3
     with pytest.raises(UserError, match=r"with other settings \(steps 2 instead of 3\)"):
-        evaluate(tmp_path, replace(quick, steps=3), pick("one"))
+        evaluate_views(tmp_path, replace(quick, steps=3), pick("one"))
     (tmp_path / "objects" / "000" / "one.ply").unlink()
-    evaluate(tmp_path, quick, pick("one"), objects=1)
+    evaluate_views(tmp_path, quick, pick("one"), objects=1)
     assert calls == [1, "interrupted", 1, 2, 1]
 
 
@@ -171,7 +171,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(problem, tmp_path, monkeypatch)
 
     monkeypatch.setattr(loop, "reconstruct", fail)
     monkeypatch.setattr(loop, "solid_of", no_surface)
-    result = evaluate(tmp_path, replace(SETTINGS, steps=2), pick("one,two-true"), objects=1)
+    result = evaluate_views(tmp_path, replace(SETTINGS, steps=2), pick("one,two-true"), objects=1)
     assert result.failures == {"object 1, one": "No."}
     (row,) = result.rows
     assert (row.iou, row.chamfer, row.mesh_seconds) == (0, None, None)
@@ -199,7 +199,7 @@ def test_meshes_are_compared_where_the_object_is(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "load_view_prior", lambda prior, device: Prior())
     monkeypatch.setattr(loop, "reconstruct", reconstruct)
-    (row,) = evaluate(tmp_path, settings, pick("two-true"), objects=1).rows
+    (row,) = evaluate_views(tmp_path, settings, pick("two-true"), objects=1).rows
     assert row.psnr > 60
     assert row.iou > 0.6
     assert row.chamfer < 0.1
@@ -233,7 +233,7 @@ def test_methods_by_name():
     assert [method.name for method in pick("three, one")] == ["one", "three"]
     with pytest.raises(UserError, match="No method 'four'; there are one, two, two-true"):
         pick("one,four")
-    ablations = [method for method in METHODS if method.recipe != METHODS[0].recipe]
+    ablations = [method for method in METHODS if method.config != METHODS[0].config]
     assert [method.name for method in ablations] == [
         "no-annealing",
         "no-pixelwise",
@@ -277,7 +277,7 @@ def test_of_files_poses_alone_are_measured(problem, tmp_path, monkeypatch):
         return reconstruct(images, **options)
 
     monkeypatch.setattr(loop, "reconstruct", kept)
-    result = evaluate(tmp_path, SETTINGS, pick("one,two-files"), objects=1)
+    result = evaluate_views(tmp_path, SETTINGS, pick("one,two-files"), objects=1)
     assert not result.failures
     row = result.rows[1]
     assert row.pose_error is not None
@@ -286,7 +286,7 @@ def test_of_files_poses_alone_are_measured(problem, tmp_path, monkeypatch):
     assert [(each.mode, each.size) for each in pictures] == [("RGBA", (256, 256))] * 2
     assert "| - |" in (tmp_path / "table.md").read_text().splitlines()[3]
     calls = len(given)
-    again = evaluate(tmp_path, SETTINGS, pick("one,two-files"), objects=1).rows
+    again = evaluate_views(tmp_path, SETTINGS, pick("one,two-files"), objects=1).rows
     assert again[1].pose_error == pytest.approx(row.pose_error, rel=1e-4)
     assert again[1].psnr is None
     assert len(given) == calls

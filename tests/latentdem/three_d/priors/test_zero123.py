@@ -18,9 +18,9 @@ from latentdem.three_d.priors.base import ViewPrior
 from latentdem.three_d.priors.loading import load_view_prior
 from latentdem.three_d.priors.zero123 import Zero123Prior
 
-from ..priors.conftest import in_cache, tiny_unet
-from ..priors.original_layout import save_as_lightning
-from .conftest import Networks
+from ...priors.conftest import in_cache, tiny_unet
+from ...priors.original_layout import save_as_lightning
+from ..conftest import Networks
 
 SIZE = 16
 CPU = torch.device("cpu")
