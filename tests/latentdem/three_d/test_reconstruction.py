@@ -16,6 +16,7 @@ from latentdem.errors import UserError
 from latentdem.three_d import Reconstruction, ReconstructionConfig, reconstruct
 from latentdem.three_d import reconstruction as module
 from latentdem.three_d.geometry.cameras import mirrored
+from latentdem.three_d.priors import adaptation
 
 from .tiny_priors import inputs, tiny
 
@@ -55,8 +56,9 @@ def test_known_poses_stay(exact):
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_mirrored_pictures_give_mirrored_views(views):
-    """The prior is not symmetric, the mean is; what was seen from the left is seen from the right."""
+def test_mirrored_pictures_give_mirrored_views(views, monkeypatch):
+    """The prior is not symmetric, but the mean is: left and right are exchanged."""
+    monkeypatch.setattr(adaptation, "ADAPT_STEPS", 5)
     prior = tiny()
     x, _, _ = inputs(prior, views)
     poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])[:views]
@@ -185,7 +187,7 @@ def test_command_writes_a_mesh(pictures, tmp_path, few_steps):
     ("arguments", "sentence"),
     [(("cup.stl",), "rename cup.stl"), (("cup.ply", "--surface", "gsplat"), "'gsplat' needs")],
 )
-def test_command_says_before_the_run_that_there_will_be_no_mesh(pictures, tmp_path, arguments, sentence):
+def test_command_refuses_an_impossible_mesh_before_the_run(pictures, tmp_path, arguments, sentence):
     pytest.importorskip("fast_simplification")
     result = command(*pictures, "-o", "out", "--mesh", *arguments)
     assert result.exit_code == 1
@@ -224,7 +226,7 @@ def test_command_keeps_the_views_where_there_is_no_mesh(
     assert not (tmp_path / "cup.glb").exists()
 
 
-def test_command_interrupted_goes_on(pictures, tmp_path, monkeypatch):
+def test_interrupted_command_resumes(pictures, tmp_path, monkeypatch):
     pytest.importorskip("fast_simplification")
 
     def interrupt(*arguments):
@@ -241,7 +243,7 @@ def test_command_interrupted_goes_on(pictures, tmp_path, monkeypatch):
     assert not (tmp_path / "kept").exists()
 
 
-def test_command_says_what_one_picture_means(pictures):
+def test_command_explains_a_single_picture(pictures):
     result = command(pictures[0], "-o", "out", "--azimuths", "1", "--steps", "2")
     assert result.exit_code == 0, result.output
     assert "no pose to find" in result.output

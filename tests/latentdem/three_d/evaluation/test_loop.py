@@ -1,4 +1,4 @@
-"""`latentdem evaluate-3d`, with the exact prior and with views that are true."""
+"""`evaluate_views` and `latentdem evaluate-3d`, with the exact prior and with true views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import trimesh
 
 from latentdem.cli import app
 from latentdem.errors import UserError
-from latentdem.three_d.evaluation import loop, summary
+from latentdem.three_d.evaluation import loop, measures, summary
 from latentdem.three_d.evaluation.cases import (
     APART,
     POLARS,
@@ -45,7 +45,7 @@ SETTINGS = ViewSettings(views=3, steps=12)
 
 @pytest.fixture
 def problem(exact, monkeypatch):
-    """The exact prior and its object instead of procedural ones; every mesh is a ball, at once."""
+    """The exact prior and its object instead of procedural ones; every mesh is a ball."""
     problem = exact(3, 16)
 
     def case(index, settings, size):
@@ -56,7 +56,10 @@ def problem(exact, monkeypatch):
     monkeypatch.setattr(loop, "load_view_prior", lambda prior, device: problem.prior)
     monkeypatch.setattr(loop, "make_case", case)
     monkeypatch.setattr(summary, "make_case", case)
-    monkeypatch.setattr(loop, "solid_of", lambda result: ball)
+    monkeypatch.setattr(Reconstruction, "solid", lambda result: ball)
+    for name, count in (("SURFACE_POINTS", 500), ("VOLUME_POINTS", 16)):
+        monkeypatch.setattr(measures, name, count)
+    monkeypatch.setattr(summary, "MESH_SIZE", 16)
     return problem
 
 
@@ -90,7 +93,7 @@ def test_every_method_on_every_object(problem, tmp_path):
         tmp_path, SETTINGS, pick("one,two,two-true,three"), objects=1, progress=lambda *step: seen.append(step)
     )
     assert not result.failures
-    one, two, told, three = result.rows
+    one, two, posed, three = result.rows
     for row in result.rows:
         assert row.psnr > 25
         assert 0.8 < row.ssim <= 1
@@ -99,7 +102,7 @@ def test_every_method_on_every_object(problem, tmp_path):
         assert row.seconds > 0
         assert row.mesh_seconds == 1.5
         assert row.height_error == pytest.approx(abs(math.degrees(1.3) - 70), abs=0.01)
-    assert one.pose_error is told.pose_error is two.pose_error_3 is None
+    assert one.pose_error is posed.pose_error is two.pose_error_3 is None
     assert max(two.pose_error, three.pose_error, three.pose_error_3) < 1
     shares = [done for done, total, name in seen]
     assert shares == sorted(shares)
@@ -107,7 +110,7 @@ def test_every_method_on_every_object(problem, tmp_path):
 
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
     files = {f"objects/000/{row.method}{ending}" for row in result.rows for ending in (".png", ".ply")}
-    written = {
+    expected = {
         "metrics.csv",
         "settings.json",
         "summary.json",
@@ -115,23 +118,23 @@ def test_every_method_on_every_object(problem, tmp_path):
         "meshes.png",
         "objects/000/views.png",
     }
-    assert names == written | files
+    assert names == expected | files
     with (tmp_path / "metrics.csv").open() as file:
         assert [record["method"] for record in csv.DictReader(file)] == ["one", "two", "two-true", "three"]
     views, mesh = result.store.load(two)
     assert views.shape == (3, 3, 16, 16)
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.4**3, rel=0.05)
-    found = json.loads((tmp_path / "summary.json").read_text())["methods"]
-    assert found["one"]["gain"] == 0
-    assert found["two"]["gain"] == pytest.approx(two.psnr - one.psnr, abs=1e-3)
-    assert found["three"]["pose_share"] == 1
+    written = json.loads((tmp_path / "summary.json").read_text())["methods"]
+    assert written["one"]["gain"] == 0
+    assert written["two"]["gain"] == pytest.approx(two.psnr - one.psnr, abs=1e-3)
+    assert written["three"]["pose_share"] == 1
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert "| one view (Zero123) | 1 |" in lines[2]
     assert " - | - |" in lines[2]
     assert "| 100% |" in lines[3]
 
 
-def test_finished_work_is_kept_and_methods_are_added(problem, tmp_path, monkeypatch):
+def test_finished_results_are_kept_and_methods_are_added(problem, tmp_path, monkeypatch):
     calls, reconstruct = [], loop.reconstruct
 
     def once(images, **options):
@@ -158,7 +161,7 @@ def test_finished_work_is_kept_and_methods_are_added(problem, tmp_path, monkeypa
     assert calls == [1, "interrupted", 1, 2, 1]
 
 
-def test_what_fails_is_told_and_the_rest_goes_on(problem, tmp_path, monkeypatch):
+def test_failures_are_reported_and_skipped(problem, tmp_path, monkeypatch):
     reconstruct = loop.reconstruct
 
     def fail(images, **options):
@@ -170,7 +173,7 @@ def test_what_fails_is_told_and_the_rest_goes_on(problem, tmp_path, monkeypatch)
         raise UserError("No surface.")
 
     monkeypatch.setattr(loop, "reconstruct", fail)
-    monkeypatch.setattr(loop, "solid_of", no_surface)
+    monkeypatch.setattr(Reconstruction, "solid", no_surface)
     result = evaluate_views(tmp_path, replace(SETTINGS, steps=2), pick("one,two-true"), objects=1)
     assert result.failures == {"object 1, one": "No."}
     (row,) = result.rows
@@ -179,8 +182,8 @@ def test_what_fails_is_told_and_the_rest_goes_on(problem, tmp_path, monkeypatch)
     assert json.loads((tmp_path / "summary.json").read_text())["failures"] == result.failures
 
 
-def test_meshes_are_compared_where_the_object_is(tmp_path, monkeypatch):
-    """With true views: the mesh is turned from view 1 at azimuth 0 to the object, and is drawn beside it."""
+def test_meshes_are_compared_in_the_coordinates_of_the_object(tmp_path, monkeypatch):
+    """With true views, the mesh is turned from view 1 at azimuth 0 to the object and drawn beside it."""
     monkeypatch.setattr(volumes, "STEPS", 3)
     settings = ViewSettings(views=8)
     case = make_case(5, settings, 32)
@@ -211,11 +214,10 @@ def test_figures_of_a_method():
     row = ViewRow(0, "two", 20.0, 0.5, 10.0, None, 2.0, None, 0.0, 3.0, None)
     rows = [row, replace(row, object=1, psnr=22.0, pose_error=40.0, chamfer=0.1, iou=0.5)]
     one = [replace(row, method="one", psnr=19.0)]
-    found = figures(rows, one)
-    assert found == {
+    assert figures(rows, one) == {
         "objects": 2,
         "psnr": 21.0,
-        "gain": 1.0,  # of the object that both have
+        "gain": 1.0,  # over the object that both have
         "ssim": 0.5,
         "pose_median": 25.0,
         "pose_share": 0.5,
@@ -268,22 +270,22 @@ def test_command(problem, tmp_path, monkeypatch):
     assert "the same command continues" in result.stderr
 
 
-def test_of_files_poses_alone_are_measured(problem, tmp_path, monkeypatch):
-    """They are larger, with an alpha channel, from the same cameras as the views."""
+def test_for_files_only_poses_are_measured(problem, tmp_path, monkeypatch):
+    """Pictures from files are larger, with an alpha channel, from the same cameras as the views."""
     given, reconstruct = [], loop.reconstruct
 
-    def kept(images, **options):
+    def recorded(images, **options):
         given.append(images)
         return reconstruct(images, **options)
 
-    monkeypatch.setattr(loop, "reconstruct", kept)
+    monkeypatch.setattr(loop, "reconstruct", recorded)
     result = evaluate_views(tmp_path, SETTINGS, pick("one,two-files"), objects=1)
     assert not result.failures
     row = result.rows[1]
     assert row.pose_error is not None
     assert {row.psnr, row.ssim, row.height_error, row.chamfer, row.iou, row.mesh_seconds} == {None}
     pictures = given[1]
-    assert [(each.mode, each.size) for each in pictures] == [("RGBA", (256, 256))] * 2
+    assert [(picture.mode, picture.size) for picture in pictures] == [("RGBA", (256, 256))] * 2
     assert "| - |" in (tmp_path / "table.md").read_text().splitlines()[3]
     calls = len(given)
     again = evaluate_views(tmp_path, SETTINGS, pick("one,two-files"), objects=1).rows

@@ -1,4 +1,4 @@
-"""Several known views of one object: what they agree on, are adapted to and tell each other."""
+"""Several known views of one object: common opacity, adaptation, bundle adjustment and exchange."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from latentdem.three_d.config import ReconstructionConfig
 from latentdem.three_d.geometry.cameras import RADIUS, relative_pose
 from latentdem.three_d.geometry.poses import PosePosterior
+from latentdem.three_d.priors import adaptation
 from latentdem.three_d.priors.adaptation import bundle
 from latentdem.three_d.priors.frustum import cells, locate
 from latentdem.three_d.priors.network import FeatureVolume
@@ -19,7 +20,7 @@ from ..tiny_priors import inputs, tiny
 
 
 def two_views():
-    """A prior, what it keeps of two known views, and their poses."""
+    """A prior, its features of two known views, and their poses."""
     prior = tiny()
     poses = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.9, 0.0]])
     return prior, prior.condition(inputs(prior)[0]).at(torch.tensor([[1.2, 0.0, 0.0], [1.3, 0.0, 0.0]])), poses
@@ -36,8 +37,8 @@ def test_views_agree_on_the_opacity():
     assert [part.shape for part in agreed] == [part.shape for part in condition.parts]
     plane, row, column = 8, 7, 9  # near the origin, which both cameras see
     point = cells(cameras[:1], 16, 16)[0, plane, row, column]
-    there = locate(point.expand(1, 1, 1, 1, 3), cameras[1:])
-    other = torch.nn.functional.grid_sample(torch.logit(opacity[1:]), there, align_corners=False)
+    positions = locate(point.expand(1, 1, 1, 1, 3), cameras[1:])
+    other = torch.nn.functional.grid_sample(torch.logit(opacity[1:]), positions, align_corners=False)
     expected = torch.sigmoid((torch.logit(opacity[0, 0, plane, row, column]) + other.squeeze()) / 2)
     torch.testing.assert_close(agreed.opacity[0, 0, plane, row, column], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(agreed.features[:, :1], torch.nn.functional.avg_pool3d(agreed.opacity, 2))
@@ -45,8 +46,8 @@ def test_views_agree_on_the_opacity():
     assert torch.equal(agreed.picture[:, :3], condition.parts[2][:, :3])
 
 
-def foretold(prior, condition):
-    """Errors (2, 2) of what each of `two_views` foretells of each."""
+def prediction_errors(prior, condition):
+    """A function of conditions: errors (2, 2) of each of `two_views` as predicted by each."""
     rows, wanted = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     latents = condition.parts[0][:, 1 : 1 + prior.latent_shape[0], 0]
     return lambda made: (
@@ -58,10 +59,10 @@ def foretold(prior, condition):
 
 
 def test_views_are_adapted_to_each_other():
-    """Each foretells both better than before, and nothing but features and opacity has changed."""
+    """Each predicts both better than before, and only features and opacity have changed."""
     prior, condition, poses = two_views()
     weights = {name: value.clone() for name, value in prior.network.state_dict().items()}
-    errors = foretold(prior, condition)
+    errors = prediction_errors(prior, condition)
     with torch.no_grad():
         adapted = prior.agree(condition, poses)
         agreed = replace(condition, parts=tuple(prior.network.agree(FeatureVolume(*condition.parts), CAMERAS)))
@@ -70,23 +71,26 @@ def test_views_are_adapted_to_each_other():
     assert not torch.equal(adapted.parts[1], agreed.parts[1])
     assert torch.equal(adapted.parts[2][:, :3], agreed.parts[2][:, :3])
     assert all(torch.equal(value, weights[name]) for name, value in prior.network.state_dict().items())
-    assert not any(each.requires_grad or each.grad is not None for each in prior.network.parameters())
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in prior.network.parameters()
+    )
     torch.testing.assert_close(prior.agree(condition, poses).parts, adapted.parts, rtol=0, atol=0)
 
 
-def test_one_view_is_adapted_to_itself_but_for_its_depth():
+def test_one_view_is_adapted_to_itself_without_its_opacity():
     prior, condition, poses = two_views()
     one = condition[torch.tensor([0])]
     adapted = prior.agree(one, poses[:1])
     torch.testing.assert_close(adapted.parts[1], one.parts[1], rtol=1e-3, atol=1e-4)
-    errors = foretold(prior, condition)
+    errors = prediction_errors(prior, condition)
     both = [torch.cat([made.parts[0], condition.parts[0][1:]]) for made in (adapted, one)]
     after, before = (errors(replace(condition, parts=(part, *condition.parts[1:]))) for part in both)
     assert after[0, 0] < 0.8 * before[0, 0]
 
 
 @pytest.mark.parametrize("radius", [False, True])
-def test_cameras_move_with_the_shape_until_the_views_are_foretold(radius):
+def test_cameras_are_optimised_with_the_shape(radius, monkeypatch):
+    monkeypatch.setattr(adaptation, "BUNDLE_STEPS", 10)
     prior, condition, _ = two_views()
     weights = {name: value.clone() for name, value in prior.network.state_dict().items()}
     moved, again = (bundle(prior.network, FeatureVolume(*condition.parts), CAMERAS, radius) for _ in range(2))
@@ -96,12 +100,12 @@ def test_cameras_move_with_the_shape_until_the_views_are_foretold(radius):
     assert (moved - CAMERAS)[:, :2].abs().max() > 0.02
     assert torch.equal(moved[:, 2], CAMERAS[:, 2]) is not radius
     assert all(torch.equal(value, weights[name]) for name, value in prior.network.state_dict().items())
-    # The search counts distances from that of view 1.
+    # In the search distances are relative to that of view 1.
     away = torch.tensor([0.0, 0.0, RADIUS])
     torch.testing.assert_close(prior.bundle(condition, CAMERAS - away, radius), moved - away)
 
 
-def test_what_is_filled_is_what_the_agreed_views_say():
+def test_filled_points_are_those_of_the_common_opacity():
     prior, condition, poses = two_views()
     agreed = prior.network.agree(FeatureVolume(*condition.parts), CAMERAS)
     points = cells(CAMERAS[:1], 16, 16)[0]
@@ -111,8 +115,8 @@ def test_what_is_filled_is_what_the_agreed_views_say():
     assert torch.equal(nowhere, torch.zeros(2))
 
 
-def heard(guidance=1.0):
-    """A prior whose exchange does something."""
+def exchanging(guidance=1.0):
+    """A prior whose exchange makes corrections."""
     prior = tiny(guidance)
     with torch.no_grad():
         prior.network.exchange.correction.weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
@@ -121,8 +125,8 @@ def heard(guidance=1.0):
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_views_together_correct_each_other(guidance):
-    """A view hears the others of its own wanted view and no more; alone it is as it was."""
-    prior = heard(guidance)
+    """Predictions of one target view depend on each other alone; a single one is unchanged."""
+    prior = exchanging(guidance)
     x, z_t, pose = inputs(prior, 4)
     condition = prior.condition(x)
     alone, together = prior.posed(condition, pose), prior.posed(condition, pose, 2)
@@ -146,12 +150,12 @@ def test_one_view_agrees_with_itself():
     prior = tiny()
     volume = FeatureVolume(*prior.condition(inputs(prior, 1)[0]).parts)
     agreed = prior.network.agree(volume, CAMERAS[:1])
-    for found, expected in zip(agreed, volume, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    for part, expected in zip(agreed, volume, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_views_begin_as_they_are_foretold():
-    """Without a step of diffusion left to differ: with a U-Net that adds nothing, the mean is the result."""
+def test_views_start_from_the_predicted_mean():
+    """With a U-Net that adds nothing, the mean is the result."""
     prior = tiny()
     x, _, _ = inputs(prior, 1)
     condition = prior.condition(x)

@@ -64,7 +64,7 @@ def test_turning_the_camera_is_turning_the_object_back(monkeypatch):
     scene = random_scene(11)
     camera = torch.tensor([[1.1, 0.4, 1.6]])
     there = render(scene, camera + torch.tensor([0, 0.9, 0]), size=32)
-    here = render(scene.mirrored(-0.9), camera, size=32)
+    here = render(scene.turned(-0.9), camera, size=32)
     assert np.abs(there.astype(float) - here).mean() < 0.05
 
 
@@ -91,10 +91,10 @@ def test_objects_are_deterministic_and_fit(seed):
     assert view[..., 3].max() == 255
 
 
-def test_recipes_all_occur():
+def test_all_kinds_occur():
     assert len({len(random_scene(seed).parts) for seed in range(20)}) > 3
     assert sum(scenes.SHARES) == pytest.approx(1)
-    assert len(scenes.SHARES) == len(scenes.RECIPES)
+    assert len(scenes.SHARES) == len(scenes.KINDS)
 
 
 def unit_shapes() -> dict[str, shapes.Shape]:

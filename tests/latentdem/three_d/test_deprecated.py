@@ -1,0 +1,65 @@
+"""Names and modules of version 0.1 still work, with a warning that gives the new ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from importlib import import_module
+
+import pytest
+
+from latentdem import three_d
+from latentdem.three_d import Reconstruction, ReconstructionConfig, reconstruct
+from latentdem.three_d.mesh.surface import fit_surface
+from latentdem.three_d.priors.loading import load_view_prior
+from latentdem.three_d.priors.zero123 import Zero123Prior
+
+
+def test_recipe_is_a_config():
+    with pytest.warns(DeprecationWarning, match=r"Recipe is now called latentdem.three_d.ReconstructionConfig"):
+        from latentdem.three_d import Recipe
+    recipe = Recipe(radius=True, believed=2)
+    assert isinstance(recipe, ReconstructionConfig)
+    assert recipe.believed == recipe.posterior_size == 2
+    assert asdict(recipe) == asdict(ReconstructionConfig(radius=True, posterior_size=2))
+    assert replace(recipe, hypotheses=3).hypotheses == 3
+    assert Recipe(4).hypotheses == 4
+
+
+def test_result_is_a_reconstruction():
+    with pytest.warns(DeprecationWarning, match="Result is now called latentdem.three_d.Reconstruction"):
+        assert three_d.Result is Reconstruction
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        ("surface", "fit_surface", fit_surface),
+        ("loading", "load_view_prior", load_view_prior),
+        ("zero123", "Zero123Prior", Zero123Prior),
+    ],
+)
+def test_modules_are_at_their_old_places(module, name, value):
+    old = import_module(f"latentdem.three_d.{module}")
+    assert getattr(three_d, module) is old
+    with pytest.warns(
+        DeprecationWarning, match=rf"three_d\.{module} is now called latentdem\.three_d\.\w+\.{module}"
+    ):
+        assert getattr(old, name) is value
+
+
+def test_names_are_imported_from_old_modules():
+    with pytest.warns(DeprecationWarning, match=r"mesh\.surface"):
+        from latentdem.three_d.surface import write_mesh
+    assert write_mesh.__module__ == "latentdem.three_d.mesh.surface"
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        three_d.nothing  # noqa: B018
+
+
+def test_recipe_argument_of_reconstruct(exact):
+    problem, config = exact(1), ReconstructionConfig(hypotheses=3)
+    with pytest.warns(DeprecationWarning, match="recipe is now called config"):
+        result = reconstruct(problem.views, prior=problem.prior, azimuths=1, steps=2, recipe=config)
+    assert result.settings["config"]["hypotheses"] == 3
