@@ -13,7 +13,7 @@ CORRELATION = 0.65  # between the errors of two views in the same target view, s
 
 
 def fuse(noise: Tensor, variance: Tensor, error: float) -> Tensor:
-    """The E-step: fuses the predictions of all views to their best linear combination in each pixel, (K, c, h, w).
+    """The E-step: the best linear combination (K, c, h, w) of the predictions of all views in each pixel.
 
     The variance s^2 of a prediction depends on the pixel: a view that shows a part of the object has a larger
     weight there than one that must guess it. Errors of different views are correlated. With `CORRELATION` r
@@ -44,9 +44,9 @@ def fusion_weights(views: int, error: float, device: torch.device | None = None)
     """Weights (views,), float32, non-negative, with sum 1.
 
     With s_t^2 the variance of a prediction and nu_t^2 the modelling error of estimated poses, each view but the
-    first has the weight s_t^2 / (n s_t^2 + nu_t^2); the first, whose pose is known, has the rest. That is nearly
-    everything at early steps, and as much as each of the others at the end. For two views this is LatentDEM,
-    Algorithm 2, with gamma_t = s_t^2 / (2 s_t^2 + nu_t^2).
+    first has the weight s_t^2 / (n s_t^2 + nu_t^2); the first, whose pose is known, has the rest. That is
+    nearly everything at early steps, and as much as each of the others at the end. For two views this is
+    LatentDEM, Algorithm 2, with gamma_t = s_t^2 / (2 s_t^2 + nu_t^2).
 
     Args:
         views: number of views n.

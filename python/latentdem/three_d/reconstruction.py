@@ -67,8 +67,8 @@ def reconstruct(
             nothing is searched, and they are not refined.
         config: constants; None for the defaults.
         checkpoint: folder in which the run is kept: the poses once they are found, and the views every few
-            seconds. The same call resumes an interrupted run, on a CPU with the same bits. The folder is removed
-            at the end, but a `ViewCheckpoint` is left for the caller to remove.
+            seconds. The same call resumes an interrupted run, on a CPU with the same bits. The folder is
+            removed at the end, but a `ViewCheckpoint` is left for the caller to remove.
         progress: called as progress(phase, done, total) after every step; total counts the whole job.
         recipe: deprecated name of `config`.
 

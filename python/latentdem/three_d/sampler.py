@@ -179,7 +179,7 @@ def _fused_mean(posed: _PosedViews, config: ReconstructionConfig) -> Tensor:
 
 
 def _condition_on(prior: ViewPrior, condition: ViewCondition, relative: Tensor) -> _PosedViews:
-    """Conditions on n known views in B hypotheses (B n rows), given relative poses (B, k, n, 3) of the targets."""
+    """Conditions on n known views in B hypotheses (B n rows), given target poses (B, k, n, 3)."""
     hypotheses, targets, known = relative.shape[:3]
     index = torch.arange(hypotheses * known).view(hypotheses, 1, known).expand(-1, targets, -1)
     rows = prior.posed(condition[index.flatten()], relative.reshape(-1, 3), known)

@@ -17,10 +17,10 @@ from ...errors import UserError
 from ...metrics import psnr, ssim
 from ...output.report import versions
 from ..geometry.cameras import relative_pose
+from ..output.result import Reconstruction
 from ..priors.base import ViewPrior
 from ..priors.loading import load_view_prior
 from ..reconstruction import reconstruct
-from ..output.result import Reconstruction
 from .cases import ViewCase, ViewSettings, make_case
 from .measures import compare_surface, pose_error
 from .methods import ViewMethod

@@ -20,7 +20,8 @@ VOLUME_POINTS = 64  # along one side of the cube around the object
 def pose_error(estimate: Tensor, truth: Tensor) -> Tensor:
     """Angles (...) in degrees between viewing directions of cameras (..., 3), polar angle, azimuth and radius.
 
-    This is the geodesic distance of the two cameras on a sphere around the object, 0 to 180, whatever the radius.
+    This is the geodesic distance of the two cameras on a sphere around the object, 0 to 180, whatever the
+    radius.
     """
     a, b = torch.broadcast_tensors(*(camera_axes(camera.double())[3] for camera in (estimate, truth)))
     # atan2 is accurate at small angles, where the cosine is flat.
@@ -39,7 +40,7 @@ def chamfer_distance(points: Floats, others: Floats) -> float:
 
 
 def volume_iou(inside: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Intersection over union of two volumes, given which of the same points lie inside; 1 if both are empty."""
+    """Intersection over union of two volumes that contain some of the same points; 1 if both are empty."""
     union = (inside | truth).sum()
     return float((inside & truth).sum() / union) if union else 1.0
 

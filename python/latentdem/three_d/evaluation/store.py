@@ -19,11 +19,11 @@ from ...io.images import read_image, write_image
 class ViewRow:
     """Figures of one method for one object; None where there is nothing to measure.
 
-    PSNR in dB and SSIM are means over the new views. For pictures from files only poses are measured, as position
-    and size of the object follow another convention there. `pose_error` and `pose_error_3` are those of views 2
-    and 3 in degrees, `height_error` is that of the polar angle of view 1, which the surface needs. The Chamfer
-    distance is in units of the object's radius. `seconds` is the time for poses and views, `mesh_seconds` that
-    for the mesh.
+    PSNR in dB and SSIM are means over the new views. For pictures from files only poses are measured, as
+    position and size of the object follow another convention there. `pose_error` and `pose_error_3` are those
+    of views 2 and 3 in degrees, `height_error` is that of the polar angle of view 1, which the surface needs.
+    The Chamfer distance is in units of the object's radius. `seconds` is the time for poses and views,
+    `mesh_seconds` that for the mesh.
     """
 
     object: int

@@ -5,8 +5,8 @@ towards the y axis, both in radians, and the distance to the origin, at which it
 sphere of radius `OBJECT_RADIUS` around the origin. A relative pose is the difference of two cameras.
 
 The origin appears in the middle of a picture unless the picture was cropped around another point. Where this is
-unknown, a camera is (polar, azimuth, radius, right, up): the last two are its principal point, the position of the
-origin in the picture to the right of the middle and above it, in world units at the distance of the origin.
+unknown, a camera is (polar, azimuth, radius, right, up): the last two are its principal point, the position of
+the origin in the picture to the right of the middle and above it, in world units at the distance of the origin.
 """
 
 from __future__ import annotations

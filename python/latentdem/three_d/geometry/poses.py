@@ -19,7 +19,7 @@ PRINCIPAL_LIMIT = 0.2  # largest principal point, in world units: 9 of 64 pixels
 
 
 def bounded(poses: Tensor) -> Tensor:
-    """Relative poses (..., 3) or (..., 5) with the azimuth wrapped into [-pi, pi) and the rest clamped to its range."""
+    """Relative poses (..., 3) or (..., 5), with azimuths wrapped into [-pi, pi) and the rest clamped."""
     polar, azimuth, radius, principal = poses.tensor_split([1, 2, 3], dim=-1)
     return torch.cat(
         [

@@ -33,7 +33,7 @@ def estimate_first_camera(poses: Tensor, views: PosedViews) -> Tensor:
 
 
 def silhouette_error(views: PosedViews, cameras: Tensor) -> float:
-    """Mean absolute difference between the masks and the silhouettes of their visual hull, from these cameras."""
+    """Mean absolute difference between masks and the silhouettes of their visual hull, from these cameras."""
     views = replace(views, cameras=cameras, filled=None)
     inside = (visual_hull(views, SIZE).distance < 0).float()[None, None]
     size = views.masks.shape[-1]

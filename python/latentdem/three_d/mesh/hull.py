@@ -48,7 +48,7 @@ class PosedViews:
     filled: Tensor | None = None
 
     def at_most(self, size: int) -> PosedViews:
-        """The same with at most `size` pixels along one side: a grid cannot show more than its own resolution."""
+        """The same with at most `size` pixels along one side: a grid resolves no more than its own points."""
         if self.masks.shape[-1] <= size:
             return self
         shrink = F.adaptive_avg_pool2d

@@ -29,7 +29,8 @@ class Solid:
 
     Attributes:
         mesh: mesh with vertex colours; z points up.
-        camera: (3,) camera of view 1 in the coordinates of the mesh, at azimuth 0 with an estimated polar angle.
+        camera: (3,) camera of view 1 in the coordinates of the mesh, at azimuth 0 with an estimated polar
+            angle.
         seconds: duration of the fit.
     """
 

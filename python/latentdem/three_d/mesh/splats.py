@@ -95,8 +95,8 @@ def splat_volume(gaussians: dict[str, Tensor], resolution: int) -> SurfaceField:
     """Surface of the region where the opacity of Gaussians exceeds `LEVEL`, in their mean colour.
 
     Args:
-        gaussians: "means" (G, 3), logarithms of widths "scales" (G, 1), logits of "opacities" (G,) and "colours"
-            (G, 3).
+        gaussians: "means" (G, 3), logarithms of widths "scales" (G, 1), logits of "opacities" (G,) and
+            "colours" (G, 3).
         resolution: grid points along one side.
     """
     voxel = 2 * EXTENT / (resolution - 1)

@@ -108,7 +108,8 @@ def mask_on_white(views: Tensor) -> Tensor:
     """Share (V, S, S) in [0, 1] of each pixel that an object covers, in views (V, 3, S, S) in [-1, 1].
 
     The object consists of all pixels that differ from the white background and of those enclosed by them. A
-    pixel at its edge is a mixture C = a c + (1 - a) with the colour c of the nearest inner pixel, which gives a.
+    pixel at its edge is a mixture C = a c + (1 - a) with the colour c of the nearest inner pixel, which gives
+    a.
     """
     ink = (1 - views.detach().cpu().float()) / 2
     masks = []

@@ -1,8 +1,8 @@
 """A coloured signed-distance field, fitted to views of an object by differentiable volume rendering.
 
-Rays are traced through a dense grid, coarse first. Rays and grid points are fixed while the field changes, which
-makes the fit fast on a CPU: sampling all rays is one product with a sparse matrix of interpolation weights, whose
-rows are restricted to the neighbourhood of the surface that a level starts with.
+Rays are traced through a dense grid, coarse first. Rays and grid points are fixed while the field changes,
+which makes the fit fast on a CPU: sampling all rays is one product with a sparse matrix of interpolation
+weights, whose rows are restricted to the neighbourhood of the surface that a level starts with.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class ViewOutputs:
         return [*files, *(path for path in (self.mesh, self.video) if path is not None)]
 
     def write(self, result: Reconstruction, images: list[str]) -> None:
-        """Writes all files but the mesh, for images of these names; the files in the folder are written all or none.
+        """Writes all files but the mesh, for images of these names; in the folder, all files or none.
 
         Raises:
             UserError: a file cannot be written.

@@ -81,11 +81,11 @@ def find_poses(
     generator: torch.Generator,
     on_step: SearchProgress,
 ) -> tuple[PosePosterior, Tensor]:
-    """Posterior of the cameras of the known views, and the confidence (n,) in each, as `PoseSearch` returns them.
+    """Posterior of the cameras of the known views, and the confidence (n,) in each; see `PoseSearch`.
 
     A crop is centred on what is visible of an object from one side. That is not always the same point of the
-    object, and its size depends on the side, too. For crops, the search optimises principal points and distances
-    with the cameras until all views have been placed; then the views are cropped again.
+    object, and its size depends on the side, too. For crops, the search optimises principal points and
+    distances with the cameras until all views have been placed; then the views are cropped again.
 
     Args:
         prior: view-conditioned prior.

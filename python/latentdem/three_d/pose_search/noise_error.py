@@ -126,7 +126,8 @@ def expected_error(z: Tensor, mean: Tensor, variance: Tensor, abar: float) -> Te
 
     With v the variance, the error of the posterior mean of z0, given z_t = sqrt(abar) z + sqrt(1 - abar) noise,
     is ((1 - abar) (mean - z) + v sqrt(abar (1 - abar)) noise) / (v abar + 1 - abar); the error of the predicted
-    noise is sqrt(abar / (1 - abar)) times as large. Source: the posterior of a Gaussian, Bishop 2006, Eq. 2.116.
+    noise is sqrt(abar / (1 - abar)) times as large. Source: the posterior of a Gaussian, Bishop 2006, Eq.
+    2.116.
 
     Args:
         z: (B, c, h, w) true latents.

@@ -101,7 +101,7 @@ class PoseSearch:
         return sets, [refined[:, 1] - refined[:, 0]]
 
     def search_many(self, on_step: SearchProgress = ignore_progress) -> tuple[Tensor, list[Tensor]]:
-        """Sets of cameras (B, n, 3) of three or more views, and the alternatives (P, 3) of each but the first."""
+        """Sets of cameras (B, n, 3) of three or more views, and alternatives (P, 3) of each but the first."""
         others, config = self._views[1:].tolist(), self._config
         share = 0.6 / len(others)
         candidates = [self.candidates(j, within(on_step, share * (j - 1), share * j)) for j in others]
@@ -119,7 +119,7 @@ class PoseSearch:
         return torch.cat([refined, sets]), alternatives
 
     def _crop_around_origin(self, cameras: Tensor) -> None:
-        """Recrops the views around the origin as cameras (n, 5) see it; all principal points are 0 from here on."""
+        """Recrops the views around the origin as cameras (n, 5) see it, so that principal points are 0."""
         assert self._recrop is not None
         self.objective.error, self._crop = self._recrop(cameras), cameras
 
@@ -179,7 +179,8 @@ class PoseSearch:
     ) -> tuple[Tensor, Tensor]:
         """Sets of cameras (B, m, 3) of m views after half of the M-steps, the best first, and losses (B,).
 
-        Each set is replaced by its refinement only if that is better. Sets much worse than the best are dropped.
+        Each set is replaced by its refinement only if that is better. Sets much worse than the best are
+        dropped.
         """
         refined = self.objective.refine(sets, views, self._config.refinements // 2, (1.0, 0.5), on_step=on_step)
         before, after = self.objective.score(torch.cat([sets, refined]), views).chunk(2)

@@ -21,8 +21,8 @@ def adapt(network: ViewNetwork, volume: FeatureVolume, cameras: Tensor) -> Featu
     """Volumes of n views of one object, adapted until each predicts all n views as they are.
 
     Adam makes `ADAPT_STEPS` steps on the features and, with several views, on the opacity; a single view does
-    not determine depth. In every step each view predicts one of the views, itself in the first step. The idea of
-    learning from the input is that of Sun et al. 2020, *Test-Time Training*; here the weights are fixed.
+    not determine depth. In every step each view predicts one of the views, itself in the first step. The idea
+    of learning from the input is that of Sun et al. 2020, *Test-Time Training*; here the weights are fixed.
 
     Args:
         network: network that computed the volumes; it is not changed.
@@ -56,11 +56,11 @@ def adapt(network: ViewNetwork, volume: FeatureVolume, cameras: Tensor) -> Featu
 def bundle(network: ViewNetwork, volume: FeatureVolume, cameras: Tensor, radius: bool = False) -> Tensor:
     """Cameras (n, 3) of n views of one object, optimised jointly with its shape: bundle adjustment.
 
-    A volume that is inferred from one view has wrong depths, and a camera that is fitted to it alone compensates
-    for them. Here Adam makes `BUNDLE_STEPS` steps on the opacity of all volumes and on the cameras at once, until
-    each view predicts itself and, in turn, each other view as they are. All polar angles and principal points
-    are optimised, and all azimuths but the first. Source: Triggs et al. 1999, *Bundle adjustment, a modern
-    synthesis*.
+    A volume that is inferred from one view has wrong depths, and a camera that is fitted to it alone
+    compensates for them. Here Adam makes `BUNDLE_STEPS` steps on the opacity of all volumes and on the cameras
+    at once, until each view predicts itself and, in turn, each other view as they are. All polar angles and
+    principal points are optimised, and all azimuths but the first. Source: Triggs et al. 1999, *Bundle
+    adjustment, a modern synthesis*.
 
     Args:
         network: network that computed the volumes; it is not changed.

@@ -24,8 +24,8 @@ class ViewCondition:
         parts: tensors whose first dimension counts the views; their content is up to the prior.
         polar: (N,) polar angles of the cameras, for a prior whose predictions depend on them, initially as it
             estimates them from each view alone; None for other priors.
-        principal: (N, 2) principal points of the cameras (see cameras.py), if the views are crops around unknown
-            points; None if the origin is known to be in the middle.
+        principal: (N, 2) principal points of the cameras (see cameras.py), if the views are crops around
+            unknown points; None if the origin is known to be in the middle.
     """
 
     parts: tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class ViewCondition:
         return ViewCondition(parts, *cameras)
 
     def at(self, cameras: Tensor) -> ViewCondition:
-        """The same with the polar angles and principal points of cameras (N, 3) or (N, 5), if it has polar angles."""
+        """The same at the polar angles and principal points of cameras (N, 3) or (N, 5), if it has any."""
         if self.polar is None:
             return self
         return replace(self, polar=cameras[:, 0], principal=cameras[:, 3:] if cameras.shape[1] > 3 else None)
@@ -115,8 +115,8 @@ class ViewPrior(Protocol):
         alphas_cumprod: (T,) cumulative alphas of the training schedule.
         image_size: S.
         latent_shape: (c, h, w).
-        temperature: standard deviation of the initial noise of views; 1 for samples of the prior, less for views
-            nearer to the mean.
+        temperature: standard deviation of the initial noise of views; 1 for samples of the prior, less for
+            views nearer to the mean.
     """
 
     alphas_cumprod: Tensor
@@ -164,7 +164,7 @@ class ViewPrior(Protocol):
         ...
 
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor | None:
-        """Probability in [0, 1] that the object is at points of the world; None if the prior does not predict it.
+        """Probability in [0, 1] that the object is at points of the world; None if it is not predicted.
 
         Args:
             condition: n known views.

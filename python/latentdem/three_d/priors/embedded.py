@@ -67,9 +67,9 @@ class EmbeddedViewPrior:
         device: torch.device | str = "cpu",
         guidance: float = 1.0,
     ) -> EmbeddedViewPrior:
-        """Loads a folder with `autoencoder/`, `network/` and `scheduler/`, as written by tools/train_view_prior.py.
+        """Loads a folder with `autoencoder/`, `network/` and `scheduler/` by tools/train_view_prior.py.
 
-        A folder `framing/` is optional, as written by tools/train_framing.py.
+        A folder `framing/` by tools/train_framing.py is optional.
 
         Raises:
             UserError: the folder or a file in it is missing, unreadable or has other shapes.
@@ -132,7 +132,7 @@ class EmbeddedViewPrior:
         return self.network.opacity_at(FeatureVolume(*condition.parts), cameras, rows).view(points.shape[:-1])
 
     def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
-        """Features of the target views, and first estimates; with guidance, features without known views come first.
+        """Features of the target views, and first estimates; with guidance, after features without known views.
 
         Several known views correct each other's first estimates and variances (`ViewNetwork.exchange_views`).
         """
@@ -163,6 +163,6 @@ class EmbeddedViewPrior:
 
 
 def _cameras(condition: ViewCondition, poses: Tensor) -> Tensor:
-    """Cameras (n, 3) of known views in these poses (n, 3), with the first at azimuth 0 and distance `RADIUS`."""
+    """Cameras (n, 3) of known views in these poses, with the first at azimuth 0 and distance `RADIUS`."""
     assert condition.polar is not None
     return poses + torch.stack([condition.polar[0], *poses.new_tensor([0.0, RADIUS])])

@@ -1,4 +1,4 @@
-"""A network that estimates where a crop shows the point of an object that training renderings are centred on."""
+"""A network that estimates where a crop shows the middle of an object, as training renderings define it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LOG_VARIANCES = (-6.0, 4.0)  # range of the logarithms of predicted variances, i
 class Framing(ModelMixin, ConfigMixin):
     """Estimates the camera, apart from the azimuth, of a crop centred on the visible part of an object.
 
-    Renderings from all sides are centred on one point of an object. The middle of the visible part is a different
-    point from each side, and its size does not determine the distance; a prior that was trained on renderings
-    mistakes both for a rotation of the camera. The appearance of an object is informative about its middle.
-    Trained by tools/train_framing.py.
+    Renderings from all sides are centred on one point of an object. The middle of the visible part is a
+    different point from each side, and its size does not determine the distance; a prior that was trained on
+    renderings mistakes both for a rotation of the camera. The appearance of an object is informative about its
+    middle. Trained by tools/train_framing.py.
 
     Args:
         size: height and width S of the crops, a multiple of 8.

@@ -36,7 +36,7 @@ def cells(cameras: Tensor, depths: int, size: int) -> Tensor:
 
 
 def plane_depths(depths: int, like: Tensor) -> Tensor:
-    """Depths (depths,) of the planes of a frustum, from -1 to 1 through the object, in dtype and device of `like`."""
+    """Depths (depths,) of the planes of a frustum, from -1 to 1 through the object, with dtype of `like`."""
     return (torch.arange(depths, dtype=like.dtype, device=like.device) + 0.5) / depths * 2 - 1
 
 
@@ -70,8 +70,8 @@ def locate(points: Tensor, cameras: Tensor) -> Tensor:
 def hits(opacity: Tensor, known: Tensor, target: Tensor) -> Tensor:
     """Points (B, 4, h, w) where the rays of `target` cameras hit the object, in the frustums of `known` ones.
 
-    Channel 0 is the share of a ray that hits the object; the others are the mean of `locate` along the ray times
-    that share. Differentiable in all arguments.
+    Channel 0 is the share of a ray that hits the object; the others are the mean of `locate` along the ray
+    times that share. Differentiable in all arguments.
 
     Args:
         opacity: (B, 1, d, h, w) opacity in the frustums of the known cameras, with the axes of `cells`; h = w.

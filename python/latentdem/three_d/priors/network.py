@@ -38,7 +38,7 @@ class FeatureVolume(NamedTuple):
 
     @classmethod
     def of(cls, opacity: Tensor, features: Tensor, picture: Tensor) -> FeatureVolume:
-        """Adds the coarse opacity before the features, and the depth of the visible surface after the picture."""
+        """Adds the coarse opacity before the features and the visible surface's depth after the picture."""
         # Along its own ray, a pixel hits the object at the depth that is missing.
         planes = plane_depths(opacity.shape[2], opacity)[:, None, None].expand_as(opacity)
         hit = composite(torch.cat([opacity, planes], dim=1))
@@ -57,12 +57,12 @@ class ViewNetwork(ModelMixin, ConfigMixin):
 
     A first U-Net turns the known view into a volume of opacity and features in the frustum of its camera,
     including hidden parts, and estimates the camera's polar angle, which a relative pose does not determine.
-    The volume is resampled in the frustum of the target camera; the network depends on the pose in no other way.
-    The rendering of the resampled volume, and the pixels of the known view where target rays hit the object,
-    become features of the target pixels. A second U-Net predicts v from these and the noisy latent. The first
-    features are themselves an estimate of the target latent, and the next one the logarithm of its variance;
-    other known views of the same object correct both (`exchange_views`). Without a known view the volume is
-    zero. Feature volumes as the condition of a diffusion model: Chan et al. 2023, *GeNVS*.
+    The volume is resampled in the frustum of the target camera; the network depends on the pose in no other
+    way. The rendering of the resampled volume, and the pixels of the known view where target rays hit the
+    object, become features of the target pixels. A second U-Net predicts v from these and the noisy latent. The
+    first features are themselves an estimate of the target latent, and the next one the logarithm of its
+    variance; other known views of the same object correct both (`exchange_views`). Without a known view the
+    volume is zero. Feature volumes as the condition of a diffusion model: Chan et al. 2023, *GeNVS*.
 
     Args:
         latent_channels: channels of the latents.
@@ -115,7 +115,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             nn.init.zeros_(parameter)
 
     def channels_last(self) -> ViewNetwork:
-        """Converts the weights to the memory format in which its 2D convolutions are fastest; returns the network."""
+        """Converts the weights to the fastest memory format for 2D convolutions, and returns the network."""
         convert_conv2d_weight_memory_format(self, torch.channels_last)
         return self
 

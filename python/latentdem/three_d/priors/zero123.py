@@ -39,7 +39,8 @@ class Zero123Prior:
         unet: noise predictor, with twice as many input channels as a latent.
         image_encoder: transformers' `CLIPVisionModelWithProjection`.
         projection: linear layer from embedding and pose to the token.
-        scheduler: diffusers scheduler that the U-Net was trained with; see `Parametrization` for what is used of it.
+        scheduler: diffusers scheduler that the U-Net was trained with; see `Parametrization` for what is used
+            of it.
         guidance: scale of classifier-free guidance towards the known view, 1 for none; the authors' is 3.
         image_size: size of the images that the U-Net was trained on; some public configurations differ from it.
         name: name of the prior in reports.
@@ -177,7 +178,7 @@ class Zero123Prior:
         return ViewCondition((self.latents.raw(x), self._embedding(x)))
 
     def _embedding(self, x: Tensor) -> Tensor:
-        """CLIP's embeddings (N, D) of `x` (N, 3, S, S) in [-1, 1], preprocessed as in the training of Zero123."""
+        """CLIP's embeddings (N, D) of `x` (N, 3, S, S) in [-1, 1], preprocessed as in Zero123's training."""
         size, exact = self.image_encoder.config.image_size, torch.promote_types(x.dtype, torch.float32)
         pixels = F.interpolate(x.to(exact), (size, size), mode="bicubic", align_corners=True)
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))

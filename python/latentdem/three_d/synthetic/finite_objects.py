@@ -58,7 +58,7 @@ class FiniteObjectsPrior:
         return z
 
     def view(self, index: Tensor, camera: Tensor) -> Tensor:
-        """Images (N, 3, S, S) of the objects `index` (N,) from `camera` (N, 3), differentiable in the camera."""
+        """Images (N, 3, S, S) of the objects `index` (N,) from `camera` (N, 3), differentiable in `camera`."""
         position, right, up, forward = (axis[:, None] for axis in camera_axes(camera))
         points = self.points[index]
         offset = points - position
@@ -93,7 +93,7 @@ class FiniteObjectsPrior:
         """None: it predicts no occupancy."""
 
     def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
-        """Log-probabilities and target views (B, M * C, 3, S, S) of all objects and cameras, with equal variances."""
+        """Log-probabilities and target views (B, M * C, 3, S, S) of all objects and cameras."""
         (log_prior,) = condition.parts
         index, camera = self._pairs()
         cameras = (camera[None] + pose[:, None]).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Renderings of procedural objects: rays cast by Embree, one fixed light, antialiased, transparent background."""
+"""Antialiased renderings of procedural objects: rays cast by Embree, one light, transparent background."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _tangents(size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _rays(cameras: Tensor, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Origins and directions (R, 3) of the rays that hit the sphere around the object, and their indices (R,)."""
+    """Origins and directions (R, 3) of the rays that hit the sphere around the object, and their indices."""
     tangents, squared = _tangents(size)
     origins, directions, indices = [], [], []
     axes = [axis.float().numpy() for axis in camera_axes(cameras.double())]
