@@ -1,4 +1,4 @@
-"""Interrupted reconstructions end like others."""
+"""Interrupted reconstructions resume with the same result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS = 6
 
 
 class Stop(Exception):
-    """Stands for whatever ends a process."""
+    """Simulates the end of a process."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def run(problem, folder=None, **options):
 
 
 def stop_at(phase, share):
-    """A progress that raises once this share of the whole is done."""
+    """A progress function that raises once this share is done."""
 
     def progress(name, done, total):
         if name == phase and done / total >= share:
@@ -40,7 +40,7 @@ def stop_at(phase, share):
 
 
 def count(problem, monkeypatch):
-    """Passes through the network, as they come."""
+    """Timesteps of all later calls of the network."""
     calls, predict = [], problem.prior.predict_noise
     monkeypatch.setattr(problem.prior, "predict_noise", lambda *a: calls.append(a[1]) or predict(*a))
     return calls
@@ -61,7 +61,7 @@ def test_same_bits(exact, tmp_path, views):
     assert not folder.exists()
 
 
-def test_what_is_finished_is_not_done_again(exact, tmp_path, monkeypatch):
+def test_finished_steps_are_not_repeated(exact, tmp_path, monkeypatch):
     problem, folder = exact(2), tmp_path / "kept"
     with pytest.raises(Stop):
         run(problem, folder, progress=stop_at("views", 0.69))
@@ -71,7 +71,7 @@ def test_what_is_finished_is_not_done_again(exact, tmp_path, monkeypatch):
     assert len(calls) == 2 * (STEPS // 2)  # once for view 1, once for the view whose pose moves
 
 
-def test_a_checkpoint_of_the_caller_stays_until_it_is_removed(exact, tmp_path, monkeypatch):
+def test_a_checkpoint_of_the_caller_is_not_removed(exact, tmp_path, monkeypatch):
     problem, kept = exact(2), ViewCheckpoint(tmp_path / "kept")
     first = run(problem, kept)
     calls = count(problem, monkeypatch)

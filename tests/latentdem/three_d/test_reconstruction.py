@@ -33,7 +33,7 @@ def test_poses_and_views_of_two_pictures(exact):
         steps=20,
         progress=lambda phase, done, total: phases.append((phase, done / total)),
     )
-    assert problem.wrong(result.poses) < 1
+    assert problem.error_of(result.poses) < 1
     assert result.targets.shape == (6, 3)
     assert result.views.shape == (6, 3, 12, 12)
     truth = problem.truth(result.targets).clamp(-1, 1)
@@ -47,7 +47,7 @@ def test_poses_and_views_of_two_pictures(exact):
     assert result.plot().get_size_inches()[0] > 5
 
 
-def test_known_poses_stay(exact):
+def test_known_poses_are_fixed(exact):
     problem = exact(3)
     known = problem.poses + torch.tensor([[0.0], [0.1], [0.2]])
     result = reconstruct(problem.views, prior=problem.prior, azimuths=1, steps=3, poses=known)
@@ -74,7 +74,7 @@ def test_mirrored_pictures_give_mirrored_views(views, monkeypatch):
     assert (alone.views - result.views).abs().max() > 0.01
 
 
-def test_one_picture_has_no_pose_to_find(exact):
+def test_one_picture_needs_no_search(exact):
     problem = exact(1)
     result = reconstruct(problem.views, prior=problem.prior, azimuths=2, steps=10)
     assert not result.poses.any()
@@ -114,7 +114,7 @@ def test_twenty_pictures(exact):
         ({"prior": "nowhere"}, "Unknown prior 'nowhere'"),
     ],
 )
-def test_mistakes(exact, change, sentence):
+def test_mistakes_are_reported(exact, change, sentence):
     problem = exact(2)
     arguments = {"images": problem.views, "prior": problem.prior, "steps": 2, **change}
     with pytest.raises(UserError, match=sentence):
@@ -210,9 +210,7 @@ def test_command_writes_a_video(pictures, tmp_path):
         (KeyboardInterrupt(), 130, "Interrupted; the views are in out, the mesh is not written."),
     ],
 )
-def test_command_keeps_the_views_where_there_is_no_mesh(
-    pictures, tmp_path, monkeypatch, error, status, sentence
-):
+def test_command_writes_the_views_without_a_mesh(pictures, tmp_path, monkeypatch, error, status, sentence):
     pytest.importorskip("fast_simplification")
 
     def fail(*arguments):
@@ -256,7 +254,7 @@ def test_command_overwrites_no_input(pictures, tmp_path):
     assert "would be overwritten" in result.stderr
 
 
-def test_command_loses_nothing_on_bad_input(pictures, tmp_path):
+def test_bad_input_writes_no_files(pictures, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     for extra, sentence in (
         ("broken.png", "not an image"),

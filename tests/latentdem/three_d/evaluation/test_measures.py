@@ -1,4 +1,4 @@
-"""Measures of cameras and surfaces against values known by hand."""
+"""Errors of cameras and surfaces against values computed by hand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_chamfer_distance_of_parallel_squares():
     side = np.linspace(0, 1, 20)
     square = np.stack([*np.meshgrid(side, side), np.zeros((20, 20))], -1).reshape(-1, 3)
     assert chamfer_distance(square, square + np.array([0, 0, 0.3])) == pytest.approx(0.3)
-    # From a part of a surface to the whole it is zero, back it is not.
+    # From a part of a surface to the whole the distance is zero, but not back.
     assert chamfer_distance(square[:200], square) == pytest.approx(chamfer_distance(square, square[:200]))
     assert chamfer_distance(square[:200], square) > 0.05
 

@@ -10,7 +10,7 @@ from latentdem.three_d.geometry.cameras import camera_axes, pixel_grid, pose_emb
 
 
 def test_camera_on_the_x_axis():
-    """At polar 90 degrees and azimuth 0: looks along -x, y is to its right, z is up."""
+    """At polar angle 90 degrees and azimuth 0, a camera looks along -x, with y to its right and z up."""
     axes = camera_axes(torch.tensor([math.pi / 2, 0.0, 2.0], dtype=torch.float64))
     expected = [[2, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0]]
     for axis, value in zip(axes, expected, strict=True):
@@ -32,12 +32,12 @@ def test_relative_pose_wraps_the_azimuth():
     assert wrap(torch.tensor(math.pi)) == -math.pi
 
 
-def test_embedding_is_the_same_a_turn_further():
+def test_embedding_is_periodic_in_the_azimuth():
     pose = torch.tensor([0.2, -1.0, 0.1], dtype=torch.float64)
     expected = torch.tensor([0.2, math.sin(-1), math.cos(-1), 0.1], dtype=torch.float64)
     torch.testing.assert_close(pose_embedding(pose), expected)
-    further = pose + torch.tensor([0, 2 * math.pi, 0])
-    torch.testing.assert_close(pose_embedding(further), expected)
+    turned = pose + torch.tensor([0, 2 * math.pi, 0])
+    torch.testing.assert_close(pose_embedding(turned), expected)
 
 
 def test_rows_of_the_picture_go_down():

@@ -1,4 +1,4 @@
-"""Poses that move, and rings of wanted views."""
+"""Optimised poses, and rings of target views."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from latentdem.three_d.geometry.poses import (
 )
 
 
-def test_azimuth_wraps_and_polar_angle_stops():
+def test_azimuths_wrap_and_polar_angles_are_clamped():
     poses = torch.tensor([[0.2, math.pi + 0.1, 0.0], [9.0, -math.pi - 0.1, -9.0]])
     expected = torch.tensor([[0.2, 0.1 - math.pi, 0.0], [POLAR_LIMIT, math.pi - 0.1, -0.3]])
     torch.testing.assert_close(bounded(poses), expected)
 
 
-def test_angle_goes_the_short_way_round():
+def test_angle_is_that_of_the_short_way():
     first, second = torch.tensor([0.0, 3.1, 0.0]), torch.tensor([0.03, -3.1, 5.0])
     expected = math.hypot(0.03, 2 * math.pi - 6.2)
     assert float(angle_between(first, second)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_only_the_unknown_poses_move():
+def test_only_unknown_poses_move():
     start = torch.tensor([[[0.0, 0.0, 0.0], [0.1, 3.14, 0.05]]])
     moving = MovingPoses(start)
     moving.move(torch.tensor([[[5.0, 5.0, 5.0], [1.0, -1.0, 1.0]]]), 0.01)
@@ -44,11 +44,11 @@ def test_only_the_unknown_poses_move():
     assert float(far.poses[0, 1, 2]) == pytest.approx(0.04)
 
 
-def test_the_height_moves_all_cameras():
+def test_the_first_polar_angle_moves_all_cameras():
     start = torch.tensor([[[1.2, 0.0, 0.0], [1.4, 0.5, 0.0]], [[POLAR_RANGE[1], 0.0, 0.0], [1.0, 0.5, 0.0]]])
     moving = MovingPoses(start, first=True)
     gradient = torch.zeros(2, 2, 3)
-    gradient[0, :, 0] = torch.tensor([1.0, -3.0])  # together upwards
+    gradient[0, :, 0] = torch.tensor([1.0, -3.0])  # upwards in sum
     gradient[1, 0] = torch.tensor([-1.0, 5.0, 5.0])  # beyond the range
     moving.move(gradient, 0.01)
     expected = torch.tensor([[[1.21, 0.0, 0.0], [1.42, 0.5, 0.0]], start[1].tolist()])
@@ -56,7 +56,7 @@ def test_the_height_moves_all_cameras():
 
 
 def test_principal_points_move_within_their_range():
-    """That of the first, which moves all others, and those of the others."""
+    """The principal point of the first view moves all others, which also move relative to it."""
     start = torch.tensor([[[1.2, 0.0, 0.0, 0.05, 0.0], [1.4, 0.5, 0.0, 0.05 + PRINCIPAL_LIMIT, -0.01]]])
     gradient = torch.tensor([[[0.0, 7.0, 7.0, 1.0, -1.0], [0.0, 0.0, 0.0, -3.0, -3.0]]])
     moving = MovingPoses(start, first=True)

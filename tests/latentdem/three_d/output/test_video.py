@@ -1,4 +1,4 @@
-"""The turntable as a video."""
+"""Turntables as videos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latentdem.three_d.output.video import check_video, write_video
 COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250)]
 
 
-def test_frames_come_back_in_order(tmp_path):
+def test_frames_are_read_in_order(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     import imageio.v3 as imageio
 
@@ -26,7 +26,7 @@ def test_frames_come_back_in_order(tmp_path):
     assert imageio.immeta(tmp_path / "turn.mp4", plugin="FFMPEG")["fps"] == pytest.approx(5)
 
 
-def test_what_is_missing_is_said_before(monkeypatch):
+def test_missing_packages_are_reported(monkeypatch):
     with pytest.raises(UserError, match=r"rename turn\.avi"):
         check_video("turn.avi")
     monkeypatch.setattr(video, "find_spec", lambda name: None if name == "imageio_ffmpeg" else 1)

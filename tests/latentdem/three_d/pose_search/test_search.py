@@ -26,7 +26,7 @@ def test_true_poses_are_found(exact, views):
     problem = exact(views)
     posterior, confidence = problem.search()()
     poses = posterior.poses[0]
-    assert problem.wrong(poses) < 1  # measured: 0.2
+    assert problem.error_of(poses) < 1  # measured: 0.2
     assert not poses[0].any()
     assert confidence[0] == 1
     assert (confidence > 0.9).all()
@@ -36,9 +36,9 @@ def test_the_m_step_refines_what_the_grid_gives(exact):
     problem = exact(2)
     posterior, _ = problem.search(replace(ReconstructionConfig(), refinements=0))()
     coarse = posterior.cameras[0]
-    assert 4 < problem.wrong(coarse) < 20
+    assert 4 < problem.error_of(coarse) < 20
     refined = problem.search().objective.refine(coarse[None], torch.arange(2), 36)[0]
-    assert problem.wrong(refined) < 1
+    assert problem.error_of(refined) < 1
 
 
 def test_same_seed_same_poses(exact):
@@ -155,7 +155,7 @@ def test_a_view_that_joined_at_a_wrong_pose_is_corrected(exact):
     )
     search = problem.search()
     cameras, alternatives = search.recheck(wrong, candidates)
-    assert problem.wrong(cameras) < 1
+    assert problem.error_of(cameras) < 1
     assert not len(alternatives[0])
     assert any(torch.equal(pose, wrong[2]) for pose in alternatives[1])
     again, _ = search.recheck(problem.poses, candidates)
@@ -192,7 +192,7 @@ def test_posterior_of_likely_poses(exact, monkeypatch):
     monkeypatch.setattr(problem.prior, "temperature", 0.0)
     posterior = problem.search().posterior(sets, draws)
     assert torch.equal(posterior.cameras[:1], sample.cameras)
-    assert problem.wrong(posterior.poses[0]) < 0.1
+    assert problem.error_of(posterior.poses[0]) < 0.1
     assert torch.equal(posterior.cameras[1:], beside[None])
     losses = problem.search().objective.losses(posterior.cameras, torch.arange(2), draws).mean(0)
     torch.testing.assert_close(posterior.weights, torch.softmax(-losses / search.TEMPERATURE, 0))

@@ -45,8 +45,8 @@ def test_estimates_are_standardised():
     camera = torch.tensor(
         [[math.radians(70), 2.0, RADIUS, 0.0, 0.0], [math.radians(93), 0.0, RADIUS, -0.04, 0.08]]
     )
-    wanted = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, -1.0, 2.0]])
-    torch.testing.assert_close(standardised(camera), wanted, atol=1e-6, rtol=1e-5)
+    expected = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, -1.0, 2.0]])
+    torch.testing.assert_close(standardised(camera), expected, atol=1e-6, rtol=1e-5)
     further = torch.tensor([[math.radians(70), 0.0, RADIUS * math.exp(0.1), 0.0, 0.0]])
     torch.testing.assert_close(standardised(further)[0, 1], torch.tensor(1.0))
 

@@ -58,8 +58,8 @@ def test_nothing_moves_between_equal_cameras(depths, size):
 def test_a_linear_field_stays_where_it_is():
     """A volume that is linear in right/forward, up/forward and depth shows the same points."""
     depths, size = 6, 8
-    known, wanted = random_cameras(2, torch.Generator().manual_seed(1)).double()
-    wanted = known + (wanted - known) / 8
+    known, target = random_cameras(2, torch.Generator().manual_seed(1)).double()
+    target = known + (target - known) / 8
     position, right, up, forward = camera_axes(known)
 
     def field(x):
@@ -73,9 +73,9 @@ def test_a_linear_field_stays_where_it_is():
         return torch.stack([field(point(camera, *cell, depths, size)) for cell in cells])
 
     volume = values(known).view(1, 1, depths, size, size)
-    actual = resample(volume, known[None], wanted[None]).flatten()
+    actual = resample(volume, known[None], target[None]).flatten()
     inner = [n for n, (k, i, j) in enumerate(cells) if 1 < k < depths - 2 and {i, j} <= set(range(2, size - 2))]
-    torch.testing.assert_close(actual[inner], values(wanted)[inner])
+    torch.testing.assert_close(actual[inner], values(target)[inner])
 
 
 def test_a_point_is_seen_from_behind():
@@ -90,8 +90,8 @@ def test_a_point_is_seen_from_behind():
 
 def test_gradients_in_the_camera():
     volume = torch.randn(1, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
-    known, wanted = random_cameras(2, torch.Generator().manual_seed(2)).double().split(1)
-    assert torch.autograd.gradcheck(resample, (volume, known.requires_grad_(), wanted.requires_grad_()))
+    known, target = random_cameras(2, torch.Generator().manual_seed(2)).double().split(1)
+    assert torch.autograd.gradcheck(resample, (volume, known.requires_grad_(), target.requires_grad_()))
 
 
 def test_points_are_located_where_the_cells_are():
@@ -122,8 +122,8 @@ def test_gradients_in_the_principal_points():
     volume = torch.randn(1, 2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
     cameras = random_cameras(2, torch.Generator().manual_seed(2)).double()
     cameras = torch.cat([cameras, torch.tensor([[0.05, -0.02], [0.01, 0.03]], dtype=torch.float64)], dim=1)
-    known, wanted = cameras.split(1)
-    assert torch.autograd.gradcheck(resample, (volume, known.requires_grad_(), wanted.requires_grad_()))
+    known, target = cameras.split(1)
+    assert torch.autograd.gradcheck(resample, (volume, known.requires_grad_(), target.requires_grad_()))
 
 
 def wall(plane: int, size: int = 8) -> torch.Tensor:
@@ -168,11 +168,11 @@ def test_gradients_of_a_warped_picture_in_the_cameras():
     generator = torch.Generator().manual_seed(5)
     opacity = torch.rand(1, 1, 3, 3, 3, dtype=torch.float64, generator=generator)
     picture = torch.rand(1, 3, 5, 5, dtype=torch.float64, generator=generator)
-    known, wanted = random_cameras(2, torch.Generator().manual_seed(2)).double().split(1)
+    known, target = random_cameras(2, torch.Generator().manual_seed(2)).double().split(1)
 
     def warped(*arguments):
-        opacity, picture, known, wanted = arguments
-        return warp(picture, hits(opacity, known, wanted))
+        opacity, picture, known, target = arguments
+        return warp(picture, hits(opacity, known, target))
 
-    cameras = (known.requires_grad_(), wanted.requires_grad_())
+    cameras = (known.requires_grad_(), target.requires_grad_())
     assert torch.autograd.gradcheck(warped, (opacity.requires_grad_(), picture.requires_grad_(), *cameras))

@@ -48,10 +48,10 @@ def test_views_agree_on_the_opacity():
 
 def prediction_errors(prior, condition):
     """A function of conditions: errors (2, 2) of each of `two_views` as predicted by each."""
-    rows, wanted = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    rows, targets = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     latents = condition.parts[0][:, 1 : 1 + prior.latent_shape[0], 0]
-    return lambda made: (
-        (prior.posed(made[rows], relative_pose(CAMERAS[wanted], CAMERAS[rows])).mean - latents[wanted])
+    return lambda changed: (
+        (prior.posed(changed[rows], relative_pose(CAMERAS[targets], CAMERAS[rows])).mean - latents[targets])
         .square()
         .mean((1, 2, 3))
         .view(2, 2)
@@ -83,7 +83,7 @@ def test_one_view_is_adapted_to_itself_without_its_opacity():
     adapted = prior.agree(one, poses[:1])
     torch.testing.assert_close(adapted.parts[1], one.parts[1], rtol=1e-3, atol=1e-4)
     errors = prediction_errors(prior, condition)
-    both = [torch.cat([made.parts[0], condition.parts[0][1:]]) for made in (adapted, one)]
+    both = [torch.cat([volume.parts[0], condition.parts[0][1:]]) for volume in (adapted, one)]
     after, before = (errors(replace(condition, parts=(part, *condition.parts[1:]))) for part in both)
     assert after[0, 0] < 0.8 * before[0, 0]
 

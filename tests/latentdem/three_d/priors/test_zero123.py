@@ -36,14 +36,14 @@ def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def direct(networks: Networks, x: Tensor, z_t: Tensor, t: int, pose: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs of the U-Net without and with the known views, step by step as the published code has it."""
+    """Outputs of the U-Net without and with the known views, computed step by step as in the published code."""
     pixels = F.interpolate(x, (28, 28), mode="bicubic", align_corners=True) * 0.5 + 0.5
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
     embedding = networks.image_encoder((pixels - mean) / std).image_embeds
     polar, azimuth, radius = pose.T
-    told = torch.stack([polar, torch.sin(azimuth), torch.cos(azimuth), radius], dim=1)
-    token = networks.projection(torch.cat([embedding, told], dim=1)).unsqueeze(1)
+    embedded = torch.stack([polar, torch.sin(azimuth), torch.cos(azimuth), radius], dim=1)
+    token = networks.projection(torch.cat([embedding, embedded], dim=1)).unsqueeze(1)
     latent = networks.vae.encode(x).latent_dist.mode()
     unknown = networks.unet(torch.cat([z_t, 0 * latent], 1), t, 0 * token).sample
     return unknown, networks.unet(torch.cat([z_t, latent], 1), t, token).sample
@@ -124,14 +124,14 @@ def test_half_precision(zero123: Path, dtype: torch.dtype) -> None:
     assert half.unet.dtype == half.image_encoder.dtype == half.latents.vae.dtype == dtype
     x, z_t, pose = inputs()
     pose.requires_grad_()
-    found = []
+    results = []
     for prior in (whole, half):
         noise = prior.predict_noise(z_t, 300, prior.posed(prior.condition(x), pose))
-        found.append(
+        results.append(
             (prior.encode(x), prior.decode(z_t), noise, *torch.autograd.grad(noise.square().sum(), pose))
         )
     tolerance = {torch.float16: 0.004, torch.bfloat16: 0.05}[dtype]  # measured: 0.0017 and 0.020
-    for expected, rounded in zip(*found, strict=True):
+    for expected, rounded in zip(*results, strict=True):
         assert rounded.dtype == torch.float32
         assert (rounded - expected).norm() <= tolerance * expected.norm()
     posed = half.posed(half.condition(x), pose)
@@ -140,7 +140,7 @@ def test_half_precision(zero123: Path, dtype: torch.dtype) -> None:
 
 @pytest.fixture
 def file(networks: Networks, tmp_path: Path) -> Path:
-    """The networks as the authors' training code wrote them."""
+    """The networks in a file like those of the authors' training code."""
     save_as_lightning(networks.original_state(), tmp_path / "105000.ckpt")
     return tmp_path / "105000.ckpt"
 
@@ -154,12 +154,10 @@ def test_original_layout_is_the_same_prior(
         prior = Zero123Prior.from_single_file(path, config=zero123_config, image_size=SIZE)
         assert prior.name == str(path)
         x, z_t, pose = inputs()
-        for found, wanted in zip(prior.condition(x).parts, expected.condition(x).parts, strict=True):
-            torch.testing.assert_close(found, wanted)
-        noise, wanted = (
-            each.predict_noise(z_t, 200, each.posed(each.condition(x), pose)) for each in (prior, expected)
-        )
-        torch.testing.assert_close(noise, wanted)
+        for part, reference in zip(prior.condition(x).parts, expected.condition(x).parts, strict=True):
+            torch.testing.assert_close(part, reference)
+        noise, reference = (p.predict_noise(z_t, 200, p.posed(p.condition(x), pose)) for p in (prior, expected))
+        torch.testing.assert_close(noise, reference)
         torch.testing.assert_close(prior.decode(z_t), expected.decode(z_t))
     half = Zero123Prior.from_single_file(file, config=zero123_config, torch_dtype=torch.bfloat16)
     assert half.unet.dtype == half.image_encoder.dtype == half.latents.vae.dtype == torch.bfloat16

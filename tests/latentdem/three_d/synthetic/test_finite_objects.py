@@ -37,7 +37,7 @@ def test_finite_prior_is_the_posterior_mean():
 
 
 def test_finite_prior_knows_the_object_and_its_camera():
-    """Without noise the prediction leads to the true view from the wanted camera."""
+    """Without noise the prediction leads to the true view from the target camera."""
     prior = finite()
     pose = torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64)
     for name, camera in ((0, 3), (2, 6)):
