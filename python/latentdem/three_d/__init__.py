@@ -25,7 +25,14 @@ _HOME = {
 }
 # Names and modules of version 0.1 that keep working for one release.
 _OLD_NAMES = {"Recipe": ("config", "ReconstructionConfig"), "Result": ("output.result", "Reconstruction")}
-_OLD_MODULES = {"surface": "mesh.surface", "loading": "priors.loading", "zero123": "priors.zero123"}
+_OLD_MODULES = {
+    "surface": "mesh.surface",
+    "meshing": "output.result",
+    "loading": "priors.loading",
+    "zero123": "priors.zero123",
+    "scenes": "synthetic.scenes",
+    "measures": "evaluation.measures",
+}
 
 
 def __getattr__(name: str) -> Any:

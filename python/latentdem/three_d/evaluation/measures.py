@@ -40,7 +40,11 @@ def chamfer_distance(points: Floats, others: Floats) -> float:
 
 
 def volume_iou(inside: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Intersection over union of two volumes that contain some of the same points; 1 if both are empty."""
+    """Intersection over union of two volumes; 1 if both are empty.
+
+    Args:
+        inside, truth: (P,) whether each of the same points is inside the estimated and the true volume.
+    """
     union = (inside | truth).sum()
     return float((inside & truth).sum() / union) if union else 1.0
 

@@ -93,3 +93,10 @@ class Reconstruction:
         from .figure import plot_views
 
         return plot_views(self.inputs, self.poses, self.confidence, self.views, self.targets)
+
+
+def solid_of(
+    result: Reconstruction, surface: str = "volume", progress: Callable[[str, int, int], None] | None = None
+) -> Solid:
+    """Deprecated form of `Reconstruction.solid`, for `latentdem.three_d.meshing.solid_of`."""
+    return result.solid(surface, progress)

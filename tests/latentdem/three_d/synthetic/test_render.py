@@ -1,4 +1,4 @@
-"""Geometry of the renderings and what the objects say of themselves."""
+"""Geometry of renderings, and volumes and surfaces of objects."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def test_silhouette_of_a_ball():
     radius = 0.5
     alpha = render(Scene((ball(radius, (0, 0, 0)),)), FRONT)[0, ..., 3] / 255
     tangent = radius / math.sqrt(1.6**2 - radius**2) / math.tan(FIELD_OF_VIEW / 2)
-    # The ball is a polyhedron inside the sphere: a little smaller.
+    # The ball is a polyhedron inside the sphere, so it is slightly smaller.
     assert alpha.mean() == pytest.approx(math.pi * tangent**2 / 4, rel=0.015)
     np.testing.assert_array_equal(alpha, alpha[:, ::-1])
 
 
-def test_rays_that_are_left_out_would_have_missed(monkeypatch):
+def test_rays_that_are_left_out_miss_the_object(monkeypatch):
     cameras = torch.tensor([[0.6, 0.3, 1.5], [1.4, 2.0, 1.8]])
-    kept = render(random_scene(3), cameras, size=24)
+    expected = render(random_scene(3), cameras, size=24)
     monkeypatch.setattr(rendering, "OBJECT_RADIUS", 10.0)
-    np.testing.assert_array_equal(render(random_scene(3), cameras, size=24), kept)
+    np.testing.assert_array_equal(render(random_scene(3), cameras, size=24), expected)
 
 
-def test_pixels_are_where_the_camera_sees_them():
+def test_pixels_are_at_the_projected_positions():
     """From the x axis, y is to the right and z is up."""
     scene = Scene((ball(0.1, (0, 0.3, 0), (1, 0, 0)), ball(0.1, (0, 0, 0.3), (0, 1, 0))))
     picture = render(scene, FRONT)[0]
@@ -60,7 +60,9 @@ def test_pixels_are_where_the_camera_sees_them():
 
 
 def test_turning_the_camera_is_turning_the_object_back(monkeypatch):
-    monkeypatch.setattr(rendering, "LIGHT", np.array([0.0, 0.0, 1.0]))  # the light does not turn
+    monkeypatch.setattr(
+        rendering, "LIGHT", np.array([0.0, 0.0, 1.0])
+    )  # a light that does not turn with the object
     scene = random_scene(11)
     camera = torch.tensor([[1.1, 0.4, 1.6]])
     there = render(scene, camera + torch.tensor([0, 0.9, 0]), size=32)
@@ -160,5 +162,5 @@ def test_a_mesh_is_drawn_where_it_is():
     upper, lower = picture[rows[4], 32], picture[rows[-4], 32]
     assert upper[0] > 100 > upper[2]
     assert lower[2] > 100 > lower[0]
-    # As bright as it is turned to the camera.
+    # A side is the brighter the more it faces the camera.
     assert picture[round(middle) - 5, 32, 0] > upper[0]
