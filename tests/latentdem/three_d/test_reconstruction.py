@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -137,14 +138,19 @@ def pictures(exact, tmp_path, monkeypatch):
     for name, view in zip(("front.png", "side.png"), pixels, strict=True):
         Image.fromarray(((view.permute(1, 2, 0) + 1) * 127.5).numpy().astype(np.uint8)).save(name)
     monkeypatch.setattr(module, "load_view_prior", lambda prior, device: problem.prior)
+    monkeypatch.setattr(Reconstruction, "plot", lambda result: Figure((1, 1)))  # drawing takes seconds
     return ["front.png", "side.png"]
+
+
+PLOT = Reconstruction.plot
 
 
 def command(*arguments: str):
     return CliRunner().invoke(app, ["views", *arguments])
 
 
-def test_command_writes_everything(pictures, tmp_path):
+def test_command_writes_everything(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(Reconstruction, "plot", PLOT)
     result = command(*pictures, "-o", "out", "--azimuths", "4", "--elevations", "0", "--steps", "3")
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in (tmp_path / "out").iterdir())

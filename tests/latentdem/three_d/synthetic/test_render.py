@@ -60,9 +60,7 @@ def test_pixels_are_at_the_projected_positions():
 
 
 def test_turning_the_camera_is_turning_the_object_back(monkeypatch):
-    monkeypatch.setattr(
-        rendering, "LIGHT", np.array([0.0, 0.0, 1.0])
-    )  # a light that does not turn with the object
+    monkeypatch.setattr(rendering, "LIGHT", np.array([0.0, 0.0, 1.0]))  # independent of the object
     scene = random_scene(11)
     camera = torch.tensor([[1.1, 0.4, 1.6]])
     there = render(scene, camera + torch.tensor([0, 0.9, 0]), size=32)
