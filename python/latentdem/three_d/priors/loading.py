@@ -1,4 +1,4 @@
-"""View-conditioned priors by name."""
+"""Loads view-conditioned priors by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = PriorNames(
 
 
 def load_view_prior(prior: str | Path | ViewPrior, device: torch.device) -> ViewPrior:
-    """The prior that `prior` names; nothing is downloaded, and weights are in float16 on CUDA, else in float32.
+    """Loads a prior by name, from local files only, in float16 on CUDA and otherwise in float32.
 
     Args:
         prior: "embedded-3d"; "zero123" or "zero123-xl"; a folder written by tools/train_view_prior.py, or one
