@@ -24,9 +24,9 @@ torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTE
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run folders in a process for each core, up to four, unless -n says how many; single files run in this one.
+    """Run folders in a process for each core, up to four, and single files in this process, unless -n is given.
 
-    Neighbours share fixtures, so that a process takes runs of them (worksteal). pytest-cov has to see -n earlier.
+    Neighbours share fixtures, so a process takes runs of them (worksteal). pytest-cov must see -n before this.
     """
     option = config.option
     if hasattr(config, "workerinput") or getattr(option, "numprocesses", 0) is not None:
