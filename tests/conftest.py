@@ -14,6 +14,23 @@ import latentdem_ext  # noqa: F401  A source tree that was not built is reported
 torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run folders in a process for each core, up to four, and single files in this process, unless -n is given.
+
+    Neighbours share fixtures, so a process takes runs of them (worksteal). pytest-cov must see -n before this.
+    """
+    option = config.option
+    if hasattr(config, "workerinput") or getattr(option, "numprocesses", 0) is not None:
+        return
+    if option.usepdb or getattr(option, "cov_source", None):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    folders = any(Path(argument.partition("::")[0]).is_dir() for argument in config.args)
+    if cores > 1 and folders and option.dist == "no" and not option.collectonly:
+        option.numprocesses, option.dist = min(4, cores), "worksteal"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a CUDA device where there is none."""
     if torch.cuda.is_available():

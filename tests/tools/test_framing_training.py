@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -56,13 +58,14 @@ def test_crops_have_the_right_cameras(train_framing):
     np.testing.assert_allclose(covered[:, 0] / covered[:, 1], smaller**2, rtol=0.1)
 
 
-@pytest.fixture
-def rendered(train_framing, tmp_path):
+@pytest.fixture(scope="module")
+def renderings(train_framing, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("renderings")
     run(
         train_framing,
         "render",
         "--out",
-        tmp_path,
+        folder,
         "--objects",
         4,
         "--views",
@@ -72,6 +75,13 @@ def rendered(train_framing, tmp_path):
         "--workers",
         1,
     )
+    return folder
+
+
+@pytest.fixture
+def rendered(renderings, tmp_path):
+    """A copy that the test may change."""
+    shutil.copytree(renderings, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

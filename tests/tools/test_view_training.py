@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from functools import partial, partialmethod
 
 import numpy as np
@@ -23,9 +24,17 @@ def run(tool, *args: object) -> str:
     return result.output
 
 
+@pytest.fixture(scope="module")
+def renderings(train_view_prior, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("renderings")
+    run(train_view_prior, *RENDER, "--out", folder)
+    return folder
+
+
 @pytest.fixture
-def rendered(train_view_prior, tmp_path):
-    run(train_view_prior, *RENDER, "--out", tmp_path)
+def rendered(renderings, tmp_path):
+    """A copy that the test may change."""
+    shutil.copytree(renderings, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import latentdem
 from latentdem import DiffusersPrior, UserError
+from latentdem.io.images import write_image
 from latentdem.priors import load_prior
 
 from .conftest import in_cache
@@ -135,8 +136,8 @@ def test_unknown_names_are_refused(name: str) -> None:
 def test_blind_deblurring(request: pytest.FixtureRequest, scene: Scene, layout: str, e_step: Any) -> None:
     folder = request.getfixturevalue(layout)
     options = {"kernel_size": 9, "steps": 2, "e_step": e_step, "device": "cpu", "noise_sigma": 0.02}
-    result = latentdem.deblur(scene(24, 30), prior=folder, **options)
-    assert result.image.shape == (1, 3, 24, 30)
+    result = latentdem.deblur(scene(16, 18), prior=folder, **options)
+    assert result.image.shape == (1, 3, 16, 18)
     assert result.finite
     assert result.settings["prior"] == str(folder)
 
@@ -147,9 +148,10 @@ def test_prior_object_is_reported_by_its_name(sd15: Path, scene: Scene) -> None:
     assert result.settings["prior"] == str(sd15)
 
 
-def test_command_line(cli: Any, here: Path, sd15: Path) -> None:
-    options = ["--kernel-size", 9, "--steps", 2, "--device", "cpu", "--no-figure", "--json", "r.json"]
-    cli.run("deblur", "../photo.png", "--prior", sd15, *options)
+def test_command_line(cli: Any, here: Path, sd15: Path, scene: Scene) -> None:
+    write_image("small.png", scene(16, 18))
+    options = ["--kernel-size", 5, "--steps", 2, "--device", "cpu", "--no-figure", "--json", "r.json"]
+    cli.run("deblur", "small.png", "--prior", sd15, "-o", "photo_deblurred.png", *options)
     assert json.loads((here / "r.json").read_text())["settings"]["prior"] == str(sd15)
     assert "photo_deblurred.png" in cli.names(here)
 

@@ -51,7 +51,7 @@ def run(pipe: LatentDEMPipeline, x: Tensor, **options: Any) -> Any:
 def test_pipeline_equals_deblur(
     open_pipeline: Load, request: pytest.FixtureRequest, scene: Scene, layout: str
 ) -> None:
-    folder, x = request.getfixturevalue(layout), scene(16, 24)
+    folder, x = request.getfixturevalue(layout), scene(16, 18)
     found = run(open_pipeline(folder), x)
     seed = int(torch.randint(2**63 - 1, (), generator=seeded()))
     prior = DiffusersPrior.from_pretrained(folder)
