@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,24 +42,41 @@ class Row:
     seconds: float
 
 
+class AnyRow(Protocol):
+    """A row of a table, a dataclass with fields annotated as int, str, bool, float or float | None."""
+
+    @property
+    def index(self) -> int:
+        """Number of the image."""
+        ...
+
+    @property
+    def image(self) -> str:
+        """Name of the image."""
+        ...
+
+
+R = TypeVar("R", bound=AnyRow)
+_PARSERS: dict[Any, Callable[[str], Any]] = {"int": int, "str": str, "bool": lambda text: text == "True"}
 COLUMNS = tuple(field.name for field in fields(Row))
 FIGURES = COLUMNS[2:]
 MOMENTS = tuple(field.name for field in fields(Moment))
 
 
-class EvaluationStore:
+class EvaluationStore(Generic[R]):
     """The output folder of one evaluation.
 
     Args:
         folder: created where it does not exist.
         settings: everything that determines the figures; a folder made with other settings is refused.
+        row_type: type of the rows.
 
     Raises:
         UserError: other settings, unreadable files of an earlier run, or a folder that cannot be written.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder, self.images = folder, folder / "images"
+    def __init__(self, folder: Path, settings: dict[str, Any], row_type: type[R]) -> None:
+        self.folder, self.images, self._row_type = folder, folder / "images", row_type
         make_folder(self.images)
         self._settings_path, self._csv_path = folder / "settings.json", folder / "metrics.csv"
         keep_settings(
@@ -70,12 +87,16 @@ class EvaluationStore:
         )
         self.rows = self._read() if self._csv_path.exists() else []
 
-    def _read(self) -> list[Row]:
+    def _read(self) -> list[R]:
         try:
             with self._csv_path.open(newline="", encoding="utf-8") as file:
-                return [_parse(record) for record in csv.DictReader(file)]
+                return [self._parse(record) for record in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self._csv_path} is not a table of this program; delete it.") from error
+
+    def _parse(self, record: dict[str, str]) -> R:
+        parsers = {field.name: _PARSERS.get(field.type, _figure) for field in fields(self._row_type)}  # type: ignore[arg-type]
+        return self._row_type(**{name: parse(record[name]) for name, parse in parsers.items()})
 
     def restored_path(self, index: int, name: str) -> Path:
         """Where the restored image goes; the index keeps a.png and a.jpg apart."""
@@ -84,12 +105,12 @@ class EvaluationStore:
     def _kernel_stem(self, index: int, name: str) -> Path:
         return self.images / f"{index:03d}_{Path(name).stem}_kernel"
 
-    def find(self, index: int, name: str) -> Row | None:
+    def find(self, index: int, name: str) -> R | None:
         """The finished row of an image, if its restored image is still there too."""
         rows = (row for row in self.rows if (row.index, row.image) == (index, name))
         return next(rows, None) if self.restored_path(index, name).exists() else None
 
-    def add(self, row: Row, image: Tensor, kernel: Tensor, moments: Sequence[Moment] = ()) -> None:
+    def add(self, row: R, image: Tensor, kernel: Tensor, moments: Sequence[Moment] = ()) -> None:
         """Writes a result's files and then the table with its row.
 
         Args:
@@ -103,18 +124,19 @@ class EvaluationStore:
         if moments:
             write_table(self._accuracy_path(row), MOMENTS, map(astuple, moments))
         self.rows = sorted([r for r in self.rows if r.index != row.index] + [row], key=lambda r: r.index)
-        write_table(self._csv_path, COLUMNS, ([getattr(r, name) for name in COLUMNS] for r in self.rows))
+        columns = [field.name for field in fields(self._row_type)]  # type: ignore[arg-type]
+        write_table(self._csv_path, columns, (astuple(r) for r in self.rows))  # type: ignore[call-overload]
 
-    def load(self, row: Row) -> tuple[Tensor, Tensor]:
+    def load(self, row: R) -> tuple[Tensor, Tensor]:
         """The restored image (1, C, H, W) and the kernel (1, 1, K, K) of a finished row."""
         kernel_path = self._kernel_stem(row.index, row.image)
         image = read_image(self.restored_path(row.index, row.image)).pixels
         return image, read_kernel(kernel_path.with_name(kernel_path.name + ".npy"))
 
-    def _accuracy_path(self, row: Row) -> Path:
+    def _accuracy_path(self, row: R) -> Path:
         return self.images / f"{row.index:03d}_{Path(row.image).stem}_accuracy.csv"
 
-    def moments(self, row: Row) -> list[Moment]:
+    def moments(self, row: R) -> list[Moment]:
         """The kernel's accuracy over the run of a finished row; empty if it was given or found in one go."""
         path = self._accuracy_path(row)
         if not path.exists():
@@ -151,6 +173,5 @@ def _cell(value: int | str | float | None) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _parse(record: dict[str, str]) -> Row:
-    figures: dict[str, Any] = {name: float(record[name]) if record[name] else None for name in FIGURES}
-    return Row(index=int(record["index"]), image=record["image"], **figures)
+def _figure(text: str) -> float | None:
+    return float(text) if text else None
