@@ -47,7 +47,7 @@ def score_aligned(image: Tensor, reference: Tensor, radius: int = 5, border: int
     height, width = reference.shape[-2:]
     if min(height, width) < 2 * border + SSIM_WINDOW:
         raise UserError(
-            f"The image is {_size(reference)}; without a border of {border} pixels too little is left to measure."
+            f"The image is {_size(reference)}; too little is left without a border of {border} pixels."
         )
     x, r = (_unit(t) for t in (image, reference))
     inner = r[:, border : height - border, border : width - border]
