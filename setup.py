@@ -1,4 +1,4 @@
-"""Build of the native modules by CMake; everything else stands in pyproject.toml.
+"""Build of the native modules by CMake; everything else is in pyproject.toml.
 
 Environment variables:
     LATENTDEM_NATIVE=OFF leaves all of them out: the operations then run on their PyTorch references.
@@ -24,7 +24,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 MODULES = ("latentdem_ext._cpu", "latentdem_ext._cuda")
-RECORD = "_build.json"  # what latentdem_ext.backends() says of a build without CUDA
+RECORD = "_build.json"  # tells latentdem_ext that this folder was built, and why without CUDA
 ROOT = Path(__file__).resolve().parent
 NATIVE = os.environ.get("LATENTDEM_NATIVE", "ON").upper()
 CUDA = os.environ.get("LATENTDEM_CUDA", "AUTO").upper()
@@ -37,13 +37,13 @@ class CMakeBuild(build_ext):
     """Configures and builds CMakeLists.txt; the modules land where setuptools expects them."""
 
     def build_extensions(self) -> None:
-        """Build every target of CMakeLists.txt, and write down why CUDA was left out."""
+        """Build every target of CMakeLists.txt, and record why CUDA was left out."""
         require_tools()
         nvcc, without_cuda = usable_nvcc()
         folder = Path(self.build_lib).resolve() / "latentdem_ext"
         folder.mkdir(parents=True, exist_ok=True)
         for module in MODULES:
-            # A module that is left out this time must not stay from the last.
+            # A module that this build leaves out must not stay from an earlier one.
             Path(self.get_ext_fullpath(module)).unlink(missing_ok=True)
 
         failure = self._run_cmake(folder, nvcc)
@@ -55,20 +55,21 @@ class CMakeBuild(build_ext):
             raise SystemExit(f"The native modules could not be {failure}. {how}")
         if without_cuda:
             print(f"latentdem is built without CUDA: {without_cuda}.")
-        (folder / RECORD).write_text(json.dumps({"without_cuda": without_cuda}) + "\n")
+        write_record(folder, native=True, without_cuda=without_cuda)
 
     def copy_extensions_to_source(self) -> None:
-        """Put what was built beside the sources, and nothing that an earlier build has left there."""
+        """Put the modules and the record beside the sources, and remove those of an earlier build."""
         folder = Path(self.get_ext_fullpath(MODULES[0])).parent
         for module in MODULES:
             Path(self.get_ext_fullpath(module)).unlink(missing_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
         super().copy_extensions_to_source()
         if self.extensions:
             self.copy_file(str(Path(self.build_lib) / "latentdem_ext" / RECORD), str(folder / RECORD))
+        else:
+            write_record(folder, native=False, without_cuda="LATENTDEM_NATIVE=OFF was set")
 
     def _run_cmake(self, folder: Path, nvcc: str | None) -> str:
-        """Build into `folder`, with the CUDA module where there is an nvcc; what went wrong, or ""."""
+        """Build into `folder`, with the CUDA module where there is an nvcc; return what failed, or ""."""
         import pybind11
 
         work = Path(self.build_temp).resolve() / "cmake"
@@ -98,7 +99,7 @@ class CMakeBuild(build_ext):
 
 
 class PythonBuild(build_py):
-    """An editable install without native modules has none left from an earlier one."""
+    """An editable install without native modules removes those of an earlier one, and records that."""
 
     def run(self) -> None:
         """Copy the Python files."""
@@ -109,8 +110,13 @@ class PythonBuild(build_py):
             modules.copy_extensions_to_source()
 
 
+def write_record(folder: Path, native: bool, without_cuda: str) -> None:
+    """Write whether `folder` has native modules, and why it has no CUDA module ("" if it has one)."""
+    (folder / RECORD).write_text(json.dumps({"native": native, "without_cuda": without_cuda}) + "\n")
+
+
 def require_tools() -> None:
-    """Stop with the name of the first build tool that is missing."""
+    """Exit with the name of the first build tool that is missing."""
     tools = {"CMake (cmake)": ["cmake"], "Ninja (ninja)": ["ninja"]}
     tools["a C++ compiler (c++, g++, clang++ or cl, or the one CXX names)"] = (
         [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++", "cl"]
@@ -167,8 +173,8 @@ def failure_of(nvcc: str) -> str:
             return f"{nvcc} cannot be started ({error.strerror})"
     if run.returncode == 0:
         return ""
-    said = first_error((run.stderr + run.stdout).splitlines(), run.returncode)
-    return f"{nvcc} cannot compile a test program ({said})"
+    error_line = first_error((run.stderr + run.stdout).splitlines(), run.returncode)
+    return f"{nvcc} cannot compile a test program ({error_line})"
 
 
 def first_error(messages: list[str], status: int) -> str:

@@ -1,8 +1,7 @@
-"""What every benchmark shares: one row of the table, and the check of its result."""
+"""Shared by all benchmarks: one row of the table, and the check of its result."""
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
@@ -12,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-# `python -m pytest` puts the root first on the path, where latentdem_ext may have no compiled module.
-if Path(sys.path[0] or os.curdir).resolve() == Path(__file__).resolve().parents[1]:
-    del sys.path[0]
-
 import torch
 from torch import Tensor
 
@@ -47,7 +41,7 @@ def device_name() -> str:
 class DeviceClock:
     """Seconds on the clock of the GPU: the difference of two readings is the time between two CUDA events.
 
-    Read again from the start now and then: CUDA gives times as float32 milliseconds.
+    The start is renewed now and then, because CUDA gives times as float32 milliseconds.
     """
 
     def __init__(self) -> None:
@@ -82,6 +76,12 @@ def _seed() -> None:
 
 
 @pytest.fixture
+def side_divisor(request: pytest.FixtureRequest) -> int:
+    """1 where rows are timed; without timing, sides of large maps are divided by 4."""
+    return 4 if request.config.option.benchmark_disable else 1
+
+
+@pytest.fixture
 def measure(benchmark: Any) -> Callable[..., None]:
     """Times one row and compares its result.
 
@@ -105,8 +105,8 @@ def measure(benchmark: Any) -> Callable[..., None]:
             pytest.skip(state.reason)
         benchmark.group = operation
         with ext.use_backend(backend if state is not None else "reference"), torch.no_grad():
-            found = benchmark(function)
-        for one, other in zip(_tensors(found), _tensors(expected), strict=True):
+            outputs = benchmark(function)
+        for one, other in zip(_tensors(outputs), _tensors(expected), strict=True):
             assert one.shape == other.shape
             for sample, exact in zip(one.double(), other.double().to(DEVICE), strict=True):
                 assert (sample - exact).norm() <= tolerance * exact.norm()
@@ -114,7 +114,7 @@ def measure(benchmark: Any) -> Callable[..., None]:
             operation=operation,
             backend=backend,
             shape=shape,
-            dtype=str(_tensors(found)[0].dtype).removeprefix("torch."),
+            dtype=str(_tensors(outputs)[0].dtype).removeprefix("torch."),
             device=device_name(),
             python=platform.python_version(),
             torch=torch.__version__,

@@ -39,7 +39,7 @@ def with_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def rows() -> Iterator[Row]:
-    """What is measured, the integration, what it is applied to, and a call."""
+    """The name of a row, the integration, the module it is applied to, and a call."""
     em, measurements = stand_in("fastem"), stand_in("dps")
     kernel = torch.rand(1, 1, 64, 64)
     kernel = kernel / kernel.sum()
@@ -49,14 +49,14 @@ def rows() -> Iterator[Row]:
     def m_step() -> Tensor:
         return em.HQS_ker(y, x, 0.02, kernel, denoiser=denoiser, beta=5e6, n_iter=20, ksize=64)
 
-    lattice = em.p2o(kernel, (256, 256))
+    otf = em.p2o(kernel, (256, 256))
     yield (
         "fft_blur, K = 64, and gradient",
         fastem,
         em,
         lambda: with_gradient(lambda v: em.fft_blur(v, kernel), x),
     )
-    yield "data_solution_deblur", fastem, em, lambda: em.data_solution_deblur(lattice, x, y, 2000.0)
+    yield "data_solution_deblur", fastem, em, lambda: em.data_solution_deblur(otf, x, y, 2000.0)
     yield "HQS_ker, 20 iterations, K = 64", fastem, em, m_step
     yield "kernel_shift, K = 64", fastem, em, lambda: em.kernel_shift(kernel[0, 0].numpy(), 1)
     for size in (9, 61):

@@ -41,9 +41,9 @@ NOISE = 0.02
 
 @dataclass
 class Case:
-    """A measurement without noise, how it is restored, and what is hidden.
+    """A measurement without noise, its operator and the hidden parameters.
 
-    `operator` is a name with settings, `known` its true parameters; `error` says how far found ones are off.
+    `operator` is a name with settings, `known` its true parameters; `error` measures estimated ones.
     """
 
     name: str
@@ -57,9 +57,9 @@ class Case:
 def relative(**truth: float) -> Callable[[dict[str, Tensor]], str]:
     """Error of numbers in per cent."""
 
-    def error(found: dict[str, Tensor]) -> str:
+    def error(estimates: dict[str, Tensor]) -> str:
         return ", ".join(
-            f"{name} {100 * abs(float(found[name]) / value - 1):.0f} %" for name, value in truth.items()
+            f"{name} {100 * abs(float(estimates[name]) / value - 1):.0f} %" for name, value in truth.items()
         )
 
     return error
@@ -68,19 +68,21 @@ def relative(**truth: float) -> Callable[[dict[str, Tensor]], str]:
 def mnc(name: str, truth: Tensor) -> Callable[[dict[str, Tensor]], str]:
     """Mean normalised correlation of kernels (..., K, K)."""
 
-    def error(found: dict[str, Tensor]) -> str:
+    def error(estimates: dict[str, Tensor]) -> str:
         size = truth.shape[-1]
-        pairs = zip(found[name].reshape(-1, 1, 1, size, size), truth.reshape(-1, 1, 1, size, size), strict=True)
+        pairs = zip(
+            estimates[name].reshape(-1, 1, 1, size, size), truth.reshape(-1, 1, 1, size, size), strict=True
+        )
         return f"MNC {mean(kernel_metrics(a, b).mnc for a, b in pairs):.2f}"
 
     return error
 
 
 def overlap(truth: Tensor) -> Callable[[dict[str, Tensor]], str]:
-    """Intersection over union of what is hidden."""
+    """Intersection over union of the hidden pixels."""
 
-    def error(found: dict[str, Tensor]) -> str:
-        a, b = found["mask"][0] < 0.5, truth < 0.5
+    def error(estimates: dict[str, Tensor]) -> str:
+        a, b = estimates["mask"][0] < 0.5, truth < 0.5
         return f"IoU {float((a & b).sum() / (a | b).sum()):.2f}"
 
     return error
@@ -98,14 +100,14 @@ def strokes(height: int, width: int, generator: np.random.Generator) -> Tensor:
 
 
 def cases(x: Tensor, seed: int) -> list[Case]:
-    """All of them for the sharp image `x` (1, 3, H, W)."""
+    """All cases for the sharp image `x` (1, 3, H, W)."""
     generator = np.random.default_rng(seed)
     height, width = x.shape[-2:]
     gaussian = GaussianKernels().kernel(torch.tensor([[2.5, 1.2]]), 25)
     disk = DiskKernels().kernel(torch.tensor([[3.5]]), 25)
     round_ = RoundGaussianKernels()
     motion = motion_kernel(25, 0.5, generator)
-    found = [
+    all_cases = [
         Case(
             "gaussian",
             ext.blur(x, gaussian),
@@ -118,13 +120,13 @@ def cases(x: Tensor, seed: int) -> list[Case]:
     ]
     clipped = 1.5 * (ext.blur(x, motion) + 1) - 1  # white and beyond become white
     operator = "saturation:size=25,exposure=1.5"
-    found.append(Case("saturation", clipped, operator, {"kernel": motion}, mnc("kernel", motion)))
+    all_cases.append(Case("saturation", clipped, operator, {"kernel": motion}, mnc("kernel", motion)))
     for factor in (2, 4, 8):
         sigma, first = 0.5 * factor, (factor - 1) // 2
         small = ext.blur(x, round_.kernel(torch.tensor([[sigma]]), 6 * factor))[
             ..., first::factor, first::factor
         ]
-        found.append(
+        all_cases.append(
             Case(
                 f"superresolution x{factor}",
                 small,
@@ -133,30 +135,30 @@ def cases(x: Tensor, seed: int) -> list[Case]:
                 relative(sigma=sigma),
             )
         )
-    found.append(Case("denoise", x, "denoise", {"sigma": 0.2}, relative(sigma=0.2), noise=0.2))
+    all_cases.append(Case("denoise", x, "denoise", {"sigma": 0.2}, relative(sigma=0.2), noise=0.2))
     lines = strokes(height, width, generator)
     hidden = lines * x - (1 - lines)
-    found.append(Case("inpaint strokes", hidden, "inpaint", {"mask": lines}, overlap(lines)))
+    all_cases.append(Case("inpaint strokes", hidden, "inpaint", {"mask": lines}, overlap(lines)))
     box = torch.ones(1, height, width)
     box[:, height // 3 : height // 3 + height // 5, width // 4 : width // 4 + width // 4] = 0
     hidden = box * x - (1 - box)
-    found.append(Case("inpaint rectangle", hidden, "inpaint:shape=rectangle", {"mask": box}, overlap(box)))
+    all_cases.append(Case("inpaint rectangle", hidden, "inpaint:shape=rectangle", {"mask": box}, overlap(box)))
     kernels = GaussianKernels().kernel(torch.tensor([[2.5, 0.6], [0.6, 2.5], [1.0, 1.0], [1.8, 1.8]]), 13)[:, 0]
     varying = VaryingBlur(13, height, width)
     y = varying.apply(x, kernels=kernels[None])
-    found.append(Case("varying", y, "varying:size=13", {"kernels": kernels}, mnc("kernels", kernels)))
+    all_cases.append(Case("varying", y, "varying:size=13", {"kernels": kernels}, mnc("kernels", kernels)))
     y = Gamma().apply(x, gamma=torch.tensor([2.0]))
-    found.append(Case("gamma", y, "gamma", {"gamma": 2.0}, relative(gamma=2.0)))
+    all_cases.append(Case("gamma", y, "gamma", {"gamma": 2.0}, relative(gamma=2.0)))
     y = CameraResponse().apply(x, sigma=torch.tensor([2.0]), gamma=torch.tensor([2.5]))
     known = {"sigma": 2.0, "gamma": 2.5}
-    found.append(Case("response", y, "response", dict(known), relative(**known)))
+    all_cases.append(Case("response", y, "response", dict(known), relative(**known)))
     y = PhaseRetrieval().apply(x)
-    found.append(Case("phase retrieval", y, PhaseRetrieval(), None, lambda _: "", noise=0.01))
-    return found
+    all_cases.append(Case("phase retrieval", y, PhaseRetrieval(), None, lambda _: "", noise=0.01))
+    return all_cases
 
 
 def noisy(case: Case, seed: int) -> Tensor:
-    """The measurement with noise; what is clipped or hidden stays in the range."""
+    """The measurement with noise; clipped and hidden values stay in the range."""
     generator = torch.Generator().manual_seed(seed)
     y = case.y + case.noise * torch.randn(case.y.shape, generator=generator)
     return y.clamp(-1, 1) if case.name == "saturation" else y

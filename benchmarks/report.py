@@ -37,10 +37,10 @@ Row = dict[str, Any]
 def read(path: Path) -> list[Row]:
     """The rows of one run."""
     rows = []
-    for found in json.loads(path.read_text())["benchmarks"]:
-        stats = found["stats"]
+    for benchmark in json.loads(path.read_text())["benchmarks"]:
+        stats = benchmark["stats"]
         rows.append(
-            found["extra_info"]
+            benchmark["extra_info"]
             | {
                 "median_ms": 1e3 * stats["median"],
                 "quartiles_ms": 1e3 * stats["iqr"],
@@ -56,7 +56,7 @@ def slug(text: str) -> str:
 
 
 def case(row: Row) -> tuple[str, str, str]:
-    """What rows must share to be compared."""
+    """The values that rows must share to be compared."""
     return row["operation"], row["shape"], row["dtype"]
 
 

@@ -13,7 +13,7 @@ import latentdem_ext as ext
 from latentdem_ext import reference
 
 COMPILED = "torch.compile(reference)"
-# What is measured: the GPU where there is one.
+# The measured device: the GPU where there is one.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NATIVE = "cpp" if DEVICE.type == "cpu" else "cuda"
 BACKENDS = ["reference", pytest.param(COMPILED, marks=pytest.mark.slow), NATIVE]
@@ -27,7 +27,7 @@ def compiled(name: str) -> Callable[..., Any]:
 
 
 def implementation(name: str, backend: str) -> Callable[..., Any]:
-    """What a row calls: the bare definition, or the operation, whose backend `measure` requests."""
+    """The function of a row: the bare definition, or the operation, whose backend `measure` requests."""
     if backend == COMPILED:
         return compiled(name)
     return getattr(reference if backend == "reference" else ext, name)

@@ -35,10 +35,10 @@ def test_m_step(measure, images, backend):
             return public_m_step(x, y, kernel, weight, ITERATIONS)
         if backend == COMPILED:
             factors = compiled("hqs_prepare")(x[:, None], y, weight, size, True)
-            found = kernel
+            updated = kernel
             for _ in range(ITERATIONS):
-                found = compiled("hqs_kernel_update")(found, factors)
-            return found
+                updated = compiled("hqs_kernel_update")(updated, factors)
+            return updated
         factors = ext.hqs_prepare(x[:, None], y, weight, size, per_channel=True)
         return ext.hqs_kernel_update(kernel, factors, iterations=ITERATIONS)
 
@@ -55,11 +55,11 @@ def test_m_step_with_denoiser(measure, batch, backend):
 
     def step() -> Tensor:
         factors = ext.hqs_prepare(x[:, None], y, weight, 64)
-        found = kernel
+        updated = kernel
         for _ in range(ITERATIONS):
-            found = ext.hqs_kernel_update(found, factors)
-            found = ext.project_kernel(denoiser.denoise(found, 0.05))
-        return found
+            updated = ext.hqs_kernel_update(updated, factors)
+            updated = ext.project_kernel(denoiser.denoise(updated, 0.05))
+        return updated
 
     with ext.use_backend("reference"), torch.no_grad():
         expected = step()

@@ -35,12 +35,12 @@ def every_case(function: Callable[..., None]) -> Callable[..., None]:
 def run(function: Callable[..., Tensor], given: list[Any], towards: Tensor | None) -> Tensor:
     """The result, or the gradient of <result, towards> in the first argument."""
     with torch.set_grad_enabled(towards is not None):
-        found = function(*given)
+        result = function(*given)
         if towards is not None:
-            (found,) = torch.autograd.grad(found, given[0], towards)
+            (result,) = torch.autograd.grad(result, given[0], towards)
     if DEVICE == "cuda":
         torch.cuda.synchronize()
-    return found
+    return result
 
 
 def measure_case(measure, operation: str, backend: str, given: list[Any], layout: str, direction: str) -> None:
@@ -64,7 +64,8 @@ def measure_case(measure, operation: str, backend: str, given: list[Any], layout
 
 @every_case
 @pytest.mark.parametrize("shape", [(1, 128, 256, 256), (1, 512, 64, 64), (4, 96, 64, 64)])
-def test_group_norm_silu(measure, shape, backend, layout, dtype, direction):
+def test_group_norm_silu(measure, side_divisor, shape, backend, layout, dtype, direction):
+    shape = (*shape[:2], shape[2] // side_divisor, shape[3] // side_divisor)
     x = torch.randn(shape, device=DEVICE).to(dtype).contiguous(memory_format=LAYOUTS[layout])
     weight, bias = torch.randn(2, shape[1], device=DEVICE).to(dtype)
     measure_case(measure, "group_norm_silu", backend, [x, 32, weight, bias], layout, direction)
@@ -72,7 +73,8 @@ def test_group_norm_silu(measure, shape, backend, layout, dtype, direction):
 
 @every_case
 @pytest.mark.parametrize("shape", [(1, 128, 128, 128), (4, 128, 32, 32)])
-def test_upsample_conv(measure, shape, backend, layout, dtype, direction):
+def test_upsample_conv(measure, side_divisor, shape, backend, layout, dtype, direction):
+    shape = (*shape[:2], shape[2] // side_divisor, shape[3] // side_divisor)
     x = torch.randn(shape, device=DEVICE).to(dtype).contiguous(memory_format=LAYOUTS[layout])
     weight = torch.randn(shape[1], shape[1], 3, 3, device=DEVICE) / (3 * shape[1] ** 0.5)
     weight = weight.to(dtype).contiguous(memory_format=LAYOUTS[layout])

@@ -62,37 +62,11 @@ def kernel(
 
 
 def launch(
-    z_t: Tensor,
-    eps: Tensor,
-    eps_uncond: Tensor | None,
-    noise: Tensor | None,
-    gradient: Tensor | None,
-    abar_t: Tensor,
-    abar_prev: Tensor,
-    step_size: Tensor | None,
-    z_prev: Tensor,
-    z0: Tensor,
-    guidance: float,
-    eta: float,
+    *, z_t: Tensor, z_prev: Tensor, z0: Tensor, guidance: float, eta: float, **others: Tensor | None
 ) -> None:
-    """All tensors contiguous and of one device, not empty; z_prev and z0 (B, ...) are written."""
+    """Write z_prev and z0 (B, ...); the arguments of the operation are contiguous, on one device, not empty."""
     numel = z_t[0].numel()
     blocks = triton.cdiv(numel, BLOCK)
-    kernel[(z_t.shape[0] * blocks,)](
-        z_t,
-        eps,
-        eps_uncond,
-        noise,
-        gradient,
-        abar_t,
-        abar_prev,
-        step_size,
-        z_prev,
-        z0,
-        numel,
-        blocks,
-        float(guidance),
-        float(eta),
-        BLOCK,
-        num_warps=4,
-    )
+    sizes = {"numel": numel, "blocks": blocks, "BLOCK": BLOCK}
+    scales = {"guidance": float(guidance), "eta": float(eta)}
+    kernel[(z_t.shape[0] * blocks,)](z_t=z_t, z_prev=z_prev, z0=z0, **others, **scales, **sizes, num_warps=4)

@@ -1,4 +1,4 @@
-"""silu(group_norm(x)) and its gradients; the formula stands in `latentdem_ext.reference.group_norm_silu`.
+"""silu(group_norm(x)) and its gradients; `latentdem_ext.reference` has the formula.
 
 Three launches each way: sums of every channel over parts of its plane, the numbers of every group from those,
 and a pass over the tensor. A tile is (channels, positions) whatever lies contiguous in memory: contiguous

@@ -1,4 +1,4 @@
-"""Re-noising of a corrected clean latent in one pass; the formula stands in `latentdem_ext.reference.renoise`.
+"""Re-noising of a corrected clean latent in one pass; `latentdem_ext.reference.renoise` has the formula.
 
 Types and precision as in `dps_step`.
 """
@@ -37,17 +37,9 @@ def kernel(z_t, z0, abar_t, abar_prev, noise, fresh, z_prev, numel, blocks, BLOC
     tl.store(z_prev + at, moved, mask=inside)
 
 
-def launch(
-    z_t: Tensor,
-    z0: Tensor,
-    abar_t: Tensor,
-    abar_prev: Tensor,
-    noise: Tensor,
-    fresh: Tensor,
-    z_prev: Tensor,
-) -> None:
-    """All tensors contiguous and of one device, not empty; z_prev (B, ...) is written."""
+def launch(*, z_t: Tensor, z_prev: Tensor, **others: Tensor) -> None:
+    """Write z_prev (B, ...), given the arguments of the operation: contiguous, on one device, not empty."""
     numel = z_t[0].numel()
     blocks = triton.cdiv(numel, BLOCK)
-    grid = (z_t.shape[0] * blocks,)
-    kernel[grid](z_t, z0, abar_t, abar_prev, noise, fresh, z_prev, numel, blocks, BLOCK, num_warps=4)
+    sizes = {"numel": numel, "blocks": blocks, "BLOCK": BLOCK}
+    kernel[(z_t.shape[0] * blocks,)](z_t=z_t, z_prev=z_prev, **others, **sizes, num_warps=4)

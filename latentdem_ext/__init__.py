@@ -1,11 +1,13 @@
 """The operations of latentdem: one definition each (`latentdem_ext.reference`), several implementations."""
 
+from . import _build_check as _build_check  # raises where the package must not be imported
 from ._backends import Backend, backends, record_backends, requested_backend, use_backend
 from ._blur import blur, blur_adjoint, kernel_to_otf
 from ._dps_step import dps_step
 from ._fidelity import blur_fidelity, blur_proximal
 from ._group_norm_silu import group_norm_silu
-from ._hqs import hqs_kernel_update, hqs_prepare, project_kernel
+from ._hqs import hqs_kernel_update, hqs_prepare
+from ._project_kernel import project_kernel
 from ._renoise import renoise
 from ._upsample_conv import upsample_conv
 from .reference import Fidelity, HQSFactors

@@ -2,7 +2,7 @@
 
 "reference" is plain PyTorch and always there; "cpp" and "cuda" are the compiled modules for CPU and for CUDA
 tensors; "triton" are the Triton kernels for CUDA tensors, compiled at their first use. Without a request an
-operation takes the fastest backend that supports its arguments, in silence. A backend is requested with
+operation silently takes the fastest backend that supports its arguments. A backend is requested with
 `use_backend` or, for a whole process, with the environment variable LATENTDEM_BACKEND; where it cannot be used
 an exception says why. Operations that have no implementation on a requested backend run their reference.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -56,16 +56,11 @@ def _why_missing(folder: Path, name: str, error: ImportError) -> str:
         return f"{_DOES_NOT_LOAD} ({error})"
     if built("_cpu"):
         return f"latentdem was built without CUDA: {_why_without_cuda(folder)}"
-    if (folder.parent / "pyproject.toml").exists():
-        return (
-            f"latentdem_ext was imported from the source folder {folder}, which holds no compiled module; "
-            "start Python in another folder, or install with `pip install -e .`"
-        )
     return "latentdem was installed without its compiled modules (LATENTDEM_NATIVE=OFF)"
 
 
 def _why_without_cuda(folder: Path) -> str:
-    """What setup.py has written down."""
+    """The reason that setup.py has recorded."""
     try:
         return str(json.loads((folder / "_build.json").read_text())["without_cuda"])
     except OSError:
@@ -120,7 +115,7 @@ def _triton_state() -> Backend:
     return Backend(True, "")
 
 
-# Functions: whether there is a CUDA device is not asked before somebody wants to know.
+# Functions, so that PyTorch looks for a CUDA device only where the answer is needed.
 _STATES: dict[str, Callable[[], Backend]] = {
     "reference": lambda: Backend(True, ""),
     "cpp": lambda: Backend(True, "") if cpu is not None else _missing(_cpu_reason),
@@ -151,13 +146,13 @@ def use_backend(name: str) -> Iterator[None]:
 
 @contextmanager
 def record_backends() -> Iterator[dict[str, list[str]]]:
-    """Note which backends the operations run on inside the block, in every thread: {operation: [backend]}."""
-    record: dict[str, list[str]] = {}
-    _records.append(record)
+    """Record which backends the operations run on inside the block, in every thread: {operation: [backend]}."""
+    used: dict[str, list[str]] = {}
+    _records.append(used)
     try:
-        yield record
+        yield used
     finally:
-        _records[:] = [other for other in _records if other is not record]
+        _records[:] = [other for other in _records if other is not used]
 
 
 def requested_backend() -> str | None:
@@ -173,33 +168,17 @@ def requested_backend() -> str | None:
     return name
 
 
-def choose(operation: str, refusals: Mapping[str, str]) -> str:
-    """The backend an operation runs on.
+def is_available(name: str) -> bool:
+    """Whether the backend can be used on this machine."""
+    return _STATES[name]().available
 
-    Args:
-        operation: its name, for the message.
-        refusals: the backends that implement it besides the reference, fastest first, each with the reason why
-            it does not take the arguments at hand ("" if it does).
 
-    Raises:
-        ValueError, RuntimeError: as `requested_backend`; also when the requested backend refuses the arguments.
-    """
-    backend = _choose(operation, refusals)
-    for record in _records:
-        used = record.setdefault(operation, [])
+def record(operation: str, backend: str) -> None:
+    """Note in every open `record_backends` that an operation runs on a backend."""
+    for noted in _records:
+        used = noted.setdefault(operation, [])
         if backend not in used:
             used.append(backend)
-    return backend
-
-
-def _choose(operation: str, refusals: Mapping[str, str]) -> str:
-    wanted = requested_backend()
-    for name, refusal in refusals.items():
-        if wanted == name and refusal:
-            raise RuntimeError(f"{operation} cannot run on the backend {name!r}: {refusal}")
-        if wanted in (None, name) and not refusal and _STATES[name]().available:
-            return name
-    return "reference"
 
 
 def _require(name: str) -> None:

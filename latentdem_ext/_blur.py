@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _dispatch, reference
+from . import _checks, _spectra, reference
+from ._registry import Implementation, Operation
 
 
 def kernel_to_otf(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -15,10 +16,10 @@ def kernel_to_otf(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
 
     Raises:
         TypeError: `kernel` is not a float32 or float64 tensor, or `shape` not a pair of integers.
-        ValueError: `kernel` has another shape or is larger than the lattice.
+        ValueError: `kernel` has another shape or is larger than the image.
     """
     size = _checks.kernel(kernel).shape[-1]
-    height, width = _checks.lattice("shape", shape)
+    height, width = _checks.image_size("shape", shape)
     _checks.kernel_size("kernel", size, height, width)
     return reference.kernel_to_otf(kernel, (height, width))
 
@@ -33,7 +34,8 @@ def blur(x: Tensor, kernel: Tensor) -> Tensor:
         ValueError: shapes or devices do not go together, or the kernel is larger than the image.
     """
     _checks.blur_arguments("x", x, kernel)
-    return _blur(x, kernel)
+    result: Tensor = _blur.run(x, kernel)
+    return result
 
 
 def blur_adjoint(y: Tensor, kernel: Tensor) -> Tensor:
@@ -46,52 +48,45 @@ def blur_adjoint(y: Tensor, kernel: Tensor) -> Tensor:
         ValueError: shapes or devices do not go together, or the kernel is larger than the image.
     """
     _checks.blur_arguments("y", y, kernel)
-    return _blur_adjoint(y, kernel)
+    result: Tensor = _adjoint.run(y, kernel)
+    return result
 
 
-@torch.library.custom_op("latentdem::blur", mutates_args=(), schema="(Tensor x, Tensor kernel) -> Tensor")
-def _blur(x: Tensor, kernel: Tensor) -> Tensor:
-    return _dispatch.run("blur", x=x, kernel=kernel).contiguous()
-
-
-@torch.library.custom_op(
-    "latentdem::blur_adjoint", mutates_args=(), schema="(Tensor y, Tensor kernel) -> Tensor"
-)
-def _blur_adjoint(y: Tensor, kernel: Tensor) -> Tensor:
-    return _dispatch.run("blur_adjoint", y=y, kernel=kernel).contiguous()
-
-
-# Registered, although only gradients use it: PyTorch 2.6 cannot trace a Fourier transform.
-@torch.library.custom_op(
-    "latentdem::blur_kernel_gradient",
-    mutates_args=(),
-    schema="(Tensor x, Tensor gradient, SymInt kernel_size) -> Tensor",
-)
 def kernel_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
     """Adjoint of `blur` in its second argument: see `reference.blur_kernel_gradient`."""
-    return reference.blur_kernel_gradient(x, gradient, kernel_size).contiguous()
+    result: Tensor = _kernel_gradient.run(x, gradient, kernel_size)
+    return result
 
 
-@kernel_gradient.register_fake
-def _(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
-    return x.new_empty(x.shape[0], 1, kernel_size, kernel_size)
+def _blur_cpp(x: Tensor, kernel: Tensor) -> Tensor:
+    rows = _spectra.transform_rows(x)
+    _spectra.blur_rows(rows, kernel, x.shape[-1])
+    return torch.fft.irfft(rows, n=x.shape[-1])
 
 
-@_blur.register_fake
-@_blur_adjoint.register_fake
-def _(image: Tensor, kernel: Tensor) -> Tensor:
+def _adjoint_cpp(y: Tensor, kernel: Tensor) -> Tensor:
+    rows = _spectra.transform_rows(y)
+    _spectra.blur_rows(rows, kernel, y.shape[-1], adjoint=True)
+    return torch.fft.irfft(rows, n=y.shape[-1])
+
+
+def _fake(image: Tensor, kernel: Tensor) -> Tensor:
     return torch.empty_like(image, memory_format=torch.contiguous_format)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _fake_kernel(x: Tensor, gradient: Tensor, kernel_size: int) -> Tensor:
+    return x.new_empty(x.shape[0], 1, kernel_size, kernel_size)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
 
 
 def _blur_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
     x, kernel = ctx.saved_tensors
     by_image, by_kernel = ctx.needs_input_grad
     return (
-        _blur_adjoint(gradient, kernel) if by_image else None,
+        _adjoint.run(gradient, kernel) if by_image else None,
         kernel_gradient(x, gradient, kernel.shape[-1]) if by_kernel else None,
     )
 
@@ -100,14 +95,10 @@ def _adjoint_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor
     y, kernel = ctx.saved_tensors
     by_image, by_kernel = ctx.needs_input_grad
     return (
-        _blur(gradient, kernel) if by_image else None,
+        _blur.run(gradient, kernel) if by_image else None,
         # <gradient, A^T y> = <A gradient, y>
         kernel_gradient(gradient, y, kernel.shape[-1]) if by_kernel else None,
     )
-
-
-def _save_images(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
 
 
 def _kernel_gradient_backward(ctx: Any, kernel: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -115,12 +106,36 @@ def _kernel_gradient_backward(ctx: Any, kernel: Tensor) -> tuple[Tensor | None, 
     x, gradient = ctx.saved_tensors
     by_x, by_gradient, _ = ctx.needs_input_grad
     return (
-        _blur_adjoint(gradient, kernel) if by_x else None,
-        _blur(x, kernel) if by_gradient else None,
+        _adjoint.run(gradient, kernel) if by_x else None,
+        _blur.run(x, kernel) if by_gradient else None,
         None,
     )
 
 
-_blur.register_autograd(_blur_backward, setup_context=_save)
-_blur_adjoint.register_autograd(_adjoint_backward, setup_context=_save)
-kernel_gradient.register_autograd(_kernel_gradient_backward, setup_context=_save_images)
+_blur = Operation(
+    "blur",
+    "(Tensor x, Tensor kernel) -> Tensor",
+    reference=reference.blur,
+    fake=_fake,
+    backends={"cpp": Implementation(_blur_cpp, _spectra.cpp_refusal)},
+    save=_save,
+    backward=_blur_backward,
+)
+_adjoint = Operation(
+    "blur_adjoint",
+    "(Tensor y, Tensor kernel) -> Tensor",
+    reference=reference.blur_adjoint,
+    fake=_fake,
+    backends={"cpp": Implementation(_adjoint_cpp, _spectra.cpp_refusal)},
+    save=_save,
+    backward=_adjoint_backward,
+)
+# An operation although only gradients use it: PyTorch 2.6 cannot trace a Fourier transform.
+_kernel_gradient = Operation(
+    "blur_kernel_gradient",
+    "(Tensor x, Tensor gradient, SymInt kernel_size) -> Tensor",
+    reference=reference.blur_kernel_gradient,
+    fake=_fake_kernel,
+    save=_save,
+    backward=_kernel_gradient_backward,
+)

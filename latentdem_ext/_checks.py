@@ -1,6 +1,6 @@
 """Argument checks of the operations: every error names the argument and says what was expected.
 
-Shapes, dtypes and devices only. Values are not looked at: on a GPU that would wait for the device.
+Only shapes, dtypes and devices are checked: to read values on a GPU would wait for the device.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ def companion(
     shape: Sequence[int] | None = None,
     dtypes: Sequence[torch.dtype] | None = None,
 ) -> Tensor:
-    """`value`, a tensor on the device of `other`, with its dtype and shape unless told otherwise."""
+    """`value`, a tensor on the device of `other`, by default with its dtype and shape."""
     shape = other.shape if shape is None else shape
-    found = tensor(name, value, (other.dtype,) if dtypes is None else dtypes, len(shape))
-    if found.device != other.device:
-        raise ValueError(f"{name} is on {found.device}, but {other_name} is on {other.device}")
-    if found.shape != tuple(shape):
+    checked = tensor(name, value, (other.dtype,) if dtypes is None else dtypes, len(shape))
+    if checked.device != other.device:
+        raise ValueError(f"{name} is on {checked.device}, but {other_name} is on {other.device}")
+    if checked.shape != tuple(shape):
         raise ValueError(
             f"{name} must have shape {tuple(shape)} to go with {other_name} of shape {tuple(other.shape)}, "
-            f"its shape is {tuple(found.shape)}"
+            f"its shape is {tuple(checked.shape)}"
         )
-    return found
+    return checked
 
 
 def parameter(name: str, value: object, other_name: str, other: Tensor, shape: Sequence[int]) -> Tensor:
@@ -109,8 +109,8 @@ def flag(name: str, value: object) -> None:
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
-def lattice(name: str, value: object) -> tuple[int, int]:
-    """`value`, the height and the width of a lattice."""
+def image_size(name: str, value: object) -> tuple[int, int]:
+    """`value`, the height and the width of an image."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be a pair of integers (H, W), not {value!r}")
     for side in value:
@@ -119,14 +119,14 @@ def lattice(name: str, value: object) -> tuple[int, int]:
 
 
 def no_gradient(operation: str, **tensors: Tensor | None) -> None:
-    """`operation` is not differentiable: none of its arguments asks for it."""
+    """`operation` is not differentiable: none of its arguments requires a gradient."""
     for name, value in tensors.items():
         if value is not None and value.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{name} requires a gradient, which {operation} does not compute: detach it")
 
 
 def kernel_size(name: str, size: int, height: int, width: int) -> None:
-    """A K x K kernel fits on the lattice."""
+    """A K x K kernel fits on the image."""
     if not 1 <= size <= min(height, width):
         raise ValueError(
             f"{name} does not go with the image, K must be between 1 and its smaller side: K is {size}, "
@@ -136,10 +136,10 @@ def kernel_size(name: str, size: int, height: int, width: int) -> None:
 
 def kernel(value: object) -> Tensor:
     """`value`, a kernel (B, 1, K, K)."""
-    found = tensor("kernel", value, FFT_DTYPES, 4)
-    if found.shape[1] != 1 or found.shape[2] != found.shape[3] or found.shape[2] < 1:
-        raise ValueError(f"kernel must have shape (B, 1, K, K), its shape is {tuple(found.shape)}")
-    return found
+    checked = tensor("kernel", value, FFT_DTYPES, 4)
+    if checked.shape[1] != 1 or checked.shape[2] != checked.shape[3] or checked.shape[2] < 1:
+        raise ValueError(f"kernel must have shape (B, 1, K, K), its shape is {tuple(checked.shape)}")
+    return checked
 
 
 def blur_arguments(image_name: str, image: Tensor, kernel_value: Tensor) -> None:

@@ -48,7 +48,7 @@ def hqs_crop(
     solution: int,
     response: int,
     data_term: int,
-    lattice: int,
+    padded: int,
     batch: int,
     height: int,
     width: int,

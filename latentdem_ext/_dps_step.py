@@ -1,4 +1,4 @@
-"""The diffusion posterior sampling step: checks, choice of the implementation, registration with PyTorch."""
+"""The diffusion posterior sampling step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _backends, _checks, _cpp_ops, _triton_ops, reference
-from ._eager import needs_dispatcher
+from . import _checks, _native, reference
+from ._registry import Implementation, Operation
 
 
 def dps_step(
@@ -52,84 +52,39 @@ def dps_step(
         raise ValueError(f"guidance is {guidance}, but without eps_uncond there is nothing to guide away from")
     if eta > 0.0 and noise is None:
         raise ValueError(f"noise must be given for eta = {eta}")
-    arguments = (z_t, eps, abar_t, abar_prev, eps_uncond, guidance, eta, noise, gradient, step_size)
-    return _operation(*arguments) if needs_dispatcher(*arguments) else _compute(*arguments)
-
-
-def _compute(
-    z_t: Tensor,
-    eps: Tensor,
-    abar_t: Tensor,
-    abar_prev: Tensor,
-    eps_uncond: Tensor | None,
-    guidance: float,
-    eta: float,
-    noise: Tensor | None,
-    gradient: Tensor | None,
-    step_size: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    arguments = (z_t, eps, abar_t, abar_prev, eps_uncond, guidance, eta, noise, gradient, step_size)
-    refusals = {"cpp": _cpp_ops.tensor_refusal("z_t", z_t), "triton": _triton_ops.refusal("z_t", z_t)}
-    backend = _backends.choose("dps_step", refusals)
-    if backend == "cpp":
-        return _cpp(*arguments)
-    if backend == "triton":
-        return _triton_ops.dps_step(*arguments)
-    return reference.dps_step(*arguments)
-
-
-_operation = torch.library.custom_op(
-    "latentdem::dps_step",
-    _compute,
-    mutates_args=(),
-    schema="(Tensor z_t, Tensor eps, Tensor abar_t, Tensor abar_prev, Tensor? eps_uncond, float guidance, "
-    "float eta, Tensor? noise, Tensor? gradient, Tensor? step_size) -> (Tensor, Tensor)",
-)
-
-
-def _cpp(
-    z_t: Tensor,
-    eps: Tensor,
-    abar_t: Tensor,
-    abar_prev: Tensor,
-    eps_uncond: Tensor | None,
-    guidance: float,
-    eta: float,
-    noise: Tensor | None,
-    gradient: Tensor | None,
-    step_size: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    latents = {"z_t": z_t, "eps": eps, "eps_uncond": eps_uncond, "noise": noise, "gradient": gradient}
-    numbers = {"abar_t": abar_t, "abar_prev": abar_prev, "step_size": step_size}
-    # The dictionary keeps the converted tensors alive until the call returns.
-    held = {name: None if tensor is None else _cpp_ops.plain(tensor) for name, tensor in latents.items()}
-    for name, tensor in numbers.items():
-        held[name] = None if tensor is None else _cpp_ops.plain(tensor.double())
-    z_prev = torch.empty_like(z_t, memory_format=torch.contiguous_format)
-    z0 = torch.empty_like(z_prev)
-    _cpp_ops.module().dps_step(
-        **{name: 0 if tensor is None else tensor.data_ptr() for name, tensor in held.items()},
-        z_prev=z_prev.data_ptr(),
-        z0=z0.data_ptr(),
-        batch=z_t.shape[0],
-        numel=z_t[:1].numel(),
-        guidance=guidance,
-        eta=eta,
-        threads=torch.get_num_threads(),
+    result: tuple[Tensor, Tensor] = _operation.run(
+        z_t, eps, abar_t, abar_prev, eps_uncond, guidance, eta, noise, gradient, step_size
     )
+    return result
+
+
+def _cpp(z_t: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    numbers = ("abar_t", "abar_prev", "step_size")
+    arguments = _native.plain_arguments(_operation.named((z_t, *others)), double=numbers)
+    z_prev, z0 = _fake(z_t)
+    _native.call_cpp("dps_step", **arguments, z_prev=z_prev, z0=z0, batch=z_t.shape[0], numel=z_t[0].numel())
     return z_prev, z0
 
 
-@_operation.register_fake
-def _(z_t: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _triton(z_t: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    from latentdem_kernels import dps_step as kernels
+
+    z_prev, z0 = _fake(z_t)
+    with torch.cuda.device_of(z_t):
+        kernels.launch(**_native.plain_arguments(_operation.named((z_t, *others))), z_prev=z_prev, z0=z0)
+    return z_prev, z0
+
+
+def _fake(z_t: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     z_prev = torch.empty_like(z_t, memory_format=torch.contiguous_format)
     return z_prev, torch.empty_like(z_prev)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, _, abar_t, abar_prev, eps_uncond, guidance, eta, _, _, step_size = inputs
-    ctx.save_for_backward(abar_t, abar_prev, step_size)
-    ctx.guided, ctx.guidance, ctx.eta = eps_uncond is not None, guidance, eta
+    arguments = _operation.named(inputs)
+    ctx.save_for_backward(arguments["abar_t"], arguments["abar_prev"], arguments["step_size"])
+    ctx.guided = arguments["eps_uncond"] is not None
+    ctx.guidance, ctx.eta = arguments["guidance"], arguments["eta"]
 
 
 def _backward(ctx: Any, grad_prev: Tensor, grad_z0: Tensor) -> tuple[Tensor | None, ...]:
@@ -139,15 +94,28 @@ def _backward(ctx: Any, grad_prev: Tensor, grad_z0: Tensor) -> tuple[Tensor | No
     noise_t, rsqrt_t, signal_prev, noise_prev, spread = (reference.per_sample(scale, like) for scale in scales)
     grad_z_t = (grad_z0 + signal_prev * grad_prev) * rsqrt_t
     grad_eps = noise_prev * grad_prev - noise_t * grad_z_t
-    results: list[Tensor | None] = [None] * 10
-    results[0], results[1] = grad_z_t, grad_eps
+    wanted = _operation.named(ctx.needs_input_grad)
+    gradients: dict[str, Tensor | None] = dict.fromkeys(wanted)
+    gradients |= {"z_t": grad_z_t, "eps": grad_eps}
     if ctx.guided:
-        results[1], results[4] = ctx.guidance * grad_eps, (1.0 - ctx.guidance) * grad_eps
-    if ctx.needs_input_grad[7]:
-        results[7] = spread * grad_prev
-    if ctx.needs_input_grad[8]:
-        results[8] = -reference.per_sample(step_size, like) * grad_prev
-    return tuple(None if result is None else result.to(grad_prev.dtype) for result in results)
+        gradients |= {"eps": ctx.guidance * grad_eps, "eps_uncond": (1.0 - ctx.guidance) * grad_eps}
+    if wanted["noise"]:
+        gradients["noise"] = spread * grad_prev
+    if wanted["gradient"]:
+        gradients["gradient"] = -reference.per_sample(step_size, like) * grad_prev
+    return tuple(None if value is None else value.to(grad_prev.dtype) for value in gradients.values())
 
 
-_operation.register_autograd(_backward, setup_context=_save)
+_operation = Operation(
+    "dps_step",
+    "(Tensor z_t, Tensor eps, Tensor abar_t, Tensor abar_prev, Tensor? eps_uncond, float guidance, float eta, "
+    "Tensor? noise, Tensor? gradient, Tensor? step_size) -> (Tensor, Tensor)",
+    reference=reference.dps_step,
+    fake=_fake,
+    backends={
+        "cpp": Implementation(_cpp, _native.cpp_refusal),
+        "triton": Implementation(_triton, _native.triton_refusal),
+    },
+    save=_save,
+    backward=_backward,
+)

@@ -1,7 +1,7 @@
 """Whether a call needs PyTorch's dispatcher.
 
-To go through it takes a registered Python operation about as long as a diffusion step of small latents takes to
-compute. It has nothing to add where nothing is traced, transformed, profiled or differentiated.
+For a registered Python operation it takes about as long as the arithmetic of a diffusion step of small latents,
+and it is not needed where nothing is traced, transformed, profiled or differentiated.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch.autograd import forward_ad
 
 
 def _questions() -> tuple[Callable[[], Any], ...]:
-    """Each answers with something false where its part of PyTorch is not at work.
+    """Functions that return something false where their part of PyTorch is not at work.
 
-    Not public, but there since PyTorch 2.0; a PyTorch without them gets its dispatcher called every time.
+    They are not public, but have existed since PyTorch 2.0; without them the dispatcher is always called.
     """
     try:
         return (
@@ -36,8 +36,8 @@ _QUESTIONS = _questions()
 
 def needs_dispatcher(*arguments: Any) -> bool:
     """Whether an operation with these arguments has to be called through PyTorch's dispatcher."""
-    for asked in _QUESTIONS:
-        if asked():
+    for is_at_work in _QUESTIONS:
+        if is_at_work():
             return True
     if getattr(forward_ad, "_current_level", 0) >= 0:
         return True

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _dispatch
+from . import _checks, _native, _spectra, reference
 from ._blur import blur, blur_adjoint, kernel_gradient
+from ._registry import Implementation, Operation
 from .reference import Fidelity
 
 
 def blur_fidelity(x: Tensor, kernel: Tensor, y: Tensor, *, y_hat: Tensor | None = None) -> Fidelity:
     """||y - k*x||^2 (B,), its gradient in x and the gluing target: see `reference.blur_fidelity`.
 
-    A caller that meets the same `y` at every step passes `y_hat = torch.fft.rfft2(y)`, kept from the first.
+    A caller that uses the same `y` at every step computes `y_hat = torch.fft.rfft2(y)` once and passes it.
     All results are differentiable in x, kernel and y; for the norm and x that costs nothing.
 
     Raises:
@@ -24,13 +25,13 @@ def blur_fidelity(x: Tensor, kernel: Tensor, y: Tensor, *, y_hat: Tensor | None 
             requires a gradient.
     """
     _check("blur_fidelity", "x", x, kernel, y, y_hat)
-    return Fidelity(*_blur_fidelity(x, kernel, y, y_hat))
+    return Fidelity(*_fidelity.run(x, kernel, y, y_hat))
 
 
 def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, *, y_hat: Tensor | None = None) -> Tensor:
     """argmin_x ||y - k*x||^2 + rho ||x - x0||^2 with rho (B,) > 0: see `reference.blur_proximal`.
 
-    A caller that meets the same `y` at every step passes `y_hat = torch.fft.rfft2(y)`, kept from the first.
+    A caller that uses the same `y` at every step computes `y_hat = torch.fft.rfft2(y)` once and passes it.
     Not differentiable.
 
     Raises:
@@ -41,7 +42,8 @@ def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, *, y_hat: 
     _check("blur_proximal", "x0", x0, kernel, y, y_hat)
     _checks.per_sample("rho", rho, "x0", x0)
     _checks.no_gradient("blur_proximal", x0=x0, kernel=kernel, y=y, rho=rho)
-    return _blur_proximal(x0, kernel, y, rho, y_hat)
+    result: Tensor = _proximal.run(x0, kernel, y, rho, y_hat)
+    return result
 
 
 def _check(operation: str, name: str, x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None) -> None:
@@ -52,18 +54,35 @@ def _check(operation: str, name: str, x: Tensor, kernel: Tensor, y: Tensor, y_ha
         _checks.no_gradient(operation, y_hat=y_hat)
 
 
-@torch.library.custom_op(
-    "latentdem::blur_fidelity",
-    mutates_args=(),
-    schema="(Tensor x, Tensor kernel, Tensor y, Tensor? y_hat) -> (Tensor, Tensor, Tensor)",
-)
-def _blur_fidelity(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    norm2, gradient, glued = _dispatch.run("blur_fidelity", x=x, kernel=kernel, y=y, y_hat=y_hat)
-    return norm2, gradient.contiguous(), glued.contiguous()
+def _fidelity_cpp(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    height, width = x.shape[-2:]
+    x, rows = _native.plain(x), _spectra.transform_rows(x)
+    norm2 = torch.empty(x.shape[0], dtype=torch.float64)
+    _spectra.blur_rows(
+        rows,
+        kernel,
+        width,
+        y=_spectra.transformed_measurement(y, y_hat),
+        whole_y=y_hat is not None,
+        norm2=norm2,
+        even_width=width % 2 == 0,
+    )
+    correction = torch.fft.irfft(rows, n=width).contiguous()
+    glued = torch.empty_like(x)
+    _native.call_cpp("finish_fidelity", x=x, correction=correction, glued=glued, count=x.numel())
+    return (norm2 / (height * width)).to(x.dtype), correction, glued
 
 
-@_blur_fidelity.register_fake
-def _(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _fidelity_cuda(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    x = _native.plain(x)
+    norm2 = x.new_empty((x.shape[0], _spectra.parts(x.shape[-2] * (x.shape[-1] // 2 + 1))))
+    gradient = _correction_cuda(x, kernel, y, y_hat, rho=None, norm2=norm2)
+    glued = torch.empty_like(gradient)
+    _native.call_cuda("blur_glue", correction=gradient, x=x, glued=glued, count=x.numel())
+    return norm2.sum(dim=1), gradient, glued
+
+
+def _fake_fidelity(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     image = torch.empty_like(x, memory_format=torch.contiguous_format)
     return x.new_empty(x.shape[0]), image, torch.empty_like(image)
 
@@ -107,18 +126,70 @@ def _backward(
     return tuple(results)
 
 
-_blur_fidelity.register_autograd(_backward, setup_context=_save)
+def _proximal_cpp(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Tensor | None) -> Tensor:
+    rows = _spectra.transform_rows(x0)
+    _spectra.blur_rows(
+        rows,
+        kernel,
+        x0.shape[-1],
+        y=_spectra.transformed_measurement(y, y_hat),
+        whole_y=y_hat is not None,
+        rho=_native.plain(rho.double()),
+    )
+    return torch.fft.irfft(rows, n=x0.shape[-1]).add_(x0)
 
 
-@torch.library.custom_op(
-    "latentdem::blur_proximal",
-    mutates_args=(),
-    schema="(Tensor x0, Tensor kernel, Tensor y, Tensor rho, Tensor? y_hat) -> Tensor",
-)
-def _blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Tensor | None) -> Tensor:
-    return _dispatch.run("blur_proximal", x0=x0, kernel=kernel, y=y, rho=rho, y_hat=y_hat).contiguous()
+def _proximal_cuda(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Tensor | None) -> Tensor:
+    rho = _native.plain(rho.to(torch.float32))
+    return _correction_cuda(x0, kernel, y, y_hat, rho=rho, norm2=None).add_(x0)
 
 
-@_blur_proximal.register_fake
-def _(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Tensor | None) -> Tensor:
+def _correction_cuda(
+    x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None, rho: Tensor | None, norm2: Tensor | None
+) -> Tensor:
+    """F^-1[conj(F k) (F y - F k F x)], with rho divided by |F k|^2 + rho; norm2 receives parts of the norm."""
+    height, width = x.shape[-2:]
+    otf = _native.plain(reference.kernel_to_otf(kernel, (height, width)))
+    spectrum = _spectra.transform(x)
+    _native.call_cuda(
+        "blur_residual",
+        spectrum=spectrum,
+        y_hat=_spectra.transform(y) if y_hat is None else _native.plain(y_hat),
+        otf=otf,
+        rho=rho,
+        norm2=norm2,
+        batch=x.shape[0],
+        channels=x.shape[1],
+        height=height,
+        width=width,
+        parts=_spectra.parts(otf[0].numel()),
+    )
+    return _native.plain(torch.fft.irfft2(spectrum, s=(height, width)))
+
+
+def _fake_proximal(x0: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x0, memory_format=torch.contiguous_format)
+
+
+_fidelity = Operation(
+    "blur_fidelity",
+    "(Tensor x, Tensor kernel, Tensor y, Tensor? y_hat) -> (Tensor, Tensor, Tensor)",
+    reference=reference.blur_fidelity,
+    fake=_fake_fidelity,
+    backends={
+        "cuda": Implementation(_fidelity_cuda, _native.cuda_refusal),
+        "cpp": Implementation(_fidelity_cpp, _spectra.cpp_refusal),
+    },
+    save=_save,
+    backward=_backward,
+)
+_proximal = Operation(
+    "blur_proximal",
+    "(Tensor x0, Tensor kernel, Tensor y, Tensor rho, Tensor? y_hat) -> Tensor",
+    reference=reference.blur_proximal,
+    fake=_fake_proximal,
+    backends={
+        "cuda": Implementation(_proximal_cuda, _native.cuda_refusal),
+        "cpp": Implementation(_proximal_cpp, _spectra.cpp_refusal),
+    },
+)

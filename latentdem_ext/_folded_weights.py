@@ -21,12 +21,12 @@ from . import reference
 
 class _Folded(NamedTuple):
     version: int  # of the weight when it was folded
-    source: Tensor  # the weight's memory then: held, so that no other tensor can come to lie at its address
+    source: Tensor  # keeps the weight's memory of then alive, so that no other tensor can get its address
     kernel: Tensor
 
 
-# weight -> {(stream, dtype) -> _Folded}. A weight's entry goes with the weight. By stream, because a kernel
-# that was folded on one stream may not be complete, or may be freed too early, for another.
+# weight -> {(stream, dtype) -> _Folded}. A weight's entry is deleted with the weight. Streams have entries of
+# their own, because a kernel that was folded on one stream may be incomplete or freed too early for another.
 _cache = WeakTensorKeyDictionary()
 _lock = threading.Lock()
 
@@ -40,11 +40,11 @@ def fold(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def folded(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """`fold(weight, dtype)`, kept until the weight changes or goes.
+    """`fold(weight, dtype)`, kept until the weight changes or is deleted.
 
-    In-place changes are seen by the version counter of the weight and replaced memory by its address; what is
-    written through `weight.data` is not seen. Therefore a weight that requires a gradient, which optimisers may
-    write to in that way, is folded anew at every call. So are weights without a version counter (made in
+    The version counter of the weight shows in-place changes, its address shows replaced memory; changes made
+    through `weight.data` are not seen. Therefore a weight that requires a gradient, which optimisers may
+    write to in that way, is folded again at every call. So are weights without a version counter (made in
     inference mode), and a weight that is not in the cache while a CUDA graph is being recorded: what is
     computed then exists only when the graph is replayed.
     """
@@ -53,16 +53,16 @@ def folded(weight: Tensor, dtype: torch.dtype) -> Tensor:
     key = (torch.cuda.current_stream(weight.device).cuda_stream if weight.is_cuda else 0, dtype)
     with _lock:
         known = _cache.get(weight, {})
-        found = known.get(key)
-        if found is not None and found.version == weight._version and _same_memory(found.source, weight):
-            return found.kernel
+        entry = known.get(key)
+        if entry is not None and entry.version == weight._version and _same_memory(entry.source, weight):
+            return entry.kernel
         if weight.is_cuda and torch.cuda.is_current_stream_capturing():
             return fold(weight, dtype)
         with torch.inference_mode(False), torch.no_grad():
             kernel = fold(weight, dtype)
-            if found is not None and _alike(found.kernel, kernel):
-                # At the old address, which recorded CUDA graphs may read.
-                kernel = found.kernel.copy_(kernel)
+            if entry is not None and _alike(entry.kernel, kernel):
+                # Recorded CUDA graphs may read the old address.
+                kernel = entry.kernel.copy_(kernel)
             _cache[weight] = known | {key: _Folded(weight._version, weight.detach(), kernel)}
         return kernel
 

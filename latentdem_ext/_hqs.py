@@ -1,4 +1,4 @@
-"""The M-step: half-quadratic splitting updates of a blur kernel on a lattice of its own size."""
+"""The M-step: half-quadratic splitting updates of a blur kernel on a padded grid of its own size."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _dispatch, reference
+from . import _backends, _checks, _native, _spectra, reference
+from ._registry import Implementation, Operation
 from .reference import HQSFactors
 
-_MAX_ITERATIONS = 1000  # one native call, which nothing can interrupt
+_MAX_ITERATIONS = 1000  # of one native call, which nothing can interrupt
+_SHARED_SIDES = (32, 64, 128)  # of the padded grids that fit in the shared memory of a block
 
 
 def hqs_prepare(
@@ -22,7 +24,7 @@ def hqs_prepare(
     per_channel: bool = False,
     y_hat: Tensor | None = None,
 ) -> HQSFactors:
-    """Everything `hqs_kernel_update` needs to know of the images: see `reference.hqs_prepare`.
+    """Everything that `hqs_kernel_update` needs of the images: see `reference.hqs_prepare`.
 
     x (B, S, C, H, W) holds S posterior samples of each image, y (B, C, H, W), weight (B,) > 0 on the scale of
     sum |F x|^2 (the paper's delta sigma^2, delta = 5e6). Not differentiable.
@@ -45,15 +47,15 @@ def hqs_prepare(
     if y_hat is not None:
         _checks.spectrum("y_hat", y_hat, "y", y)
     _checks.no_gradient("hqs_prepare", x=x, y=y, weight=weight, y_hat=y_hat)
-    return HQSFactors(*_prepare(x, y, weight, kernel_size, per_channel, y_hat))
+    return HQSFactors(*_prepare.run(x, y, weight, kernel_size, per_channel, y_hat))
 
 
 def hqs_kernel_update(
     kernel: Tensor, factors: HQSFactors, *, project: bool = True, iterations: int = 1
 ) -> Tensor:
-    """Updates of a kernel (B, 1, K, K), projected unless told not to: see `reference.hqs_kernel_update`.
+    """Updates of a kernel (B, 1, K, K), by default projected: see `reference.hqs_kernel_update`.
 
-    Where nothing happens between the `iterations` they are one call and stay in the processor's cache. Not
+    The `iterations` are one native call, in which the kernel stays in the processor's cache. Not
     differentiable.
 
     Raises:
@@ -65,7 +67,7 @@ def hqs_kernel_update(
     _checks.kernel(kernel)
     if not isinstance(factors, HQSFactors):
         raise TypeError(f"factors must be what hqs_prepare returns, not {type(factors).__name__}")
-    # In this order the error says what is wrong with the kernel, of which the factors know the shape.
+    # The factors have the kernel's shape: checked first, they let the error name what is wrong with the kernel.
     data_term, gains = factors
     _checks.tensor("factors.data_term", data_term, _checks.FFT_DTYPES, 4)
     _checks.companion("kernel", kernel, "factors.data_term", data_term)
@@ -79,90 +81,164 @@ def hqs_kernel_update(
     _checks.no_gradient(
         "hqs_kernel_update", **{"kernel": kernel, "factors.data_term": data_term, "factors.filter": gains}
     )
-    return _update(kernel, data_term, gains, project, iterations)
+    result: Tensor = _update.run(kernel, data_term, gains, project, iterations)
+    return result
 
 
-def project_kernel(kernel: Tensor) -> Tensor:
-    """Non-negative, sum 1: see `reference.project_kernel`. Differentiable.
-
-    Raises:
-        TypeError: `kernel` is not a float32 or float64 tensor.
-        ValueError: `kernel` does not have shape (B, 1, K, K).
-    """
-    return _project(_checks.kernel(kernel))
-
-
-@torch.library.custom_op(
-    "latentdem::hqs_prepare",
-    mutates_args=(),
-    schema="(Tensor x, Tensor y, Tensor weight, SymInt kernel_size, bool per_channel, Tensor? y_hat)"
-    " -> (Tensor, Tensor)",
-)
-def _prepare(
+def _prepare_cpp(
     x: Tensor, y: Tensor, weight: Tensor, kernel_size: int, per_channel: bool, y_hat: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    data_term, gains = _dispatch.run(
+    """Only the lags that a kernel can reach are transformed back."""
+    batch, samples, channels, height, width = x.shape
+    rows = _spectra.transform_rows(x)
+    lags = rows.new_empty((batch, 2, 2 * kernel_size - 1, rows.shape[-1]))
+    _native.call_cpp(
         "hqs_prepare",
-        x=x,
-        y=y,
-        weight=weight,
-        kernel_size=kernel_size,
+        x=rows,
+        y=_spectra.transformed_measurement(y, y_hat),
+        weight=_native.plain(weight.double()),
+        lags=lags,
+        batch=batch,
+        samples=samples,
+        channels=channels,
+        height=height,
+        columns=rows.shape[-1],
+        size=kernel_size,
         per_channel=per_channel,
-        y_hat=y_hat,
+        whole_y=y_hat is not None,
     )
-    return data_term.contiguous(), gains
+    values = torch.fft.irfft(lags, n=width)
+    before, after = values[..., width - kernel_size + 1 :], values[..., :kernel_size]
+    solution, response = torch.cat((before, after), dim=-1).split(1, dim=1)
+    begin = kernel_size - 1 - kernel_size // 2
+    support = slice(begin, begin + kernel_size)
+    side, origin = reference.padded_side(kernel_size, x.device), kernel_size - 1
+    padded = _spectra.origin_first(_spectra.origin_first(response, origin, side, dim=-2), origin, side, dim=-1)
+    return solution[..., support, support], torch.fft.rfft2(padded).real
 
 
-@_prepare.register_fake
-def _(
+def _prepare_cuda(
     x: Tensor, y: Tensor, weight: Tensor, kernel_size: int, per_channel: bool, y_hat: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    side = reference.lattice_side(kernel_size, x.device)
+    """The mean over channels is taken before the transform back, not after."""
+    batch, samples, channels, height, width = x.shape
+    x_hat = _spectra.transform(x)
+    spectra = x_hat.new_empty((2, batch, *x_hat.shape[-2:]))
+    points = spectra[0, 0].numel()
+    _native.call_cuda(
+        "hqs_solve",
+        x_hat=x_hat,
+        y_hat=_spectra.transform(y) if y_hat is None else _native.plain(y_hat),
+        weight=_native.plain(weight.to(torch.float32)),
+        spectra=spectra,
+        batch=batch,
+        samples=samples,
+        channels=channels,
+        points=points,
+        parts=_spectra.parts(points),
+        per_channel=per_channel,
+    )
+    # Two transforms: cuFFT may take two real images for one complex image, and responses are far smaller than
+    # solutions.
+    solution, response = (_native.plain(torch.fft.irfft2(half, s=(height, width))) for half in spectra)
+    side = reference.padded_side(kernel_size, x.device)
+    data_term = y.new_empty((batch, 1, kernel_size, kernel_size))
+    padded = y.new_empty((batch, 1, side, side))
+    _native.call_cuda(
+        "hqs_crop",
+        solution=solution,
+        response=response,
+        data_term=data_term,
+        padded=padded,
+        batch=batch,
+        height=height,
+        width=width,
+        size=kernel_size,
+        side=side,
+        parts=_spectra.parts(side * side),
+    )
+    return data_term, torch.fft.rfft2(padded).real
+
+
+def _fake_prepare(
+    x: Tensor, y: Tensor, weight: Tensor, kernel_size: int, per_channel: bool, y_hat: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    side = reference.padded_side(kernel_size, x.device)
     return (
         y.new_empty(y.shape[0], 1, kernel_size, kernel_size),
         y.new_empty(y.shape[0], 1, side, side // 2 + 1),
     )
 
 
-@torch.library.custom_op(
-    "latentdem::hqs_kernel_update",
-    mutates_args=(),
-    schema="(Tensor kernel, Tensor data_term, Tensor filter, bool project, SymInt iterations) -> Tensor",
+def _update_reference(
+    kernel: Tensor, data_term: Tensor, filter: Tensor, project: bool, iterations: int
+) -> Tensor:
+    return reference.hqs_kernel_update(kernel, HQSFactors(data_term, filter), project, iterations)
+
+
+def _update_cpp(kernel: Tensor, data_term: Tensor, filter: Tensor, project: bool, iterations: int) -> Tensor:
+    updated = torch.empty_like(kernel, memory_format=torch.contiguous_format)
+    arrays = {"kernel": kernel, "data_term": data_term, "filter": filter}
+    _native.call_cpp(
+        "hqs_update",
+        **_native.plain_arguments(arrays),
+        updated=updated,
+        batch=kernel.shape[0],
+        size=kernel.shape[-1],
+        side=filter.shape[-2],
+        iterations=iterations,
+        project=project,
+    )
+    return updated
+
+
+def _update_cpp_refusal(name: str, kernel: Tensor, data_term: Tensor, filter: Tensor, *_: Any) -> str:
+    refusal, side = _native.cpp_refusal(name, kernel), filter.shape[-2]
+    if not refusal and _backends.cpu is not None and (side % 2 or not _backends.cpu.has_fft(side // 2)):
+        return f"factors.filter has {side} points a side: odd, or with a prime factor above 13"
+    return refusal
+
+
+def _update_cuda(kernel: Tensor, data_term: Tensor, filter: Tensor, project: bool, iterations: int) -> Tensor:
+    """One launch an iteration where the padded grid fits in shared memory."""
+    size, side = kernel.shape[-1], filter.shape[-2]
+    kernel, data_term, filter = (_native.plain(tensor) for tensor in (kernel, data_term, filter))
+    numbers = {"batch": kernel.shape[0], "size": size, "side": side, "project": project}
+    for _ in range(iterations):
+        updated = torch.empty_like(kernel)
+        results = {"data_term": data_term, "updated": updated}
+        if side in _SHARED_SIDES and 2 * size <= side:
+            _native.call_cuda("hqs_kernel_update", kernel=kernel, filter=filter, **results, **numbers)
+        else:
+            spectrum = torch.fft.rfft2(kernel, s=(side, side))
+            response = _native.plain(torch.fft.irfft2(spectrum * filter, s=(side, side)))
+            _native.call_cuda("hqs_finish", response=response, **results, **numbers)
+        kernel = updated
+    return kernel
+
+
+def _fake_update(kernel: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(kernel, memory_format=torch.contiguous_format)
+
+
+_prepare = Operation(
+    "hqs_prepare",
+    "(Tensor x, Tensor y, Tensor weight, SymInt kernel_size, bool per_channel, Tensor? y_hat)"
+    " -> (Tensor, Tensor)",
+    reference=reference.hqs_prepare,
+    fake=_fake_prepare,
+    backends={
+        "cuda": Implementation(_prepare_cuda, _native.cuda_refusal),
+        "cpp": Implementation(_prepare_cpp, _spectra.cpp_refusal),
+    },
 )
-def _update(kernel: Tensor, data_term: Tensor, filter: Tensor, project: bool, iterations: int) -> Tensor:
-    factors = HQSFactors(data_term, filter)
-    return _dispatch.run(
-        "hqs_kernel_update", kernel=kernel, factors=factors, project=project, iterations=iterations
-    ).contiguous()
-
-
-@_update.register_fake
-def _(kernel: Tensor, data_term: Tensor, filter: Tensor, project: bool, iterations: int) -> Tensor:
-    return torch.empty_like(kernel, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("latentdem::project_kernel", mutates_args=(), schema="(Tensor kernel) -> Tensor")
-def _project(kernel: Tensor) -> Tensor:
-    return _dispatch.run("project_kernel", kernel=kernel).contiguous()
-
-
-@_project.register_fake
-def _(kernel: Tensor) -> Tensor:
-    return torch.empty_like(kernel, memory_format=torch.contiguous_format)
-
-
-def _save_projection(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _project_backward(ctx: Any, gradient: Tensor) -> Tensor:
-    """Of q = c / s, c the clipped kernel, s its sum: (gradient - <gradient, q>) / s where c is the kernel."""
-    (kernel,) = ctx.saved_tensors
-    clipped = kernel.clamp(min=0)
-    total = clipped.sum(dim=(-2, -1), keepdim=True)
-    divisor = torch.where(total > 0, total, 1.0)  # 0 / 0 would come back as NaN in second derivatives
-    along = (gradient * clipped).sum(dim=(-2, -1), keepdim=True) / divisor
-    return torch.where((kernel >= 0) & (total > 0), (gradient - along) / divisor, 0.0)
-
-
-_project.register_autograd(_project_backward, setup_context=_save_projection)
+_update = Operation(
+    "hqs_kernel_update",
+    "(Tensor kernel, Tensor data_term, Tensor filter, bool project, SymInt iterations) -> Tensor",
+    reference=_update_reference,
+    fake=_fake_update,
+    backends={
+        "cuda": Implementation(_update_cuda, _native.cuda_refusal),
+        "cpp": Implementation(_update_cpp, _update_cpp_refusal),
+    },
+)

@@ -1,4 +1,4 @@
-"""From a corrected clean latent back to a noise level: the last part of a proximal step."""
+"""Re-noising of a corrected clean latent: the last part of a proximal step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _backends, _checks, _cpp_ops, _triton_ops, reference
-from ._eager import needs_dispatcher
+from . import _checks, _native, reference
+from ._registry import Implementation, Operation
 
 
 def renoise(
@@ -38,49 +38,40 @@ def renoise(
         _checks.number("fresh", fresh, 0, 1)
         fresh = torch.full_like(abar_t, fresh)
     _checks.per_sample("fresh", fresh, "z_t", z_t)
-    arguments = {"z_t": z_t, "z0": z0, "abar_t": abar_t, "abar_prev": abar_prev, "noise": noise, "fresh": fresh}
-    _checks.no_gradient("renoise", **arguments)
-    tensors = arguments.values()
-    return _operation(*tensors) if needs_dispatcher(*tensors) else _compute(*tensors)
+    _checks.no_gradient("renoise", z_t=z_t, z0=z0, abar_t=abar_t, abar_prev=abar_prev, noise=noise, fresh=fresh)
+    result: Tensor = _operation.run(z_t, z0, abar_t, abar_prev, noise, fresh)
+    return result
 
 
-def _compute(
-    z_t: Tensor, z0: Tensor, abar_t: Tensor, abar_prev: Tensor, noise: Tensor, fresh: Tensor
-) -> Tensor:
-    refusals = {"cpp": _cpp_ops.tensor_refusal("z_t", z_t), "triton": _triton_ops.refusal("z_t", z_t)}
-    backend = _backends.choose("renoise", refusals)
-    if backend == "cpp":
-        return _cpp(z_t, z0, abar_t, abar_prev, noise, fresh)
-    if backend == "triton":
-        return _triton_ops.renoise(z_t, z0, abar_t, abar_prev, noise, fresh)
-    return reference.renoise(z_t, z0, abar_t, abar_prev, noise, fresh).contiguous()
-
-
-_operation = torch.library.custom_op(
-    "latentdem::renoise",
-    _compute,
-    mutates_args=(),
-    schema="(Tensor z_t, Tensor z0, Tensor abar_t, Tensor abar_prev, Tensor noise, Tensor fresh) -> Tensor",
-)
-
-
-def _cpp(z_t: Tensor, z0: Tensor, abar_t: Tensor, abar_prev: Tensor, noise: Tensor, fresh: Tensor) -> Tensor:
-    latents = {"z_t": z_t, "z0": z0, "noise": noise}
-    numbers = {"abar_t": abar_t, "abar_prev": abar_prev, "fresh": fresh}
-    # The dictionary keeps the converted tensors alive until the call returns.
-    held = {name: _cpp_ops.plain(tensor) for name, tensor in latents.items()}
-    held |= {name: _cpp_ops.plain(tensor.double()) for name, tensor in numbers.items()}
-    z_prev = torch.empty_like(held["z_t"])
-    _cpp_ops.module().renoise(
-        **{name: tensor.data_ptr() for name, tensor in held.items()},
-        z_prev=z_prev.data_ptr(),
-        batch=z_t.shape[0],
-        numel=z_t[:1].numel(),
-        threads=torch.get_num_threads(),
+def _cpp(z_t: Tensor, *others: Tensor) -> Tensor:
+    arguments = _native.plain_arguments(
+        _operation.named((z_t, *others)), double=("abar_t", "abar_prev", "fresh")
     )
+    z_prev = torch.empty_like(z_t, memory_format=torch.contiguous_format)
+    _native.call_cpp("renoise", **arguments, z_prev=z_prev, batch=z_t.shape[0], numel=z_t[0].numel())
     return z_prev
 
 
-@_operation.register_fake
-def _(z_t: Tensor, *_: Any) -> Tensor:
+def _triton(z_t: Tensor, *others: Tensor) -> Tensor:
+    from latentdem_kernels import renoise as kernels
+
+    z_prev = torch.empty_like(z_t, memory_format=torch.contiguous_format)
+    with torch.cuda.device_of(z_t):
+        kernels.launch(**_native.plain_arguments(_operation.named((z_t, *others))), z_prev=z_prev)
+    return z_prev
+
+
+def _fake(z_t: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(z_t, memory_format=torch.contiguous_format)
+
+
+_operation = Operation(
+    "renoise",
+    "(Tensor z_t, Tensor z0, Tensor abar_t, Tensor abar_prev, Tensor noise, Tensor fresh) -> Tensor",
+    reference=reference.renoise,
+    fake=_fake,
+    backends={
+        "cpp": Implementation(_cpp, _native.cpp_refusal),
+        "triton": Implementation(_triton, _native.triton_refusal),
+    },
+)

@@ -1,4 +1,4 @@
-"""Nearest upsampling and a 3 x 3 convolution at once: checks, choice of the implementation, registration.
+"""Nearest upsampling and a 3 x 3 convolution at once.
 
 An upsampled image repeats every pixel twice, so of the three taps of a row two always meet the same pixel.
 Adding up the taps that meet leaves a 2 x 2 kernel for each of the four parities of the output: 4/9 of the
@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from . import _backends, _checks, _triton_ops, reference
+from . import _backends, _checks, _native, reference
 from ._folded_weights import folded
+from ._registry import Implementation, Operation
 
 
 def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -39,47 +40,114 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     _checks.parameter("weight", weight, "x", x, (weight.shape[0], x.shape[1], 3, 3))
     if bias is not None:
         _checks.companion("bias", bias, "weight", weight, weight.shape[:1])
-    result: Tensor = _operation(x, weight, bias)
+    result: Tensor = _forward.run(x, weight, bias)
     return result
 
 
-@torch.library.custom_op("latentdem::upsample_conv", mutates_args=())
-def _operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    layout = _layout(x)
+def _reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     shape = _output_shape(x, weight)
     if math.prod(shape) == 0:
         return x.new_empty(shape)
-    with torch.autocast(x.device.type, enabled=False):
-        if _backends.requested_backend() == "reference":
-            return reference.upsample_conv(x, weight, bias).contiguous(memory_format=layout)
-        kernel = folded(weight, x.dtype)
-        if _backends.choose("upsample_conv", {"triton": _triton_ops.refusal("x", x)}) == "triton":
-            return _triton_ops.upsample_conv(x, kernel, bias, layout)
-        # oneDNN is fast on channels last only here.
-        laid_out = _relayout(x, torch.channels_last) if x.device.type == "cpu" else x
-        bias = None if bias is None else bias.to(x.dtype)
-        return _relayout(F.conv_transpose2d(laid_out, kernel, bias, stride=2, padding=1), layout)
+    return reference.upsample_conv(x, weight, bias).contiguous(memory_format=_layout(x))
 
 
-@torch.library.custom_op("latentdem::upsample_conv_input_gradient", mutates_args=())
-def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """Gradient in x, (B, C, H, W), from that in the result, (B, O, 2H, 2W)."""
-    layout = _layout(grad)
+def _folded(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # On a CPU oneDNN is fast on channels last only.
+    laid_out = _relayout(x, torch.channels_last) if x.device.type == "cpu" else x
+    bias = None if bias is None else bias.to(x.dtype)
+    y = F.conv_transpose2d(laid_out, folded(weight, x.dtype), bias, stride=2, padding=1)
+    return _relayout(y, _layout(x))
+
+
+def _triton(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    from latentdem_kernels import upsample_conv as kernels
+
+    y = torch.empty(_output_shape(x, weight), dtype=x.dtype, device=x.device, memory_format=_layout(x))
+    bias = None if bias is None else _native.plain(bias)
+    with torch.cuda.device_of(x):
+        kernels.launch(x, folded(weight, x.dtype), bias, y, forward=True)
+    return y
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(_output_shape(x, weight)).contiguous(memory_format=_layout(x))
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    x, weight, _ = inputs
+    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+    ctx.layout = _layout(x)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    x, weight = ctx.saved_tensors
+    grad = grad.contiguous(memory_format=ctx.layout)
+    wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+    grad_x = _input_gradient.run(grad, weight) if wants_x else None
+    grad_weight = None
+    if wants_weight:
+        fine = F.interpolate(x, scale_factor=2, mode="nearest")
+        grad_weight = conv2d_weight(fine, list(weight.shape), grad, padding=1).to(weight.dtype)
+    return grad_x, grad_weight, grad.sum((0, 2, 3)).to(weight.dtype) if wants_bias else None
+
+
+_forward = Operation(
+    "upsample_conv",
+    "(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+    reference=_reference,
+    fake=_fake,
+    backends={"triton": Implementation(_triton, _native.triton_refusal)},
+    fallback=_folded,
+    save=_save,
+    backward=_backward,
+    keeps_layout=True,
+)
+
+
+# The gradient in x, (B, C, H, W), given that in the result, (B, O, 2H, 2W).
+
+
+def _reference_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     shape = _input_shape(grad, weight)
     if math.prod(shape) == 0:
         return grad.new_empty(shape)
-    with torch.autocast(grad.device.type, enabled=False):
-        if _backends.requested_backend() == "reference":
-            fine = F.conv_transpose2d(grad, weight.to(grad.dtype), padding=1)
-            return F.avg_pool2d(fine, 2, divisor_override=1).contiguous(memory_format=layout)
-        kernel = folded(weight, grad.dtype)
-        if _backends.choose("upsample_conv", {"triton": _triton_ops.refusal("grad", grad)}) == "triton":
-            return _triton_ops.upsample_conv_input_gradient(grad, kernel, layout)
-        return F.conv2d(grad, kernel, stride=2, padding=1).contiguous(memory_format=layout)
+    fine = F.conv_transpose2d(grad, weight.to(grad.dtype), padding=1)
+    return F.avg_pool2d(fine, 2, divisor_override=1).contiguous(memory_format=_layout(grad))
+
+
+def _folded_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    kernel = folded(weight, grad.dtype)
+    return F.conv2d(grad, kernel, stride=2, padding=1).contiguous(memory_format=_layout(grad))
+
+
+def _triton_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    from latentdem_kernels import upsample_conv as kernels
+
+    shape = _input_shape(grad, weight)
+    grad_x = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=_layout(grad))
+    with torch.cuda.device_of(grad):
+        kernels.launch(grad, folded(weight, grad.dtype), None, grad_x, forward=False)
+    return grad_x
+
+
+def _fake_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    return grad.new_empty(_input_shape(grad, weight)).contiguous(memory_format=_layout(grad))
+
+
+_input_gradient = Operation(
+    "upsample_conv_input_gradient",
+    "(Tensor grad, Tensor weight) -> Tensor",
+    reference=_reference_gradient,
+    fake=_fake_gradient,
+    backends={"triton": Implementation(_triton_gradient, _native.triton_refusal)},
+    fallback=_folded_gradient,
+    keeps_layout=True,
+    recorded_as="upsample_conv",
+)
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    """That of the result."""
+    """The layout of the result."""
     if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
@@ -99,54 +167,17 @@ def _relayout(x: Tensor, layout: torch.memory_format) -> Tensor:
         return x
     contiguous = layout == torch.contiguous_format
     other = torch.channels_last if contiguous else torch.contiguous_format
-    native = _backends.cpu
     if (
-        native is None
+        _backends.cpu is None
         or x.device.type != "cpu"
         or x.element_size() > 4
+        or x.is_neg()
         or not x.is_contiguous(memory_format=other)
     ):
         return x.contiguous(memory_format=layout)
     y = torch.empty_like(x, memory_format=layout)
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
-    native.transpose(
-        from_=x.data_ptr(),
-        to=y.data_ptr(),
-        batch=x.shape[0],
-        rows=pixels if contiguous else channels,
-        columns=channels if contiguous else pixels,
-        item_size=x.element_size(),
-        threads=torch.get_num_threads(),
-    )
+    rows, columns = (pixels, channels) if contiguous else (channels, pixels)
+    sizes = {"batch": x.shape[0], "rows": rows, "columns": columns, "item_size": x.element_size()}
+    _native.call_cpp("transpose", from_=x, to=y, **sizes)
     return y
-
-
-@_operation.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x.new_empty(_output_shape(x, weight)).contiguous(memory_format=_layout(x))
-
-
-@_input_gradient.register_fake
-def _(grad: Tensor, weight: Tensor) -> Tensor:
-    return grad.new_empty(_input_shape(grad, weight)).contiguous(memory_format=_layout(grad))
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-    x, weight, _ = inputs
-    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-    ctx.layout = _layout(x)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    x, weight = ctx.saved_tensors
-    grad = grad.contiguous(memory_format=ctx.layout)
-    wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-    grad_x = _input_gradient(grad, weight) if wants_x else None
-    grad_weight = None
-    if wants_weight:
-        fine = F.interpolate(x, scale_factor=2, mode="nearest")
-        grad_weight = conv2d_weight(fine, list(weight.shape), grad, padding=1).to(weight.dtype)
-    return grad_x, grad_weight, grad.sum((0, 2, 3)).to(weight.dtype) if wants_bias else None
-
-
-_operation.register_autograd(_backward, setup_context=_save)

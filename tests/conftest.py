@@ -1,25 +1,35 @@
-"""What every test relies on: the installed package, its share of the processors, a fixed seed, test data."""
+"""What every test relies on: the built package, its share of the processors, a fixed seed, test data."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-
-# `python -m pytest` puts the root first on the path, where the folder latentdem_ext, which has no compiled
-# module unless the install is editable, would hide the installed package.
-if Path(sys.path[0] or os.curdir).resolve() == ROOT:
-    del sys.path[0]
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import latentdem_ext  # noqa: F401  A source tree that was not built is reported once, before any test is collected.
 
 torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run folders in a process for each core, up to four, and single files in this process, unless -n is given.
+
+    Neighbours share fixtures, so a process takes runs of them (worksteal). pytest-cov must see -n before this.
+    """
+    option = config.option
+    if hasattr(config, "workerinput") or getattr(option, "numprocesses", 0) is not None:
+        return
+    if option.usepdb or getattr(option, "cov_source", None):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    folders = any(Path(argument.partition("::")[0]).is_dir() for argument in config.args)
+    if cores > 1 and folders and option.dist == "no" and not option.collectonly:
+        option.numprocesses, option.dist = min(4, cores), "worksteal"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""setup.py, with programs that only pretend to be build tools: what it asks of them and how it fails."""
+"""setup.py with programs that only pretend to be build tools: how it calls them and how it fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIX = EXTENSION_SUFFIXES[0]
 LOG = "arguments"  # of the pretended cmake
-# Writes down its arguments; "builds" the modules at once, with shell builtins alone.
+# Records its arguments; "builds" the modules at once, with shell builtins alone.
 CMAKE = """
 echo "$@" >> "${0%/*}/arguments"
 for argument in "$@"; do
@@ -47,7 +47,7 @@ def run_setup(folder: Path, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def record(folder: Path) -> str:
-    """What the build has written down about CUDA."""
+    """What the build has recorded about CUDA."""
     return json.loads((folder / "latentdem_ext" / "_build.json").read_text())["without_cuda"]
 
 
@@ -148,7 +148,8 @@ def test_build_in_place_leaves_nothing_of_the_last_one(tmp_path, tools):
     assert built(LATENTDEM_CUDA="OFF") == ["_build.json", f"_cpu{SUFFIX}"]
     assert record(source) == "LATENTDEM_CUDA=OFF was set"
     assert built() == ["_build.json", f"_cpu{SUFFIX}", f"_cuda{SUFFIX}"]
-    assert built(LATENTDEM_NATIVE="OFF") == []
+    assert built(LATENTDEM_NATIVE="OFF") == ["_build.json"]
+    assert record(source) == "LATENTDEM_NATIVE=OFF was set"
 
 
 def test_cuda_module_is_built_for_the_architectures_asked_for(tmp_path, tools):

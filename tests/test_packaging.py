@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module, metadata
@@ -15,15 +16,56 @@ import pytest
 import latentdem_ext
 from latentdem_ext import _backends
 
-ROOT = Path(__file__).resolve().parents[1]
 NATIVE = os.environ.get("LATENTDEM_NATIVE", "ON").upper() != "OFF"
 
 
-def test_tests_run_on_the_installed_package():
-    """Not on the folder of that name at the root, unless an editable install has put the module there."""
-    folder = Path(latentdem_ext.__file__).parent
-    assert metadata.version("latentdem")
-    assert folder != ROOT / "latentdem_ext" or not NATIVE or list(folder.glob("_cpu.*[!i]")), folder
+def import_from_copy(tmp_path: Path, *built: tuple[str, str]) -> subprocess.CompletedProcess[str]:
+    """Import latentdem_ext from a copy of the source tree with the files `built` (name, text) in its folder."""
+    shutil.copytree(
+        Path(latentdem_ext.__file__).parent,
+        tmp_path / "latentdem_ext",
+        ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "_build.json"),
+    )
+    (tmp_path / "setup.py").touch()
+    (tmp_path / "csrc").mkdir()
+    for name, text in built:
+        (tmp_path / "latentdem_ext" / name).write_text(text)
+    program = (
+        "import sys\n"
+        # An editable install would find the modules that the copy lacks.
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"
+        "import latentdem_ext as ext\n"
+        "print(ext.backends()['cpp'])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+
+def test_source_tree_that_was_not_built_is_refused_in_one_sentence(tmp_path):
+    run = import_from_copy(tmp_path)
+    assert run.returncode != 0
+    folder = tmp_path / "latentdem_ext"
+    assert run.stderr.splitlines()[-1] == (
+        f"ImportError: latentdem_ext was imported from the source folder {folder}, which has not been built; "
+        "start Python in another folder (or run `pytest` instead of `python -m pytest`), or "
+        "install with `pip install -e .`"
+    )
+
+
+def test_source_tree_that_was_built_for_another_python_is_refused(tmp_path):
+    record = ("_build.json", '{"native": true, "without_cuda": ""}')
+    run = import_from_copy(tmp_path, record, ("_cpu.cpython-00-other.so", ""))
+    assert run.returncode != 0
+    assert "which has not been built for this Python; " in run.stderr
+
+
+def test_source_tree_that_was_built_without_native_modules_works(tmp_path):
+    run = import_from_copy(tmp_path, ("_build.json", '{"native": false, "without_cuda": ""}'))
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == (
+        "not built: latentdem was installed without its compiled modules (LATENTDEM_NATIVE=OFF)\n"
+    )
 
 
 @pytest.mark.skipif(not NATIVE, reason="LATENTDEM_NATIVE=OFF")
@@ -51,7 +93,7 @@ def test_build_says_why_there_is_no_cuda_module():
 
 @pytest.mark.skipif(_backends.cuda is None, reason=latentdem_ext.backends()["cuda"].reason)
 def test_cuda_module_shows_no_function_of_the_cuda_runtime():
-    """Else those of the runtime that PyTorch brings would be called instead."""
+    """Otherwise those of the runtime that PyTorch brings would be called instead."""
     module = ctypes.CDLL(_backends.cuda.__file__)
     assert module.PyInit__cuda
     for name in ("cudaLaunchKernel", "cudaGetLastError", "__cudaRegisterFatBinary"):

@@ -1,4 +1,4 @@
-"""Random crops of a folder of photographs, held in memory, for training."""
+"""Random crops for training from a folder of photographs, which are kept in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Photographs:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def _scale(self) -> float:
-        """Photograph pixels per crop pixel: mostly 1, often a downscaling, sometimes an enlargement."""
+        """Photograph pixels per crop pixel: half the time 1, else mostly larger and rarely smaller."""
         draw = self.random.random()
         if draw < 0.5:
             return 1.0

@@ -1,4 +1,4 @@
-"""Muon, the optimiser, for the weights of convolutions, too; PyTorch's own takes matrices alone."""
+"""The Muon optimiser, also for the weights of convolutions; PyTorch's own accepts matrices only."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.optim import Optimizer
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # drives the singular values of a matrix towards 1
 ITERATIONS = 5
-LIKE_ADAM = 0.2  # root mean square of a step of AdamW, in units of its rate
+LIKE_ADAM = 0.2  # root mean square of a step of AdamW, in units of its learning rate
 
 
 class Muon(Optimizer):
-    """Steps along the momentum with its singular values made equal, a convolution being taken for a matrix.
+    """Steps along the momentum with equalised singular values; the weights of a convolution form one matrix.
 
     Sources: Jordan et al. 2024, *Muon: an optimizer for hidden layers in neural networks*; the size of a step
     as in Liu et al. 2025, *Muon is scalable for LLM training*, so that rates are comparable to those of AdamW.
 
     Args:
         params: weights with two or more dimensions, outputs first.
-        lr: rate.
-        momentum: of Nesterov's kind.
-        weight_decay: share of a weight that a rate of 1 takes away.
+        lr: learning rate.
+        momentum: Nesterov momentum.
+        weight_decay: share of a weight that decays per step at a learning rate of 1.
     """
 
     def __init__(
@@ -34,17 +34,17 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step along the gradients there are."""
+        """Makes one step for all weights with gradients."""
         for group in self.param_groups:
-            weights = [each for each in group["params"] if each.grad is not None]
-            means = [self.state[each].setdefault("mean", torch.zeros_like(each)) for each in weights]
-            gradients = [each.grad for each in weights]
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            means = [self.state[weight].setdefault("mean", torch.zeros_like(weight)) for weight in weights]
+            gradients = [weight.grad for weight in weights]
             torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
             ahead = torch._foreach_lerp(gradients, means, group["momentum"])
-            # Matrices of one shape together: far fewer and larger products.
+            # Matrices of one shape are stacked, for far fewer and larger products.
             alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-            for i, each in enumerate(weights):
-                alike[len(each), each[0].numel()].append(i)
+            for i, weight in enumerate(weights):
+                alike[len(weight), weight[0].numel()].append(i)
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             for shape, indices in alike.items():
                 steps = orthogonalised(torch.stack([ahead[i].flatten(1) for i in indices]))
@@ -54,7 +54,7 @@ class Muon(Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Matrices (k, m, n) with singular values near 1, by Newton and Schulz's iteration in bfloat16."""
+    """Matrices (k, m, n) with singular values near 1, by the Newton-Schulz iteration in bfloat16."""
     a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).bfloat16()
@@ -66,11 +66,12 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 def hidden_weights(model: nn.Module, others: Iterable[str] = ()) -> tuple[list[Tensor], list[Tensor]]:
-    """What Muon should train of a model and what it should not, of the parameters that are trained.
+    """Splits the trainable parameters of a model into those for Muon and all others.
 
     Args:
         model: the model.
-        others: beginnings of the names of weights that are not hidden, as those of the first and last layers.
+        others: prefixes of the names of weights that are not hidden, such as those of the first and last
+            layers.
     """
     names = tuple(others)
     hidden: list[Tensor] = []

@@ -23,27 +23,27 @@ from latentdem.priors.embedded import bfloat16_is_fast
 
 
 def adamw(weights: Iterable[Tensor], rate: float) -> AdamW:
-    """AdamW as all trainings here have it."""
+    """AdamW with the settings of all trainings here."""
     return AdamW(weights, lr=rate, weight_decay=1e-4, fused=True)
 
 
 class Trainer:
     """Runs `loss_fn(step) -> dict of scalars with "loss"` until `steps`, saving to `folder` as it goes.
 
-    Where "loss" does not require a gradient, `loss_fn` has set those of the weights itself.
+    Where "loss" does not require a gradient, `loss_fn` has already set the gradients of the weights.
 
-    A second start with the same folder continues where the last one stopped (`seconds` adds up).
+    A second start with the same folder resumes from the last checkpoint (`seconds` adds up).
 
     Args:
-        model: what is trained.
-        folder: of the checkpoint, the losses and their curve.
-        steps: in all; the rates fall to `final_rate` of what they are until then.
-        optimizers: with their rates; None for AdamW with `learning_rate`.
-        learning_rate: of AdamW.
-        final_rate: share of the rates at the last step.
-        ema_decay: of the averaged weights.
-        minutes: after which it stops; the rates fall until then.
-        save_every: steps.
+        model: network to train.
+        folder: folder of the checkpoint, the losses and their curve.
+        steps: optimiser steps in total; the learning rates fall to the share `final_rate` until then.
+        optimizers: optimisers with their learning rates; empty for AdamW with `learning_rate`.
+        learning_rate: learning rate of AdamW.
+        final_rate: share of the learning rates at the last step.
+        ema_decay: decay of the averaged weights.
+        minutes: time limit, until which the learning rates fall; None for none.
+        save_every: steps between checkpoints.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Trainer:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
-        for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(held)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step, self.seconds = state["step"], state["seconds"]
 
     def save(self) -> None:
@@ -98,11 +98,11 @@ class Trainer:
 
         A fixed decay close to 1 would keep a share of the untrained weights for thousands of steps.
         """
-        n = self.step  # the number that PyTorch hands over would have to be waited for on a GPU
+        n = self.step  # reading the number that PyTorch passes would wait for the GPU
         torch._foreach_lerp_(averaged, current, 1 - min(self._ema_decay, (1 + n) / (10 + n)))
 
     def _rate(self, elapsed: float) -> float:
-        """Share of the rates at this step, `elapsed` seconds after the start."""
+        """Factor of the learning rates at this step, `elapsed` seconds after the start."""
         warmup = min(1.0, (self.step + 1) / 200)
         done = max(self.step / self.steps, elapsed / self.limit if self.limit else 0.0)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,11 +1,12 @@
-"""Trains the network that finds the middle of an object in a crop of it, on crops of procedural objects.
+"""Trains the network that estimates the middle of an object in a crop of it, on procedural objects.
 
     python tools/train_framing.py render --out runs/framing
     python tools/train_framing.py train --out runs/framing
     python tools/train_framing.py evaluate --out runs/framing
     python tools/train_framing.py export --out runs/framing
 
-`render` and `train` continue where they stopped when started again. Needs `pip install "latentdem[three-d]"`.
+`render` and `train` resume where they stopped when they are started again. Needs
+`pip install "latentdem[three-d]"`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
 
-from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
+from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.pictures import FILLED, SEEN, Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS
 from latentdem.three_d.priors.framing import DEVIATIONS, MIRRORED, Framing, standardised
@@ -38,36 +39,37 @@ from latentdem.three_d.synthetic.scenes import HELD_OUT, random_scene
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 DEFAULT = Path("runs/framing")
-RENDERED = 128  # pixels along one side of the renderings that are cropped
-SMALLEST = 0.65  # factor by which an object is smaller that shares its scale with a larger view
-SHOWN = 32
+RENDERED = 128  # pixels along one side of the renderings before cropping
+SMALLEST = 0.65  # smallest scale of an object whose crop shares its scale with a larger view
+SHOWN = 32  # crops in the figure
 
 
 def crops_of(seed: int, views: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Crops (views, 2, size, size, 3) uint8 of one object, and the cameras (views, 2, 5) that see them.
+    """Crops (views, 2, size, size, 3) uint8 of one object, and their cameras (views, 2, 5).
 
-    The second of each view is of a smaller scale. Distances are not less `RADIUS`.
+    The second crop of each view has a smaller scale. Distances are absolute, not less `RADIUS`.
     """
     torch.set_num_threads(1)
     scene, cameras = random_scene(seed), random_cameras(views, torch.Generator().manual_seed(seed))
     scales = np.random.default_rng(seed).uniform(SMALLEST, 1, views).tolist()
-    pictures, seen = [], []
+    pictures, crop_cameras = [], []
     for picture, camera, scale in zip(render_scene(scene, cameras, RENDERED), cameras, scales, strict=True):
         crops = Crops([Image.fromarray(picture, "RGBA")], size, [str(seed)])
-        first = seen_by(camera, picture[..., 3] > 255 * SEEN)
+        first = camera_of_crop(camera, picture[..., 3] > 255 * SEEN)
         zoom = torch.tensor([0.0, 0.0, RADIUS * (scale - 1), 0.0, 0.0])
         second = first / torch.tensor([1.0, 1.0, scale, 1.0, 1.0])
         pictures.append([crops.pictures()[0].pixels[0], crops.framed(zoom[None]).pictures()[0].pixels[0]])
-        seen.append(torch.stack([first, second]))
-    made = torch.stack([torch.stack(pair) for pair in pictures]).movedim(2, -1)
-    return ((made + 1) * 127.5).round().byte().numpy(), torch.stack(seen).numpy()
+        crop_cameras.append(torch.stack([first, second]))
+    stacked = torch.stack([torch.stack(pair) for pair in pictures]).movedim(2, -1)
+    return ((stacked + 1) * 127.5).round().byte().numpy(), torch.stack(crop_cameras).numpy()
 
 
-def seen_by(camera: Tensor, mask: np.ndarray) -> Tensor:
-    """The camera (5,) of the crop that `Crops` makes of a rendering from `camera` (3,).
+def camera_of_crop(camera: Tensor, mask: np.ndarray) -> Tensor:
+    """Camera (5,) of the crop that `Crops` makes of a rendering from `camera` (3,).
 
     Args:
-        mask: (S, S) where the object is seen in the rendering.
+        camera: (3,) camera of the rendering.
+        mask: (S, S) whether each pixel of the rendering shows the object.
     """
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     middles = [(line[0] + line[-1] + 1) / 2 for line in (rows, columns)]
@@ -75,8 +77,8 @@ def seen_by(camera: Tensor, mask: np.ndarray) -> Tensor:
     size, distance = len(mask), float(camera[2])
     pixel = 2 * distance * math.tan(FIELD_OF_VIEW / 2) / size  # in the world, at the origin
     right, up = (size / 2 - middles[1]) * pixel, (middles[0] - size / 2) * pixel
-    seen = [camera[0], camera[1], distance * longest / FILLED / size, right, up]
-    return torch.tensor(seen, dtype=torch.float32)
+    values = [camera[0], camera[1], distance * longest / FILLED / size, right, up]
+    return torch.tensor(values, dtype=torch.float32)
 
 
 @app.command()
@@ -95,8 +97,8 @@ def render(
         fill(out / name, one, range(first, first + count), workers, crops=crops, cameras=cameras)
 
 
-class Seen:
-    """Crops and what is to be estimated of their cameras, in memory."""
+class CropData:
+    """Crops and the values to be estimated for them, in memory."""
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "cameras.npy").exists():
@@ -105,23 +107,25 @@ class Seen:
         if cameras.isnan().any():
             raise SystemExit(f"Crops are missing in {folder}; run `train_framing.py render` to the end first.")
         self.crops = torch.from_numpy(np.load(folder / "crops.npy")).flatten(0, 2)
-        self.wanted = standardised(cameras)
+        self.targets = standardised(cameras)
 
     def images(self, rows: Tensor | slice) -> Tensor:
-        """(N, 3, S, S) in [-1, 1]."""
+        """Crops (N, 3, S, S) in [-1, 1]."""
         return self.crops[rows].movedim(-1, 1).float() / 127.5 - 1
 
 
-def likelihood(model: Framing, x: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-    """Negative logarithm of the Gaussian likelihood of `wanted` (N, 4), as the loss (Nix and Weigend 1994).
+def likelihood(model: Framing, x: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Negative log-likelihood of Gaussian estimates as the loss (Nix and Weigend 1994), and the squared error.
 
     Args:
+        model: the network.
         x: (N, 3, S, S) crops in [-1, 1].
+        targets: (N, 4) true values.
     """
-    with torch.autocast(x.device.type, enabled=False):  # it is small: converting would take longer
+    with torch.autocast(x.device.type, enabled=False):  # conversion would take longer for such a small network
         means, log_variances = model(x)
-        loss = F.gaussian_nll_loss(means, wanted, log_variances.exp())
-    return {"loss": loss, "squared": F.mse_loss(means, wanted)}
+        loss = F.gaussian_nll_loss(means, targets, log_variances.exp())
+    return {"loss": loss, "squared": F.mse_loss(means, targets)}
 
 
 @app.command()
@@ -134,28 +138,28 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Trains the network and evaluates it."""
-    where = torch.device(device)
-    data = Seen(out / "train")
+    place = torch.device(device)
+    data = CropData(out / "train")
     torch.manual_seed(0)
     model = Framing(data.crops.shape[1])
     model.save_config(out / "network")
-    model = model.train().to(where, memory_format=torch.channels_last)
+    model = model.train().to(place, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "network", steps=steps, learning_rate=learning_rate, minutes=minutes)
     torch.manual_seed(trainer.step)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
         rows = torch.randint(len(data.crops), (batch,))
         turned = torch.rand(batch) < 0.5
-        x, wanted = data.images(rows), data.wanted[rows]
-        x[turned], wanted[turned] = x[turned].flip(-1), wanted[turned] * wanted.new_tensor(MIRRORED)
-        return likelihood(model, x.to(where), wanted.to(where))
+        x, targets = data.images(rows), data.targets[rows]
+        x[turned], targets[turned] = x[turned].flip(-1), targets[turned] * targets.new_tensor(MIRRORED)
+        return likelihood(model, x.to(place), targets.to(place))
 
-    trainer.run(loss_fn, where)
+    trainer.run(loss_fn, place)
     evaluate(out)
 
 
 def trained(out: Path) -> Framing:
-    """With averaged weights."""
+    """The trained network with averaged weights."""
     model = Framing.from_config(Framing.load_config(out / "network"))
     model.load_state_dict(averaged_weights(out / "network" / "checkpoint.pt"))
     return model.eval()
@@ -164,25 +168,25 @@ def trained(out: Path) -> Framing:
 @app.command()
 @torch.no_grad()
 def evaluate(out: Out = DEFAULT) -> None:
-    """Errors on crops of held-out objects, next to those of crops taken as they are, and pictures of some."""
-    model, data = trained(out), Seen(out / "held_out")
+    """Errors on crops of held-out objects, compared with no estimate, and a figure of some crops."""
+    model, data = trained(out), CropData(out / "held_out")
     usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
     parts = [model.cameras(data.images(rows)) + usual for rows in torch.arange(len(data.crops)).split(256)]
-    found = standardised(torch.cat(parts))
+    estimates = standardised(torch.cat(parts))
     pixels = data.crops.shape[1] / (2 * RADIUS * math.tan(FIELD_OF_VIEW / 2))
     units = torch.tensor(DEVIATIONS) * torch.tensor([180 / math.pi, 100, pixels, pixels])
-    for name, estimate in (("estimated", found), ("taken as they are", torch.zeros_like(found))):
-        polar, distance, right, up = ((estimate - data.wanted).square().mean(0).sqrt() * units).tolist()
+    for name, estimate in (("estimated", estimates), ("not estimated", torch.zeros_like(estimates))):
+        polar, distance, right, up = ((estimate - data.targets).square().mean(0).sqrt() * units).tolist()
         typer.echo(
             f"{name}: {right:.2f} and {up:.2f} pixels to the right and upwards, {distance:.1f} % of the "
             f"distance, {polar:.1f} degrees of polar angle (root mean square)"
         )
-    shown = torch.arange(SHOWN) * (len(found) // SHOWN)
+    shown = torch.arange(SHOWN) * (len(estimates) // SHOWN)
     figure, axes = plt.subplots(4, SHOWN // 4, figsize=(SHOWN // 2, 8.5), layout="constrained")
     for axis, row in zip(axes.flat, shown.tolist(), strict=True):
         axis.imshow(data.crops[row].numpy())
         axis.set_axis_off()
-        for estimate, marker, colour in ((data.wanted, "+", "black"), (found, "x", "red")):
+        for estimate, marker, colour in ((data.targets, "+", "black"), (estimates, "x", "red")):
             right, up = (estimate[row, 2:] * units[2:]).tolist()
             middle = (data.crops.shape[1] - 1) / 2
             axis.plot(middle + right, middle - up, marker, color=colour, markersize=10)
@@ -194,9 +198,9 @@ def evaluate(out: Out = DEFAULT) -> None:
 @app.command()
 def export(
     out: Out = DEFAULT,
-    weights: Annotated[Path, typer.Option(help="Where the shipped weights go.")] = EMBEDDED_3D_WEIGHTS,
+    weights: Annotated[Path, typer.Option(help="Folder of the shipped weights.")] = EMBEDDED_3D_WEIGHTS,
 ) -> None:
-    """Writes the averaged weights as float16 safetensors next to those of the prior."""
+    """Writes the averaged weights as float16 safetensors beside those of the prior."""
     trained(out).half().save_pretrained(weights / "framing")
     make_readable(weights / "framing")
 

@@ -5,7 +5,7 @@
     python tools/train_kernel_denoiser.py export --out runs/kernel_denoiser
     python tools/train_kernel_denoiser.py evaluate --out runs/kernel_denoiser
 
-`kernels` draws the training set once; `train` continues from its last checkpoint when started again.
+`kernels` draws the training set once; `train` resumes from its last checkpoint when started again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def disk_kernel(size: int, radius: float) -> Tensor:
 
 
 def random_kernel(size: int, generator: np.random.Generator) -> Tensor:
-    """Mostly motion at intensity 0.5, a third at 0.1 to 0.8, and a few Gaussians and disks."""
+    """A kernel (1, 1, K, K): mostly motion at intensity 0.5, a third at 0.1 to 0.8, few Gaussians and disks."""
     draw = generator.uniform()
     if draw < 0.03:
         return gaussian_kernel(size, generator.uniform(0.4, 0.3 * size))
@@ -83,7 +83,7 @@ def kernels(
 
 
 def add_noise(clean: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(noisy, clean, level) in units of the noisy kernel's peak, which is the one known in use.
+    """Returns (noisy, clean, level) in units of the peak of the noisy kernel, the only one known in use.
 
     Args:
         clean: (B, 1, K, K) kernels of peak 1.
@@ -100,20 +100,20 @@ def train(
     steps: Annotated[int, typer.Option(help="Optimiser steps in total, over all resumed runs.")] = 8000,
     pixels: Annotated[int, typer.Option(help="Pixels a batch; it holds kernels of one size.")] = 32768,
     learning_rate: float = 2e-3,
-    minutes: Annotated[float | None, typer.Option(help="Stop after this long.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time limit.")] = None,
     device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
 ) -> None:
     """Trains with the mean squared error, at noise levels log-uniform over the range.
 
-    The error is weighted with 1 / level, or the strong noise alone would decide.
+    The error is weighted with 1 / level, or strong noise would dominate the loss.
     """
     if threads:
         torch.set_num_threads(threads)
-    where = torch.device(device)
+    torch_device = torch.device(device)
     with np.load(out / "kernels.npz") as file:
         groups = [torch.from_numpy(file[name]) for name in file.files]
-    model = KernelDenoiser().to(where)
+    model = KernelDenoiser().to(torch_device)
     trainer = Trainer(model, out / "run", steps=steps, learning_rate=learning_rate, minutes=minutes)
     torch.manual_seed(trainer.step)
     low, high = np.log(LEVELS[0]), np.log(LEVELS[-1])
@@ -122,22 +122,22 @@ def train(
         group = groups[int(torch.randint(len(groups), ()))]
         batch = max(1, pixels // group[0].numel())
         clean = group[torch.randint(len(group), (batch,))].unsqueeze(1)
-        clean = clean.rot90(int(torch.randint(4, ())), (2, 3)).to(where).float()
-        level = torch.exp(low + (high - low) * torch.rand(batch, device=where))
+        clean = clean.rot90(int(torch.randint(4, ())), (2, 3)).to(torch_device).float()
+        level = torch.exp(low + (high - low) * torch.rand(batch, device=torch_device))
         noisy, clean, level = add_noise(clean, level)
         # bfloat16 resolves 0.004 of the peak, less than the weakest noise: the last steps run in float32.
-        with torch.autocast(where.type, torch.bfloat16, enabled=step < 0.8 * steps):
+        with torch.autocast(torch_device.type, torch.bfloat16, enabled=step < 0.8 * steps):
             error = model(noisy, level).float() - clean
         return {"loss": (error.square().mean(dim=(1, 2, 3)) / level).mean()}
 
-    trainer.run(loss_fn, where)
+    trainer.run(loss_fn, torch_device)
     trainer.ema.module.eval().save_pretrained(out / "model")
 
 
 @app.command()
 def export(out: Out = Path("runs/kernel_denoiser"), weights: Weights = SHIPPED) -> None:
     """Writes the exponential moving average as float16 safetensors, in the layout that ships."""
-    model = KernelDenoiser()  # a loaded one would write the folder it came from into its configuration
+    model = KernelDenoiser()  # the configuration of a loaded model contains the folder it came from
     model.load_state_dict(load_kernel_denoiser(out / "model").state_dict())
     model.half().save_pretrained(weights)
     typer.echo(f"Wrote {sum(p.numel() for p in model.parameters())} parameters to {weights}.")
@@ -171,8 +171,8 @@ def evaluate(
             noisy, scaled, levels = add_noise(clean, torch.full((count,), level))
             spectrum = torch.fft.rfft2(scaled).abs().square().mean(dim=(0, 1))
             denoised = model.denoise(noisy, levels)
-            tried = (noisy, linear_filter(noisy, levels, spectrum), denoised)
-            errors = [float((estimate - scaled).square().mean().sqrt()) for estimate in tried]
+            estimates = (noisy, linear_filter(noisy, levels, spectrum), denoised)
+            errors = [float((estimate - scaled).square().mean().sqrt()) for estimate in estimates]
             rows.append([size, level, *(f"{error:.5f}" for error in errors)])
             if size in (33, 64) and level in (0.03, 0.1):
                 pictures.append((f"K = {size}, level {level}", noisy[:6], denoised[:6], scaled[:6]))

@@ -4,7 +4,7 @@
     python tools/train_prior.py unet PHOTOS --out runs/prior
     python tools/train_prior.py export --out runs/prior --weights python/latentdem/weights/embedded
 
-Every command continues from its last checkpoint when started again.
+Every training command resumes from its last checkpoint when started again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 Photos = Annotated[Path, typer.Argument(help="Folder of photographs.")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, curves and sample pictures.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps in total, over all resumed runs.")]
-Minutes = Annotated[float | None, typer.Option(help="Stop after this long, the rates falling until then.")]
+Minutes = Annotated[float | None, typer.Option(help="Time limit, until which the learning rates fall.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 
@@ -57,7 +57,7 @@ def differences(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def autoencoder_losses(model: EmbeddedAutoencoder, x: Tensor, kl_weight: float) -> dict[str, Tensor]:
-    """L1 + 0.5 L1 of image differences + a small KL term, and what there is of each."""
+    """The loss, L1 + 0.5 L1 of image differences + a small KL term, and its terms."""
     mean, logvar = model.moments(x)
     mean, logvar = mean.float(), logvar.float()
     z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
@@ -77,7 +77,7 @@ def register_statistics(model: EmbeddedAutoencoder, batches: Iterable[Tensor]) -
 
 
 def fresh_autoencoder(trained: EmbeddedAutoencoder) -> EmbeddedAutoencoder:
-    """A copy for export: the configuration of a loaded model remembers the path it was loaded from."""
+    """A copy for export, because the configuration of a loaded model contains the path it was loaded from."""
     config = trained.config
     coder = EmbeddedAutoencoder(latents_mean=config["latents_mean"], latents_std=config["latents_std"])
     coder.load_state_dict(trained.state_dict())
@@ -91,7 +91,7 @@ def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def make_readable(weights: Path) -> None:
-    """safetensors creates its files readable by their owner only."""
+    """Makes weights readable for all users; safetensors creates files that only their owner can read."""
     for path in weights.rglob("*.safetensors"):
         path.chmod(0o644)
 
@@ -117,19 +117,19 @@ def autoencoder(
     device: Device = "cpu",
 ) -> None:
     """Trains the KL autoencoder: L1 + 0.5 L1 of image differences + a small KL term."""
-    where = torch.device(device)
-    model = EmbeddedAutoencoder().to(where, memory_format=torch.channels_last)
+    torch_device = torch.device(device)
+    model = EmbeddedAutoencoder().to(torch_device, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "autoencoder", steps=steps, learning_rate=learning_rate, minutes=minutes)
     data = Photographs(photos, seed=trainer.step)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
-        return autoencoder_losses(model, data.batch(batch, crop).to(where), kl_weight)
+        return autoencoder_losses(model, data.batch(batch, crop).to(torch_device), kl_weight)
 
-    trainer.run(loss_fn, where)
+    trainer.run(loss_fn, torch_device)
     model = trainer.ema.module.eval()
     with torch.no_grad():
-        register_statistics(model, (data.batch(8, 128).to(where) for _ in range(64)))
-        x = data.batch(8, 128).to(where)
+        register_statistics(model, (data.batch(8, 128).to(torch_device) for _ in range(64)))
+        x = data.batch(8, 128).to(torch_device)
         save_grid(torch.cat([x, model.decoder(model.moments(x)[0])]), out / "autoencoder" / "samples.png", 8)
     model.save_pretrained(out / "autoencoder" / "model")
 
@@ -147,17 +147,17 @@ def unet(
 ) -> None:
     """Trains the noise predictor on the latents of the trained autoencoder (noise-prediction loss).
 
-    The crops are 64 to 192 pixels wide: the network has to serve small and large images.
+    The crops are 64 to 192 pixels wide, because the network has to work on small and large images.
     """
-    where = torch.device(device)
+    torch_device = torch.device(device)
     coder = EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model").eval().requires_grad_(False)
-    coder = coder.to(where, memory_format=torch.channels_last)
+    coder = coder.to(torch_device, memory_format=torch.channels_last)
     model = UNet2DModel.from_pretrained(init, torch_dtype=torch.float32) if init else build_unet()
-    model = model.to(where, memory_format=torch.channels_last)
+    model = model.to(torch_device, memory_format=torch.channels_last)
     trainer = Trainer(
         model, out / "unet", steps=steps, learning_rate=learning_rate, ema_decay=0.9995, minutes=minutes
     )
-    abar = build_scheduler().alphas_cumprod.to(where)
+    abar = build_scheduler().alphas_cumprod.to(torch_device)
     data = Photographs(photos, seed=trainer.step)
     sizes = random.Random(trainer.step)
 
@@ -165,9 +165,9 @@ def unet(
         size = sizes.choice((64, 96, 128, 192))
         count = max(1, round(batch * (96 / size) ** 2))
         with torch.no_grad():
-            z = coder.encode(data.batch(count, size).to(where)).float()
-        # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
-        strata = (torch.arange(count, device=where) + torch.rand(count, device=where)) / count
+            z = coder.encode(data.batch(count, size).to(torch_device)).float()
+        # One t per stratum of the schedule makes the loss vary less between steps than independent draws do.
+        strata = (torch.arange(count, device=torch_device) + torch.rand(count, device=torch_device)) / count
         t = (strata * len(abar)).long().clamp_max(len(abar) - 1)
         a = abar[t].view(-1, 1, 1, 1)
         noise = torch.randn_like(z)
@@ -175,21 +175,23 @@ def unet(
         predicted = model(z_t.contiguous(memory_format=torch.channels_last), t).sample.float()
         return {"loss": F.mse_loss(predicted, noise)}
 
-    trainer.run(loss_fn, where)
+    trainer.run(loss_fn, torch_device)
     model = trainer.ema.module.eval()
     model.save_pretrained(out / "unet" / "model")
     build_scheduler().save_pretrained(out / "unet" / "scheduler")
-    save_grid(sample(model, coder, where), out / "unet" / "samples.png", 4)
+    save_grid(sample(model, coder, torch_device), out / "unet" / "samples.png", 4)
 
 
 @torch.no_grad()
-def sample(model: UNet2DModel, coder: EmbeddedAutoencoder, where: torch.device, steps: int = 50) -> Tensor:
-    """Eight unconditional 128 x 128 samples by DDIM, to look at."""
+def sample(
+    model: UNet2DModel, coder: EmbeddedAutoencoder, torch_device: torch.device, steps: int = 50
+) -> Tensor:
+    """Eight unconditional 128 x 128 samples by DDIM, for inspection."""
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler.from_config(build_scheduler().config)
     scheduler.set_timesteps(steps)
-    z = torch.randn(8, 8, 32, 32, generator=torch.Generator().manual_seed(0)).to(where)
+    z = torch.randn(8, 8, 32, 32, generator=torch.Generator().manual_seed(0)).to(torch_device)
     for t in scheduler.timesteps:
         z = scheduler.step(model(z, t).sample, t, z).prev_sample
     return coder.decode(z)

@@ -6,7 +6,7 @@
     python tools/train_view_prior.py evaluate --out runs/views
     python tools/train_view_prior.py export --out runs/views
 
-Every command continues where it stopped when started again. Needs `pip install "latentdem[three-d]"`.
+Every command resumes where it stopped when it is started again. Needs `pip install "latentdem[three-d]"`.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from train_prior import (
 from latentdem.priors import EMBEDDED_WEIGHTS
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.parametrization import Parametrization
-from latentdem.three_d.cameras import relative_pose
+from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.priors.network import ViewNetwork
 from latentdem.three_d.synthetic.scenes import HELD_OUT
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
-Batch = Annotated[int, typer.Option(help="Views in a step that are known alone, and those known together.")]
-Rate = Annotated[float, typer.Option(help="Rate of Muon, which trains the hidden weights.")]
+Batch = Annotated[int, typer.Option(help="Known views in a step, for either kind of group.")]
+Rate = Annotated[float, typer.Option(help="Learning rate of Muon, which trains the hidden weights.")]
 Init = Annotated[Path | None, typer.Option(help="Exported network to start from.")]
-Targets = Annotated[int, typer.Option(help="Views that are predicted from each known one.")]
-BANDS = 5  # of timesteps, in the evaluation
-ADAM_RATE = 0.1  # of AdamW, which trains the rest, in units of the rate of Muon
+Targets = Annotated[int, typer.Option(help="Views that are predicted from each known view.")]
+BANDS = 5  # ranges of timesteps in the evaluation
+ADAM_RATE = 0.1  # learning rate of AdamW, which trains the other weights, in units of that of Muon
 ENDS = (
     *("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out"),
     *("exchange.own", "exchange.others", "exchange.correction"),
@@ -62,7 +62,7 @@ ENDS = (
 
 
 def schedule() -> DDPMScheduler:
-    """Stable Diffusion's schedule. The network predicts v: noise says little about z0 at the first steps."""
+    """Stable Diffusion's schedule, predicting v: noise says little about z0 at the first steps."""
     return DDPMScheduler.from_config(build_scheduler().config, prediction_type="v_prediction")
 
 
@@ -76,7 +76,7 @@ def render(
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
     first: Annotated[int, typer.Option(help="Seed of the first object.")] = 0,
 ) -> None:
-    """Renders the objects once; `views.npy` holds them as uint8 on white."""
+    """Renders the objects once, into `views.npy` as uint8 on white."""
     render_views(out / "held_out", HELD_OUT, held_out, views, size, workers)
     render_views(out / "train", first, objects, views, size, workers)
 
@@ -92,17 +92,17 @@ def autoencoder(
     device: Device = "cpu",
 ) -> None:
     """Trains the autoencoder, starting from that of the prior for photographs."""
-    where = torch.device(device)
+    place = torch.device(device)
     model = EmbeddedAutoencoder.from_pretrained(EMBEDDED_WEIGHTS / "autoencoder", torch_dtype=torch.float32)
-    model = model.train().to(where, memory_format=torch.channels_last)
+    model = model.train().to(place, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "autoencoder", steps=steps, learning_rate=learning_rate, minutes=minutes)
     torch.manual_seed(trainer.step)
-    data = Views(out / "train", where)
-    trainer.run(lambda step: autoencoder_losses(model, data.batch(batch), kl_weight), where)
+    data = Views(out / "train", place)
+    trainer.run(lambda step: autoencoder_losses(model, data.batch(batch), kl_weight), place)
     model = trainer.ema.module.eval()
     register_statistics(model, (data.batch(batch) for _ in range(64)))
     with torch.no_grad():
-        x = Views(out / "held_out", where).batch(64)
+        x = Views(out / "held_out", place).batch(64)
         y = model.decoder(model.moments(x)[0]).clamp(-1, 1)
     save_grid(torch.cat([x[:16], y[:16]]), out / "autoencoder" / "samples.png", 16)
     typer.echo(f"{psnr(y, x).mean():.2f} dB on 64 held-out views")
@@ -110,7 +110,7 @@ def autoencoder(
 
 
 def muon_and_adamw(model: nn.Module, ends: Sequence[str], rate: float, adam_rate: float) -> list[Optimizer]:
-    """Muon for the hidden weights, AdamW for the others and those of layers whose names begin like `ends`."""
+    """Muon for the hidden weights, AdamW for all others and for layers whose names begin with one of `ends`."""
     hidden, others = hidden_weights(model, ends)
     return [Muon(hidden, rate), adamw(others, adam_rate)]
 
@@ -130,10 +130,10 @@ def network(
     device: Device = "cpu",
     init: Init = None,
 ) -> None:
-    """Trains the network and evaluates it. Objects that are rendered in the meantime are trained on, too."""
-    where = torch.device(device)
-    coder = load_autoencoder(out).to(where, memory_format=torch.channels_last)
-    data, levels = Views(out / "train", where), schedule().alphas_cumprod.to(where)
+    """Trains the network and evaluates it. Objects that are rendered in the meantime are used, too."""
+    place = torch.device(device)
+    coder = load_autoencoder(out).to(place, memory_format=torch.channels_last)
+    data, levels = Views(out / "train", place), schedule().alphas_cumprod.to(place)
     torch.manual_seed(0)
     if init is None:
         size = data.pictures.shape[2] // coder.downsampling
@@ -141,7 +141,7 @@ def network(
     else:
         model = ViewNetwork.from_pretrained(init, torch_dtype=torch.float32)
     model.save_config(out / "network")
-    model = model.train().to(where).channels_last()
+    model = model.train().to(place).channels_last()
     optimizers = muon_and_adamw(model, ENDS, rate, ADAM_RATE * rate)
     trainer = Trainer(
         model, out / "network", steps=steps, ema_decay=0.998, optimizers=optimizers, minutes=minutes
@@ -156,28 +156,28 @@ def network(
             data.update()
         return losses(step)
 
-    trainer.run(loss_fn, where)
+    trainer.run(loss_fn, place)
     typer.echo(f"{data.count} objects")
     evaluate(out, device=device)
 
 
-def load_prior(out: Path, where: torch.device) -> EmbeddedViewPrior:
-    """The prior as trained so far, with averaged weights."""
-    coder = load_autoencoder(out).to(where)
-    model = trained_network(out).to(where)
+def load_prior(out: Path, place: torch.device) -> EmbeddedViewPrior:
+    """The prior at its current state of training, with averaged weights."""
+    coder = load_autoencoder(out).to(place)
+    model = trained_network(out).to(place)
     half = torch.bfloat16
     return EmbeddedViewPrior(coder, model, Parametrization.of(schedule()), autocast=half)
 
 
 def trained_network(out: Path) -> ViewNetwork:
-    """With averaged weights."""
+    """The trained network with averaged weights."""
     model = ViewNetwork.from_config(ViewNetwork.load_config(out / "network"))
     model.load_state_dict(averaged_weights(out / "network" / "checkpoint.pt"))
     return model
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Of images (N, 3, S, S) in [-1, 1], (N,)."""
+    """PSNR (N,) of images (N, 3, S, S) in [-1, 1]."""
     return 10 * torch.log10(4 / (a - b).square().mean((1, 2, 3)))
 
 
@@ -189,14 +189,14 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="DDIM steps.")] = 25,
     device: Device = "cpu",
 ) -> None:
-    """Noise loss per fifth of the timesteps and novel-view PSNR on held-out objects (evaluation.csv)."""
-    where = torch.device(device)
-    prior, data = load_prior(out, where), Views(out / "held_out")
+    """Noise loss in each fifth of the timesteps and PSNR of new views, on held-out objects (evaluation.csv)."""
+    place = torch.device(device)
+    prior, data = load_prior(out, place), Views(out / "held_out")
     generator = torch.manual_seed(0)
-    objects, known, wanted = data.groups(pairs, 1)
-    wanted = wanted[:, 0]
-    x, truth = (data.images(objects, views).to(where) for views in (known, wanted))
-    pose = relative_pose(data.cameras[objects, wanted], data.cameras[objects, known]).to(where)
+    objects, known, targets = data.groups(pairs, 1)
+    target = targets[:, 0]
+    x, truth = (data.images(objects, views).to(place) for views in (known, target))
+    pose = relative_pose(data.cameras[objects, target], data.cameras[objects, known]).to(place)
     condition, z, levels = prior.condition(x), prior.encode(truth), prior.alphas_cumprod
     posed = prior.posed(condition, pose)
     polar = condition.polar
@@ -204,10 +204,10 @@ def evaluate(
     row: dict[str, float] = {}
     for band in range(BANDS):
         t = (2 * band + 1) * len(levels) // (2 * BANDS)
-        noise = torch.randn(z.shape, generator=generator).to(where)
+        noise = torch.randn(z.shape, generator=generator).to(place)
         z_t = levels[t].sqrt() * z + (1 - levels[t]).sqrt() * noise
         row[f"noise_{t}"] = float(F.mse_loss(prior.predict_noise(z_t, t, posed), noise))
-    z = torch.randn(z.shape, generator=generator).to(where)
+    z = torch.randn(z.shape, generator=generator).to(place)
     ddim = DDIMScheduler.from_config(build_scheduler().config)
     ddim.set_timesteps(steps)
     for t in ddim.timesteps:
@@ -216,7 +216,7 @@ def evaluate(
     row["psnr"] = float(psnr(y, truth).mean())
     estimate = prior.network.estimate(posed.parts[0])[0]
     row["psnr_estimate"] = float(psnr(prior.decode(estimate).clamp(-1, 1), truth).mean())
-    angles = data.cameras[objects, known, 0].to(where)
+    angles = data.cameras[objects, known, 0].to(place)
     row["polar_error"] = float((polar - angles).abs().mean().rad2deg())
     row["psnr_white"] = float(psnr(torch.ones_like(truth), truth).mean())
     row["psnr_known"] = float(psnr(x, truth).mean())
@@ -236,7 +236,7 @@ def evaluate(
 @app.command()
 def export(
     out: Out = Path("runs/views"),
-    weights: Annotated[Path, typer.Option(help="Where the shipped weights go.")] = EMBEDDED_3D_WEIGHTS,
+    weights: Annotated[Path, typer.Option(help="Folder of the shipped weights.")] = EMBEDDED_3D_WEIGHTS,
 ) -> None:
     """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
     coder = fresh_autoencoder(load_autoencoder(out))

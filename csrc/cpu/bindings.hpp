@@ -1,8 +1,9 @@
-// What the Python faces of the operations share. Tensors come as addresses (0 for an absent one) that latentdem_ext
+// What the Python bindings of the operations share. Tensors come as addresses (0 for an absent one) that latentdem_ext
 // has checked and keeps alive; no PyTorch header is needed, so one build serves every PyTorch version.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <pybind11/pybind11.h>
 
@@ -15,15 +16,18 @@ T *pointer(Address address) {
     return reinterpret_cast<T *>(address);
 }
 
-// Each adds the operation of its file to the module.
-void bind_blur(pybind11::module_ &module);
-void bind_dps_step(pybind11::module_ &module);
-void bind_group_norm_silu(pybind11::module_ &module);
-void bind_group_norm_silu_backward(pybind11::module_ &module);
-void bind_hqs_prepare(pybind11::module_ &module);
-void bind_hqs_update(pybind11::module_ &module);
-void bind_renoise(pybind11::module_ &module);
-void bind_transpose(pybind11::module_ &module);
-void bind_winograd(pybind11::module_ &module);
+// Adds the functions of a source file to the module, so that no list names the operations: each file has one static
+// object of this class.
+class Binding {
+  public:
+    using Bind = void (*)(pybind11::module_ &);
+
+    explicit Binding(Bind bind) { all().push_back(bind); }
+
+    static std::vector<Bind> &all() {
+        static std::vector<Bind> binds;
+        return binds;
+    }
+};
 
 } // namespace latentdem

@@ -1,5 +1,5 @@
-// Everything between the row transforms of the blur operations (reference.blur, blur_adjoint, blur_fidelity,
-// blur_proximal), and the last pass of the fidelity. F k stands for the transfer function, r for F y - F k F x.
+// The passes between the row transforms of the blur operations (reference.blur, blur_adjoint, blur_fidelity,
+// blur_proximal), and the last pass of the fidelity. F k is the transfer function, r = F y - F k F x.
 
 #include <algorithm>
 #include <numeric>
@@ -80,7 +80,7 @@ LATENTDEM_MULTIVERSION void correct_proximally(Row *__restrict x, const Row *__r
         }
 }
 
-// The sum over the columns of a block of the whole spectrum: in the half that is kept every column stands for two but
+// The sum over the columns of a block of the whole spectrum: in the half that is kept every column counts twice, except
 // the first and, where the width of the image is even, the last.
 double sum_of(const Blur &task, std::int64_t block, const double *sums) {
     double sum = 0;
@@ -149,7 +149,7 @@ LATENTDEM_MULTIVERSION void finish_fidelity(const float *__restrict x, float *__
 
 } // namespace
 
-void bind_blur(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "blur",
@@ -176,5 +176,7 @@ void bind_blur(pybind11::module_ &module) {
         py::kw_only(), py::arg("x"), py::arg("correction"), py::arg("glued"), py::arg("count"), py::arg("threads"),
         py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

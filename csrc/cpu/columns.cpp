@@ -44,8 +44,8 @@ LATENTDEM_MULTIVERSION void load_columns(const float *from, std::int64_t columns
     }
 }
 
-LATENTDEM_MULTIVERSION void store_columns(const Row *from, std::int64_t columns, std::int64_t block,
-                                          std::int64_t count, float *to) {
+LATENTDEM_MULTIVERSION void store_columns(const Row *from, std::int64_t columns, std::int64_t block, std::int64_t count,
+                                          float *to) {
     const int lanes = lanes_of(columns, block);
     to += 2 * block * kLanes;
     for (std::int64_t row = 0; row < count; ++row, to += 2 * columns)

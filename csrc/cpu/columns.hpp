@@ -15,7 +15,7 @@ inline std::int64_t blocks_of(std::int64_t columns) { return (columns + kLanes -
 void load_columns(const float *from, std::int64_t columns, std::int64_t block, std::int64_t count, const int *place,
                   Row *to);
 
-// The opposite, in order; nothing is written beyond the last column.
+// The inverse of load_columns, in order; nothing is written beyond the last column.
 void store_columns(const Row *from, std::int64_t columns, std::int64_t block, std::int64_t count, float *to);
 
 } // namespace latentdem

@@ -91,7 +91,7 @@ void dps_step(const DpsStep &step) {
 
 } // namespace
 
-void bind_dps_step(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "dps_step",
@@ -108,5 +108,7 @@ void bind_dps_step(pybind11::module_ &module) {
         py::arg("batch"), py::arg("numel"), py::arg("guidance"), py::arg("eta"), py::arg("threads"),
         py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,8 +1,8 @@
 // How group_norm_silu walks through its arrays, and the per-channel numbers of a walk.
 //
 // Planes (batch x channels x spatial): a group of a sample is contiguous, one thread does all of it while it is in
-// cache. Rows (batch x spatial x channels): every row holds all groups; threads take chunks of rows, the partial sums
-// of which are added in the order of the chunks. Neither order depends on the number of threads.
+// cache. Rows (batch x spatial x channels): every row holds all groups; threads take chunks of rows, whose partial
+// sums are added in the order of the chunks. Neither order depends on the number of threads.
 #pragma once
 
 #include <algorithm>

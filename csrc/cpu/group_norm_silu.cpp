@@ -116,7 +116,7 @@ void forward_rows(const GroupNormSilu<T> &op) {
 
 } // namespace
 
-void bind_group_norm_silu(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "group_norm_silu",
@@ -126,17 +126,22 @@ void bind_group_norm_silu(pybind11::module_ &module) {
             const auto run = [&](auto storage) {
                 using T = decltype(storage);
                 const GroupNormSilu<T> op{{batch, channels, spatial, groups, channels_last, threads},
-                                          pointer<const T>(x), pointer<const float>(weight),
-                                          pointer<const float>(bias), pointer<T>(y), pointer<float>(mean),
-                                          pointer<float>(rstd), eps};
+                                          pointer<const T>(x),
+                                          pointer<const float>(weight),
+                                          pointer<const float>(bias),
+                                          pointer<T>(y),
+                                          pointer<float>(mean),
+                                          pointer<float>(rstd),
+                                          eps};
                 channels_last ? forward_rows(op) : forward_planes(op);
             };
             bfloat16 ? run(BFloat16{}) : run(float{});
         },
-        py::kw_only(), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"), py::arg("mean"),
-        py::arg("rstd"), py::arg("batch"), py::arg("channels"), py::arg("spatial"), py::arg("groups"),
-        py::arg("channels_last"), py::arg("bfloat16"), py::arg("eps"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
+        py::kw_only(), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"), py::arg("mean"), py::arg("rstd"),
+        py::arg("batch"), py::arg("channels"), py::arg("spatial"), py::arg("groups"), py::arg("channels_last"),
+        py::arg("bfloat16"), py::arg("eps"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

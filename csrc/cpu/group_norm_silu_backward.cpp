@@ -117,7 +117,7 @@ void backward_rows(const GroupNormSiluBackward<T> &op) {
 
 } // namespace
 
-void bind_group_norm_silu_backward(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "group_norm_silu_backward",
@@ -126,11 +126,16 @@ void bind_group_norm_silu_backward(pybind11::module_ &module) {
            std::int64_t groups, bool channels_last, bool bfloat16, int threads) {
             const auto run = [&](auto storage) {
                 using T = decltype(storage);
-                const GroupNormSiluBackward<T> op{
-                    {batch, channels, spatial, groups, channels_last, threads}, pointer<const T>(grad),
-                    pointer<const T>(x), pointer<const float>(weight), pointer<const float>(bias),
-                    pointer<const float>(mean), pointer<const float>(rstd), pointer<T>(grad_x),
-                    pointer<double>(grad_weight), pointer<double>(grad_bias)};
+                const GroupNormSiluBackward<T> op{{batch, channels, spatial, groups, channels_last, threads},
+                                                  pointer<const T>(grad),
+                                                  pointer<const T>(x),
+                                                  pointer<const float>(weight),
+                                                  pointer<const float>(bias),
+                                                  pointer<const float>(mean),
+                                                  pointer<const float>(rstd),
+                                                  pointer<T>(grad_x),
+                                                  pointer<double>(grad_weight),
+                                                  pointer<double>(grad_bias)};
                 channels_last ? backward_rows(op) : backward_planes(op);
             };
             bfloat16 ? run(BFloat16{}) : run(float{});
@@ -140,5 +145,7 @@ void bind_group_norm_silu_backward(pybind11::module_ &module) {
         py::arg("channels"), py::arg("spatial"), py::arg("groups"), py::arg("channels_last"), py::arg("bfloat16"),
         py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

@@ -131,27 +131,27 @@ LATENTDEM_INLINE void gradient(const T *grad, const T *x, T *__restrict grad_x, 
 } // namespace
 
 // The specialisations are what is compiled for every instruction set: a template itself cannot be.
-#define LATENTDEM_TILES(T)                                                                                            \
-    template <>                                                                                                       \
-    LATENTDEM_MULTIVERSION void tile_moments(const T *x, std::int64_t rows, std::int64_t lanes, std::int64_t before,  \
-                                             double *mean, double *square) {                                          \
-        moments(x, rows, lanes, before, mean, square);                                                                \
-    }                                                                                                                 \
-    template <>                                                                                                       \
-    LATENTDEM_MULTIVERSION void tile_silu(const T *x, T *y, std::int64_t rows, std::int64_t lanes,                    \
-                                          const Affine &affine) {                                                     \
-        silu(x, y, rows, lanes, affine);                                                                              \
-    }                                                                                                                 \
-    template <>                                                                                                       \
-    LATENTDEM_MULTIVERSION void tile_sums(const T *grad, const T *x, std::int64_t rows, std::int64_t lanes,           \
-                                          const Affine &affine, double *sum, double *moment) {                        \
-        sums(grad, x, rows, lanes, affine, sum, moment);                                                              \
-    }                                                                                                                 \
-    template <>                                                                                                       \
-    LATENTDEM_MULTIVERSION void tile_gradient(const T *grad, const T *x, T *grad_x, std::int64_t rows,                \
-                                              std::int64_t lanes, const Affine &affine, const float *constant,        \
-                                              const float *slope) {                                                   \
-        gradient(grad, x, grad_x, rows, lanes, affine, constant, slope);                                              \
+#define LATENTDEM_TILES(T)                                                                                             \
+    template <>                                                                                                        \
+    LATENTDEM_MULTIVERSION void tile_moments(const T *x, std::int64_t rows, std::int64_t lanes, std::int64_t before,   \
+                                             double *mean, double *square) {                                           \
+        moments(x, rows, lanes, before, mean, square);                                                                 \
+    }                                                                                                                  \
+    template <>                                                                                                        \
+    LATENTDEM_MULTIVERSION void tile_silu(const T *x, T *y, std::int64_t rows, std::int64_t lanes,                     \
+                                          const Affine &affine) {                                                      \
+        silu(x, y, rows, lanes, affine);                                                                               \
+    }                                                                                                                  \
+    template <>                                                                                                        \
+    LATENTDEM_MULTIVERSION void tile_sums(const T *grad, const T *x, std::int64_t rows, std::int64_t lanes,            \
+                                          const Affine &affine, double *sum, double *moment) {                         \
+        sums(grad, x, rows, lanes, affine, sum, moment);                                                               \
+    }                                                                                                                  \
+    template <>                                                                                                        \
+    LATENTDEM_MULTIVERSION void tile_gradient(const T *grad, const T *x, T *grad_x, std::int64_t rows,                 \
+                                              std::int64_t lanes, const Affine &affine, const float *constant,         \
+                                              const float *slope) {                                                    \
+        gradient(grad, x, grad_x, rows, lanes, affine, constant, slope);                                               \
     }
 LATENTDEM_TILES(float)
 LATENTDEM_TILES(BFloat16)

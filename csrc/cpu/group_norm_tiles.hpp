@@ -1,6 +1,7 @@
-// The loops of silu(group_norm(x)) and its gradients; the formula stands in latentdem_ext/reference/network.py. Storage
-// is float32 or bfloat16, arithmetic float32, sums over more than a few rows float64. A tile is `rows` rows of `lanes` values, contiguous, at most kTile of them; what
-// belongs to a lane (a channel, or a column of a plane of one channel) has `lanes` entries.
+// The loops of silu(group_norm(x)) and its gradients; the formula is in latentdem_ext/reference/network.py. Storage
+// is float32 or bfloat16, arithmetic float32, sums over more than a few rows float64. A tile is `rows` rows of `lanes`
+// values, contiguous, at most kTile of them; what belongs to a lane (a channel, or a column of a plane of one channel)
+// has `lanes` entries.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +19,11 @@ struct Affine {
     const float *mean, *scale, *shift;
 };
 
-// Each of these is there for float and for BFloat16, T.
+// All of these exist for T = float and T = BFloat16.
 
 // Adds `rows` rows to the mean and the sum of squared deviations of each lane, taken over `before` rows so far.
 template <class T>
-void tile_moments(const T *x, std::int64_t rows, std::int64_t lanes, std::int64_t before, double *mean,
-                  double *square);
+void tile_moments(const T *x, std::int64_t rows, std::int64_t lanes, std::int64_t before, double *mean, double *square);
 
 // y = silu(u).
 template <class T>

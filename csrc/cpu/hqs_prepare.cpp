@@ -30,9 +30,9 @@ struct Workspace {
     explicit Workspace(std::int64_t height)
         : x(height), total(height), y(height), numerator(height), solution(height), response(height), power(height) {}
 
-    std::vector<Row> x, total, y;                    // a sample, the sum of the samples, the measurement
+    std::vector<Row> x, total, y;                   // a sample, the sum of the samples, the measurement
     std::vector<Row> numerator, solution, response; // N, and the two results
-    std::vector<Values> power;                       // D
+    std::vector<Values> power;                      // D
 };
 
 LATENTDEM_MULTIVERSION void add_sample(const Row *__restrict x, std::int64_t rows, Row *__restrict total,
@@ -122,7 +122,7 @@ void hqs_prepare(const HqsPrepare &task) {
 
 } // namespace
 
-void bind_hqs_prepare(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "hqs_prepare",
@@ -137,5 +137,7 @@ void bind_hqs_prepare(pybind11::module_ &module) {
         py::arg("samples"), py::arg("channels"), py::arg("height"), py::arg("columns"), py::arg("size"),
         py::arg("per_channel"), py::arg("whole_y"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,7 +1,7 @@
 // Updates of blur kernels by half-quadratic splitting (reference.hqs_kernel_update), any number of them in one call.
 //
-// Z = data_term + crop(g * k) on a lattice of M x M points, M = 2L >= 2K. No transform is longer than L, because half
-// of the points of every sequence are zero on the way in and not wanted on the way out:
+// Z = data_term + crop(g * k) on a padded grid of M x M points, M = 2L >= 2K. No transform is longer than L, because
+// half of the points of every sequence are zero on the way in and not wanted on the way out:
 //   rows      are real: one transform of x[2n] + i x[2n+1], whose result separates into the frequencies 0..L. Those of
 //             0 and L are real until the columns are transformed and share the two parts of one sequence;
 //   columns   even frequencies: one transform of x[n]; odd ones: one of x[n] exp(-2 pi i n / M).
@@ -20,7 +20,7 @@
 namespace latentdem {
 namespace {
 
-constexpr std::int64_t kGrain = 32768; // lattice points times iterations worth a thread
+constexpr std::int64_t kGrain = 32768; // grid points times iterations worth a thread
 
 struct HqsUpdate {
     const float *kernel, *data_term; // batch x size x size
@@ -34,11 +34,11 @@ struct HqsUpdate {
 
 // Gains of the sequence that row frequencies 0 and L share.
 struct Shared {
-    float sum, difference; // of the gain of 0 and that of L
+    float sum, difference; // of the gains of 0 and L
     std::int64_t opposite; // place of the opposite column frequency
 };
 
-// Of one sample. Lanes and rows that only fill up a block are zero throughout.
+// The arrays of one sample. Lanes and rows that only fill up a block stay zero.
 struct Workspace {
     Workspace(const FftPlan &plan, std::int64_t size)
         : column_blocks((size + kLanes - 1) / kLanes), frequency_blocks((plan.length + kLanes - 1) / kLanes),
@@ -75,8 +75,8 @@ void arrange_filter(const FftPlan &plan, const float *filter, Workspace &work) {
         const std::int64_t opposite = row == 0 ? 0 : side - row;
         if (column % half == 0)
             return 0.5f * scale * (filter[row * (half + 1) + column] + filter[opposite * (half + 1) + column]);
-        return scale * (column < half ? filter[row * (half + 1) + column]
-                                      : filter[opposite * (half + 1) + side - column]);
+        return scale *
+               (column < half ? filter[row * (half + 1) + column] : filter[opposite * (half + 1) + side - column]);
     };
     for (std::int64_t column = 0; column < side; ++column) {
         const std::int64_t parity = column % 2, first = parity * half;
@@ -90,7 +90,7 @@ void arrange_filter(const FftPlan &plan, const float *filter, Workspace &work) {
     }
 }
 
-// Of 16 rows of 16 values the first eight interleaved with the last eight; rows are so many floats apart.
+// Interleaves the first eight with the last eight of 16 rows of 16 values; strides are in floats.
 LATENTDEM_INLINE void interleave(const float *from, std::ptrdiff_t from_stride, float *to, std::ptrdiff_t to_stride) {
     constexpr int half = kLanes / 2;
     for (int row = 0; row < half; ++row)
@@ -105,8 +105,8 @@ LATENTDEM_INLINE void interleave(const float *from, std::ptrdiff_t from_stride, 
         }
 }
 
-// Exchanges rows and lanes of 16 rows. Each interleaving moves the leading one of the eight bits that say where a value
-// stands to the end.
+// Exchanges rows and lanes of 16 rows. The position of a value has eight bits, and each interleaving moves the
+// leading one to the end.
 LATENTDEM_MULTIVERSION void transpose(const Row *from, Row *to) {
     constexpr std::ptrdiff_t row = sizeof(Row) / sizeof(float);
     alignas(64) float one[kLanes * kLanes], other[kLanes * kLanes];
@@ -223,7 +223,7 @@ LATENTDEM_MULTIVERSION void filter_columns(const FftPlan &plan, std::int64_t siz
 }
 
 // Frequencies of one block of columns back to rows, which the data term is added to; returns the sum of the kernel's
-// new values, after the negative ones have been clipped where it is to be projected.
+// new values, after the negative ones have been clipped if `project`.
 LATENTDEM_MULTIVERSION double restore_rows(const FftPlan &plan, const Row *frequencies, Row *rows,
                                            const Values *data_term, Values *kernel, std::int64_t stride,
                                            std::int64_t size, bool project) {
@@ -260,8 +260,7 @@ void update_sample(const HqsUpdate &task, const FftPlan &plan, std::int64_t samp
     float divisor = 1;
     for (std::int64_t iteration = 0; iteration < task.iterations; ++iteration) {
         for (std::int64_t block = 0; block < blocks; ++block) {
-            transform_rows(plan, &work.kernel[block], blocks, size, divisor, work.rows.data(),
-                           work.frequencies.data());
+            transform_rows(plan, &work.kernel[block], blocks, size, divisor, work.rows.data(), work.frequencies.data());
             for (std::int64_t f = 0; f < work.frequency_blocks; ++f)
                 transpose(&work.frequencies[f * kLanes], &work.spectra[f * columns + block * kLanes]);
         }
@@ -297,7 +296,7 @@ void hqs_update(const HqsUpdate &task) {
 
 } // namespace
 
-void bind_hqs_update(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "hqs_update",
@@ -306,9 +305,11 @@ void bind_hqs_update(pybind11::module_ &module) {
             hqs_update({pointer<const float>(kernel), pointer<const float>(data_term), pointer<const float>(filter),
                         pointer<float>(updated), batch, size, side, iterations, project, threads});
         },
-        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"),
-        py::arg("batch"), py::arg("size"), py::arg("side"), py::arg("iterations"), py::arg("project"),
-        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"), py::arg("batch"),
+        py::arg("size"), py::arg("side"), py::arg("iterations"), py::arg("project"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

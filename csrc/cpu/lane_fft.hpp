@@ -1,6 +1,6 @@
 // Complex FFTs of kLanes sequences at once, in place, of any length without a prime factor above 13.
 //
-// Point n of every sequence stands in one row. All inner loops run over the lanes of a row, so they are the same for
+// Row n holds point n of every sequence. All inner loops run over the lanes of a row, so they are the same for
 // every radix and fill the vector registers of any machine. Forward transforms leave the frequencies in the order in
 // which they come out and inverse transforms take them in that order: nothing is ever permuted.
 #pragma once

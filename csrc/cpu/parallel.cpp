@@ -13,12 +13,12 @@ namespace {
 
 using Parallel = void (*)(void (*run)(void *), void *context, unsigned threads, unsigned flags);
 
-// The OpenMP runtime that PyTorch has brought into the process, if there is one. Its threads wait actively for their
-// next task for a while: beside them, threads of our own would have to share the processors.
+// The OpenMP runtime that PyTorch has brought into the process, if there is one. For a while its threads wait
+// actively for their next task, so threads of our own would have to share the processors with them.
 Parallel openmp() {
 #if defined(__linux__)
-    static const auto found = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    return found;
+    static const auto function = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return function;
 #else
     return nullptr;
 #endif
@@ -36,7 +36,7 @@ void run_on_threads(int threads, void (*run)(void *), void *context) {
     try {
         while (workers.size() + 1 < static_cast<std::size_t>(threads))
             workers.emplace_back(run, context);
-    } catch (const std::system_error &) { // no more threads to be had
+    } catch (const std::system_error &) { // the system has no more threads
     }
     run(context);
     for (std::thread &worker : workers)

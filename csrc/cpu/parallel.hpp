@@ -41,9 +41,8 @@ template <class Body>
 void parallel_for(std::int64_t total, std::int64_t grain, int threads, const Body &body) {
     struct None {};
     const std::int64_t parts = (total + grain - 1) / grain;
-    parallel_for(parts, 1, threads, None{}, [&](std::int64_t part, None &) {
-        body(part * grain, std::min((part + 1) * grain, total));
-    });
+    parallel_for(parts, 1, threads, None{},
+                 [&](std::int64_t part, None &) { body(part * grain, std::min((part + 1) * grain, total)); });
 }
 
 } // namespace latentdem

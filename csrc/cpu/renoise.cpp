@@ -29,8 +29,8 @@ struct Scales {
 Scales scales_of(const Renoise &task, std::int64_t sample) {
     const double now = task.abar_t[sample], prev = task.abar_prev[sample], fresh = task.fresh[sample];
     const auto f = [](double value) { return static_cast<float>(value); };
-    return {f(std::sqrt(now)), f(1 / std::sqrt(1 - now)), f(std::sqrt(prev)), f(std::sqrt(1 - prev) * std::sqrt(1 - fresh)),
-            f(std::sqrt(1 - prev) * std::sqrt(fresh))};
+    return {f(std::sqrt(now)), f(1 / std::sqrt(1 - now)), f(std::sqrt(prev)),
+            f(std::sqrt(1 - prev) * std::sqrt(1 - fresh)), f(std::sqrt(1 - prev) * std::sqrt(fresh))};
 }
 
 LATENTDEM_MULTIVERSION void run(const Renoise &task, const Scales &s, std::int64_t begin, std::int64_t end) {
@@ -54,7 +54,7 @@ void renoise(const Renoise &task) {
 
 } // namespace
 
-void bind_renoise(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "renoise",
@@ -68,5 +68,7 @@ void bind_renoise(pybind11::module_ &module) {
         py::arg("fresh"), py::arg("z_prev"), py::arg("batch"), py::arg("numel"), py::arg("threads"),
         py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

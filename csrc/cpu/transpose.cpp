@@ -39,7 +39,7 @@ void transpose(const Item *from, Item *to, std::int64_t batch, std::int64_t rows
 
 } // namespace
 
-void bind_transpose(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "transpose",
@@ -54,5 +54,7 @@ void bind_transpose(pybind11::module_ &module) {
         py::kw_only(), py::arg("from_"), py::arg("to"), py::arg("batch"), py::arg("rows"), py::arg("columns"),
         py::arg("item_size"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

@@ -23,9 +23,8 @@ struct Band {
 };
 
 // V = B^T d B of one tile; pixels[4 * i + j] is the channels of one input.
-LATENTDEM_MULTIVERSION
-void transform_input(const std::array<const float *, 16> &pixels, float *v, std::int64_t plane,
-                     std::int64_t channels) {
+LATENTDEM_MULTIVERSION void transform_input(const std::array<const float *, 16> &pixels, float *v, std::int64_t plane,
+                                            std::int64_t channels) {
     LATENTDEM_INDEPENDENT
     for (std::int64_t c = 0; c < channels; ++c) {
         float t[4][4];
@@ -47,9 +46,8 @@ void transform_input(const std::array<const float *, 16> &pixels, float *v, std:
 }
 
 // y = A^T m A + bias of one tile; pixels[2 * i + j] is the channels of one output.
-LATENTDEM_MULTIVERSION
-void transform_output(const float *m, const float *bias, const std::array<float *, 4> &pixels, std::int64_t plane,
-                      std::int64_t channels) {
+LATENTDEM_MULTIVERSION void transform_output(const float *m, const float *bias, const std::array<float *, 4> &pixels,
+                                             std::int64_t plane, std::int64_t channels) {
     LATENTDEM_INDEPENDENT
     for (std::int64_t c = 0; c < channels; ++c) {
         float t[2][4];
@@ -91,22 +89,23 @@ void input_band(const Band &band, const float *x, float *v, int threads) {
 }
 
 void output_band(const Band &band, const float *m, const float *bias, float *y, int threads) {
-    for_tiles(band, threads, [&](std::int64_t row, std::int64_t column, std::int64_t offset, std::vector<float> &spare) {
-        std::array<float *, 4> pixels;
-        for (std::int64_t i = 0; i < 2; ++i)
-            for (std::int64_t j = 0; j < 2; ++j) {
-                const std::int64_t r = row + i, c = column + j;
-                const bool inside = r < band.height && c < band.width;
-                pixels[static_cast<std::size_t>(2 * i + j)] =
-                    inside ? y + (r * band.width + c) * band.channels : spare.data();
-            }
-        transform_output(m + offset, bias, pixels, band.plane(), band.channels);
-    });
+    for_tiles(band, threads,
+              [&](std::int64_t row, std::int64_t column, std::int64_t offset, std::vector<float> &spare) {
+                  std::array<float *, 4> pixels;
+                  for (std::int64_t i = 0; i < 2; ++i)
+                      for (std::int64_t j = 0; j < 2; ++j) {
+                          const std::int64_t r = row + i, c = column + j;
+                          const bool inside = r < band.height && c < band.width;
+                          pixels[static_cast<std::size_t>(2 * i + j)] =
+                              inside ? y + (r * band.width + c) * band.channels : spare.data();
+                      }
+                  transform_output(m + offset, bias, pixels, band.plane(), band.channels);
+              });
 }
 
 } // namespace
 
-void bind_winograd(pybind11::module_ &module) {
+static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "winograd_input",
@@ -127,5 +126,7 @@ void bind_winograd(pybind11::module_ &module) {
         py::arg("channels"), py::arg("top"), py::arg("rows"), py::arg("threads"),
         py::call_guard<py::gil_scoped_release>());
 }
+
+static const Binding binding(bind);
 
 } // namespace latentdem

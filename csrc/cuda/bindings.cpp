@@ -1,4 +1,4 @@
-// Python face of the CUDA operations. Tensors come as addresses in device memory (0 for an absent one) that
+// Python bindings of the CUDA operations. Tensors come as addresses in device memory (0 for an absent one) that
 // latentdem_ext has checked and keeps alive; no PyTorch header is needed, so one build serves every PyTorch version.
 
 #include <stdexcept>
@@ -27,7 +27,7 @@ T *pointer(Address address) {
 void check(const char *operation, cudaError_t error) {
     if (error == cudaSuccess)
         return;
-    cudaGetLastError(); // it has been seen: the next launch must not report it again
+    cudaGetLastError(); // clears the error: the next launch must not report it again
     throw std::runtime_error(std::string(operation) + ": " + cudaGetErrorString(error));
 }
 
@@ -58,8 +58,8 @@ PYBIND11_MODULE(_cuda, module) {
                                       project},
                 device, stream);
         },
-        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"),
-        py::arg("batch"), py::arg("size"), py::arg("side"), py::arg("project"), py::arg("device"), py::arg("stream"),
+        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"), py::arg("batch"),
+        py::arg("size"), py::arg("side"), py::arg("project"), py::arg("device"), py::arg("stream"),
         py::call_guard<py::gil_scoped_release>());
 
     module.def(
@@ -71,8 +71,8 @@ PYBIND11_MODULE(_cuda, module) {
                                 pointer<float>(updated), batch, size, side, project},
                 device, stream);
         },
-        py::kw_only(), py::arg("response"), py::arg("data_term"), py::arg("updated"), py::arg("batch"),
-        py::arg("size"), py::arg("side"), py::arg("project"), py::arg("device"), py::arg("stream"),
+        py::kw_only(), py::arg("response"), py::arg("data_term"), py::arg("updated"), py::arg("batch"), py::arg("size"),
+        py::arg("side"), py::arg("project"), py::arg("device"), py::arg("stream"),
         py::call_guard<py::gil_scoped_release>());
 
     module.def(
@@ -80,9 +80,8 @@ PYBIND11_MODULE(_cuda, module) {
         [](Address x_hat, Address y_hat, Address weight, Address spectra, int64_t batch, int64_t samples,
            int64_t channels, int64_t points, int parts, bool per_channel, int device, Address stream) {
             run("hqs_solve",
-                cuda::HqsSolve{pointer<const float2>(x_hat), pointer<const float2>(y_hat),
-                               pointer<const float>(weight), pointer<float2>(spectra), batch, samples, channels,
-                               points, parts, per_channel},
+                cuda::HqsSolve{pointer<const float2>(x_hat), pointer<const float2>(y_hat), pointer<const float>(weight),
+                               pointer<float2>(spectra), batch, samples, channels, points, parts, per_channel},
                 device, stream);
         },
         py::kw_only(), py::arg("x_hat"), py::arg("y_hat"), py::arg("weight"), py::arg("spectra"), py::arg("batch"),
@@ -91,15 +90,14 @@ PYBIND11_MODULE(_cuda, module) {
 
     module.def(
         "hqs_crop",
-        [](Address solution, Address response, Address data_term, Address lattice, int64_t batch, int64_t height,
+        [](Address solution, Address response, Address data_term, Address padded, int64_t batch, int64_t height,
            int64_t width, int size, int side, int parts, int device, Address stream) {
             run("hqs_crop",
-                cuda::HqsCrop{pointer<const float>(solution), pointer<const float>(response),
-                              pointer<float>(data_term), pointer<float>(lattice), batch, height, width, size, side,
-                              parts},
+                cuda::HqsCrop{pointer<const float>(solution), pointer<const float>(response), pointer<float>(data_term),
+                              pointer<float>(padded), batch, height, width, size, side, parts},
                 device, stream);
         },
-        py::kw_only(), py::arg("solution"), py::arg("response"), py::arg("data_term"), py::arg("lattice"),
+        py::kw_only(), py::arg("solution"), py::arg("response"), py::arg("data_term"), py::arg("padded"),
         py::arg("batch"), py::arg("height"), py::arg("width"), py::arg("size"), py::arg("side"), py::arg("parts"),
         py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 
@@ -108,14 +106,14 @@ PYBIND11_MODULE(_cuda, module) {
         [](Address spectrum, Address y_hat, Address otf, Address rho, Address norm2, int64_t batch, int64_t channels,
            int height, int width, int parts, int device, Address stream) {
             run("blur_residual",
-                cuda::BlurResidual{pointer<float2>(spectrum), pointer<const float2>(y_hat),
-                                   pointer<const float2>(otf), pointer<const float>(rho), pointer<float>(norm2),
-                                   batch, channels, height, width, parts},
+                cuda::BlurResidual{pointer<float2>(spectrum), pointer<const float2>(y_hat), pointer<const float2>(otf),
+                                   pointer<const float>(rho), pointer<float>(norm2), batch, channels, height, width,
+                                   parts},
                 device, stream);
         },
         py::kw_only(), py::arg("spectrum"), py::arg("y_hat"), py::arg("otf"), py::arg("rho"), py::arg("norm2"),
-        py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("parts"),
-        py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+        py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("parts"), py::arg("device"),
+        py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 
     module.def(
         "blur_glue",

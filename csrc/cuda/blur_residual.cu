@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) residual_kernel(BlurResidual r) {
             spectrum[c * points + i] = gain * residual;
             energy += norm2(residual);
         }
-        // A column of the half spectrum stands for its mirror image too, but for zero and Nyquist.
+        // A column of the half spectrum counts for its mirror image too, except zero and Nyquist.
         const int column = i % columns;
         power += column == 0 || 2 * column == r.width ? energy : 2.0f * energy;
     }

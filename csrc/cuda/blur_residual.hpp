@@ -1,4 +1,4 @@
-// What lies between and after the transforms of blur_fidelity and blur_proximal; the formulas stand in
+// The passes between and after the transforms of blur_fidelity and blur_proximal; the formulas are in
 // latentdem_ext/reference/fourier.py. All arrays are contiguous; a half spectrum has height x columns complex
 // numbers.
 #pragma once

@@ -1,5 +1,5 @@
 // Complex Fourier transforms of M = 32, 64 or 128 points of which only the first half is non-zero (forward) or
-// wanted (inverse): a kernel on a lattice of twice its size.
+// wanted (inverse): a kernel on a padded grid of twice its size.
 //
 // With M = A B, n = B a + b and k = k1 + A k2 a transform falls into short ones that fit in registers,
 //   X[k1 + A k2] = sum_b W_B^(b k2) W_M^(b k1) sum_a W_A^(a k1) x[B a + b],   W_n = exp(-2 pi i / n),
@@ -23,7 +23,7 @@ struct Split {
 // v exp(-2 pi i index / N), conjugated for the inverse; N divides 16 and index < N / 2 is known to the compiler.
 template <int N, bool Inverse>
 __device__ __forceinline__ float2 rotate(float2 v, int index) {
-    constexpr float cosine[8] = {1.0f, 0.92387953251f, 0.70710678119f, 0.38268343236f,
+    constexpr float cosine[8] = {1.0f, 0.92387953251f,  0.70710678119f,  0.38268343236f,
                                  0.0f, -0.38268343236f, -0.70710678119f, -0.92387953251f};
     constexpr float sine[8] = {0.0f, 0.38268343236f, 0.70710678119f, 0.92387953251f,
                                1.0f, 0.92387953251f, 0.70710678119f, 0.38268343236f};
@@ -119,9 +119,8 @@ __device__ __forceinline__ void forward(const float2 (&x)[Split<M>::half],
 // The inverse of `forward` without the scale 1 / M: the first half of the line. It writes to `exchange` where the
 // same thread of `forward` reads, so nothing need come between the two.
 template <int M, int Pitch>
-__device__ __forceinline__ void inverse(float2 (&spectrum)[Split<M>::groups][Split<M>::B],
-                                        float2 (&x)[Split<M>::half], float2 *exchange, const float2 *roots, int t,
-                                        bool active) {
+__device__ __forceinline__ void inverse(float2 (&spectrum)[Split<M>::groups][Split<M>::B], float2 (&x)[Split<M>::half],
+                                        float2 *exchange, const float2 *roots, int t, bool active) {
     constexpr int A = Split<M>::A, B = Split<M>::B;
     if (active) {
 #pragma unroll

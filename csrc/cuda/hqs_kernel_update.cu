@@ -1,6 +1,6 @@
 // updated = data_term + crop F^-1[filter F kernel], clipped and normalised; one block for each image.
 //
-// The lattice has M x M points, the kernel sits in a quarter of it, everything stays in shared memory:
+// The padded grid has M x M points, the kernel sits in a quarter of it, everything stays in shared memory:
 //   rows      p and p + M/4 of the kernel are the real and the imaginary part of one line; M/4 transforms;
 //   columns   1 .. M/2-1 of the half spectrum, and as column 0 the real zero and Nyquist columns in one; each
 //             is transformed, filtered and transformed back by the same threads;
@@ -16,7 +16,7 @@ namespace latentdem::cuda {
 namespace {
 
 template <int M>
-struct Lattice : Split<M> {
+struct PaddedGrid : Split<M> {
     static constexpr int columns = M / 2;
     static constexpr int pairs = M / 4;
     static constexpr int threads = columns * Split<M>::B;
@@ -36,8 +36,8 @@ struct Lattice : Split<M> {
 };
 
 template <int M>
-__global__ void __launch_bounds__(Lattice<M>::threads) update_kernel(HqsKernelUpdate u) {
-    using L = Lattice<M>;
+__global__ void __launch_bounds__(PaddedGrid<M>::threads) update_kernel(HqsKernelUpdate u) {
+    using L = PaddedGrid<M>;
     constexpr int A = L::A, B = L::B;
     LATENTDEM_DYNAMIC_SHARED(float2, memory);
     float2 *const roots = memory + L::roots, *const edges = memory + L::edges;
@@ -126,14 +126,14 @@ __global__ void __launch_bounds__(Lattice<M>::threads) update_kernel(HqsKernelUp
             if (column == 0) {
                 const int row = t + B * j + A * k2, mirror = (M - row) & (M - 1);
                 const float2 even = 0.5f * scale * (edges[row] + edges[mirror]);
-                spectrum[j][k2] = 0.5f * (even.x + even.y) * spectrum[j][k2] +
-                                  0.5f * (even.x - even.y) * conj(first_column[mirror]);
+                spectrum[j][k2] =
+                    0.5f * (even.x + even.y) * spectrum[j][k2] + 0.5f * (even.x - even.y) * conj(first_column[mirror]);
             } else {
                 spectrum[j][k2] = gain[j][k2] * spectrum[j][k2];
             }
         }
     inverse<M, L::columns>(spectrum, x, exchange + column, roots, t, true);
-    __syncthreads(); // `lines` lies under `exchange`
+    __syncthreads(); // `lines` shares the memory of `exchange`
 
     // Back to lines.
 #pragma unroll
@@ -182,15 +182,15 @@ __global__ void __launch_bounds__(Lattice<M>::threads) update_kernel(HqsKernelUp
 }
 
 template <int M>
-cudaError_t launch_lattice(const HqsKernelUpdate &update, cudaStream_t stream) {
-    if constexpr (Lattice<M>::bytes > (48 << 10)) { // more than any block gets unasked
+cudaError_t launch_padded(const HqsKernelUpdate &update, cudaStream_t stream) {
+    if constexpr (PaddedGrid<M>::bytes > (48 << 10)) { // more than a block gets by default
         const cudaError_t error = cudaFuncSetAttribute(update_kernel<M>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                       static_cast<int>(Lattice<M>::bytes));
+                                                       static_cast<int>(PaddedGrid<M>::bytes));
         if (error != cudaSuccess)
             return error;
     }
-    LATENTDEM_LAUNCH(update_kernel<M>, dim3(static_cast<unsigned>(update.batch)), dim3(Lattice<M>::threads),
-                     Lattice<M>::bytes, stream, update);
+    LATENTDEM_LAUNCH(update_kernel<M>, dim3(static_cast<unsigned>(update.batch)), dim3(PaddedGrid<M>::threads),
+                     PaddedGrid<M>::bytes, stream, update);
     return cudaGetLastError();
 }
 
@@ -203,11 +203,11 @@ cudaError_t launch(const HqsKernelUpdate &update, cudaStream_t stream) {
         return cudaSuccess;
     switch (update.side) {
     case 32:
-        return launch_lattice<32>(update, stream);
+        return launch_padded<32>(update, stream);
     case 64:
-        return launch_lattice<64>(update, stream);
+        return launch_padded<64>(update, stream);
     case 128:
-        return launch_lattice<128>(update, stream);
+        return launch_padded<128>(update, stream);
     default:
         return cudaErrorInvalidValue;
     }

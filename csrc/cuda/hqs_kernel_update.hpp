@@ -1,4 +1,4 @@
-// The update of a blur kernel in one launch, for lattices that fit in shared memory; the formula stands in
+// The update of a blur kernel in one launch, for padded grids that fit in shared memory; the formula is in
 // latentdem_ext/reference/fourier.py. All arrays are contiguous.
 #pragma once
 

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreads) crop_kernel(HqsCrop c) {
     for (int i = static_cast<int>(blockIdx.y * kThreads + threadIdx.x); i < c.side * c.side; i += c.parts * kThreads) {
         const int row = lag(i / c.side), column = lag(i % c.side);
         const bool reached = -c.size < row && row < c.size && -c.size < column && column < c.size;
-        c.lattice[image * c.side * c.side + i] = reached ? at(response, row, column) : 0.0f;
+        c.padded[image * c.side * c.side + i] = reached ? at(response, row, column) : 0.0f;
         if (i < c.size * c.size) // less than side^2
             c.data_term[image * c.size * c.size + i] = at(solution, i / c.size - c.size / 2, i % c.size - c.size / 2);
     }

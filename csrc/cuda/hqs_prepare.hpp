@@ -1,4 +1,4 @@
-// What lies between the transforms of hqs_prepare; the formulas stand in latentdem_ext/reference/fourier.py. All
+// The passes between the transforms of hqs_prepare; the formulas are in latentdem_ext/reference/fourier.py. All
 // arrays are contiguous; a half spectrum has `points` complex numbers.
 #pragma once
 
@@ -24,7 +24,7 @@ struct HqsSolve {
 struct HqsCrop {
     const float *solution, *response; // batch x height x width
     float *data_term;                 // batch x size x size
-    float *lattice;                   // batch x side x side, the response around (0, 0)
+    float *padded;                    // batch x side x side, the response around (0, 0)
     std::int64_t batch, height, width;
     int size, side; // 2 size - 1 <= side, side even
     int parts;      // blocks for one image

@@ -5,8 +5,7 @@
 #include <cuda_runtime.h>
 
 #ifndef LATENTDEM_LAUNCH
-#define LATENTDEM_LAUNCH(kernel, grid, block, shared, stream, ...)                                                     \
-    kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
+#define LATENTDEM_LAUNCH(kernel, grid, block, shared, stream, ...) kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
 #endif
 
 #ifndef LATENTDEM_DYNAMIC_SHARED

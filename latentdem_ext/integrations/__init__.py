@@ -1,4 +1,4 @@
-"""Drop-in acceleration of other people's code, changed only on request and put back: a module for each project.
+"""Drop-in acceleration of the code of other projects, on request and reversible: a module for each project.
 
     from latentdem_ext.integrations import dps
 
@@ -6,9 +6,9 @@
         ...
 
 `dps`, `psld`, `fastem` and `diffusers` replace functions of the project of that name by operations of this
-package. Before anything changes, signatures are looked at and both versions are called with small tensors: code
-that computes something else raises `IntegrationError` and stays as it is. What an operation does not take goes
-to the original. `deepinv` gives what `latentdem` offers to users of that library.
+package. Before anything changes, signatures are checked and both versions are called with small tensors: code
+that computes something else raises `IntegrationError` and is not changed. Calls that an operation does not take
+go to the original. `deepinv` is the former name of `latentdem.integrations.deepinv`.
 """
 
 from ._integration import IntegrationError

@@ -22,24 +22,24 @@ _ABSENT = object()
 
 
 class IntegrationError(RuntimeError):
-    """The code to be accelerated is not there, or not what it was expected to be. Nothing has been changed."""
+    """The code to be accelerated is missing, or is not the expected code. Nothing has been changed."""
 
 
 class Change(Protocol):
-    """What an integration changes; `install` does it and returns the function that undoes it."""
+    """A change that an integration makes; `install` makes it and returns the function that undoes it."""
 
     def install(self) -> Callable[[], None]: ...
 
 
 class Replacement(NamedTuple):
-    """A function to be put in the place of another: attribute `name` of a module, class or object."""
+    """A function that takes the place of another one: attribute `name` of a module, class or object."""
 
     owner: Any
     name: str
     value: Callable[..., Any]
 
     def install(self) -> Callable[[], None]:
-        """Replaces it; what comes back restores the very object."""
+        """Replaces the function; the returned function restores the same object."""
         original = vars(self.owner).get(self.name, _ABSENT)
         setattr(self.owner, self.name, self.value)
         if original is _ABSENT:
@@ -53,8 +53,8 @@ class Integration:
     Args:
         project: its name, for messages.
         modules: the names that its modules are imported under.
-        changes: gives what is to be changed in one of them, or raises `IntegrationError`; nothing for a module
-            that has none of the functions.
+        changes: gives the changes of one of them, or raises `IntegrationError`; none for a module that has none
+            of the functions.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Integration:
         if self._undo:
             raise IntegrationError(f"{self._project} is accelerated already: call remove() first")
         targets = self._find() if module is None else [module]
-        found = [change for target in targets for change in self._changes(target)]
-        if not found:
+        changes = [change for target in targets for change in self._changes(target)]
+        if not changes:
             names = ", ".join(getattr(target, "__name__", type(target).__name__) for target in targets)
             raise IntegrationError(f"there is nothing of {self._project} to accelerate in {names}")
-        self._undo = [change.install() for change in found]
+        self._undo = [change.install() for change in changes]
 
     def remove(self) -> None:
         """Puts back the very objects that `apply` has replaced; a second call does nothing."""
@@ -100,18 +100,18 @@ class Integration:
             self.remove()
 
     def _find(self) -> list[ModuleType]:
-        found, errors = [], []
+        modules, errors = [], []
         for name in self._modules:
             try:
-                found.append(sys.modules.get(name) or importlib.import_module(name))
+                modules.append(sys.modules.get(name) or importlib.import_module(name))
             except ImportError as error:
                 errors.append(str(error))
-        if not found:
+        if not modules:
             raise IntegrationError(
                 f"{self._project} cannot be imported ({'; '.join(errors)}): "
                 "start in its folder, or pass the module"
             )
-        return found
+        return modules
 
 
 def expect_parameters(function: Callable[..., Any], *names: str, exactly: bool = False) -> None:
@@ -136,7 +136,7 @@ def expect_parameters(function: Callable[..., Any], *names: str, exactly: bool =
 def expect_equal(
     original: Callable[..., Any], replacement: Callable[..., Any], *arguments: Any, gradient: bool = True
 ) -> None:
-    """Calls both with the same arguments; refuses to go on unless results (and gradients) are the same.
+    """Calls both with the same arguments and compares the results (and gradients).
 
     Args:
         arguments: of both. Tensors of floating-point numbers get a gradient unless `gradient` is False.
@@ -148,12 +148,12 @@ def expect_equal(
         warnings.simplefilter("ignore")
         try:
             expected = _results(original, arguments, gradient)
-            found = _results(replacement, arguments, gradient)
+            results = _results(replacement, arguments, gradient)
         except Exception as error:
             raise IntegrationError(
                 f"{label(original)} cannot be called or replaced as expected: {error}"
             ) from error
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(results, expected, strict=True):
         if one.shape != other.shape or not (one - other).norm() <= _TOLERANCE * other.norm():
             raise IntegrationError(f"{label(original)} computes something else than expected; it is left alone")
 

@@ -1,18 +1,23 @@
-"""deepinv: `LatentDEMReconstructor`, `KernelDenoiser`, `KernelMSE` and `KernelMNC`.
+"""Deprecated: `latentdem.integrations.deepinv` under its former name, for one release.
 
-    from latentdem_ext.integrations.deepinv import LatentDEMReconstructor
-
-The solver that they need is in `latentdem`, which uses this package and not the other way round. So nothing is
-imported here; a name is looked up in `latentdem.integrations.deepinv` when it is asked for.
+Nothing is imported here, because this package does not depend on `latentdem`: the module is loaded when a name
+is looked up.
 """
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
+    warnings.warn(
+        "latentdem_ext.integrations.deepinv has moved to latentdem.integrations.deepinv; "
+        "the former name will be removed in the next release",
+        DeprecationWarning,
+        stacklevel=2,
+    )
     return getattr(importlib.import_module("latentdem.integrations.deepinv"), name)

@@ -8,7 +8,7 @@ Of the classes in `guided_diffusion.measurements`:
 
 - `Blurkernel` (motion and Gaussian blur) and the `apply_kernel` of `BlindBlurOperator` and `TurbulenceOperator`
   correlate by `latentdem_ext.blur_adjoint` instead of pixel by pixel. Reflected and zero borders stay what they
-  are: the padded image lies on a lattice on which nothing wraps into the result;
+  are: the padded image lies on a larger grid on which nothing wraps around into the result;
 - `Resizer` (super-resolution) is two products with small matrices instead of gathered copies.
 
 Forward and gradient: the conditioning step differentiates through them. What it does besides is one norm and
@@ -147,6 +147,6 @@ def _correlation(padded: Tensor, kernel: Tensor) -> Tensor:
     """Cross-correlation of (B, C, H, W) with a kernel (1, 1, K, K), where that lies inside the image."""
     size, origin = kernel.shape[-1], kernel.shape[-1] // 2
     height, width = padded.shape[-2:]
-    lattice = F.pad(padded, (0, fast_length(width) - width, 0, fast_length(height) - height))
-    result = blur_adjoint(lattice, kernel.expand(padded.shape[0], -1, -1, -1))
+    grid = F.pad(padded, (0, fast_length(width) - width, 0, fast_length(height) - height))
+    result = blur_adjoint(grid, kernel.expand(padded.shape[0], -1, -1, -1))
     return result[..., origin : origin + height - size + 1, origin : origin + width - size + 1]

@@ -29,7 +29,8 @@ from torch import Tensor
 
 from .. import _checks
 from .._blur import blur
-from .._hqs import hqs_kernel_update, hqs_prepare, project_kernel
+from .._hqs import hqs_kernel_update, hqs_prepare
+from .._project_kernel import project_kernel
 from ._integration import Integration, Replacement, expect_equal, expect_parameters, probe
 
 _MODULES = ("util.utils_agem", "emutil.utils_agem", "guided_diffusion.measurements")

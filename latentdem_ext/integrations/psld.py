@@ -119,12 +119,12 @@ def _p_sample_ddim(
 
 
 def _predicted(model: Any, z_t: Tensor, a: Any) -> tuple[Tensor, dict[str, Any]]:
-    """The predicted noise, and what classifier-free guidance needs besides."""
+    """The predicted noise, and the further arguments of classifier-free guidance."""
     if a.unconditional_conditioning is None or a.unconditional_guidance_scale == 1.0:
         return model.apply_model(z_t, a.t, a.c).to(z_t.dtype), {}
     both = torch.cat([a.unconditional_conditioning, a.c])
-    found = model.apply_model(torch.cat([z_t] * 2), torch.cat([a.t] * 2), both).to(z_t.dtype)
-    uncond, eps = found.chunk(2)
+    predictions = model.apply_model(torch.cat([z_t] * 2), torch.cat([a.t] * 2), both).to(z_t.dtype)
+    uncond, eps = predictions.chunk(2)
     return eps, {"eps_uncond": uncond, "guidance": float(a.unconditional_guidance_scale)}
 
 
@@ -133,7 +133,7 @@ def _level(levels: Any, index: int, like: Tensor) -> Tensor:
 
 
 def _eta(sampler: Any, index: int) -> float:
-    """Of the step, from the standard deviation that the sampler has made of it."""
+    """The eta of a step, given the standard deviation that the sampler has computed from it."""
     now, before = float(sampler.ddim_alphas[index]), float(sampler.ddim_alphas_prev[index])
     most = ((1 - before) / (1 - now) * (1 - now / before)) ** 0.5
     return float(sampler.ddim_sigmas[index]) / most if most > 0 else 0.0

@@ -1,9 +1,11 @@
-"""What several definitions share: scalars of a sample, and the precision of the arithmetic."""
+"""Shared by several definitions: scalars of a sample, and the precision of the arithmetic."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+__all__ = ["arithmetic", "per_sample"]
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

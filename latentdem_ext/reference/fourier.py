@@ -11,6 +11,22 @@ from torch import Tensor
 
 from .common import per_sample
 
+__all__ = [
+    "Fidelity",
+    "HQSFactors",
+    "blur",
+    "blur_adjoint",
+    "blur_fidelity",
+    "blur_kernel_gradient",
+    "blur_proximal",
+    "fast_length",
+    "hqs_kernel_update",
+    "hqs_prepare",
+    "kernel_to_otf",
+    "padded_side",
+    "project_kernel",
+]
+
 
 class Fidelity(NamedTuple):
     """Data fidelity of an image: see `blur_fidelity`."""
@@ -21,7 +37,7 @@ class Fidelity(NamedTuple):
 
 
 class HQSFactors(NamedTuple):
-    """What a kernel update needs to know of image and measurement: see `hqs_prepare`."""
+    """The image and the measurement as a kernel update needs them: see `hqs_prepare`."""
 
     data_term: Tensor
     filter: Tensor
@@ -32,7 +48,7 @@ def kernel_to_otf(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
 
     Args:
         kernel: (B, 1, K, K), K at most min(H, W).
-        shape: (H, W) of the lattice.
+        shape: (H, W) of the image.
 
     Returns:
         (B, 1, H, W // 2 + 1) complex, the half spectrum of a real transform.
@@ -58,8 +74,8 @@ def _inverse(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _conj(spectrum: Tensor) -> Tensor:
-    # Not put off as Tensor.conj() does: torch.compile calls a registered operation with that switched off, and
-    # the values would come out as they were.
+    # Not lazy as Tensor.conj() is: torch.compile calls a registered operation with lazy conjugation switched
+    # off, and the values would not be conjugated.
     return torch.conj_physical(spectrum)
 
 
@@ -103,7 +119,7 @@ def blur_kernel_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tenso
 
     Args:
         x: (B, C, H, W).
-        gradient: (B, C, H, W), what is known of the blurred image.
+        gradient: (B, C, H, W), the gradient in the blurred image.
         kernel_size: K, at most min(H, W).
 
     Returns:
@@ -114,7 +130,7 @@ def blur_kernel_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tenso
 
 
 def _crop(image: Tensor, kernel_size: int) -> Tensor:
-    """The K x K window around the origin of a lattice, whose own origin is at K // 2."""
+    """The K x K window around pixel (0, 0) of an image, whose own origin is at K // 2."""
     height, width = image.shape[-2:]
     support = torch.arange(kernel_size, device=image.device) - kernel_size // 2
     return image[..., (support % height)[:, None], support % width]
@@ -132,7 +148,7 @@ def blur_fidelity(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None = N
         x: (B, C, H, W).
         kernel: (B, 1, K, K).
         y: (B, C, H, W).
-        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it between steps.
 
     Returns:
         norm2 (B,), gradient (B, C, H, W), glued (B, C, H, W).
@@ -153,7 +169,7 @@ def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Ten
         kernel: (B, 1, K, K).
         y: (B, C, H, W).
         rho: (B,), positive.
-        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it between steps.
 
     Returns:
         (B, C, H, W).
@@ -164,11 +180,11 @@ def blur_proximal(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Ten
     return x0 + _inverse(gain * residual, x0.shape)
 
 
-def lattice_side(kernel_size: int, device: torch.device) -> int:
-    """Points a side of the lattice of `hqs_prepare`, at least 2K - 1 and even: a size with a fast transform.
+def padded_side(kernel_size: int, device: torch.device) -> int:
+    """Points a side of the padded grid of `hqs_prepare`: even, at least 2K - 1, with a fast transform.
 
-    The smallest without a prime factor above 5; on a CUDA device, where the lattice can live in the shared
-    memory of a block, a power of two from 32 to 128 if it can be one.
+    The smallest without a prime factor above 5; on a CUDA device, where the grid can be kept in the
+    shared memory of a block, a power of two from 32 to 128 where one is large enough.
     """
     minimum = 2 * kernel_size - 1
     if device.type == "cuda" and minimum <= 128:
@@ -202,7 +218,7 @@ def hqs_prepare(
     The step is Z = crop F^-1[ (sum_j conj(F x_j) F y_j + a F k) / (sum_j |F x_j|^2 + a) ], j over samples and
     channels. N, D being the two sums, Z = crop F^-1[N / (D + a)] + crop(g * k) with g = F^-1[a / (D + a)]. Only
     the lags |l| < K of g reach the crop, so g is copied (modulo H, W: exact for images smaller than 2K - 1 too)
-    to a lattice of M >= 2K - 1 points a side, on which every later update is one product.
+    to a padded grid of M >= 2K - 1 points a side, on which every later update is one product.
 
     Args:
         x: (B, S, C, H, W), S posterior samples.
@@ -212,11 +228,11 @@ def hqs_prepare(
         kernel_size: K, at most min(H, W).
         per_channel: solve for each channel alone and average the solutions (as FastDiffusionEM does) instead of
             the joint least squares over the channels.
-        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it from step to step.
+        y_hat: (B, C, H, W // 2 + 1), torch.fft.rfft2(y) where the caller keeps it between steps.
 
     Returns:
         data_term (B, 1, K, K), the crop of F^-1[N / (D + a)]; filter (B, 1, M, M // 2 + 1), real, the transform
-        of g on the small lattice.
+        of g on the padded grid.
     """
     height, width = x.shape[-2:]
     x_hat = _forward(x)
@@ -229,10 +245,10 @@ def hqs_prepare(
     response = _inverse((a / (power + a)).mean(dim=1, keepdim=True).to(x_hat.dtype), y.shape)
 
     lags = torch.arange(1 - kernel_size, kernel_size, device=x.device)
-    side = lattice_side(kernel_size, x.device)
+    side = padded_side(kernel_size, x.device)
     small = response.new_zeros(*response.shape[:2], side, side)
     small[..., (lags % side)[:, None], lags % side] = response[..., (lags % height)[:, None], lags % width]
-    # D is even under l -> -l, hence so is g, on either lattice: the imaginary part is rounding error.
+    # D is even under l -> -l, hence so is g, on either grid: the imaginary part is rounding error.
     return HQSFactors(_crop(solution, kernel_size), _forward(small).real.contiguous())
 
 
@@ -260,8 +276,8 @@ def hqs_kernel_update(kernel: Tensor, factors: HQSFactors, project: bool = True,
 def project_kernel(kernel: Tensor) -> Tensor:
     """Clip to non-negative values and divide by the sum; a kernel without a positive value becomes uniform.
 
-    Uniform, because a kernel with nothing left says nothing about the blur, while a delta would say "no blur",
-    which is a solution blind deblurring does not come back from.
+    Uniform, because a kernel without values gives no information about the blur, while a delta would mean "no
+    blur", a solution that blind deblurring does not leave again.
 
     Args:
         kernel: (B, 1, K, K).

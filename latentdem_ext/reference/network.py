@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ["group_norm_silu", "upsample_conv"]
+
 
 def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
     """silu(group_norm(x)), the activation of latent-diffusion networks.

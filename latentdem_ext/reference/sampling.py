@@ -1,4 +1,4 @@
-"""The moves of a latent from one noise level to the next."""
+"""Steps of a latent from one noise level to the next."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from torch import Tensor
 
 from .common import arithmetic, per_sample
 
+__all__ = ["ddim_scales", "dps_step", "renoise"]
+
 
 def ddim_scales(abar_t: Tensor, abar_prev: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of `dps_step`: sqrt(1 - abar_t), 1 / sqrt(abar_t), sqrt(abar_prev), sqrt(1 - abar_prev - s^2) and s.
+    """sqrt(1 - abar_t), 1 / sqrt(abar_t), sqrt(abar_prev), sqrt(1 - abar_prev - s^2) and s of `dps_step`.
 
-    (B,) each, in float64, because 1 - abar loses digits at either end of the schedule.
+    All (B,), in float64, because 1 - abar loses digits at either end of the schedule.
     """
     now, prev = abar_t.double(), abar_prev.double()
     spread = eta * torch.sqrt((1 - prev) / (1 - now) * (1 - now / prev))
@@ -44,7 +46,7 @@ def dps_step(
         abar_t: (B,) cumulative alpha at t, in (0, 1).
         abar_prev: (B,) cumulative alpha at the earlier timestep, in [abar_t, 1].
         eps_uncond: noise predicted without the condition, shape of z_t.
-        guidance: classifier-free guidance scale; matters with `eps_uncond` only.
+        guidance: classifier-free guidance scale, used with `eps_uncond` only.
         eta: 0 is deterministic (DDIM), 1 the ancestral step (DDPM).
         noise: standard normal, shape of z_t; needed for eta above 0.
         gradient: gradient of the data term in z_t, shape of z_t.
@@ -74,7 +76,7 @@ def renoise(z_t: Tensor, z0: Tensor, abar_t: Tensor, abar_prev: Tensor, noise: T
 
     e = (z_t - sqrt(abar_t) z0) / sqrt(1 - abar_t), the noise direction that leads from z0 to z_t;
     z_prev = sqrt(abar_prev) z0 + sqrt(1 - abar_prev) (sqrt(1 - fresh) e + sqrt(fresh) noise).
-    fresh = 0 is the DDIM move, fresh = 1 forgets the trajectory.
+    fresh = 0 is the DDIM step, fresh = 1 keeps nothing of the trajectory.
 
     Args:
         z_t: (B, ...) noisy latent.

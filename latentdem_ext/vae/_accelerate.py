@@ -1,4 +1,4 @@
-"""`accelerate_vae`: finds the modules that the operations can do, and puts everything back."""
+"""`accelerate_vae`: finds the modules that operations can replace, and restores them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _DTYPES = (None, torch.float16, torch.bfloat16, torch.float32)
 
 
 class AcceleratedVAE:
-    """What `accelerate_vae` has changed; `remove` undoes it, and so does leaving a `with` block."""
+    """The changes of `accelerate_vae`; `remove` undoes them, and so does the end of a `with` block."""
 
     def __init__(self, vae: nn.Module, patches: list[_Patch], dtype: torch.dtype | None) -> None:
         self.vae = vae
         self._modules = [patch.module for patch in patches]
         for module, forward in patches:
-            # In the instance: names, parameters and classes stay what they are, and a copy is accelerated, too.
+            # Set on the instance: names, parameters and classes do not change, and a copy is accelerated, too.
             module.__dict__["forward"] = MethodType(forward, module)
         self._originals = [_convert(parameter, dtype) for parameter in vae.parameters()]
 
     def remove(self) -> None:
-        """Gives the module back as it was, bit by bit; a second call does nothing."""
+        """Restores the module bit by bit; a second call does nothing."""
         for module in self._modules:
             module.__dict__.pop("forward", None)
         for original in self._originals:
@@ -48,7 +48,7 @@ def accelerate_vae(
 ) -> AcceleratedVAE:
     """Lets `group_norm_silu`, `upsample_conv` and leaner convolutions do the work of an autoencoder's modules.
 
-    For diffusers' autoencoders of images (`AutoencoderKL`, `VQModel` and what else has their blocks) and for
+    For diffusers' autoencoders of images (`AutoencoderKL`, `VQModel` and others with their blocks) and for
     modules in which a 3 x 3 convolution follows nearest upsampling by 2 in an `nn.Sequential`. Encoder and
     decoder, forward and gradients. Nothing but time, memory and rounding changes: names, parameters,
     configuration and methods of the module stay, it can be saved, moved, copied and compiled. Its
@@ -132,14 +132,14 @@ def _special(module: nn.Module, checkpoint: bool) -> Iterator[_Patch]:
 
 
 def _is_diffusers(module: Any, name: str) -> bool:
-    """Whether it is of a class of diffusers: by name, for latentdem_ext does not need diffusers."""
+    """Whether a module is of a class of diffusers, by name: latentdem_ext does not depend on diffusers."""
     return any(
         base.__name__ == name and base.__module__.startswith("diffusers.") for base in type(module).__mro__
     )
 
 
 def _is_plain_block(block: Any) -> bool:
-    """Without an embedding of the time and without resampling, as in all autoencoders."""
+    """Whether a block has no time embedding and no resampling, as in all autoencoders."""
     return (
         block.time_emb_proj is None
         and block.time_embedding_norm in ("default", "group")
@@ -174,11 +174,11 @@ class _Original(NamedTuple):
     parameter: nn.Parameter
     dtype: torch.dtype
     stride: tuple[int, ...]
-    values: Tensor | None  # before, if another dtype has rounded them
-    version: int  # of the parameter after that: it is another one when new weights have been loaded
+    values: Tensor | None  # the values before, if another dtype has rounded them
+    version: int  # of the parameter after the change; loading new weights changes it again
 
     def restore(self) -> None:
-        """The parameter's type, layout and values."""
+        """Restore the parameter's type, layout and values."""
         now = self.parameter.data
         if self.values is not None and self.parameter._version == self.version:
             now = self.values

@@ -1,6 +1,6 @@
-"""What the modules of an autoencoder compute while it is accelerated: the new `forward` of each.
+"""The `forward` of the modules of an autoencoder while it is accelerated.
 
-They call their submodules, so hooks and adapters on those go on working.
+They call their submodules, so hooks and adapters on those keep working.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def upsample_and_convolve(self: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def identity(self: nn.Module, x: Tensor) -> Tensor:
-    """Of a module whose work another one does."""
+    """The `forward` of a module whose work another one does."""
     return x
 
 
 def diffusers_upsample(self: Any, hidden_states: Tensor, output_size: Any = None, *_: Any, **__: Any) -> Tensor:
-    """`Upsample2D`, which is told the size where it is not twice that of the input."""
+    """`Upsample2D`; `output_size` is given where it is not twice that of the input."""
     if output_size is None:
         result: Tensor = self.conv(hidden_states)
         return result
@@ -48,7 +48,7 @@ def residual_block(self: Any, input_tensor: Tensor, temb: Tensor | None = None, 
     h = self.conv1(self.norm1(input_tensor))
     h = self.conv2(self.dropout(self.norm2(h)))
     x = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
-    # In place: nobody else has seen h, and the gradient of a convolution does not need its result.
+    # In place, because h is used nowhere else and the gradient of a convolution does not need its result.
     h += x
     return h if self.output_scale_factor == 1 else h / self.output_scale_factor
 
@@ -78,7 +78,7 @@ def convolve_3_x_3(self: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def convolve(self: nn.Conv2d, x: Tensor) -> Tensor:
-    """`Conv2d` that keeps its input only where the gradient of its weight will be asked for."""
+    """`Conv2d` that keeps its input only where its weight requires a gradient."""
     weight, bias = self.weight, self.bias
     learns = weight.requires_grad or (bias is not None and bias.requires_grad)
     if learns or not x.requires_grad or not torch.is_grad_enabled():

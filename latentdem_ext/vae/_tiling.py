@@ -27,10 +27,10 @@ def blend_tiles(
 
     Args:
         x: (B, C, H, W).
-        function: makes (B, D, f h, f w) of a tile (B, C, h, w) and its window, f the same for all tiles.
+        function: maps a tile (B, C, h, w) and its window to (B, D, f h, f w), with the same f for all tiles.
         tile: largest side of a tile.
         overlap: by how much neighbouring tiles overlap at least, below `tile`.
-        margin: how many pixels at a tile's sides within the image count for nothing, below overlap / 2.
+        margin: how many pixels at a tile's sides within the image have no weight, below overlap / 2.
 
     Returns:
         (B, D, f H, f W), of the dtype of the results.
@@ -59,9 +59,10 @@ def tiled_decode(decode: Callable[[Tensor], Tensor], z: Tensor, *, tile: int = 6
     """`decode(z)` in overlapping tiles, with a gradient in z: memory for one tile at a time, both ways.
 
     The tiles are blended linearly over half of the overlap; the quarter of it that is nearest to a tile's side
-    counts for nothing, because there the tile shows. A decoder that looks no further than that quarter (in
-    latents) gives what it gives of the whole latent, and the same gradient. Others differ from it: group
-    normalisation and attention see a tile, not the image. The gradient is that of the blended result.
+    has no weight, because the tile's border shows there. A decoder whose receptive field reaches no further
+    than that quarter (in latents) gives the image and the gradient of the whole latent. Others differ from it,
+    because group normalisation and attention see a tile, not the image. The gradient is that of the blended
+    result.
 
     Args:
         decode: latents (B, c, h, w) to images (B, C, f h, f w): `lambda z: vae.decode(z).sample`.

@@ -1,10 +1,11 @@
 """LatentDEM: blind inverse problems with latent diffusion priors.
 
-The names below are imported when they are first used, so that `latentdem --help` does not wait for PyTorch.
+Public names are imported when they are first used, so that `latentdem --help` does not wait for PyTorch.
 """
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ __all__ = [
     "State",
     "TraceStep",
     "UserError",
+    "__version__",
     "deblur",
     "restore",
 ]
@@ -78,8 +80,27 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
+# Old public names, kept for one release: where the object is now, and its new name.
+_DEPRECATED = {"Recipe": ("search.config", "SearchConfig")}
+
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    if name in _DEPRECATED:
+        module, new_name = _DEPRECATED[name]
+        warnings.warn(
+            f"latentdem.{name} is called {new_name} now; the old name will go with the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(import_module(f".{module}", __name__), new_name)
     if name in _HOME:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

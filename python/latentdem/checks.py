@@ -1,4 +1,4 @@
-"""Checks of what a user asks for, shared by the Python interface and the command line."""
+"""Checks of user input, shared by the Python interface and the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def check_kernel_size(size: int, height: int, width: int) -> None:
     """Refuses a kernel size below 3 or above the smaller side of the image.
 
     Raises:
-        UserError: see above.
+        UserError: the size is outside this range.
     """
     if size < 3:
         raise UserError(f"The kernel size must be at least 3 pixels, not {size}.")
@@ -27,7 +27,7 @@ def check_noise_sigma(sigma: float) -> float:
     """Refuses a noise standard deviation that is not a positive number up to 1.
 
     Raises:
-        UserError: see above.
+        UserError: the value is outside this range.
     """
     if not 0 < sigma <= 1:
         raise UserError(
@@ -37,10 +37,10 @@ def check_noise_sigma(sigma: float) -> float:
 
 
 def check_kernel(kernel: Tensor, batch: int) -> Tensor:
-    """A known kernel as float32 (batch, 1, K, K).
+    """Returns a known kernel as float32 (batch, 1, K, K).
 
     Raises:
-        UserError: another shape, values that are negative or not finite, or a sum that is not 1.
+        UserError: it has another shape, values that are negative or not finite, or a sum that is not 1.
     """
     square = kernel.ndim == 4 and kernel.shape[1] == 1 and kernel.shape[-1] == kernel.shape[-2]
     if not square or kernel.shape[0] not in (1, batch):
@@ -54,10 +54,10 @@ def check_kernel(kernel: Tensor, batch: int) -> Tensor:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device behind "auto" (CUDA where there is one), "cpu" or "cuda".
+    """The device called "auto" (CUDA where available), "cpu" or "cuda".
 
     Raises:
-        UserError: another name, or CUDA where there is none.
+        UserError: the name is unknown, or CUDA is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -71,10 +71,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_backend() -> str:
-    """Name of the backend that LATENTDEM_BACKEND or `use_backend` asks for, "automatic" without a request.
+    """Name of the backend requested by LATENTDEM_BACKEND or `use_backend`, else "automatic".
 
     Raises:
-        UserError: it does not exist or cannot be used on this machine.
+        UserError: the backend does not exist or cannot be used on this machine.
     """
     import latentdem_ext
 

@@ -1,11 +1,11 @@
-"""The one exception that stands for a mistake of the user."""
+"""The exception for user errors."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake the user can put right: the message is one sentence that says what is wrong and what to do.
+    """A mistake that the user can correct; the message says in one sentence what is wrong and what to do.
 
-    The command line prints the message alone and exits with status 1; everything else is a defect and
-    keeps its traceback.
+    The command line prints the message alone and exits with status 1. Any other exception is a defect of the
+    program and keeps its traceback.
     """

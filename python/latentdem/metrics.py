@@ -1,7 +1,7 @@
-"""Image and kernel quality, as the paper reports it, and after the shift that nobody can know.
+"""Image and kernel quality as in the paper, and after aligning the shift that cannot be determined.
 
 A blurred image determines image and kernel only up to a common shift (the image one way, the kernel the other).
-So every figure exists twice for images, raw and after the best whole-pixel shift; kernels are always aligned.
+So image metrics are given raw and after the best whole-pixel shift; kernels are always aligned.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class ImageMetrics:
     """Image quality against a reference.
 
     Attributes:
-        psnr, ssim, lpips: of the whole frame. PSNR in dB; LPIPS is None where it is not available.
-        psnr_aligned, ssim_aligned, lpips_aligned: after moving the image by `shift`, without the frame of
-            `radius` pixels that pixels from beyond the border could have entered.
-        shift: whole pixels (down, right) the image was moved by.
+        psnr, ssim, lpips: over the whole frame. PSNR in dB; LPIPS is None where it is not available.
+        psnr_aligned, ssim_aligned, lpips_aligned: after moving the image by `shift`, without a border of
+            `radius` pixels, which pixels from beyond the frame could have entered.
+        shift: whole pixels (down, right) by which the image was moved.
     """
 
     psnr: float
@@ -54,8 +54,8 @@ def image_metrics(image: Tensor, reference: Tensor, radius: int = 8) -> ImageMet
     """PSNR, SSIM and, where installed, LPIPS, raw and after the best whole-pixel shift.
 
     Args:
-        image: (C, H, W) or (1, C, H, W) in [-1, 1], compared clipped, as [0, 1].
-        reference: of the same shape.
+        image: (C, H, W) or (1, C, H, W) in [-1, 1], compared after clipping, in [0, 1].
+        reference: image of the same shape.
         radius: largest shift tried in each direction, less for images too small for it.
     """
     shift, radius = best_shift(image, reference, radius), _radius(reference, radius)
@@ -96,12 +96,12 @@ def ssim(image: Tensor, reference: Tensor) -> float:
 def best_shift(image: Tensor, reference: Tensor, radius: int = 8) -> tuple[int, int]:
     """The circular whole-pixel shift (down, right) of `image` that maximises the PSNR over the interior.
 
-    The interior is what no pixel from beyond the border can enter. The squared error of every shift comes
-    from two correlations: sum m r^2 - 2 sum m r x(. - s) + sum m x(. - s)^2, m being 1 in the interior.
+    No pixel from beyond the border can enter the interior. The squared error of every shift follows from
+    two correlations: sum m r^2 - 2 sum m r x(. - s) + sum m x(. - s)^2, m being 1 in the interior.
 
     Args:
         image: (C, H, W) or (1, C, H, W) in [-1, 1].
-        reference: of the same shape.
+        reference: image of the same shape.
         radius: largest shift in each direction, less for images too small for it.
     """
     x, r = _unit(image), _unit(reference)
@@ -111,16 +111,16 @@ def best_shift(image: Tensor, reference: Tensor, radius: int = 8) -> tuple[int, 
     channels = zip(x, r, strict=True)
     error = sum(_correlate(mask, a**2) - 2 * _correlate(mask * b, a) for a, b in channels)
     shifts = [(dy, dx) for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1)]
-    # Of equal errors the smallest shift, whatever the order of the rounding errors.
+    # Among equal errors take the smallest shift, whatever their rounding errors.
     return min(shifts, key=lambda s: (round(error[s], 6), abs(s[0]) + abs(s[1])))
 
 
 def kernel_metrics(estimate: Tensor, truth: Tensor) -> KernelMetrics:
-    """Mean squared error and maximum of normalised cross-correlation, both at the shift that aligns best.
+    """Mean squared error and maximum of normalised cross-correlation (MNC), both at the best shift.
 
     MNC (Hu and Yang, 2012) is max_s sum_n a[n] b[n - s] / (|a| |b|), 1 for kernels equal up to a shift. The
     mean squared error is that of the kernels scaled to peak 1, over the pixels of the true kernel: with
-    kernels of sum 1 it would be near 1e-6, the paper's figures (.009 to .017) are those of peak 1.
+    kernels of sum 1 it would be near 1e-6, and the figures of the paper (.009 to .017) are for peak 1.
 
     Args:
         estimate: (1, 1, K, K) or (K, K).
@@ -151,7 +151,7 @@ def lpips(image: Tensor, reference: Tensor) -> float | None:
 
 
 def lpips_available() -> tuple[bool, str]:
-    """Whether LPIPS can be computed without downloading anything, and what is missing if not."""
+    """Whether LPIPS can be computed without a download, and the place of its weights or what is missing."""
     for package in ("lpips", "torchvision"):
         if find_spec(package) is None:
             return False, f"the package {package} is not installed"
@@ -177,13 +177,13 @@ def _lpips_network() -> Any:
 
 
 def _unit(image: Tensor) -> np.ndarray:
-    """(C, H, W) float64 in [0, 1]."""
+    """Image as (C, H, W) float64 in [0, 1]."""
     pixels = image.detach().reshape(image.shape[-3:]).cpu().double()
     return ((pixels + 1) / 2).clamp(0, 1).numpy()
 
 
 def _radius(reference: Tensor, radius: int) -> int:
-    """The radius, or what leaves an interior that SSIM can still be computed of."""
+    """The radius, reduced where needed to leave an interior for which SSIM can be computed."""
     return max(0, min(radius, (min(reference.shape[-2:]) - SSIM_WINDOW) // 2))
 
 

@@ -1,4 +1,4 @@
-"""LatentDEM as a pipeline of diffusers."""
+"""LatentDEM as a diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import UserError
+from .io.channels import to_rgb
 from .io.images import to_tensor
 from .priors import DiffusersPrior
-from .priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser, ready
+from .priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser, prepare_for_inference
 from .restoration.image import ImageRestoration
 from .restoration.settings import Settings
 from .solver.state import State
@@ -38,10 +39,10 @@ Callback = Callable[[DiffusionPipeline, int, int, dict[str, Tensor]], dict[str, 
 
 @dataclass
 class LatentDEMPipelineOutput(BaseOutput):
-    """What `LatentDEMPipeline` returns.
+    """Output of `LatentDEMPipeline`.
 
     Attributes:
-        images: the restored images, of the `output_type` asked for: a list of PIL images ("pil"), (B, C, H, W)
+        images: the restored images in the requested `output_type`: a list of PIL images ("pil"), (B, C, H, W)
             in [0, 1] on the CPU ("pt"), (B, H, W, C) in [0, 1] ("np") or their scaled latents (B, c, h, w)
             ("latent").
         kernels: (B, 1, K, K) float32 on the CPU, non-negative, sum 1, origin at K // 2.
@@ -54,16 +55,17 @@ class LatentDEMPipelineOutput(BaseOutput):
 class LatentDEMPipeline(DiffusionPipeline):
     """Restores blurred images, and their kernels, with a latent diffusion model of diffusers as the prior.
 
-    It takes the checkpoints that `DiffusersPrior` takes, through `from_pretrained` and `from_pipe`, and gives
-    what `latentdem.deblur` gives with that prior. Safety checkers are not loaded.
+    It takes the checkpoints that `DiffusersPrior` takes, through `from_pretrained` and `from_pipe`, and returns
+    the same images as `latentdem.deblur` with that prior. Safety checkers are not loaded.
 
     Args:
         unet: noise predictor.
-        scheduler: the scheduler it was trained with; its sampling settings do not count.
+        scheduler: the scheduler it was trained with; its sampling settings are ignored.
         vae, vqvae: autoencoder, under one of the two names.
-        text_encoder, tokenizer: for a conditional `unet`; for Stable Diffusion XL also those of number 2.
-        kernel_denoiser: plug-and-play denoiser of the M-step; None for the one that ships.
-        force_zeros_for_empty_prompt: of Stable Diffusion XL, whether an absent negative prompt is zeros.
+        text_encoder, tokenizer: for a conditional `unet`; Stable Diffusion XL also has the ones ending in `_2`.
+        kernel_denoiser: plug-and-play denoiser of the M-step; None for the shipped one.
+        force_zeros_for_empty_prompt: for Stable Diffusion XL, whether the embeddings of a missing negative
+            prompt are zeros.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae->vqvae"
@@ -108,12 +110,12 @@ class LatentDEMPipeline(DiffusionPipeline):
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
 
     def encode_prompt(self, prompt: str, **options: Any) -> Any:
-        """Embeddings of a prompt, by the method of that name of Stable Diffusion's own pipelines."""
+        """Embeddings of a prompt, by the method of the same name of the Stable Diffusion pipelines."""
         kind = StableDiffusionPipeline if self.text_encoder_2 is None else StableDiffusionXLPipeline
         return kind.encode_prompt(self, prompt, **options)
 
     def enable_vae_slicing(self) -> None:
-        """The autoencoder works on one image of a batch at a time."""
+        """Makes the autoencoder work on one image of a batch at a time."""
         self._switch_autoencoder("enable_slicing")
 
     def disable_vae_slicing(self) -> None:
@@ -121,7 +123,7 @@ class LatentDEMPipeline(DiffusionPipeline):
         self._switch_autoencoder("disable_slicing")
 
     def enable_vae_tiling(self) -> None:
-        """The autoencoder works on one tile of a large image at a time, which changes results a little."""
+        """Makes the autoencoder work on one tile of a large image at a time, which changes results slightly."""
         self._switch_autoencoder("enable_tiling")
 
     def disable_vae_tiling(self) -> None:
@@ -161,26 +163,26 @@ class LatentDEMPipeline(DiffusionPipeline):
         Args:
             image: a path, a PIL image, a tensor (C, H, W) or (B, C, H, W) in [0, 1], an array (H, W[, C]) or
                 (B, H, W, C) of uint8, uint16 or floats in [0, 1]; or a list of such images. C is 1 or 3.
-            kernel: (1 or B, 1, K, K) the true kernel, if it is known; then `kernel_size` does not count.
+            kernel: (1 or B, 1, K, K) the true kernel, if it is known; then `kernel_size` is ignored.
             kernel_size: K of the K x K kernel, at least as wide as the blur.
             noise_sigma: standard deviation of the measurement noise for images in [-1, 1] (twice that of images
                 in [0, 1]); None estimates it.
-            prompt: what the images show; "" for any image.
-            negative_prompt: what guidance leads away from.
-            guidance_scale: of classifier-free guidance; 1 for none.
+            prompt: description of the images; "" for any image.
+            negative_prompt: description that guidance leads away from.
+            guidance_scale: scale of classifier-free guidance; 1 for none.
             e_step: "proximal" or "posterior", see `latentdem.deblur`.
             num_inference_steps: diffusion steps per 1000 timesteps; None takes the E-step's default.
             boundary: "circular", "valid" or "auto", see `latentdem.deblur`.
-            generator: the seed of the run is drawn from it; None draws it from PyTorch's global generator.
-            latents: (B S, c, h, w) initial noise, with S posterior samples per image (4, with the posterior
-                E-step 1); only with a known kernel and images that are restored as a whole.
+            generator: source of the random seed of the run; None for the global generator of PyTorch.
+            latents: (B S, c, h, w) initial noise, with S posterior samples per image (4, or 1 with the
+                posterior E-step); only with a known kernel and images that are restored as a whole.
             output_type: "pil", "pt", "np" or "latent".
             return_dict: whether to return a `LatentDEMPipelineOutput` or the tuple (images, kernels).
             callback_on_step_end: called as callback(pipeline, i, t, tensors) after every full EM step, and
-                returns a dictionary; the run goes on with its "latents" and "kernel", where it has them.
-            callback_on_step_end_tensor_inputs: which tensors it gets: "latents" (N, c, h, w), "kernel"
-                (M, 1, K, K), "pred_original_sample" (N, c, h, w), the clean latents. While the kernel is
-                sought, M counts the hypotheses of all images.
+                returns a dictionary, whose "latents" and "kernel", where present, replace those of the run.
+            callback_on_step_end_tensor_inputs: names of its tensors: "latents" (N, c, h, w), "kernel"
+                (M, 1, K, K), "pred_original_sample" (N, c, h, w), the clean latents. During the
+                search for the kernel M counts the hypotheses of all images.
 
         Raises:
             UserError: an argument is wrong; the message says which and what to do.
@@ -202,7 +204,7 @@ class LatentDEMPipeline(DiffusionPipeline):
         restoration = ImageRestoration(_to_batch(image), settings, kernel)
         device = self._execution_device
         prior = DiffusersPrior.from_pipeline(self, prompt, negative_prompt, guidance_scale)
-        denoiser = ready(self.kernel_denoiser, device)
+        denoiser = prepare_for_inference(self.kernel_denoiser, device)
         count = 0
 
         def step_end(state: State) -> None:
@@ -213,8 +215,8 @@ class LatentDEMPipeline(DiffusionPipeline):
                 "pred_original_sample": state.clean,
             }
             if callback_on_step_end is not None:
-                asked = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                returned = callback_on_step_end(self, count, state.step.t, asked)
+                inputs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                returned = callback_on_step_end(self, count, state.step.t, inputs)
                 state.latents = returned.get("latents", state.latents)
                 state.parameters = returned.get("kernel", state.parameters)
             count += 1
@@ -230,7 +232,7 @@ class LatentDEMPipeline(DiffusionPipeline):
             )
         images = result.image
         if output_type == "latent":
-            images = prior.encode(images.expand(-1, 3, -1, -1).to(device))
+            images = prior.encode(to_rgb(images).to(device))
         images = VaeImageProcessor().postprocess(images, output_type)
         self.maybe_free_model_hooks()
         if not return_dict:
@@ -239,10 +241,10 @@ class LatentDEMPipeline(DiffusionPipeline):
 
 
 def _to_batch(image: Any) -> Tensor:
-    """(B, C, H, W) in [-1, 1] of one or several images in the conventions of diffusers.
+    """One or several images in the conventions of diffusers as (B, C, H, W) in [-1, 1].
 
     Raises:
-        UserError: no images, of several sizes, or of another kind.
+        UserError: there are no images, or they differ in size or are of another kind.
     """
     if isinstance(image, Tensor):
         return to_tensor(2 * image.cpu() - 1 if image.ndim == 4 else 2 * image.cpu()[None] - 1)
@@ -250,8 +252,8 @@ def _to_batch(image: Any) -> Tensor:
         image = list(image)
     if not isinstance(image, (list, tuple)):
         return to_tensor(image)
-    batch = [_to_batch(each) for each in image]
-    shapes = {tuple(each.shape[1:]) for each in batch}
+    batch = [_to_batch(element) for element in image]
+    shapes = {tuple(element.shape[1:]) for element in batch}
     if len(shapes) != 1:
         raise UserError("Images that are restored together are of one size and kind; give them one by one.")
     return torch.cat(batch)

@@ -99,7 +99,7 @@ def test_kernels_of_different_size() -> None:
     assert kernel_metrics(small, large).mse == pytest.approx(0, abs=1e-9)
 
 
-def test_kernel_figures_by_hand() -> None:
+def test_kernel_metrics_computed_by_hand() -> None:
     # A delta against two equal neighbours: overlap 1 of norms 1 and sqrt 2, one wrong pixel of 25.
     pair = torch.zeros(5, 5)
     pair[2, 1:3] = 0.5

@@ -74,30 +74,30 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(before)
 
 
-def _relative_error(found: Tensor, expected: Tensor) -> float:
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
-    assert found.shape == expected.shape
-    assert found.isfinite().all()
+def _relative_error(actual: Tensor, expected: Tensor) -> float:
+    actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
+    assert actual.shape == expected.shape
+    assert actual.isfinite().all()
     if expected.numel() == 0:
         return 0.0
-    difference, scale = (t.reshape(t.shape[0], -1).norm(dim=1) for t in (found - expected, expected))
+    difference, scale = (t.reshape(t.shape[0], -1).norm(dim=1) for t in (actual - expected, expected))
     return float((difference / scale.clamp(min=1e-30)).max())
 
 
 @pytest.fixture
 def relative_error() -> Callable[[Tensor, Tensor], float]:
-    """(found, expected), both (B, ...) -> the largest ||found - expected|| / ||expected|| of a sample."""
+    """(actual, expected), both (B, ...) -> the largest ||actual - expected|| / ||expected|| of a sample."""
     return _relative_error
 
 
-def _assert_close_per_sample(found: Tensor, expected: Tensor, tolerance: float) -> None:
-    assert found.is_contiguous()
-    assert _relative_error(found, expected) <= tolerance
+def _assert_close_per_sample(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    assert actual.is_contiguous()
+    assert _relative_error(actual, expected) <= tolerance
 
 
 @pytest.fixture
 def assert_close_per_sample() -> Callable[[Tensor, Tensor, float], None]:
-    """(found, expected, tolerance): ||found - expected|| <= tolerance ||expected||, sample by sample."""
+    """(actual, expected, tolerance): ||actual - expected|| <= tolerance ||expected||, sample by sample."""
     return _assert_close_per_sample
 
 

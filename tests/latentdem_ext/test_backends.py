@@ -34,9 +34,6 @@ def test_missing_module_is_explained(tmp_path):
     error = ImportError("GLIBCXX_3.4.99 not found")
     for name in ("_cpu", "_cuda"):
         assert "LATENTDEM_NATIVE=OFF" in _backends._why_missing(folder, name, error)
-    (tmp_path / "pyproject.toml").touch()
-    for name in ("_cpu", "_cuda"):
-        assert f"imported from the source folder {folder}" in _backends._why_missing(folder, name, error)
     (folder / f"_cpu{EXTENSION_SUFFIXES[0]}").touch()
     assert "does not load (GLIBCXX_3.4.99 not found)" in _backends._why_missing(folder, "_cpu", error)
     assert "built without CUDA: there is no record" in _backends._why_missing(folder, "_cuda", error)
@@ -98,7 +95,7 @@ def test_unknown_backend_is_refused_with_the_known_ones():
 
 
 @pytest.mark.usefixtures("without_cpp")
-def test_unusable_backend_raises_where_requested_and_is_passed_over_where_not():
+def test_unusable_backend_raises_where_requested_and_is_skipped_where_not():
     ext.dps_step(*STEP)
     with (
         pytest.raises(RuntimeError, match="the backend 'cpp' cannot be used: it was not built"),

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 # (H, W, K): odd, even, non-square; odd and even kernels, beyond half of the image and as large as it.
 SHAPES = [(7, 9, 3), (8, 8, 4), (9, 6, 5), (6, 7, 6), (5, 5, 5), (8, 11, 7)]
@@ -65,8 +69,8 @@ def test_single_precision_is_close_to_double(problem, assert_close_per_sample, s
     x, kernel, _ = problem(batch, channels, shape)
     # Measured: 3.3e-7.
     assert_close_per_sample(ext.blur(x.float(), kernel.float()), reference.blur(x, kernel), 1e-6)
-    found = ext.blur_adjoint(x.float(), kernel.float())
-    assert_close_per_sample(found, reference.blur_adjoint(x, kernel), 1e-6)
+    actual = ext.blur_adjoint(x.float(), kernel.float())
+    assert_close_per_sample(actual, reference.blur_adjoint(x, kernel), 1e-6)
 
 
 @pytest.mark.usefixtures("backend")
@@ -94,9 +98,9 @@ def test_layout_of_the_arguments_does_not_matter(problem, operation):
         torch.stack([x, x], dim=-1)[..., 1],
         torch.complex(torch.zeros_like(x), -x).conj().imag,  # negated only when it is read
     ):
-        found = operation(strided, kernel.mT.contiguous().mT)
-        assert found.is_contiguous()
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        actual = operation(strided, kernel.mT.contiguous().mT)
+        assert actual.is_contiguous()
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
     expanded = x[:, :1].expand(-1, 3, -1, -1)
     torch.testing.assert_close(operation(expanded, kernel), operation(expanded.contiguous(), kernel))
 
@@ -122,12 +126,12 @@ def test_gradients_in_single_precision(problem, assert_close_per_sample):
     single = [argument.float().requires_grad_() for argument in arguments]
     double = [argument.requires_grad_() for argument in arguments]
     towards = torch.randn(2, 3, 20, 17, dtype=torch.float64)
-    for found, expected in zip(
+    for actual, expected in zip(
         torch.autograd.grad(ext.blur(*single), single, towards.float()),
         torch.autograd.grad(reference.blur(*double), double, towards),
         strict=True,
     ):
-        assert_close_per_sample(found.contiguous(), expected, 1e-5)
+        assert_close_per_sample(actual.contiguous(), expected, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -151,10 +155,10 @@ def test_compiles_as_one_graph(problem, compiler, dtype, dynamic):
     x, kernel, _ = problem(2, 3, (8, 9, 4), dtype)
     arguments = (x.requires_grad_(), kernel.requires_grad_())
     compiled = torch.compile(_through_everything, fullgraph=True, backend=compiler, dynamic=dynamic)
-    found, expected = compiled(*arguments), _through_everything(*arguments)
-    torch.testing.assert_close(found, expected)
+    actual, expected = compiled(*arguments), _through_everything(*arguments)
+    torch.testing.assert_close(actual, expected)
     for gradient, other in zip(
-        torch.autograd.grad(found, arguments), torch.autograd.grad(expected, arguments), strict=True
+        torch.autograd.grad(actual, arguments), torch.autograd.grad(expected, arguments), strict=True
     ):
         torch.testing.assert_close(gradient, other)
 
@@ -221,7 +225,7 @@ def test_bad_arguments_are_named(x, kernel, error, message):
         ext.blur(x, kernel)
 
 
-def test_transfer_function_refuses_a_kernel_larger_than_the_lattice():
+def test_transfer_function_refuses_a_kernel_larger_than_the_image():
     with pytest.raises(ValueError, match="K is 9, the image 8 x 16"):
         ext.kernel_to_otf(torch.zeros(1, 1, 9, 9), (8, 16))
 
@@ -237,3 +241,14 @@ def test_freed_memory_is_not_read():
     x.untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match="x refers to memory that has been freed"):
         ext.blur(x, kernel)
+
+
+@pytest.mark.parametrize("operation", [ext.blur, ext.blur_adjoint, ext.kernel_to_otf])
+def test_arguments_of_every_kind_are_taken_or_refused_by_name(operation):
+    def valid(batch: int) -> dict[str, Any]:
+        image, kernel = torch.rand(batch, 2, 6, 5), torch.rand(batch, 1, 3, 3)
+        if operation is ext.kernel_to_otf:
+            return {"kernel": kernel, "shape": (6, 5)}
+        return {"x" if operation is ext.blur else "y": image, "kernel": kernel}
+
+    fuzz(operation, valid)

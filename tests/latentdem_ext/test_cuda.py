@@ -8,33 +8,33 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import latentdem_ext as ext
-from latentdem_ext import _backends, _cuda_ops, reference
+from latentdem_ext import _backends, _native, reference
 
 
-def assert_exact(found: Tensor, expected: Tensor) -> None:
-    assert found.dtype == torch.float32
-    assert found.is_cuda
+def assert_exact(actual: Tensor, expected: Tensor) -> None:
+    assert actual.dtype == torch.float32
+    assert actual.is_cuda
     samples = expected.shape[0]
-    difference = (found - expected).reshape(samples, -1).abs().amax(1)
+    difference = (actual - expected).reshape(samples, -1).abs().amax(1)
     assert (difference <= 1e-5 * expected.reshape(samples, -1).abs().amax(1)).all()
 
 
 def everything(x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     """Every operation of the backend, or of the reference for float64."""
-    module = reference if x.dtype == torch.float64 else _cuda_ops
-    ones = torch.ones(x.shape[0], device=x.device)
-    size = kernel.shape[-1]
-    joint = module.hqs_prepare(x[:, None], y, ones, size)
-    single = module.hqs_prepare(x[:, None], y, ones, size, True)
-    return (
-        *module.blur_fidelity(x, kernel, y),
-        module.blur_proximal(x, kernel, y, ones),
-        *joint,
-        *single,
-        module.hqs_kernel_update(kernel, joint),
-        module.hqs_kernel_update(kernel, single, False),
-        module.project_kernel(kernel - kernel.mean()),
-    )
+    with ext.use_backend("reference" if x.dtype == torch.float64 else "cuda"):
+        ones = torch.ones(x.shape[0], device=x.device)
+        size = kernel.shape[-1]
+        joint = ext.hqs_prepare(x[:, None], y, ones, size)
+        single = ext.hqs_prepare(x[:, None], y, ones, size, per_channel=True)
+        return (
+            *ext.blur_fidelity(x, kernel, y),
+            ext.blur_proximal(x, kernel, y, ones),
+            *joint,
+            *single,
+            ext.hqs_kernel_update(kernel, joint),
+            ext.hqs_kernel_update(kernel, single, project=False),
+            ext.project_kernel(kernel - kernel.mean()),
+        )
 
 
 @pytest.mark.gpu
@@ -43,8 +43,8 @@ def everything(x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 def test_operations_are_those_of_the_reference(problem, shape, batch, channels):
     double = [value.cuda() for value in problem(batch, channels, shape)]
     singles = [value.float() for value in double]
-    for found, expected in zip(everything(*singles), everything(*double), strict=True):
-        assert_exact(found, expected)
+    for actual, expected in zip(everything(*singles), everything(*double), strict=True):
+        assert_exact(actual, expected)
 
 
 @pytest.mark.gpu
@@ -56,9 +56,9 @@ def test_work_goes_to_the_current_stream(problem):
     with torch.cuda.stream(stream):
         torch.cuda._sleep(100_000_000)  # work on any other stream would come too early
         later = [value.clone() for value in values]
-        found = everything(*later)
+        actual = everything(*later)
     stream.synchronize()
-    for one, two in zip(found, expected, strict=True):
+    for one, two in zip(actual, expected, strict=True):
         assert one.equal(two)
 
 
@@ -66,11 +66,11 @@ def test_work_goes_to_the_current_stream(problem):
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_iterations_are_captured_in_a_graph(problem, size):
     x, kernel, y = (value.cuda() for value in problem(3, 3, (80, 70, size), torch.float32))
-    factors = _cuda_ops.hqs_prepare(x[:, None], y, torch.ones(3, device="cuda"), size)
+    factors = ext.hqs_prepare(x[:, None], y, torch.ones(3, device="cuda"), size)
 
     def iterations(kernel: Tensor) -> Tensor:
         for _ in range(5):
-            kernel = _cuda_ops.project_kernel(_cuda_ops.hqs_kernel_update(kernel, factors))
+            kernel = ext.project_kernel(ext.hqs_kernel_update(kernel, factors))
         return kernel
 
     iterations(kernel)
@@ -100,7 +100,7 @@ def test_errors_of_the_device_are_exceptions():
     with pytest.raises(RuntimeError, match="blur_glue: invalid device ordinal"):
         _backends.cuda.blur_glue(correction=0, x=0, glued=0, count=1, device=10_000, stream=0)
     values = torch.rand(4, device="cuda")  # the error was that call's alone
-    _cuda_ops._call("blur_glue", correction=values, x=values.clone(), glued=values.clone(), count=4)
+    _native.call_cuda("blur_glue", correction=values, x=values.clone(), glued=values.clone(), count=4)
 
 
 @pytest.mark.skipif(_backends.cuda is None, reason=ext.backends()["cuda"].reason)
@@ -112,13 +112,13 @@ def test_without_a_device_the_module_loads_and_says_so():
 
 
 def refusal(x: Tensor) -> str:
-    return _cuda_ops.refusal("blur_fidelity", {"x": x})
+    return _native.cuda_refusal("x", x)
 
 
 def test_refusals_say_why(monkeypatch):
     assert refusal(torch.zeros(1, 3, 8, 8)) == "x is on cpu, not on a CUDA device"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    _cuda_ops._refusal_of_device.cache_clear()
+    _native._device_refusal.cache_clear()
     with FakeTensorMode():
         assert refusal(torch.zeros(1, 8, 8, device="cuda", dtype=torch.half)) == ("x is float16, not float32")
         monkeypatch.setattr(_backends, "cuda", None)
@@ -128,11 +128,11 @@ def test_refusals_say_why(monkeypatch):
         assert refusal(torch.zeros(1, 8, 8, device="cuda:0")) == (
             "cuda:0 has compute capability 7.5, the module was built for 8.0 and newer"
         )
-    _cuda_ops._refusal_of_device.cache_clear()
+    _native._device_refusal.cache_clear()
 
 
-def test_lattice_is_a_power_of_two_where_it_fits_in_shared_memory():
+def test_padded_grid_is_a_power_of_two_where_it_fits_in_shared_memory():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [reference.lattice_side(size, cuda) for size in (1, 16, 17, 33, 64)] == [32, 32, 64, 128, 128]
-    assert [reference.lattice_side(size, cpu) for size in (1, 16, 17, 33, 64)] == [2, 32, 36, 72, 128]
-    assert reference.lattice_side(65, cuda) == reference.lattice_side(65, cpu) == 144
+    assert [reference.padded_side(size, cuda) for size in (1, 16, 17, 33, 64)] == [32, 32, 64, 128, 128]
+    assert [reference.padded_side(size, cpu) for size in (1, 16, 17, 33, 64)] == [2, 32, 36, 72, 128]
+    assert reference.padded_side(65, cuda) == reference.padded_side(65, cpu) == 144

@@ -1,4 +1,4 @@
-"""The examples of docs/operations.md, as they stand there."""
+"""The examples of docs/reference/operations.md, as they stand there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 import latentdem_ext as ext
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "operations.md"
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def test_samples_explain_the_measurement(problem, example):
 def test_m_step_finds_the_kernel(problem, example):
     x, kernel, _ = problem(2, 3, (24, 20, 5), torch.float32)
     start = torch.full_like(kernel, 1 / 25)
-    found = example["m_step"](x, ext.blur(x, kernel), start, torch.ones(2), lambda kernel: kernel)
-    assert (found - kernel).norm() < 1e-3 * kernel.norm()
+    actual = example["m_step"](x, ext.blur(x, kernel), start, torch.ones(2), lambda kernel: kernel)
+    assert (actual - kernel).norm() < 1e-3 * kernel.norm()
 
 
 def test_every_operation_is_described():

@@ -9,6 +9,9 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+from latentdem_ext._registry import OPERATIONS
+
+from .fuzzing import fuzz
 
 needs_cpp = pytest.mark.skipif(not ext.backends()["cpp"].available, reason=ext.backends()["cpp"].reason)
 # Shapes on both sides of a block (1024 items) and of a thread's share (65536 items), and odd ones.
@@ -20,11 +23,11 @@ NUMBERS = ("abar_t", "abar_prev", "step_size")
 def arguments(shape: tuple[int, ...], dtype: torch.dtype = torch.float64, **changes: Any) -> dict[str, Any]:
     """Every argument of dps_step, random; those changed to None are left out."""
     batch = shape[0]
-    found: dict[str, Any] = {name: torch.randn(shape, dtype=dtype) for name in LATENTS}
-    found["abar_t"] = torch.rand(batch, dtype=torch.float64) * 0.9 + 0.05
-    found["abar_prev"] = found["abar_t"] + (1 - found["abar_t"]) * torch.rand(batch, dtype=torch.float64)
-    found |= {"step_size": torch.rand(batch, dtype=torch.float64), "guidance": 7.5, "eta": 0.7} | changes
-    return {name: value for name, value in found.items() if value is not None}
+    actual: dict[str, Any] = {name: torch.randn(shape, dtype=dtype) for name in LATENTS}
+    actual["abar_t"] = torch.rand(batch, dtype=torch.float64) * 0.9 + 0.05
+    actual["abar_prev"] = actual["abar_t"] + (1 - actual["abar_t"]) * torch.rand(batch, dtype=torch.float64)
+    actual |= {"step_size": torch.rand(batch, dtype=torch.float64), "guidance": 7.5, "eta": 0.7} | changes
+    return {name: value for name, value in actual.items() if value is not None}
 
 
 PLAIN = {"eps_uncond": None, "guidance": None, "noise": None, "eta": None, "gradient": None, "step_size": None}
@@ -62,11 +65,11 @@ def literal(arguments: dict[str, Any], sample: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_step_is_the_literal_formula_of_each_sample(shape, name):
     given = variant(name, shape)
-    found = ext.dps_step(**given)
-    for output in found:
+    actual = ext.dps_step(**given)
+    for output in actual:
         assert output.shape == shape
     for sample in range(shape[0]):
-        for output, expected in zip(found, literal(given, sample), strict=True):
+        for output, expected in zip(actual, literal(given, sample), strict=True):
             torch.testing.assert_close(output[sample], expected)
 
 
@@ -81,9 +84,9 @@ def test_native_step_equals_the_reference(native, shape, name):
     if native.interpreted and math.prod(shape) > 100_000:
         pytest.skip("too large for the interpreter")
     given = variant(name, shape, torch.float32)
-    found = ext.dps_step(**placed(given, native.device))
+    actual = ext.dps_step(**placed(given, native.device))
     double = {k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()}
-    for value, expected in zip(found, reference.dps_step(**double), strict=True):
+    for value, expected in zip(actual, reference.dps_step(**double), strict=True):
         assert value.is_contiguous()
         # Measured: 2.5e-7 of the largest value.
         scale = float(expected.abs().max()) if expected.numel() else 1.0
@@ -115,9 +118,9 @@ def test_native_step_of_extreme_values(native, relative_error, scale):
     given |= {key: given[key] * scale for key in LATENTS}
     given["abar_t"] = torch.tensor([1e-4, 0.5, 1 - 1e-9, 0.7], dtype=torch.float64)
     given["abar_prev"] = torch.tensor([2e-4, 1.0, 1 - 1e-10, 0.7], dtype=torch.float64)
-    found = ext.dps_step(**placed(given, native.device))
+    actual = ext.dps_step(**placed(given, native.device))
     expected = reference.dps_step(**{k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()})
-    for value, true in zip(found, expected, strict=True):
+    for value, true in zip(actual, expected, strict=True):
         assert relative_error(value, true) < 1e-5
 
 
@@ -151,9 +154,9 @@ def test_layout_of_the_arguments_does_not_matter(dtype):
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
 def test_half_precision_only_rounds_the_result(dtype, precision):
     given = variant("everything", (3, 4, 16, 16), dtype)
-    found = ext.dps_step(**given)
+    actual = ext.dps_step(**given)
     double = {k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()}
-    for output, expected in zip(found, reference.dps_step(**double), strict=True):
+    for output, expected in zip(actual, reference.dps_step(**double), strict=True):
         assert output.dtype == dtype
         torch.testing.assert_close(output.double(), expected, rtol=1.01 * precision, atol=1e-5)
 
@@ -178,18 +181,7 @@ def test_registration(dtype, requires_grad):
     given = variant("everything", (2, 3, 4, 5), dtype)
     for key in LATENTS:
         given[key].requires_grad_(requires_grad)
-    order = (
-        "z_t",
-        "eps",
-        "abar_t",
-        "abar_prev",
-        "eps_uncond",
-        "guidance",
-        "eta",
-        "noise",
-        "gradient",
-        "step_size",
-    )
+    order = OPERATIONS["dps_step"].arguments
     torch.library.opcheck(torch.ops.latentdem.dps_step.default, tuple(given[key] for key in order))
 
 
@@ -231,3 +223,13 @@ def test_bad_arguments_are_named(changes, error, message):
     given = {"z_t": Z, "eps": Z, "abar_t": torch.full((2,), 0.5), "abar_prev": torch.full((2,), 0.6)}
     with pytest.raises(error, match=message):
         ext.dps_step(**given | changes)
+
+
+def test_arguments_of_every_kind_are_taken_or_refused_by_name():
+    def valid(batch: int) -> dict[str, Any]:
+        latents = dict(zip(LATENTS, torch.rand(5, batch, 2, 3, 4), strict=True))
+        abar_t, step_size = 0.05 + 0.9 * torch.rand(2, batch)
+        numbers = {"abar_t": abar_t, "abar_prev": 0.95 + 0.04 * torch.rand(batch), "step_size": step_size}
+        return latents | numbers | {"guidance": 2.0, "eta": 0.5}
+
+    fuzz(ext.dps_step, valid)

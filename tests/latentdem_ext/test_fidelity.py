@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 SHAPES = [(7, 9, 3), (8, 8, 4), (9, 6, 5), (6, 7, 6)]
 
@@ -14,16 +18,16 @@ SHAPES = [(7, 9, 3), (8, 8, 4), (9, 6, 5), (6, 7, 6)]
 def test_fidelity_is_what_the_matrix_says(problem, blur_matrix, shape, batch, channels):
     height, width, _ = shape
     x, kernel, y = problem(batch, channels, shape)
-    found = ext.blur_fidelity(x, kernel, y)
-    assert found.norm2.shape == (batch,)
+    actual = ext.blur_fidelity(x, kernel, y)
+    assert actual.norm2.shape == (batch,)
     for b in range(batch):
         matrix = blur_matrix(kernel[b, 0], height, width)
         image, measured = x[b].flatten(1), y[b].flatten(1)
         residual = measured - image @ matrix.T
-        torch.testing.assert_close(found.norm2[b], residual.square().sum())
-        torch.testing.assert_close(found.gradient[b].flatten(1), -2 * residual @ matrix)
+        torch.testing.assert_close(actual.norm2[b], residual.square().sum())
+        torch.testing.assert_close(actual.gradient[b].flatten(1), -2 * residual @ matrix)
         glued = measured @ matrix + image - image @ matrix.T @ matrix  # A^T y + (I - A^T A) x
-        torch.testing.assert_close(found.glued[b].flatten(1), glued)
+        torch.testing.assert_close(actual.glued[b].flatten(1), glued)
 
 
 @pytest.mark.parametrize("shape", [(40, 33, 16), (33, 40, 17)])
@@ -31,9 +35,9 @@ def test_gradient_is_that_of_the_norm(problem, shape):
     x, kernel, y = problem(2, 3, shape)
     x.requires_grad_()
     (expected,) = torch.autograd.grad((y - ext.blur(x, kernel)).square().sum(), x)
-    found = ext.blur_fidelity(x, kernel, y)
-    torch.testing.assert_close(found.gradient, expected)
-    (through_norm2,) = torch.autograd.grad(found.norm2.sum(), x)
+    actual = ext.blur_fidelity(x, kernel, y)
+    torch.testing.assert_close(actual.gradient, expected)
+    (through_norm2,) = torch.autograd.grad(actual.norm2.sum(), x)
     torch.testing.assert_close(through_norm2, expected)
 
 
@@ -43,12 +47,12 @@ def test_proximal_step_solves_the_normal_equations(problem, blur_matrix, shape, 
     height, width, _ = shape
     x0, kernel, y = problem(batch, channels, shape)
     rho = torch.tensor([0.5, 1e-3, 20.0], dtype=torch.float64)[:batch]
-    found = ext.blur_proximal(x0, kernel, y, rho)
+    actual = ext.blur_proximal(x0, kernel, y, rho)
     for b in range(batch):
         matrix = blur_matrix(kernel[b, 0], height, width)
         normal = matrix.T @ matrix + rho[b] * torch.eye(height * width, dtype=torch.float64)
         right = matrix.T @ y[b].flatten(1).T + rho[b] * x0[b].flatten(1).T
-        torch.testing.assert_close(found[b].flatten(1).T, torch.linalg.solve(normal, right))
+        torch.testing.assert_close(actual[b].flatten(1).T, torch.linalg.solve(normal, right))
 
 
 def test_a_kept_transform_of_the_measurement_gives_the_same(problem):
@@ -100,17 +104,17 @@ def test_single_precision_is_close_to_double(problem, assert_close_per_sample, s
     single = [argument.float() for argument in double]
     expected = everything_by_definition(*double)
     for y_hat in (None, torch.fft.rfft2(single[2])):
-        for found, exact in zip(everything(*single, y_hat), expected, strict=True):
-            assert found.dtype == torch.float32
+        for actual, exact in zip(everything(*single, y_hat), expected, strict=True):
+            assert actual.dtype == torch.float32
             # Measured: 4.2e-7.
-            assert_close_per_sample(found, exact, 2e-6)
+            assert_close_per_sample(actual, exact, 2e-6)
 
 
 @pytest.mark.usefixtures("backend")
 def test_single_precision_on_a_large_image(problem, assert_close_per_sample):
     double = (*problem(1, 3, (594, 600, 64)), torch.tensor([1e-3], dtype=torch.float64))
-    found = everything(*(argument.float() for argument in double))
-    for one, exact in zip(found, everything_by_definition(*double), strict=True):
+    actual = everything(*(argument.float() for argument in double))
+    for one, exact in zip(actual, everything_by_definition(*double), strict=True):
         assert_close_per_sample(one, exact, 1e-5)
 
 
@@ -119,13 +123,13 @@ def test_extreme_values(problem, assert_close_per_sample):
     x, kernel, y = problem(2, 3, (20, 24, 7), torch.float32)
     rho = torch.tensor([0.5, 2.0])
     zero = torch.zeros_like(x)
-    for found in everything(zero, kernel, zero, rho):
-        assert (found == 0).all()
+    for actual in everything(zero, kernel, zero, rho):
+        assert (actual == 0).all()
     double = [argument.double() for argument in (1e4 * x, kernel, 1e4 * y, rho)]
-    for found, exact in zip(
+    for actual, exact in zip(
         everything(1e4 * x, kernel, 1e4 * y, rho), everything_by_definition(*double), strict=True
     ):
-        assert_close_per_sample(found, exact, 2e-6)
+        assert_close_per_sample(actual, exact, 2e-6)
 
 
 @pytest.mark.usefixtures("backend")
@@ -136,9 +140,9 @@ def test_proximal_step_where_the_transfer_function_vanishes(problem, assert_clos
     rho = torch.tensor([1e-6, 1e-3], dtype=torch.float64)
     expected = reference.blur_proximal(x, kernel, y, rho)
     single = [argument.float() for argument in (x, kernel, y, rho)]
-    found, plain = ext.blur_proximal(*single).double(), reference.blur_proximal(*single).double()
+    actual, plain = ext.blur_proximal(*single).double(), reference.blur_proximal(*single).double()
     for b in range(2):
-        error, error_of_pytorch = (float((one[b] - expected[b]).norm()) for one in (found, plain))
+        error, error_of_pytorch = (float((one[b] - expected[b]).norm()) for one in (actual, plain))
         assert error <= 2 * error_of_pytorch
 
 
@@ -154,9 +158,9 @@ def test_layout_of_the_arguments_does_not_matter(problem):
         (x, kernel, y, rho, y_hat),
         (x, kernel, y, rho, y_hat.mT.contiguous().mT),
     ):
-        for found, contiguous in zip(everything(*strided), expected, strict=True):
-            assert found.is_contiguous()
-            torch.testing.assert_close(found, contiguous, rtol=1e-6, atol=1e-5)
+        for actual, contiguous in zip(everything(*strided), expected, strict=True):
+            assert actual.is_contiguous()
+            torch.testing.assert_close(actual, contiguous, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.usefixtures("backend")
@@ -181,8 +185,8 @@ def test_gradients_of_the_fidelity(problem, outputs):
     arguments = [argument.requires_grad_() for argument in problem(2, 2, (5, 4, 3))]
 
     def fidelity(*values):
-        found = ext.blur_fidelity(*values)
-        return tuple(found[i] for i in outputs)
+        actual = ext.blur_fidelity(*values)
+        return tuple(actual[i] for i in outputs)
 
     assert torch.autograd.gradcheck(fidelity, arguments)
 
@@ -195,11 +199,11 @@ def test_second_derivatives_of_the_norm(problem):
 def test_gradient_of_the_norm_comes_with_it(problem, monkeypatch):
     """Nothing is transformed on the way back from the norm to x."""
     x, kernel, y = problem(2, 3, (8, 9, 4))
-    found = ext.blur_fidelity(x.requires_grad_(), kernel, y)
+    actual = ext.blur_fidelity(x.requires_grad_(), kernel, y)
     for name in ("blur", "blur_adjoint"):
         monkeypatch.setattr(f"latentdem_ext._fidelity.{name}", None)
-    (gradient,) = torch.autograd.grad(found.norm2.sum(), x)
-    torch.testing.assert_close(gradient, found.gradient)
+    (gradient,) = torch.autograd.grad(actual.norm2.sum(), x)
+    torch.testing.assert_close(gradient, actual.gradient)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -221,14 +225,14 @@ def test_compiles_as_one_graph(problem, compiler, dtype, dynamic):
     rho, y_hat = torch.rand(2), torch.fft.rfft2(y)
 
     def step(x):
-        found = ext.blur_fidelity(2 * x, kernel, y, y_hat=y_hat)
-        moved = ext.blur_proximal(found.glued.detach(), kernel, y, rho, y_hat=y_hat)
-        return found.norm2.sum() + moved.sum()
+        actual = ext.blur_fidelity(2 * x, kernel, y, y_hat=y_hat)
+        moved = ext.blur_proximal(actual.glued.detach(), kernel, y, rho, y_hat=y_hat)
+        return actual.norm2.sum() + moved.sum()
 
     compiled = torch.compile(step, fullgraph=True, backend=compiler, dynamic=dynamic)
-    found, expected = compiled(x.requires_grad_()), step(x)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(value, x)[0] for value in (found, expected)))
+    actual, expected = compiled(x.requires_grad_()), step(x)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, x)[0] for value in (actual, expected)))
 
 
 def test_bad_arguments_are_named(problem):
@@ -249,3 +253,15 @@ def test_bad_arguments_are_named(problem):
         ext.blur_fidelity(x, kernel, y, y_hat=torch.fft.rfft2(y).requires_grad_())
     with torch.no_grad():
         ext.blur_proximal(x, kernel, y, torch.ones(2, requires_grad=True))
+
+
+@pytest.mark.parametrize("operation", [ext.blur_fidelity, ext.blur_proximal])
+def test_arguments_of_every_kind_are_taken_or_refused_by_name(operation):
+    def valid(batch: int) -> dict[str, Any]:
+        x, y = torch.rand(2, batch, 2, 6, 5)
+        shared = {"kernel": torch.rand(batch, 1, 3, 3), "y": y}
+        if operation is ext.blur_proximal:
+            return {"x0": x, **shared, "rho": torch.rand(batch) + 0.05, "y_hat": None}
+        return {"x": x, **shared, "y_hat": torch.fft.rfft2(torch.rand(batch + 1, 2, 6, 5))[1:]}
+
+    fuzz(operation, valid)

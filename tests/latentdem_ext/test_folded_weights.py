@@ -27,9 +27,9 @@ def test_fold_adds_up_the_taps_that_meet(weight):
     expected = torch.stack(
         [rows[:, :, 2], rows[:, :, 1] + rows[:, :, 2], rows[:, :, 0] + rows[:, :, 1], rows[:, :, 0]], 2
     )
-    found = fold(flat, torch.float32)
-    torch.testing.assert_close(found, expected.transpose(0, 1))
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    actual = fold(flat, torch.float32)
+    torch.testing.assert_close(actual, expected.transpose(0, 1))
+    assert actual.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_fold_of_half_precision_is_rounded_once(weight):
@@ -147,14 +147,14 @@ def test_changing_the_weight_between_forward_and_backward_is_an_error(weight):
 
 
 def test_threads_share_one_folded_weight(weight):
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(folded(weight, torch.float32))) for _ in range(8)]
+    actual = []
+    threads = [threading.Thread(target=lambda: actual.append(folded(weight, torch.float32))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert all(each is found[0] for each in found)
+    assert len(actual) == 8
+    assert all(each is actual[0] for each in actual)
 
 
 @pytest.mark.gpu

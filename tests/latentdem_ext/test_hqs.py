@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem_ext import reference
 
-# (H, W, K): the lattice of the kernel (at least 2K - 1 points) is smaller than the image, larger, and mixed.
+from .fuzzing import fuzz
+
+# (H, W, K): the padded grid of the kernel (at least 2K - 1 points) is smaller than the image, larger, mixed.
 SHAPES = [(16, 16, 3), (21, 30, 8), (24, 33, 9), (12, 13, 10), (9, 9, 9), (40, 12, 7)]
 
 
@@ -87,13 +90,13 @@ def test_single_precision_is_close_to_double(
     exact = reference.hqs_prepare(x, y, weight, shape[2], per_channel)
     for y_hat in (None, torch.fft.rfft2(y.float())):
         factors = ext.hqs_prepare(x.float(), y.float(), weight, shape[2], per_channel=per_channel, y_hat=y_hat)
-        for found, expected in zip(factors, exact, strict=True):
+        for actual, expected in zip(factors, exact, strict=True):
             # Measured: 2.2e-6 where the response almost vanishes, 1e-6 elsewhere.
-            assert_close_per_sample(found, expected, 1e-5)
+            assert_close_per_sample(actual, expected, 1e-5)
     for project in (True, False):
-        found = ext.hqs_kernel_update(kernel.float(), factors, project=project, iterations=5)
+        actual = ext.hqs_kernel_update(kernel.float(), factors, project=project, iterations=5)
         # Measured: 1e-6.
-        assert_close_per_sample(found, reference.hqs_kernel_update(kernel, exact, project, 5), 1e-5)
+        assert_close_per_sample(actual, reference.hqs_kernel_update(kernel, exact, project, 5), 1e-5)
 
 
 @pytest.mark.usefixtures("backend")
@@ -102,8 +105,8 @@ def test_single_precision_on_a_large_image(problem, assert_close_per_sample):
     exact = reference.hqs_prepare(y[:, None], y, small_weights(1), 64)
     factors = ext.hqs_prepare(y[:, None].float(), y.float(), small_weights(1), 64)
     assert_close_per_sample(factors.data_term, exact.data_term, 1e-5)
-    found = ext.hqs_kernel_update(kernel.float(), factors, iterations=20)
-    assert_close_per_sample(found, reference.hqs_kernel_update(kernel, exact, True, 20), 1e-5)
+    actual = ext.hqs_kernel_update(kernel.float(), factors, iterations=20)
+    assert_close_per_sample(actual, reference.hqs_kernel_update(kernel, exact, True, 20), 1e-5)
 
 
 @pytest.mark.usefixtures("poisoned", "backend")
@@ -117,8 +120,8 @@ def test_iterations_are_repeated_updates(problem, backend, dtype):
         expected = kernel
         for _ in range(7):
             expected = ext.hqs_kernel_update(expected, factors, project=project)
-        found = ext.hqs_kernel_update(kernel, factors, project=project, iterations=7)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        actual = ext.hqs_kernel_update(kernel, factors, project=project, iterations=7)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("poisoned", "backend")
@@ -127,8 +130,8 @@ def test_a_kernel_without_a_positive_value_becomes_uniform():
     data_term = torch.stack([-10 * torch.ones(1, 5, 5), torch.zeros(1, 5, 5), torch.full((1, 5, 5), math.nan)])
     factors = ext.HQSFactors(data_term, torch.zeros(3, 1, 10, 6))
     for iterations in (1, 2):
-        found = ext.hqs_kernel_update(kernel, factors, iterations=iterations)
-        torch.testing.assert_close(found, torch.full_like(found, 1 / 25))
+        actual = ext.hqs_kernel_update(kernel, factors, iterations=iterations)
+        torch.testing.assert_close(actual, torch.full_like(actual, 1 / 25))
 
 
 @pytest.mark.usefixtures("backend")
@@ -140,8 +143,8 @@ def test_extreme_values(problem, assert_close_per_sample):
         exact = reference.hqs_prepare(scale * x, scale * y, weights, 9)
         factors = ext.hqs_prepare((scale * x).float(), (scale * y).float(), weights, 9)
         assert_close_per_sample(factors.data_term, exact.data_term, 1e-5)
-        found = ext.hqs_kernel_update(kernel.float(), factors, iterations=3)
-        assert_close_per_sample(found, reference.hqs_kernel_update(kernel, exact, True, 3), 1e-5)
+        actual = ext.hqs_kernel_update(kernel.float(), factors, iterations=3)
+        assert_close_per_sample(actual, reference.hqs_kernel_update(kernel, exact, True, 3), 1e-5)
     zero = torch.zeros_like(y).float()
     factors = ext.hqs_prepare(zero[:, None], zero, torch.ones(2), 9)
     assert (factors.data_term == 0).all()
@@ -161,9 +164,9 @@ def test_layout_of_the_arguments_does_not_matter(problem):
         6,
         y_hat=torch.fft.rfft2(y).mT.contiguous().mT,
     )
-    for found, contiguous in zip(strided, expected, strict=True):
-        assert found.is_contiguous()
-        torch.testing.assert_close(found, contiguous, rtol=1e-5, atol=1e-6)
+    for actual, contiguous in zip(strided, expected, strict=True):
+        assert actual.is_contiguous()
+        torch.testing.assert_close(actual, contiguous, rtol=1e-5, atol=1e-6)
     transposed = ext.HQSFactors(*(factor.mT.contiguous().mT for factor in expected))
     torch.testing.assert_close(
         ext.hqs_kernel_update(kernel.mT.contiguous().mT, transposed),
@@ -195,7 +198,7 @@ def test_an_empty_batch_stays_empty(problem):
     assert ext.hqs_kernel_update(kernel, factors, iterations=3).shape == kernel.shape
 
 
-def test_native_update_refuses_a_lattice_it_cannot_transform():
+def test_native_update_refuses_a_padded_grid_it_cannot_transform():
     if not ext.backends()["cpp"].available:
         pytest.skip(ext.backends()["cpp"].reason)
     kernel = torch.rand(1, 1, 3, 3)
@@ -244,11 +247,11 @@ def test_update_minimises_the_least_squares_objective(problem, blur_matrix):
             matrix = blur_matrix(x[0, s, c], size, size)  # convolution commutes: it blurs h with the image
             normal = normal + matrix.T @ matrix
             right = right + matrix.T @ y[0, c].flatten()
-    found = ext.hqs_kernel_update(kernel, ext.hqs_prepare(x, y, weight, size), project=False)
-    torch.testing.assert_close(found.flatten(), torch.linalg.solve(normal, right))
+    actual = ext.hqs_kernel_update(kernel, ext.hqs_prepare(x, y, weight, size), project=False)
+    torch.testing.assert_close(actual.flatten(), torch.linalg.solve(normal, right))
 
 
-def test_lattice_depends_on_the_kernel_alone(problem):
+def test_padded_grid_depends_on_the_kernel_alone(problem):
     sides = set()
     for height, width in [(33, 33), (64, 50), (100, 41)]:
         _, _, y = problem(1, 1, (height, width, 33))
@@ -334,3 +337,17 @@ def test_bad_arguments_are_named(problem):
         ext.hqs_kernel_update(kernel.clone().requires_grad_(), factors)
     with pytest.raises(ValueError, match="x requires a gradient, which hqs_prepare does not compute"):
         ext.hqs_prepare(x.clone().requires_grad_(), y, weight, 5)
+
+
+@pytest.mark.parametrize("operation", [ext.hqs_prepare, ext.hqs_kernel_update])
+def test_arguments_of_every_kind_are_taken_or_refused_by_name(operation):
+    def valid(batch: int) -> dict[str, Any]:
+        kernel, data_term = torch.rand(2, batch, 1, 3, 3)
+        if operation is ext.hqs_kernel_update:
+            factors = ext.HQSFactors(data_term, torch.rand(batch, 1, 6, 4))
+            return {"kernel": kernel, "factors": factors, "project": True, "iterations": 2}
+        images = {"x": torch.rand(batch, 2, 2, 6, 5), "y": torch.rand(batch, 2, 6, 5)}
+        settings = {"kernel_size": 3, "per_channel": False, "y_hat": None}
+        return images | {"weight": torch.rand(batch) + 0.05} | settings
+
+    fuzz(operation, valid)

@@ -4,6 +4,8 @@ import torch
 
 import latentdem_ext as ext
 
+from .fuzzing import fuzz
+
 
 def test_projection_clips_and_normalises():
     kernel = torch.tensor([[[[1.0, -2.0], [3.0, 0.0]]], [[[0.0, -1.0], [-1.0, 0.0]]]])
@@ -24,3 +26,7 @@ def test_projection_of_one_kernel_ignores_the_others():
     kernels = torch.randn(3, 1, 6, 6)
     for b in range(3):
         torch.testing.assert_close(ext.project_kernel(kernels)[b], ext.project_kernel(kernels[b : b + 1])[0])
+
+
+def test_arguments_of_every_kind_are_taken_or_refused_by_name():
+    fuzz(ext.project_kernel, lambda batch: {"kernel": torch.rand(batch, 1, 3, 3)})

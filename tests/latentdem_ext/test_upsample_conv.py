@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+
+from .fuzzing import fuzz
 
 # (B, C, H, W), O: single pixels and rows, odd sizes, channels that fill no tile of a matrix unit and that do.
 SHAPES = [((1, 1, 1, 1), 1), ((1, 3, 1, 4), 2), ((7, 4, 3, 2), 3), ((2, 3, 5, 7), 20), ((1, 20, 9, 6), 33)]
@@ -69,15 +73,15 @@ def test_native_equals_the_reference(native, relative_error, shape, outputs, cha
         pytest.skip("too large for the interpreter")
     given = arguments(shape, outputs, torch.float32, native.device, channels_last, biased=outputs != 20)
     towards = torch.randn(shape[0], outputs, 2 * shape[2], 2 * shape[3], dtype=torch.float64)
-    found = results(ext.upsample_conv, *given, towards)
+    actual = results(ext.upsample_conv, *given, towards)
     expected = results(reference.upsample_conv, *widened(given, torch.float64), towards)
-    for value, reference_value in zip(found[:2], expected[:2], strict=True):
+    for value, reference_value in zip(actual[:2], expected[:2], strict=True):
         assert relative_error(value, reference_value) < 1e-5  # measured: 4e-7
         if channels_last and min(shape[1], outputs) > 1 and shape[2:] != (1, 1):
             assert value.is_contiguous(memory_format=torch.channels_last)
         elif not channels_last:
             assert value.is_contiguous()
-    assert relative_error(found[2], expected[2]) < 1e-5
+    assert relative_error(actual[2], expected[2]) < 1e-5
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -91,10 +95,10 @@ def test_half_precision_errs_at_most_twice_as_much_as_pytorch(
         pytest.skip("Triton's interpreter does not multiply bfloat16")
     given = arguments(shape, outputs, dtype, native.device, channels_last)
     towards = torch.randn(shape[0], outputs, 2 * shape[2], 2 * shape[3]).to(dtype)
-    found = results(ext.upsample_conv, *given, towards)
+    actual = results(ext.upsample_conv, *given, towards)
     exact = results(reference.upsample_conv, *widened(given, torch.float32), towards.float())
     plain = results(reference.upsample_conv, *widened(given, dtype), towards)
-    for value, true, rounded in zip(found, exact, plain, strict=True):
+    for value, true, rounded in zip(actual, exact, plain, strict=True):
         assert value.dtype == dtype
         assert relative_error(value, true) <= 2 * relative_error(rounded, true)
 
@@ -104,11 +108,11 @@ def test_half_precision_with_float32_weights_errs_at_most_twice_as_much_as_pytor
     x, weight, bias = arguments((2, 24, 7, 9), 20, torch.float32, native.device, True)
     half = x.detach().to(dtype).requires_grad_()
     towards = torch.randn(2, 20, 14, 18).to(dtype)
-    found = results(ext.upsample_conv, half, weight, bias, towards)
+    actual = results(ext.upsample_conv, half, weight, bias, towards)
     exact = results(reference.upsample_conv, *widened((half, weight, bias), torch.float32), towards.float())
     plain = results(reference.upsample_conv, *widened((half, weight, bias), dtype), towards)
-    assert [value.dtype for value in found] == [dtype, dtype, torch.float32]
-    for value, true, rounded in zip(found, exact, plain, strict=True):
+    assert [value.dtype for value in actual] == [dtype, dtype, torch.float32]
+    for value, true, rounded in zip(actual, exact, plain, strict=True):
         assert relative_error(value, true) <= 2 * relative_error(rounded, true)
 
 
@@ -121,8 +125,8 @@ def test_autocast_does_not_change_the_result(backend):
     with ext.use_backend(backend):
         expected = results(ext.upsample_conv, *given, towards)
         with torch.autocast("cpu", torch.bfloat16):
-            found = results(ext.upsample_conv, *given, towards)
-    for value, same in zip(found, expected, strict=True):
+            actual = results(ext.upsample_conv, *given, towards)
+    for value, same in zip(actual, expected, strict=True):
         torch.testing.assert_close(value, same)
 
 
@@ -131,9 +135,9 @@ def test_extreme_values(native, relative_error, dtype):
     x, weight, bias = arguments((2, 16, 6, 5), 16, dtype, native.device, False)
     for scale in (0.0, 1e4, 1e-6 if dtype == torch.float32 else 1e-2):
         scaled = (x.detach().clamp(-3, 3) * scale).to(dtype)
-        found = ext.upsample_conv(scaled, weight / 2, bias)
+        actual = ext.upsample_conv(scaled, weight / 2, bias)
         expected = reference.upsample_conv(scaled.double(), weight.double() / 2, bias.double())
-        assert relative_error(found, expected) < (1e-5 if dtype == torch.float32 else 1e-2)
+        assert relative_error(actual, expected) < (1e-5 if dtype == torch.float32 else 1e-2)
 
 
 def test_layout_of_the_arguments_does_not_matter(native, relative_error):
@@ -144,9 +148,9 @@ def test_layout_of_the_arguments_does_not_matter(native, relative_error):
         weight.detach().contiguous(memory_format=torch.channels_last),
         bias.repeat_interleave(2)[::2],
     )
-    found = ext.upsample_conv(*strided)
-    assert found.is_contiguous()
-    assert relative_error(found, expected) < 1e-5
+    actual = ext.upsample_conv(*strided)
+    assert actual.is_contiguous()
+    assert relative_error(actual, expected) < 1e-5
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 3, 0, 5)])
@@ -183,8 +187,8 @@ def test_requested_reference_has_the_gradients_of_the_definition(relative_error)
     x, weight, bias = arguments((2, 3, 5, 4), 4, torch.float64, "cpu", False)
     towards = torch.randn(2, 4, 10, 8)
     with ext.use_backend("reference"):
-        found = results(ext.upsample_conv, x, weight, bias, towards)
-    for value, expected in zip(found, results(reference.upsample_conv, x, weight, bias, towards), strict=True):
+        actual = results(ext.upsample_conv, x, weight, bias, towards)
+    for value, expected in zip(actual, results(reference.upsample_conv, x, weight, bias, towards), strict=True):
         assert relative_error(value, expected) < 1e-12
 
 
@@ -212,8 +216,8 @@ def test_compiles_as_one_graph():
 
     compiled = torch.compile(operation, fullgraph=True)
     for _ in range(2):
-        found = results(compiled, x, weight, bias, towards)
-        for value, expected in zip(found, results(operation, x, weight, bias, towards), strict=True):
+        actual = results(compiled, x, weight, bias, towards)
+        for value, expected in zip(actual, results(operation, x, weight, bias, towards), strict=True):
             torch.testing.assert_close(value, expected)
         with torch.no_grad():
             weight.mul_(-0.5)  # the folded weight must follow
@@ -229,3 +233,10 @@ def test_bad_arguments_are_named():
         ext.upsample_conv(x, weight.double())
     with pytest.raises(ValueError, match="weight is on meta, but x is on cpu"):
         ext.upsample_conv(x, weight.to("meta"))
+
+
+def test_arguments_of_every_kind_are_taken_or_refused_by_name():
+    def valid(batch: int) -> dict[str, Any]:
+        return {"x": torch.rand(batch, 2, 3, 4), "weight": torch.rand(3, 2, 3, 3), "bias": torch.rand(3)}
+
+    fuzz(ext.upsample_conv, valid)

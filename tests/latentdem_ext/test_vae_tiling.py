@@ -62,14 +62,17 @@ def test_tiled_decoding_is_that_of_the_whole_where_the_decoder_sees_no_further(
     for decode in (decoder, lambda z: ext.tiled_decode(decoder, z, tile=24, overlap=12)):
         y = decode(z)
         results.append((y, *torch.autograd.grad(y, z, towards)))
-    for found, expected in zip(results[1], results[0], strict=True):
-        assert relative_error(found, expected) < 1e-6
+    for actual, expected in zip(results[1], results[0], strict=True):
+        assert relative_error(actual, expected) < 1e-6
 
 
 def test_gradient_is_that_of_the_blended_result(decoder):
     z = torch.randn(1, 2, 9, 7, dtype=torch.float64).requires_grad_()
     decoder.double()
-    assert torch.autograd.gradcheck(lambda z: ext.tiled_decode(decoder, z, tile=6, overlap=2), z)
+    # In random directions: the whole Jacobian would decode every tile again for each pixel.
+    assert torch.autograd.gradcheck(
+        lambda z: ext.tiled_decode(decoder, z, tile=6, overlap=2), z, fast_mode=True
+    )
 
 
 def test_only_one_tile_is_kept_for_the_gradient(decoder):

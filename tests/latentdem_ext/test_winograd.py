@@ -31,8 +31,8 @@ def test_result_and_gradient_are_those_of_the_convolution(relative_error, shape,
     exact_x = x.detach().double().requires_grad_()
     exact = F.conv2d(exact_x, weight.double(), None if bias is None else bias.double(), padding=1)
     assert relative_error(y, exact) < 1e-6
-    found, expected = (torch.autograd.grad(a, b, towards.to(a))[0] for a, b in ((y, x), (exact, exact_x)))
-    assert relative_error(found, expected) < 1e-6
+    actual, expected = (torch.autograd.grad(a, b, towards.to(a))[0] for a, b in ((y, x), (exact, exact_x)))
+    assert relative_error(actual, expected) < 1e-6
 
 
 def test_rounding_is_no_worse_than_that_of_the_direct_sum(relative_error):
@@ -51,7 +51,7 @@ def test_number_of_threads_does_not_matter(on_every_number_of_threads):
 
 def test_registered_operation():
     x, weight, bias = problem((1, 3, 6, 5), 4)
-    torch.library.opcheck(_winograd._operation, (x, weight, bias, False))
+    torch.library.opcheck(torch.ops.latentdem.winograd_convolution.default, (x, weight, bias, False))
 
 
 def test_is_for_large_frozen_float32_convolutions():

@@ -12,13 +12,16 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from latentdem_ext import _backends, _cuda_ops, reference
+import latentdem_ext as ext
+from latentdem_ext import _backends, _native, reference
+from latentdem_ext._registry import OPERATIONS, Implementation
 
 CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
 SHIM = Path(__file__).resolve().parent / "shim"
@@ -26,7 +29,7 @@ FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", f"
 
 
 class Builder:
-    """Compiles C++ sources, each once for all sessions and processes that meet the same text and flags."""
+    """Compiles C++ sources, each once for all workers that build the same text with the same flags."""
 
     def __init__(self, folder: Path, compiler: str) -> None:
         self.folder, self.compiler = folder, compiler
@@ -37,7 +40,10 @@ class Builder:
         """The kernels, the scheduler and `sources` as one file."""
         sources = [*sorted(CUDA.glob("*.cu")), SHIM / "shim.cpp", *sources]
         compiling = [*FLAGS, *flags, "-c", "-x", "c++"]
-        objects = [self._make(source.name + ".o", compiling, [source]) for source in sources]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(
+                pool.map(lambda source: self._make(source.name + ".o", compiling, [source]), sources)
+            )
         return self._make(name, link, objects)
 
     def _make(self, name: str, flags: Sequence[str], inputs: Sequence[Path]) -> Path:
@@ -60,8 +66,13 @@ def builder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactor
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs a C++ compiler on Linux")
-    cache = getattr(pytestconfig, "cache", None)  # none under `-p no:cacheprovider`
-    folder = tmp_path_factory.mktemp("native") if cache is None else cache.mkdir("latentdem_native")
+    cache = getattr(pytestconfig, "cache", None)
+    if cache is not None:
+        return Builder(cache.mkdir("latentdem_native"), compiler)
+    # Under `-p no:cacheprovider`: a folder of this session that all workers of pytest-xdist share.
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "latentdem_native"
+    folder.mkdir(exist_ok=True)
     return Builder(folder, compiler)
 
 
@@ -97,12 +108,21 @@ def thread_order(shim: ModuleType) -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def on_shim(shim: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`_cuda_ops` works on CPU tensors, on lattices as on a CUDA device; new memory is filled with NaN."""
-    lattice_side = reference.lattice_side
+    """The backend "cuda", which has been requested, takes tensors in CPU memory; new memory is filled with NaN.
+
+    Padded grids have the sizes that they have on a CUDA device.
+    """
+    padded_side = reference.padded_side
     monkeypatch.setattr(_backends, "cuda", shim)
-    monkeypatch.setattr(_cuda_ops, "_place", lambda device: {"device": 0, "stream": 0})
-    for module in (_cuda_ops, reference.fourier):
-        monkeypatch.setattr(module, "lattice_side", lambda size, _: lattice_side(size, torch.device("cuda")))
+    monkeypatch.setitem(_backends._STATES, "cuda", lambda: ext.Backend(True, ""))
+    monkeypatch.setattr(_native, "_device_and_stream", lambda device: {"device": 0, "stream": 0})
+    for operation in OPERATIONS.values():
+        if "cuda" in operation.backends:
+            run = operation.backends["cuda"].run
+            monkeypatch.setitem(operation.backends, "cuda", Implementation(run, lambda *_: ""))
+    for module in (reference, reference.fourier):
+        monkeypatch.setattr(module, "padded_side", lambda size, _: padded_side(size, torch.device("cuda")))
     torch.use_deterministic_algorithms(True)
-    yield
+    with ext.use_backend("cuda"):
+        yield
     torch.use_deterministic_algorithms(False)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentdem_ext import HQSFactors, _cuda_ops, reference
+import latentdem_ext as ext
+from latentdem_ext import HQSFactors, reference
 
 pytestmark = pytest.mark.usefixtures("on_shim")
 
 ORDERS = range(5)
-# (H, W, K): small, odd, non-square, kernels as large as the image, lattices of 32, 64, 128 points and others.
+# (H, W, K): small, odd, non-square, kernels as large as the image, padded grids of 32, 64, 128 and more.
 IMAGES = [(16, 16, 16), (17, 23, 3), (40, 33, 32), (33, 64, 17), (65, 70, 64), (97, 90, 77)]
 BATCHES = [(1, 1, shape) for shape in IMAGES] + [
     (7, 3, (16, 16, 16)),
@@ -20,18 +21,18 @@ BATCHES = [(1, 1, shape) for shape in IMAGES] + [
 ]
 
 
-def error(found: Tensor, expected: Tensor) -> float:
+def error(actual: Tensor, expected: Tensor) -> float:
     """Largest error of a sample relative to the largest value of that sample; NaN where anything is NaN."""
     samples = expected.shape[0]
     largest = expected.reshape(samples, -1).abs().amax(1)
-    return float(((found.double() - expected).reshape(samples, -1).abs().amax(1) / largest).max())
+    return float(((actual.double() - expected).reshape(samples, -1).abs().amax(1) / largest).max())
 
 
-def assert_exact(found: Tensor, expected: Tensor, single: Tensor) -> None:
+def assert_exact(actual: Tensor, expected: Tensor, single: Tensor) -> None:
     """1e-5, or no worse than twice the same formula in float32 PyTorch, where that loses more."""
-    assert found.dtype == torch.float32
-    assert found.shape == expected.shape
-    measured = error(found, expected)
+    assert actual.dtype == torch.float32
+    assert actual.shape == expected.shape
+    measured = error(actual, expected)
     assert measured <= max(1e-5, 2 * error(single, expected)), measured
 
 
@@ -41,7 +42,7 @@ def floats(*values: Tensor) -> tuple[Tensor, ...]:
 
 def random_factors(batch: int, size: int) -> HQSFactors:
     """Filters of no symmetry: the ends of the half spectrum must be treated as a real transform treats them."""
-    side = _cuda_ops.lattice_side(size, torch.device("cpu"))
+    side = reference.padded_side(size, torch.device("cpu"))
     data_term = torch.randn(batch, 1, size, size, dtype=torch.float64)
     return HQSFactors(data_term, torch.randn(batch, 1, side, side // 2 + 1, dtype=torch.float64))
 
@@ -56,8 +57,8 @@ def test_update_is_that_of_the_reference(batch, size, project):
     factors = random_factors(batch, size)
     expected = reference.hqs_kernel_update(kernel, factors, project)
     singles = kernel.float(), HQSFactors(*floats(*factors))
-    found = _cuda_ops.hqs_kernel_update(*singles, project)
-    assert_exact(found, expected, reference.hqs_kernel_update(*singles, project))
+    actual = ext.hqs_kernel_update(*singles, project=project)
+    assert_exact(actual, expected, reference.hqs_kernel_update(*singles, project))
 
 
 @pytest.mark.parametrize("size", [16, 31, 63, 65])
@@ -69,9 +70,9 @@ def test_update_of_special_kernels(size):
     factors.data_term[2] = -1e6  # nothing left: uniform
     factors.data_term[3, 0, 0, 0] = torch.nan
     expected = reference.hqs_kernel_update(kernel.double(), HQSFactors(*(f.double() for f in factors)))
-    found = _cuda_ops.hqs_kernel_update(kernel, factors)
-    assert_exact(found, expected, reference.hqs_kernel_update(kernel, factors))
-    torch.testing.assert_close(found[2:4], torch.full((2, 1, size, size), 1 / size**2))
+    actual = ext.hqs_kernel_update(kernel, factors)
+    assert_exact(actual, expected, reference.hqs_kernel_update(kernel, factors))
+    torch.testing.assert_close(actual[2:4], torch.full((2, 1, size, size), 1 / size**2))
 
 
 @pytest.mark.parametrize(("batch", "channels", "shape"), BATCHES)
@@ -84,8 +85,8 @@ def test_factors_are_those_of_the_reference(problem, batch, channels, shape, per
     expected = reference.hqs_prepare(x, y, *rest)
     single = reference.hqs_prepare(*floats(x, y), *rest)
     for y_hat in (None, torch.fft.rfft2(y.float())):
-        found = _cuda_ops.hqs_prepare(*floats(x, y), *rest, y_hat)
-        for one, two, three in zip(found, expected, single, strict=True):
+        actual = ext.hqs_prepare(*floats(x, y), weight, shape[2], per_channel=per_channel, y_hat=y_hat)
+        for one, two, three in zip(actual, expected, single, strict=True):
             assert_exact(one, two, three)
 
 
@@ -97,11 +98,11 @@ def test_twenty_iterations_stay_close(problem):
     single = ours = double.float()
     factors = reference.hqs_prepare(x[:, None], y, weight, 16)
     single_factors = reference.hqs_prepare(x[:, None].float(), y.float(), weight, 16)
-    our_factors = _cuda_ops.hqs_prepare(x[:, None].float(), y.float(), weight, 16)
+    our_factors = ext.hqs_prepare(x[:, None].float(), y.float(), weight, 16)
     for _ in range(20):
         double = reference.hqs_kernel_update(double, factors)
         single = reference.hqs_kernel_update(single, single_factors)
-        ours = _cuda_ops.hqs_kernel_update(ours, our_factors)
+        ours = ext.hqs_kernel_update(ours, our_factors)
     assert_exact(ours, double, single)
 
 
@@ -113,8 +114,11 @@ def test_fidelity_and_proximal_step_are_those_of_the_reference(problem, batch, c
     expected = (*reference.blur_fidelity(x, kernel, y), reference.blur_proximal(x, kernel, y, rho))
     single = (*reference.blur_fidelity(*singles), reference.blur_proximal(*singles, rho))
     for y_hat in (None, torch.fft.rfft2(y.float())):
-        found = (*_cuda_ops.blur_fidelity(*singles, y_hat), _cuda_ops.blur_proximal(*singles, rho, y_hat))
-        for one, two, three in zip(found, expected, single, strict=True):
+        actual = (
+            *ext.blur_fidelity(*singles, y_hat=y_hat),
+            ext.blur_proximal(*singles, rho, y_hat=y_hat),
+        )
+        for one, two, three in zip(actual, expected, single, strict=True):
             assert_exact(one, two, three)
 
 
@@ -122,13 +126,13 @@ def test_large_image_and_large_kernel(problem):
     x, kernel, y = problem(1, 1, (600, 401, 129))
     singles = floats(x, kernel, y)
     expected, single = reference.blur_fidelity(x, kernel, y), reference.blur_fidelity(*singles)
-    for one, two, three in zip(_cuda_ops.blur_fidelity(*singles), expected, single, strict=True):
+    for one, two, three in zip(ext.blur_fidelity(*singles), expected, single, strict=True):
         assert_exact(one, two, three)
     rest = (torch.ones(1), 129)
     expected = reference.hqs_prepare(x[:, None], y, *rest)
     single = reference.hqs_prepare(x[:, None].float(), y.float(), *rest)
     for one, two, three in zip(
-        _cuda_ops.hqs_prepare(x[:, None].float(), y.float(), *rest), expected, single, strict=True
+        ext.hqs_prepare(x[:, None].float(), y.float(), *rest), expected, single, strict=True
     ):
         assert_exact(one, two, three)
 
@@ -137,10 +141,10 @@ def test_large_image_and_large_kernel(problem):
 def test_extreme_images(problem, scale):
     x, kernel, y = problem(2, 3, (17, 20, 5), torch.float32)
     x, y, rho = x * scale, y * scale, torch.tensor([1e-6, 1.0])
-    found = (
-        *_cuda_ops.blur_fidelity(x, kernel, y),
-        _cuda_ops.blur_proximal(x, kernel, y, rho),
-        *_cuda_ops.hqs_prepare(x[:, None], y, rho, 5),
+    actual = (
+        *ext.blur_fidelity(x, kernel, y),
+        ext.blur_proximal(x, kernel, y, rho),
+        *ext.hqs_prepare(x[:, None], y, rho, 5),
     )
     single = (
         *reference.blur_fidelity(x, kernel, y),
@@ -153,7 +157,7 @@ def test_extreme_images(problem, scale):
         reference.blur_proximal(x, kernel, y, rho),
         *reference.hqs_prepare(x[:, None], y, rho, 5),
     )
-    for one, two, three in zip(found, expected, single, strict=True):
+    for one, two, three in zip(actual, expected, single, strict=True):
         if two.any():
             assert_exact(one, two, three)
         else:
@@ -167,11 +171,11 @@ def test_other_layouts_give_the_same(problem):
 
     def everything(x, kernel, y, y_hat, factors):
         return (
-            *_cuda_ops.blur_fidelity(x, kernel, y, y_hat),
-            _cuda_ops.blur_proximal(x, kernel, y, rho, y_hat),
-            *_cuda_ops.hqs_prepare(x[:, None], y, rho, 7, False, y_hat),
-            _cuda_ops.hqs_kernel_update(kernel, factors),
-            _cuda_ops.project_kernel(kernel),
+            *ext.blur_fidelity(x, kernel, y, y_hat=y_hat),
+            ext.blur_proximal(x, kernel, y, rho, y_hat=y_hat),
+            *ext.hqs_prepare(x[:, None], y, rho, 7, y_hat=y_hat),
+            ext.hqs_kernel_update(kernel, factors),
+            ext.project_kernel(kernel),
         )
 
     def strided(tensor: Tensor) -> Tensor:
@@ -189,21 +193,21 @@ def test_other_layouts_give_the_same(problem):
 
 def test_empty_batch():
     x, kernel, y = torch.empty(0, 3, 16, 18), torch.empty(0, 1, 5, 5), torch.empty(0, 3, 16, 18)
-    found = _cuda_ops.blur_fidelity(x, kernel, y)
-    assert [part.shape for part in found] == [(0,), x.shape, x.shape]
-    assert _cuda_ops.blur_proximal(x, kernel, y, torch.empty(0)).shape == x.shape
-    assert _cuda_ops.hqs_prepare(x[:, None], y, torch.empty(0), 5).filter.shape == (0, 1, 32, 17)
+    actual = ext.blur_fidelity(x, kernel, y)
+    assert [part.shape for part in actual] == [(0,), x.shape, x.shape]
+    assert ext.blur_proximal(x, kernel, y, torch.empty(0)).shape == x.shape
+    assert ext.hqs_prepare(x[:, None], y, torch.empty(0), 5).filter.shape == (0, 1, 32, 17)
     for size in (5, 65):
         factors = HQSFactors(*floats(*random_factors(0, size)))
-        assert _cuda_ops.hqs_kernel_update(torch.empty(0, 1, size, size), factors).shape == (0, 1, size, size)
-    assert _cuda_ops.project_kernel(kernel).shape == kernel.shape
+        assert ext.hqs_kernel_update(torch.empty(0, 1, size, size), factors).shape == (0, 1, size, size)
+    assert ext.project_kernel(kernel).shape == kernel.shape
 
 
 def test_projection_is_that_of_the_reference():
     kernel = torch.randn(3, 1, 35, 35, dtype=torch.float64)
     kernel[1] = -1
     single = reference.project_kernel(kernel.float())
-    assert_exact(_cuda_ops.project_kernel(kernel.float()), reference.project_kernel(kernel), single)
+    assert_exact(ext.project_kernel(kernel.float()), reference.project_kernel(kernel), single)
 
 
 def test_results_do_not_depend_on_the_order_of_the_threads(problem, thread_order):
@@ -213,15 +217,15 @@ def test_results_do_not_depend_on_the_order_of_the_threads(problem, thread_order
     first: list[Tensor] = []
     for order in ORDERS:
         thread_order(order)
-        found = [
-            *_cuda_ops.blur_fidelity(x, kernel, y),
-            _cuda_ops.blur_proximal(x, kernel, y, torch.ones(2)),
-            *_cuda_ops.hqs_prepare(x[:, None], y, torch.ones(2), 16),
-            *_cuda_ops.hqs_prepare(x[:, None], y, torch.ones(2), 16, True),
-            *(_cuda_ops.hqs_kernel_update(kernels[size], factors[size]) for size in factors),
+        actual = [
+            *ext.blur_fidelity(x, kernel, y),
+            ext.blur_proximal(x, kernel, y, torch.ones(2)),
+            *ext.hqs_prepare(x[:, None], y, torch.ones(2), 16),
+            *ext.hqs_prepare(x[:, None], y, torch.ones(2), 16, per_channel=True),
+            *(ext.hqs_kernel_update(kernels[size], factors[size]) for size in factors),
         ]
-        first = first or found
-        assert all(one.equal(two) for one, two in zip(first, found, strict=True)), order
+        first = first or actual
+        assert all(one.equal(two) for one, two in zip(first, actual, strict=True)), order
 
 
 def test_launch_errors_are_exceptions(shim):

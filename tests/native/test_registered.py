@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem_ext import _backends, _cuda_ops, reference
+from latentdem_ext import _native
 
-
-@pytest.fixture(autouse=True)
-def _as_on_a_gpu(on_shim: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The backend "cuda" is there, takes tensors in CPU memory, and has been requested."""
-    monkeypatch.setitem(_backends._STATES, "cuda", lambda: ext.Backend(True, ""))
-    monkeypatch.setattr(_cuda_ops, "refusal", lambda operation, arguments: "")
-    monkeypatch.setattr(reference, "lattice_side", _cuda_ops.lattice_side)
-    with ext.use_backend("cuda"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_shim")
 
 
 def everything(x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -39,14 +29,14 @@ def everything(x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 def test_operations_run_on_the_kernels(problem, shape, monkeypatch):
     values = problem(2, 3, shape, torch.float32)
     called = set()
-    call = _cuda_ops._call
-    monkeypatch.setattr(_cuda_ops, "_call", lambda name, **given: (called.add(name), call(name, **given)))
-    found = everything(*values)
+    call = _native.call_cuda
+    monkeypatch.setattr(_native, "call_cuda", lambda name, **given: (called.add(name), call(name, **given)))
+    actual = everything(*values)
     own = "hqs_kernel_update" if shape[2] <= 64 else "hqs_finish"
     assert called >= {own, "hqs_finish", "hqs_solve", "hqs_crop", "blur_residual", "blur_glue"}
     with ext.use_backend("reference"):
         expected = everything(*(value.double() for value in values))
-    for one, exact in zip(found, expected, strict=True):
+    for one, exact in zip(actual, expected, strict=True):
         assert one.shape == exact.shape
         assert float((one - exact).norm()) <= 1e-5 * float(exact.norm())
 

@@ -35,6 +35,11 @@ def gpu_report() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def compare_installs() -> ModuleType:
+    return _load("compare_installs")
+
+
+@pytest.fixture(scope="session")
 def train_prior() -> ModuleType:
     return _load("train_prior")
 

@@ -1,6 +1,8 @@
-"""The training of the network that finds the middle of an object in a crop."""
+"""Training of the network that estimates the middle of an object in a crop."""
 
 from __future__ import annotations
+
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from typer.testing import CliRunner
 
-from latentdem.three_d.cameras import RADIUS, random_cameras
+from latentdem.three_d.geometry.cameras import RADIUS, random_cameras
 from latentdem.three_d.pictures import Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.priors.framing import standardised
@@ -26,40 +28,44 @@ def run(tool, *args: object) -> str:
     return result.output
 
 
-def test_crops_are_seen_by_their_cameras(train_framing):
-    """Cropped anew by them, an object looks as it is rendered from the usual distance, in the middle."""
-    crops, seen = train_framing.crops_of(3, 2, 64)
+def test_crops_have_the_right_cameras(train_framing):
+    """Recropped by its camera, an object looks like its rendering from the usual distance, in the middle."""
+    crops, crop_cameras = train_framing.crops_of(3, 2, 64)
     assert crops.shape == (2, 2, 64, 64, 3)
-    assert seen.shape == (2, 2, 5)
+    assert crop_cameras.shape == (2, 2, 5)
     scene, cameras = random_scene(3), random_cameras(2, torch.Generator().manual_seed(3))
     straight = torch.cat([cameras[:, :2], torch.full((2, 1), RADIUS)], 1)
     expected = torch.from_numpy(on_white(render(scene, straight, 64))).float() / 127.5 - 1
     usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
     for view, picture in enumerate(render(scene, cameras, train_framing.RENDERED)):
-        cut, first = Crops([Image.fromarray(picture, "RGBA")], 64, ["it"]), torch.from_numpy(seen[view, 0])
-        torch.testing.assert_close(first[:2], cameras[view, :2])
-        again, centred = (
-            (each.pictures()[0].pixels[0].movedim(0, -1) - expected[view]).abs().mean()
-            for each in (cut.framed((first - usual)[None]), cut)
+        cut, first = (
+            Crops([Image.fromarray(picture, "RGBA")], 64, ["it"]),
+            torch.from_numpy(crop_cameras[view, 0]),
         )
-        assert again < 0.4 * centred
+        torch.testing.assert_close(first[:2], cameras[view, :2])
+        recropped, original = (
+            (version.pictures()[0].pixels[0].movedim(0, -1) - expected[view]).abs().mean()
+            for version in (cut.framed((first - usual)[None]), cut)
+        )
+        assert recropped < 0.4 * original
         shown = torch.from_numpy(crops[view, 0]).float() / 127.5 - 1
         torch.testing.assert_close(shown, cut.pictures()[0].pixels[0].movedim(0, -1), atol=0.005, rtol=0)
-    smaller = seen[:, 1, 2] / seen[:, 0, 2]
+    smaller = crop_cameras[:, 1, 2] / crop_cameras[:, 0, 2]
     assert (smaller >= 1).all()
     assert (smaller <= 1 / train_framing.SMALLEST + 1e-6).all()
-    np.testing.assert_array_equal(seen[:, 1, 3:], seen[:, 0, 3:])
+    np.testing.assert_array_equal(crop_cameras[:, 1, 3:], crop_cameras[:, 0, 3:])
     covered = (crops < 250).any(-1).sum((2, 3))
     np.testing.assert_allclose(covered[:, 0] / covered[:, 1], smaller**2, rtol=0.1)
 
 
-@pytest.fixture
-def rendered(train_framing, tmp_path):
+@pytest.fixture(scope="module")
+def renderings(train_framing, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("renderings")
     run(
         train_framing,
         "render",
         "--out",
-        tmp_path,
+        folder,
         "--objects",
         4,
         "--views",
@@ -69,46 +75,53 @@ def rendered(train_framing, tmp_path):
         "--workers",
         1,
     )
+    return folder
+
+
+@pytest.fixture
+def rendered(renderings, tmp_path):
+    """A copy that the test may change."""
+    shutil.copytree(renderings, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
 def test_a_network_is_trained_and_exported(train_framing, rendered, monkeypatch):
     monkeypatch.setattr(train_framing, "RENDERED", 64)
     text = run(train_framing, "train", "--out", rendered, "--steps", 2, "--batch", 4)
-    assert text.index("estimated: ") < text.index("taken as they are: ")
+    assert text.index("estimated: ") < text.index("not estimated: ")
     assert (rendered / "network" / "samples.png").exists()
     weights = rendered / "prior"
     run(train_framing, "export", "--out", rendered, "--weights", weights)
     for part in ("autoencoder", "network", "scheduler"):
         (weights / part).symlink_to(EMBEDDED_3D_WEIGHTS / part)
     prior = EmbeddedViewPrior.from_pretrained(weights)
-    x = train_framing.Seen(rendered / "held_out").images(slice(0, 3))
+    x = train_framing.CropData(rendered / "held_out").images(slice(0, 3))
     expected = train_framing.trained(rendered).half().float().cameras(x)
     torch.testing.assert_close(prior.framing(x), expected)
 
 
-def test_crops_must_be_there(train_framing, tmp_path, rendered):
+def test_missing_crops_are_reported(train_framing, tmp_path, rendered):
     with pytest.raises(SystemExit, match=r"run `train_framing.py render` first"):
-        train_framing.Seen(tmp_path / "nothing")
+        train_framing.CropData(tmp_path / "nothing")
     cameras = np.load(rendered / "train" / "cameras.npy", mmap_mode="r+")
     cameras[1] = np.nan
     cameras.flush()
     with pytest.raises(SystemExit, match="to the end"):
-        train_framing.Seen(rendered / "train")
+        train_framing.CropData(rendered / "train")
 
 
 def test_the_likelihood_is_that_of_a_gaussian(train_framing):
     generator = torch.Generator().manual_seed(0)
-    means, log_variances, wanted = (torch.randn(3, 4, generator=generator) for _ in range(3))
-    found = train_framing.likelihood(lambda x: (means, log_variances), torch.zeros(3, 1), wanted)
+    means, log_variances, targets = (torch.randn(3, 4, generator=generator) for _ in range(3))
+    losses = train_framing.likelihood(lambda x: (means, log_variances), torch.zeros(3, 1), targets)
     normal = torch.distributions.Normal(means, (log_variances / 2).exp())
-    expected = -normal.log_prob(wanted).mean() - 0.5 * np.log(2 * np.pi)
-    torch.testing.assert_close(found["loss"], expected)
-    torch.testing.assert_close(found["squared"], F.mse_loss(means, wanted))
+    expected = -normal.log_prob(targets).mean() - 0.5 * np.log(2 * np.pi)
+    torch.testing.assert_close(losses["loss"], expected)
+    torch.testing.assert_close(losses["squared"], F.mse_loss(means, targets))
 
 
-def test_cameras_are_told_in_units_of_the_training(train_framing, rendered):
-    data = train_framing.Seen(rendered / "train")
+def test_targets_are_standardised_cameras(train_framing, rendered):
+    data = train_framing.CropData(rendered / "train")
     cameras = torch.from_numpy(np.load(rendered / "train" / "cameras.npy")).view(-1, 5)
-    torch.testing.assert_close(data.wanted, standardised(cameras))
+    torch.testing.assert_close(data.targets, standardised(cameras))
     assert data.images(slice(0, 5)).shape == (5, 3, 64, 64)

@@ -28,7 +28,7 @@ def measure(gpu_report):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_it_says_so(tmp_path):
+def test_without_a_gpu_the_message_says_so(tmp_path):
     command = [sys.executable, "-m", "tools.gpu_report", "--out", str(tmp_path / "results")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 1
@@ -69,7 +69,7 @@ def test_a_step_never_raises_and_keeps_its_output(steps, tmp_path):
         ("ImportError", True, "no summary of pytest"),
     ],
 )
-def test_counts_of_pytest(steps, output, failed, detail):
+def test_summary_of_pytest(steps, output, failed, detail):
     outcome = steps.count_tests(steps.Outcome("tests", steps.PASSED, output=f"...\n{output}\n"))
     assert (outcome.failed, outcome.detail) == (failed, detail)
 
@@ -102,13 +102,13 @@ SMALL = {"image": 40, "kernel": 9, "latent": 8, "map": 6, "channels": 8, "batche
 CLOCK = {"median_ms": 2.0, "quartiles_ms": 0.1, "rounds": 5, "peak_mb": 1.5}
 
 
-def test_every_case_is_measured_and_right(measure):
+def test_every_case_is_measured_and_correct(measure):
     """Here on the backend that the CPU has; a case that falls back to the reference is an error."""
     operations = set()
     for case in measure.cases("cpu", measure.Sizes(**SMALL)):
         operations.add(case.operation)
-        found, expected = case.public(), case.precisely()
-        assert measure.error_of(found, expected) < (0.02 if case.dtype in measure.HALF else 1e-5)
+        result, expected = case.public(), case.precise()
+        assert measure.error_of(result, expected) < (0.02 if case.dtype in measure.HALF else 1e-5)
         with (
             ext.use_backend("reference"),
             pytest.raises(RuntimeError, match=f"{case.operation} ran on its ref"),
@@ -154,7 +154,7 @@ ENVIRONMENT = {
 }
 
 
-def test_whole_course_tries_every_step_and_reports_failures(gpu_report, steps, tmp_path, monkeypatch, capsys):
+def test_all_steps_run_and_failures_are_reported(gpu_report, steps, tmp_path, monkeypatch, capsys):
     main = import_module("gpu_report.__main__")
     commands = []
 
@@ -213,4 +213,4 @@ def test_environment_names_no_folder(gpu_report, monkeypatch):
     assert found["variables"]["LATENTDEM_BACKEND"] == "cuda"
     assert "SECRET" not in found["variables"]
     assert found["packages"]["pytest-benchmark"]
-    assert environment._says("no-such-program") == ""
+    assert environment._output_of("no-such-program") == ""

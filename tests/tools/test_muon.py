@@ -8,7 +8,7 @@ from torch import nn
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4)])
-def test_singular_values_come_near_one(muon, shape):
+def test_singular_values_approach_one(muon, shape):
     matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     found = muon.orthogonalised(matrices)
     assert found.shape == matrices.shape

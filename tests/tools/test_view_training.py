@@ -1,8 +1,9 @@
-"""The training of the view-conditioned prior, two steps of it."""
+"""Two training steps of the view-conditioned prior."""
 
 from __future__ import annotations
 
 import csv
+import shutil
 from functools import partial, partialmethod
 
 import numpy as np
@@ -23,9 +24,17 @@ def run(tool, *args: object) -> str:
     return result.output
 
 
+@pytest.fixture(scope="module")
+def renderings(train_view_prior, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("renderings")
+    run(train_view_prior, *RENDER, "--out", folder)
+    return folder
+
+
 @pytest.fixture
-def rendered(train_view_prior, tmp_path):
-    run(train_view_prior, *RENDER, "--out", tmp_path)
+def rendered(renderings, tmp_path):
+    """A copy that the test may change."""
+    shutil.copytree(renderings, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -37,7 +46,7 @@ def test_views_are_rendered_once(train_view_prior, rendered):
     cameras = np.load(rendered / "train" / "cameras.npy", mmap_mode="r+")
     assert pictures.shape == (4, 5, 32, 32, 3)
     assert np.isfinite(cameras).all()
-    cameras[2] = np.nan  # as if the run had been stopped before this object
+    cameras[2] = np.nan  # as after an interruption before this object
     cameras.flush()
     np.lib.format.open_memmap(rendered / "train" / "views.npy", mode="r+")[[1, 2]] = 0
     data = train_view_prior.Views(rendered / "train")
@@ -53,16 +62,16 @@ def test_views_are_rendered_once(train_view_prior, rendered):
 
 def test_groups_are_different_views_of_one_object(train_view_prior, rendered):
     data = train_view_prior.Views(rendered / "train")
-    objects, known, wanted = data.groups(100, 4)
-    assert wanted.shape == (100, 4)
-    assert (torch.cat([known[:, None], wanted], 1).sort(1).values == torch.arange(5)).all()
+    objects, known, targets = data.groups(100, 4)
+    assert targets.shape == (100, 4)
+    assert (torch.cat([known[:, None], targets], 1).sort(1).values == torch.arange(5)).all()
     assert set(objects.tolist()) == set(range(4))
     x = data.images(objects[:2], known[:2])
     assert x.shape == (2, 3, 32, 32)
     assert (x.min() < 0, x.max()) == (True, 1)
 
 
-def test_it_is_known_where_an_object_is(train_view_prior, rendered):
+def test_volumes_of_objects(train_view_prior, rendered):
     data = train_view_prior.Views(rendered / "train")
     scenes = [random_scene(seed) for seed in range(4)]
     points = torch.from_numpy(np.stack([scene.surface_points(50) for scene in scenes])).float()
@@ -75,7 +84,7 @@ def test_it_is_known_where_an_object_is(train_view_prior, rendered):
     assert torch.equal(data.inside(torch.arange(4), deep)[:, 0] > 0.5, truth)
 
 
-def test_without_renderings_it_says_so(train_view_prior, tmp_path):
+def test_missing_renderings_are_reported(train_view_prior, tmp_path):
     with pytest.raises(SystemExit, match="No rendered objects"):
         train_view_prior.Views(tmp_path)
 
@@ -115,7 +124,7 @@ def test_too_few_views_of_an_object(train_view_prior, rendered):
 
 @pytest.mark.gpu
 def test_a_graph_gives_the_losses_and_gradients_of_its_inputs(train_view_prior):
-    from _view_step import _Graph  # what the program imported
+    from _view_step import _Graph  # the module that the program imported
 
     weight = torch.nn.Parameter(torch.tensor([2.0, 3.0], device="cuda"))
     unused = torch.nn.Parameter(torch.ones(1, device="cuda"))

@@ -16,6 +16,8 @@ from .steps import LEFT_OUT, Outcome, count_tests, read_sanitizer, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
+# `python -m pytest` would import latentdem_ext from the root, where it is not built.
+PYTEST = [PYTHON, "-c", "import sys; del sys.path[0]; import pytest; sys.exit(pytest.main(sys.argv[1:]))"]
 TESTS = ("tests/latentdem_ext", "tests/kernels")  # with a CUDA device; the solver's tests need diffusers
 CUDA_TESTS = "tests/latentdem_ext/test_cuda.py"
 STATES = """
@@ -28,7 +30,7 @@ raise SystemExit(not (states["cuda"].available and states["triton"].available))
 
 
 def build(folder: Path, logs: Path, seconds: float) -> Outcome:
-    """The packages, with the CUDA module, as a folder to import them from."""
+    """Builds the packages with the CUDA module into a folder to import them from."""
     site = folder / "site"
     site.mkdir()
     command = [
@@ -47,46 +49,46 @@ def test(logs: Path, seconds: float) -> Outcome:
     """The tests that need a GPU."""
     folders = [folder for folder in TESTS if (ROOT / folder).exists()]
     folders += ["tests/latentdem", "tests/tools"] if find_spec("diffusers") else []
-    command = [PYTHON, "-m", "pytest", *folders, "-m", "gpu", "-v", "-p", "no:cacheprovider"]
+    command = [*PYTEST, *folders, "-m", "gpu", "-v", "-p", "no:cacheprovider"]
     command += ["-n", "4"] if find_spec("xdist") else []
     return count_tests(run("tests", command, logs, seconds, cwd=ROOT))
 
 
 def sanitize(tool: str, logs: Path, seconds: float) -> Outcome:
-    """One tool of compute-sanitizer, on the tests of the CUDA module.
+    """Runs one tool of compute-sanitizer on the tests of the CUDA module.
 
-    Every allocation has to reach the driver, or what lies beyond a tensor would still be inside a block of
-    PyTorch's; then no graph can be captured.
+    Every allocation has to reach the driver, because memory beyond a tensor would else lie inside a block of
+    the caching allocator. Graphs cannot be captured then.
     """
     command = ["compute-sanitizer", "--tool", tool, "--kernel-name", "kns=latentdem", "--error-exitcode", "9"]
-    command += [PYTHON, "-m", "pytest", CUDA_TESTS, "-m", "gpu", "-k", "not graph", "-p", "no:cacheprovider"]
+    command += [*PYTEST, CUDA_TESTS, "-m", "gpu", "-k", "not graph", "-p", "no:cacheprovider"]
     caching = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return read_sanitizer(run(tool, command, logs, seconds, cwd=ROOT, environment=caching))
 
 
 def benchmark(folder: Path, out: Path, logs: Path, seconds: float) -> list[Outcome]:
-    """The suites of benchmarks/, where what they need is there."""
+    """Runs the suites of benchmarks/, where the packages they need are installed."""
     if not (find_spec("pytest_benchmark") and find_spec("matplotlib")):
         return [Outcome("benchmarks", LEFT_OUT, "pytest-benchmark or matplotlib is not installed")]
-    found = folder / "benchmarks.json"
-    command = [PYTHON, "-m", "pytest", "benchmarks", f"--benchmark-json={found}", "-p", "no:cacheprovider"]
+    results = folder / "benchmarks.json"
+    command = [*PYTEST, "benchmarks", f"--benchmark-json={results}", "-p", "no:cacheprovider"]
     suites = count_tests(run("benchmarks", command, logs, seconds, cwd=ROOT))
-    if not found.exists():
+    if not results.exists():
         return [suites]
-    command = [PYTHON, "-m", "benchmarks.report", str(found), "--out", str(out)]
+    command = [PYTHON, "-m", "benchmarks.report", str(results), "--out", str(out)]
     return [suites, run("benchmark tables", command, logs, seconds, cwd=ROOT)]
 
 
-def found_by(variable: str) -> list[str]:
-    """The folders that it names."""
+def folders_in(variable: str) -> list[str]:
+    """The folders in an environment variable such as PATH."""
     return [folder for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run every step, write the report; 0 where nothing failed."""
+    """Runs every step and writes the report; returns 0 where nothing failed, else 1."""
     parser = argparse.ArgumentParser(prog="gpu_report", description="Build, test and measure on a GPU.")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="a folder per device")
-    parser.add_argument("--minutes", type=float, default=20.0, help="the longest that everything may take")
+    parser.add_argument("--minutes", type=float, default=20.0, help="time limit of all steps together")
     options = parser.parse_args(arguments)
     out, end = options.out.resolve(), time.monotonic() + 60 * options.minutes
 
@@ -99,8 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        # Python looks here first: not at the sources, which hold no compiled module.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "site"), *found_by("PYTHONPATH")])
+        # Python looks here first instead of in the sources, which have no compiled module.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(folder / "site"), *folders_in("PYTHONPATH")])
         measurements = folder / "measurements.json"
         measure = [PYTHON, str(ROOT / "tools" / "gpu_report" / "measure.py"), str(measurements)]
         outcomes = [

@@ -1,4 +1,4 @@
-"""What the figures of a report depend on: device, driver, versions. Nothing that names machine or user."""
+"""Device, driver and versions that the figures of a report depend on, without names of machine or user."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def device_name() -> str:
     """Name of the GPU that PyTorch uses.
 
     Raises:
-        SystemExit: there is none; the sentence says why.
+        SystemExit: there is none; the message says why.
     """
     try:
         import torch
@@ -52,12 +52,12 @@ def device_name() -> str:
 
 
 def environment(root: Path) -> dict[str, Any]:
-    """Everything, ready for a JSON file."""
+    """Description of the environment, ready for a JSON file."""
     import torch
 
     return {
         "devices": [_device(torch.cuda.get_device_properties(i)) for i in range(torch.cuda.device_count())],
-        "nvidia-smi": _says(
+        "nvidia-smi": _output_of(
             "nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv"
         ),
         "cuda": torch.version.cuda,
@@ -65,13 +65,13 @@ def environment(root: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "programs": {name: _says(name, *options) for name, *options in PROGRAMS},
+        "programs": {name: _output_of(name, *options) for name, *options in PROGRAMS},
         "variables": {
             name: value
             for name, value in sorted(os.environ.items())
             if name in VARIABLES or name.startswith(PREFIXES)
         },
-        "commit": _says("git", "-C", str(root), "describe", "--always", "--dirty"),
+        "commit": _output_of("git", "-C", str(root), "describe", "--always", "--dirty"),
     }
 
 
@@ -91,8 +91,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _says(program: str, *options: str) -> str:
-    """What a program prints; "" where it is not there or fails."""
+def _output_of(program: str, *options: str) -> str:
+    """Output of a program; "" where it is missing or fails."""
     path = shutil.which(program)
     if path is None:
         return ""

@@ -1,4 +1,4 @@
-"""Times the operations between CUDA events and compares their results; a program apart, which may crash.
+"""Times the operations between CUDA events and checks their results, in a program of its own that may crash.
 
 python tools/gpu_report/measure.py measurements.json
 """
@@ -57,15 +57,15 @@ class Case:
         return " x ".join(map(str, self.arguments[0].shape))
 
     def public(self) -> Values:
-        """Checked, on the backend that is chosen."""
+        """Result of the public function, on the backend that it chooses."""
         return getattr(ext, self.operation)(*self.arguments, **self.options)
 
     def definition(self) -> Values:
-        """The reference."""
+        """Result of the reference."""
         return getattr(reference, self.operation)(*self.arguments, **self.options)
 
-    def precisely(self) -> Values:
-        """The reference in float64, or in float32 for half precision."""
+    def precise(self) -> Values:
+        """Result of the reference in float64, or in float32 for half precision."""
         dtype = torch.float32 if self.dtype in HALF else torch.float64
         arguments = _precise(self.arguments, dtype)
         options = {name: _precise(value, dtype) for name, value in self.options.items()}
@@ -73,7 +73,7 @@ class Case:
 
 
 def cases(device: str, sizes: Sizes) -> Iterator[Case]:
-    """Every operation at sizes that occur, in the types that it is used in."""
+    """Every operation at realistic sizes, in the data types that it is used in."""
 
     def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(shape, device=device).to(dtype)
@@ -110,7 +110,7 @@ def _case(operation: str, *arguments: Any, **options: Tensor) -> Case:
 def _precise(value: Any, dtype: torch.dtype) -> Any:
     """`value` in the precision of `dtype`; spectra stay complex."""
     if isinstance(value, tuple):
-        converted = (_precise(each, dtype) for each in value)
+        converted = (_precise(element, dtype) for element in value)
         return type(value)(*converted) if hasattr(value, "_fields") else tuple(converted)
     if not isinstance(value, Tensor):
         return value
@@ -123,10 +123,10 @@ def _tensors(values: Any) -> list[Tensor]:
     return [tensor for value in values if isinstance(value, (Tensor, tuple)) for tensor in _tensors(value)]
 
 
-def error_of(found: Values, expected: Values) -> float:
-    """The largest ||found - expected|| / ||expected|| of a sample, over all results."""
+def error_of(results: Values, expected: Values) -> float:
+    """The largest ||result - expected|| / ||expected|| over all samples and results."""
     worst = 0.0
-    for one, other in zip(_tensors(found), _tensors(expected), strict=True):
+    for one, other in zip(_tensors(results), _tensors(expected), strict=True):
         for sample, exact in zip(one.double(), other.double(), strict=True):
             worst = max(worst, float((sample - exact).norm() / exact.norm().clamp(min=1e-30)))
     return worst
@@ -135,12 +135,12 @@ def error_of(found: Values, expected: Values) -> float:
 def measure(
     case: Case, clock: Callable[[Callable[[], Any]], dict[str, float]], compiled: bool
 ) -> list[dict[str, Any]]:
-    """Rows of the reference, of the compiled reference and of the backend that is chosen.
+    """Measures the reference, the compiled reference and the chosen backend; returns a row for each.
 
     Raises:
         RuntimeError: the chosen backend is the reference, or its results are wrong.
     """
-    expected = case.precisely()
+    expected = case.precise()
     allowed = 2 * error_of(case.definition(), expected) if case.dtype in HALF else 1e-5
     with ext.record_backends() as record:
         results = case.public()
@@ -172,7 +172,7 @@ def measure(
 
 
 def cuda_clock(function: Callable[[], Any], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median and quartile distance between CUDA events, and the memory allocated meanwhile."""
+    """Median and interquartile range of the time between CUDA events, and the peak of allocated memory."""
     flushed = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device="cuda")
     for _ in range(3):
         function()
@@ -194,14 +194,14 @@ def cuda_clock(function: Callable[[], Any], rounds: int = ROUNDS) -> dict[str, f
 
 
 def copy_speed() -> float:
-    """GB/s, read and written, of a copy from one place of the GPU's memory to another."""
+    """Bandwidth in GB/s, read and written, of a copy within the memory of the GPU."""
     source = torch.ones(COPIED_BYTES, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
     return 2 * COPIED_BYTES / cuda_clock(lambda: target.copy_(source))["median_ms"] / 1e6
 
 
 def main() -> int:
-    """Measure every case, whatever the others did; 0 where all went well."""
+    """Measures every case, even after one that failed; returns 0 where all succeeded, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
@@ -211,12 +211,12 @@ def main() -> int:
     with torch.no_grad():
         for case in cases("cuda", Sizes()):
             try:
-                found = measure(case, cuda_clock, compiled=True)
+                measured = measure(case, cuda_clock, compiled=True)
             except Exception as error:
                 failures += 1
                 print(f"{case.operation}, {case.shape}, {case.dtype}: {error}", file=sys.stderr)
                 continue
-            rows += [row | {"of_copy": row["gb_per_s"] / copy} for row in found]
+            rows += [row | {"of_copy": row["gb_per_s"] / copy} for row in measured]
             out.write_text(json.dumps({"copy_gb_per_s": copy, "rows": rows}))
     print(f"{len(rows)} rows, {failures} cases failed")
     return 1 if failures else 0

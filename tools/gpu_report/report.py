@@ -1,4 +1,4 @@
-"""report.md, measurements.csv and environment.json."""
+"""Writes report.md, measurements.csv and environment.json."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ COLUMNS = (
     "allowed",
 )
 NOTE = """\
-Medians between CUDA events, the L2 cache overwritten before every run. GB/s counts what an operation has to
-read and write at least, its arguments and its results once; of_copy is its share of what a plain copy reached
-in the same run. Peak memory is what was allocated on top of the arguments. The error is the largest of a
-sample, relative to float64 (for half precision to float32), beside the largest allowed.
+Medians between CUDA events, the L2 cache overwritten before every run. GB/s counts the least that an operation
+has to read and write, its arguments and its results once; of_copy is its share of the bandwidth of a plain copy
+in the same run. Peak memory is allocated on top of the arguments. The error is the largest of any sample,
+relative to float64 (to float32 for half precision), beside the largest allowed.
 """
 
 
 def slug(text: str) -> str:
-    """`text` as the name of a folder, as `benchmarks.report` has it."""
+    """`text` as the name of a folder, as in `benchmarks.report`."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def write(folder: Path, environment: dict[str, Any], outcomes: Sequence[Outcome], measurements: Path) -> None:
-    """Everything that was found, into `folder`; `measurements` is the file that measure.py may have written."""
-    found = (
+    """Writes all results into `folder`; `measurements` is the file of measure.py and may be missing."""
+    measured = (
         json.loads(measurements.read_text()) if measurements.exists() else {"rows": [], "copy_gb_per_s": None}
     )
     (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
     with (folder / "measurements.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _shown(row[name]) for name in COLUMNS} for row in found["rows"])
-    (folder / "report.md").write_text("\n".join(_lines(environment, outcomes, found)))
+        writer.writerows({name: _shown(row[name]) for name in COLUMNS} for row in measured["rows"])
+    (folder / "report.md").write_text("\n".join(_lines(environment, outcomes, measured)))
 
 
-def _lines(environment: dict[str, Any], outcomes: Sequence[Outcome], found: dict[str, Any]) -> list[str]:
+def _lines(environment: dict[str, Any], outcomes: Sequence[Outcome], measured: dict[str, Any]) -> list[str]:
     devices = environment["devices"]
     packages = environment["packages"]
     lines = [
@@ -72,10 +72,10 @@ def _lines(environment: dict[str, Any], outcomes: Sequence[Outcome], found: dict
     for outcome in failures:
         lines += [f"## {outcome.name} failed: {outcome.detail}", "", "```", *_tail(outcome.output), "```", ""]
     lines += ["## Measurements", ""]
-    if not found["rows"]:
+    if not measured["rows"]:
         return [*lines, "There are none.", ""]
-    rows = [tuple(_shown(row[name]) for name in COLUMNS) for row in found["rows"]]
-    return [*lines, NOTE, f"A copy: {found['copy_gb_per_s']:.0f} GB/s.", "", *_table(COLUMNS, rows), ""]
+    rows = [tuple(_shown(row[name]) for name in COLUMNS) for row in measured["rows"]]
+    return [*lines, NOTE, f"A copy: {measured['copy_gb_per_s']:.0f} GB/s.", "", *_table(COLUMNS, rows), ""]
 
 
 def _tail(output: str, lines: int = 40) -> list[str]:

@@ -1,4 +1,4 @@
-"""One step: a command with a time limit, its output in a file, and what it found."""
+"""One step: a command with a time limit, its output in a file, and its outcome."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(
     cwd: Path,
     environment: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Run a command to its end or its limit; what it prints goes to logs/<name>.log. Never raises."""
+    """Runs a command to its end or time limit, with its output in logs/<name>.log. Never raises."""
     print(f"{name} ...", flush=True)
     program = shutil.which(command[0])
     if program is None:
@@ -69,7 +69,7 @@ def run(
 
 
 def count_tests(outcome: Outcome) -> Outcome:
-    """Of pytest: its last line says how many passed; none is a failure, too."""
+    """Adds the summary of pytest to its outcome; a run in which no test passed has failed."""
     if outcome.state == LEFT_OUT:
         return outcome
     summary = re.findall(r"^=* ?((?:\d+ [a-z]+(?:, )?)+ in [\d.]+s.*?)(?: =*)?$", outcome.output, re.MULTILINE)
@@ -81,13 +81,13 @@ def count_tests(outcome: Outcome) -> Outcome:
 
 
 def read_sanitizer(outcome: Outcome) -> Outcome:
-    """Of compute-sanitizer around pytest: both summaries; without its own it did not get to the end."""
+    """Adds the summaries of compute-sanitizer and pytest to their outcome; without the first it failed."""
     if outcome.state == LEFT_OUT:
         return outcome
     outcome = count_tests(outcome)
     summary = re.findall(r"^=+ ((?:ERROR|RACECHECK) SUMMARY: (\d+) .*)$", outcome.output, re.MULTILINE)
     if not summary:
         return replace(outcome, state=FAILED, detail=f"{outcome.detail}; no summary of compute-sanitizer")
-    found = any(number != "0" for _, number in summary)
+    errors = any(number != "0" for _, number in summary)
     detail = "; ".join([*(text for text, _ in summary), outcome.detail])
-    return replace(outcome, state=FAILED if found else outcome.state, detail=detail)
+    return replace(outcome, state=FAILED if errors else outcome.state, detail=detail)

@@ -15,7 +15,7 @@ from ..output.report import versions
 from ..output.result import Result
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import load_kernel_denoiser
-from ..priors.naming import name_of
+from ..priors.prior_names import name_of
 from ..restoration.image import ImageRestoration
 from ..restoration.settings import BoundaryChoice, Settings
 from ..solver.checkpoint import Checkpoint, digest

@@ -35,7 +35,7 @@ from ..operators import (
 from ..output.result import Restored
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
-from ..priors.naming import name_of
+from ..priors.prior_names import name_of
 from ..restoration.boundary import looks_circular
 from ..restoration.image import ImageRestoration
 from ..restoration.noise import estimate_noise_sigma

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from ._common import CommandGroup
-from .blur import blur
+from .blur import blur_command
 from .deblur import deblur_command
-from .evaluate import evaluate
+from .evaluate import evaluate_command
 from .evaluate_3d import evaluate_3d
-from .info import info
+from .info import info_command
 from .restore import EPILOG, restore_command
 from .views import views
 
@@ -26,17 +26,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: latentdem deblur photo.jpg",
 )
-for command, example in (
-    (restore_command, "latentdem restore photo.jpg --operator disk"),
-    (deblur_command, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
-    (blur, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
-    (evaluate, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
-    (views, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
-    (evaluate_3d, "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
-    (info, "latentdem info"),
+for name, command, example in (
+    ("restore", restore_command, "latentdem restore photo.jpg --operator disk"),
+    ("deblur", deblur_command, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
+    ("blur", blur_command, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
+    ("evaluate", evaluate_command, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
+    ("views", views, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
+    ("evaluate-3d", evaluate_3d, "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
+    ("info", info_command, "latentdem info"),
 ):
-    notes = f"\n\n{EPILOG}" if command is restore_command else ""
-    app.command(epilog=f"Example: {example}{notes}")(command)
+    notes = f"\n\n{EPILOG}" if name == "restore" else ""
+    app.command(name, epilog=f"Example: {example}{notes}")(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -59,7 +59,7 @@ def _root(
 
 def main() -> None:
     """Entry point of the command line."""
-    # The libraries that load checkpoints would write progress and advice of their own between ours.
+    # The libraries that load checkpoints would mix their own progress bars and advice with our output.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")

@@ -1,4 +1,4 @@
-"""What the subcommands share: how they fail, how they show progress, and their common options."""
+"""Errors, progress bars and common options of the subcommands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rich.text import Text
 
 from ..errors import UserError
 
-INTERRUPTED = 130  # what a shell reports of a command ended by Ctrl-C
+INTERRUPTED = 130  # exit status that a shell reports for a command ended by Ctrl-C
 
 
 class EStepName(str, Enum):
@@ -42,7 +42,7 @@ class DeviceName(str, Enum):
 
 
 class SimulatedBoundaryName(str, Enum):
-    """What a simulated blur does at the frame."""
+    """Names of the boundaries of a simulated blur."""
 
     circular = "circular"
     valid = "valid"
@@ -88,7 +88,7 @@ Device = Annotated[DeviceName, typer.Option(help="'auto' takes CUDA where there 
 
 
 class CommandGroup(typer.core.TyperGroup):
-    """Turns a user's mistake into one sentence and status 1, and Ctrl-C into one sentence and status 130."""
+    """Turns a user error into one sentence and status 1, and Ctrl-C into one sentence and status 130."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the subcommand."""
@@ -117,7 +117,7 @@ class Advance(Protocol):
 
 @contextmanager
 def progress_bar() -> Iterator[Advance]:
-    """A bar with the time left on stderr, gone at the end; invisible where stderr is not a terminal."""
+    """A bar with the time left on stderr, removed at the end; invisible where stderr is not a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -143,7 +143,7 @@ def progress_bar() -> Iterator[Advance]:
 
 
 def output_path(out: str | None, default_name: str) -> Path:
-    """Where the result goes: the file `out`, or `default_name` in the folder `out` or in the current one.
+    """Path of the result: the file `out`, or `default_name` in the folder `out` or in the current one.
 
     A name that ends with "/" is a folder, created where it does not exist.
     """
@@ -161,7 +161,7 @@ def check_outputs(outputs: list[Path], inputs: list[Path]) -> None:
     """Makes sure, before a long computation, that the outputs can be written and overwrite no input.
 
     Raises:
-        UserError: one of them cannot, or would.
+        UserError: an output cannot be written, or is an input.
     """
     from ..io.files import check_writable
 

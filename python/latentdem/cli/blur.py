@@ -1,4 +1,4 @@
-"""`latentdem blur`: make a test case."""
+"""`latentdem blur`: makes a test case."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import _common as common
 
 Intensity = Annotated[
     float,
-    typer.Option(min=0.0, max=1.0, help="Of the camera's motion: 0 short and straight, 1 long and curved."),
+    typer.Option(min=0.0, max=1.0, help="Camera motion: 0 is short and straight, 1 long and curved."),
 ]
 Noise = Annotated[
     float, typer.Option(min=0.0, help="Standard deviation of the noise, in units of the image range [-1, 1].")
@@ -24,7 +24,7 @@ Boundary = Annotated[
 ]
 
 
-def blur(
+def blur_command(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A sharp image.", show_default=False)],
     out: Annotated[
         str, typer.Option("--out", "-o", help="PNG file or folder of the blurred image.", show_default=False)

@@ -59,7 +59,7 @@ class PartName(str, Enum):
     skipping = "skipping"
 
 
-def evaluate(
+def evaluate_command(
     context: typer.Context,
     folder: Annotated[
         Path,
@@ -85,10 +85,10 @@ def evaluate(
     intensity: Intensity = 0.5,
     noise_sigma: Noise = 0.02,
     estimate_noise: Annotated[
-        bool, typer.Option("--estimate-noise", help="Let the method estimate the noise instead of telling it.")
+        bool, typer.Option("--estimate-noise", help="Let the method estimate the noise instead of giving it.")
     ] = False,
     non_blind: Annotated[
-        bool, typer.Option("--non-blind", help="Tell the method the true kernel: what is left for the image.")
+        bool, typer.Option("--non-blind", help="Give the method the true kernel; only the image is left.")
     ] = False,
     boundary: Boundary = common.SimulatedBoundaryName.circular,
     margin: Annotated[
@@ -101,14 +101,14 @@ def evaluate(
             show_default="all",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images, this many.")] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Images of one size to restore at a time; takes more memory.")
     ] = 1,
     size: Annotated[
         int | None,
         typer.Option(
-            min=16, help="Cut the images square and reduce them to this many pixels.", show_default="as is"
+            min=16, help="Crop the images square and reduce them to this many pixels.", show_default="as is"
         ),
     ] = None,
     prior: common.Prior = "embedded",
@@ -144,9 +144,10 @@ def evaluate(
     """Blur, restore and measure every image of a folder.
 
     This is the paper's protocol, with its settings as defaults. Image i gets the random motion kernel and the
-    noise of seed + i. Image and kernel share a shift that nobody can know, so image metrics are given raw and
-    after the best whole-pixel shift within 8 pixels ("aligned"), kernel metrics aligned. Writes metrics.csv (a
-    row per image), summary.json, contact_sheet.png and images/. Interrupted, the same command continues.
+    noise of seed + i. Image and kernel share a shift that cannot be determined, so image metrics are given raw
+    and after the best whole-pixel shift within 8 pixels ("aligned"), kernel metrics aligned. Writes
+    metrics.csv (a row per image), summary.json, contact_sheet.png and images/. Interrupted, the same command
+    resumes.
 
     With --protocol the methods of a table of the paper run on the same inputs, each in a folder of its own;
     then metrics.csv has a row per image and method, and there are table.md and plots. Methods can be added
@@ -157,8 +158,7 @@ def evaluate(
     shift in quarter pixels, and listed with the published figures. With --protocol photographs nothing is
     scored: look at the contact sheets.
     """
-    from ..evaluation import EvaluationSettings
-    from ..evaluation import evaluate as run
+    from ..evaluation import EvaluationSettings, run_evaluation
 
     target = out or Path(f"{folder.resolve().name}_{protocol.value if protocol else 'evaluation'}")
     sources = {name: context.get_parameter_source(name) for name in context.params}
@@ -198,7 +198,7 @@ def evaluate(
             if protocol is not None:
                 _run_protocol(folder, target, protocol.value, methods, iterations, settings, limit, running)
                 return
-            evaluation = run(folder, target, settings, limit=limit, **running)
+            evaluation = run_evaluation(folder, target, settings, limit=limit, **running)
     except KeyboardInterrupt:
         common.say_error(f"Interrupted; what is finished is kept in {target}, and the same command continues.")
         raise typer.Exit(common.INTERRUPTED) from None
@@ -226,7 +226,7 @@ def _run_protocol(
     settings = replace(settings, size=settings.size or PAPER_SETTINGS.size)
     rows = run_protocol(folder, target, protocol, entries, settings, limit=limit or IMAGES, **running)
     for reason in dict.fromkeys(text for row in rows for text in row.evaluation.failures.values()):
-        common.say_error(f"Passed over: {reason}")
+        common.say_error(f"Skipped: {reason}")
     if not any(row.evaluation.rows for row in rows):
         raise typer.Exit(1)
     console = Console()
@@ -247,10 +247,12 @@ def _print(evaluation: Evaluation, target: Path) -> None:
         if not available:
             console.print(f"LPIPS was not measured: {reason}.", soft_wrap=True, markup=False, highlight=False)
     for reason in evaluation.failures.values():
-        common.say_error(f"Passed over: {reason}")
+        common.say_error(f"Skipped: {reason}")
 
 
 def _table(evaluation: Evaluation) -> Table:
+    from ..evaluation.tables import cell
+
     mean = evaluation.mean
     shown = {name: column for name, column in _SHOWN.items() if mean[name] is not None}
     table = Table(box=None, padding=(0, 1, 0, 0))
@@ -258,11 +260,7 @@ def _table(evaluation: Evaluation) -> Table:
     for title, _ in shown.values():
         table.add_column(title, justify="right")
     for row in evaluation.rows:
-        cells = [_cell(getattr(row, name), form) for name, (_, form) in shown.items()]
+        cells = [cell(getattr(row, name), form) for name, (_, form) in shown.items()]
         table.add_row(row.image, *cells, end_section=row is evaluation.rows[-1])
-    table.add_row("mean", *(_cell(mean[name], form) for name, (_, form) in shown.items()), style="bold")
+    table.add_row("mean", *(cell(mean[name], form) for name, (_, form) in shown.items()), style="bold")
     return table
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

@@ -1,4 +1,4 @@
-"""`latentdem evaluate-3d`: poses, views and meshes of held-out objects against the truth."""
+"""`latentdem evaluate-3d`: measures poses, views and meshes of held-out objects against the truth."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def evaluate_3d(
 ) -> None:
     """Measure poses, new views and meshes on procedural objects that the prior was not trained on.
 
-    Every object is seen from three cameras whose azimuths differ by 30 to 180 degrees. One view alone is
-    compared with two and three views whose poses are not given, two whose poses are, and with parts of the
-    method left out, all on the same inputs. Writes metrics.csv (a row per object and method), table.md,
-    summary.json, meshes.png, and the views of each object as objects/NNN/views.png. Interrupted, the same
-    command continues.
+    Every object has known views from three cameras whose azimuths differ by 30 to 180 degrees. One view alone
+    is compared with two and three views of unknown poses, with two views of known poses, and with parts of
+    the method left out, all on the same inputs. Writes metrics.csv (a row per object and method), table.md,
+    summary.json, meshes.png, and the views of each object as objects/NNN/views.png. After an interruption the
+    same command resumes.
     """
-    from ..three_d.mesh.meshing import check_mesh
+    from ..three_d.mesh.solid import check_mesh
 
     check_mesh("volume", drawn=True)
     from ..three_d.evaluation.cases import ViewSettings
-    from ..three_d.evaluation.loop import evaluate
+    from ..three_d.evaluation.loop import evaluate_views
     from ..three_d.evaluation.methods import pick
 
     settings, chosen = ViewSettings(prior, views, steps, seed), pick(methods)
@@ -52,14 +52,14 @@ def evaluate_3d(
             def progress(done: float, total: int, name: str) -> None:
                 advance(f"{min(int(done) + 1, total)}/{total} {name}", done, total)
 
-            evaluation = evaluate(
+            evaluation = evaluate_views(
                 out, settings, chosen, objects=objects, device=device.value, progress=progress
             )
     except KeyboardInterrupt:
         common.say_error(f"Interrupted; what is finished is kept in {out}, and the same command continues.")
         raise typer.Exit(common.INTERRUPTED) from None
     for name, reason in evaluation.failures.items():
-        common.say_error(f"Passed over: {name}: {reason}")
+        common.say_error(f"Skipped: {name}: {reason}")
     if not evaluation.rows:
         raise typer.Exit(1)
     console = Console()

@@ -1,4 +1,4 @@
-"""`latentdem info`: what is installed and what would be used."""
+"""`latentdem info`: installed versions, and the devices, backends and weights that would be used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from . import _common as common
 
 
-def info() -> None:
+def info_command() -> None:
     """Print versions, devices, backends and weights."""
     import torch
 

@@ -1,4 +1,4 @@
-"""`latentdem views`: pictures of an object without poses in, poses and new views out."""
+"""`latentdem views`: finds the poses of pictures of an object and generates new views."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import typer
 from ..errors import UserError
 from . import _common as common
 
-SURFACE_SHARE = 0.3  # of the time, beside poses and views
-
+SURFACE_SHARE = 0.3  # time of the mesh, in units of that of poses and views
 
 ViewPriorName = Annotated[
     str,
     typer.Option(
-        help="'embedded-3d'; 'zero123' or 'zero123-xl'; or a folder that tools/train_view_prior.py exported.",
+        help="'embedded-3d'; 'zero123' or 'zero123-xl'; or a folder exported by tools/train_view_prior.py.",
         metavar="embedded-3d|zero123|PATH",
     ),
 ]
 
 
 class SurfaceName(str, Enum):
-    """Ways to a mesh."""
+    """Ways to fit a mesh."""
 
     volume = "volume"
     gsplat = "gsplat"
@@ -47,7 +46,7 @@ def views(
     elevations: Annotated[
         list[float] | None,
         typer.Option(
-            help="Degrees above the height that the first picture was taken from (repeatable).",
+            help="Degrees above the height of the first picture's camera (repeatable).",
             show_default="0",
         ),
     ] = None,
@@ -69,7 +68,7 @@ def views(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Keep the run in this folder; interrupted, the same command goes on with it.",
+            help="Keep the run in this folder; after an interruption the same command resumes it.",
             show_default=False,
         ),
     ] = None,
@@ -77,19 +76,19 @@ def views(
     seed: common.Seed = 0,
     device: common.Device = common.DeviceName.auto,
 ) -> None:
-    """Find how a few pictures of an object were taken, and show it from all sides.
+    """Find the camera poses of a few pictures of an object, and show it from all sides.
 
-    The object is cut out by an alpha channel or from a plain background, centred and scaled, pictures of
-    one width and height by one factor, and then moved and scaled to where the prior supposes its middle; of
-    several pictures the search puts this right. Writes poses.json (polar angle, azimuth and radius relative
-    to the first picture, with a confidence), the new views as view_*.png and turntable.gif, figure.png and
-    report.json; with --mesh a surface that all views agree on. Of one picture alone the views are those of
-    the prior.
+    The object is cut out by an alpha channel or from a plain background, centred and scaled (pictures of one
+    width and height by a common factor), and then moved and scaled to its middle as the prior estimates it;
+    with several pictures the search corrects this estimate. Writes poses.json (polar angle, azimuth and
+    radius relative to the first picture, with a confidence), the new views as view_*.png and turntable.gif,
+    figure.png and report.json; with --mesh also a surface that fits all views. With a single picture, the
+    views are those of the prior.
     """
     from ..io.files import make_folder
     from ..three_d import reconstruct
     from ..three_d.checkpoint import ViewCheckpoint
-    from ..three_d.mesh.meshing import check_mesh, solid_of
+    from ..three_d.mesh.solid import check_mesh
     from ..three_d.output.files import ViewOutputs
     from ..three_d.output.video import check_video
 
@@ -102,7 +101,7 @@ def views(
     files, names = ViewOutputs(out, azimuths * len(heights), mesh, video), [str(path) for path in images]
     common.check_outputs(files.paths, images)
     total = 1.0 if mesh is None else 1.0 + SURFACE_SHARE
-    kept = None if checkpoint is None else ViewCheckpoint(checkpoint)
+    run = None if checkpoint is None else ViewCheckpoint(checkpoint)
     written, failure = False, None
     try:
         with common.progress_bar() as advance:
@@ -114,37 +113,36 @@ def views(
                 steps=steps,
                 seed=seed,
                 device=device.value,
-                checkpoint=kept,
+                checkpoint=run,
                 progress=lambda phase, done, _: advance(phase, done, total),
             )
             files.write(result, names)
             written = True
             if mesh is not None:
-                solid = solid_of(
-                    result,
+                solid = result.solid(
                     surface.value,
                     lambda phase, done, steps: advance(phase, 1 + SURFACE_SHARE * done / steps, total),
                 )
                 files.write_solid(solid, result, names)
     except KeyboardInterrupt:
-        if not written and kept is None:
+        if not written and run is None:
             raise
-        there = f"the run is kept in {checkpoint}, and the same command goes on with it"
+        resumable = f"the run is kept in {checkpoint}, and the same command resumes it"
         common.say_error(
-            f"Interrupted; {there if kept else f'the views are in {out}, the mesh is not written'}."
+            f"Interrupted; {resumable if run else f'the views are in {out}, the mesh is not written'}."
         )
         raise typer.Exit(common.INTERRUPTED) from None
     except UserError as error:
         if not written:
             raise
         failure = f"{error} The views are written, the mesh is not."
-    if kept is not None:
-        kept.remove()
+    if run is not None:
+        run.remove()
     rows = [("written to", str(out) if mesh is None or failure else f"{out} and {mesh}")]
     for path, pose, confidence, cut in zip(images, result.poses, result.confidence, result.cut, strict=True):
         polar, azimuth, _ = pose.rad2deg().tolist()
-        found = f"azimuth {azimuth:.1f}, polar {polar:.1f}, confidence {float(confidence):.2f}"
-        rows.append((path.name, found + ("" if cut else "; no plain background, so taken as a whole")))
+        text = f"azimuth {azimuth:.1f}, polar {polar:.1f}, confidence {float(confidence):.2f}"
+        rows.append((path.name, text + ("" if cut else "; no plain background, so taken as a whole")))
     if len(images) == 1:
         rows.append(("note", "one picture has no pose to find, and its back is the prior's guess"))
     rows.append(("seconds", f"{result.seconds['total']:.1f}"))

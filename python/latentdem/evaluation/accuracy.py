@@ -1,4 +1,4 @@
-"""How near the kernel is to the true one at every step of a run (Fig. 5 of the paper)."""
+"""Accuracy of the kernel at every step of a run (Fig. 5 of the paper)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Moment:
 
 
 def accuracy(result: Result, truth: Tensor) -> list[Moment]:
-    """The moments of a result of one image.
+    """Residual and kernel accuracy at every step of a result of one image.
 
-    Kernels of a search at reduced size are enlarged to that of the true one.
+    Kernels of a search at reduced size are enlarged to the size of the true one.
 
     Args:
-        result: with its trace.
-        truth: (1, 1, K, K).
+        result: result of one image, with its trace.
+        truth: (1, 1, K, K) true kernel.
     """
     size = truth.shape[-1]
     moments = []

@@ -1,4 +1,4 @@
-"""Classical deconvolution on the same inputs: Richardson-Lucy, Wiener and total variation."""
+"""Classical baselines: Richardson-Lucy, Wiener and total-variation deconvolution."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _DARKEST = 1e-3  # of [0, 1]: Richardson-Lucy divides by the prediction
 
 @dataclass(frozen=True)
 class BlindRichardsonLucy:
-    """Blind Richardson-Lucy (Fish et al., 1995): image and kernel in turn, from a Gaussian kernel.
+    """Blind Richardson-Lucy (Fish et al., 1995): image and kernel in turn, starting from a Gaussian kernel.
 
-    With u and y in [0, 1], k * u circular and the ratio r = y / (k * u):
-    u <- u A_k^T r, k <- k A_u^T r cropped to K x K and divided by its sum. The image comes first: it starts as
-    y, which only the no-blur kernel explains.
+    With u and y in [0, 1], circular convolution k * u and the ratio r = y / (k * u):
+    u <- u A_k^T r, k <- k A_u^T r cropped to K x K and divided by its sum. The image is updated first: it
+    starts as y, which only the no-blur kernel explains.
 
     Attributes:
-        rounds: how often both are updated.
-        updates: of each in a round.
+        rounds: number of rounds, in each of which both are updated.
+        updates: updates of the image, then of the kernel, per round.
     """
 
     rounds: int = 20
@@ -54,10 +54,10 @@ class BlindRichardsonLucy:
 
 @dataclass(frozen=True)
 class KnownRichardsonLucy:
-    """Richardson-Lucy with the true kernel; scikit-image's knows no blur that wraps around.
+    """Richardson-Lucy with the true kernel and circular convolution, which that of scikit-image lacks.
 
     Attributes:
-        iterations: more of them amplify the noise.
+        iterations: number of updates; more of them amplify the noise.
     """
 
     iterations: int = 30
@@ -72,7 +72,7 @@ class KnownRichardsonLucy:
 
 @dataclass(frozen=True)
 class KnownWiener:
-    """Wiener filter with the true kernel, its variances estimated (Orieux et al., 2010), by scikit-image."""
+    """Wiener filter with the true kernel and estimated variances (Orieux et al., 2010), by scikit-image."""
 
     def __call__(self, task: Task) -> Result:
         started = perf_counter()
@@ -91,16 +91,16 @@ class KnownWiener:
 
 @dataclass(frozen=True)
 class BlindTotalVariation:
-    """Total-variation blind deconvolution (Chan and Wong, 1998), from a Gaussian kernel.
+    """Total-variation blind deconvolution (Chan and Wong, 1998), starting from a Gaussian kernel.
 
     min ||y - k * x||^2 + a TV(x) + b TV(k), image and kernel in turn, each by half-quadratic splitting: a
-    closed form for the data and scikit-image's Chambolle iteration for the variation. The image's weight
-    falls from round to round (Perrone and Favaro, 2014), else the no-blur solution is the nearest.
+    closed form for the data and scikit-image's Chambolle iteration for the variation. The weight of
+    the image falls from round to round (Perrone and Favaro, 2014) to avoid the no-blur solution.
 
     Attributes:
-        rounds: how often both are updated.
-        first, last: weight of the image's variation, in [0, 1], in the first and the last round.
-        kernel_weight: weight of the kernel's variation, the kernel's peak being 1.
+        rounds: number of rounds, in each of which both are updated.
+        first, last: weight of the variation of the image in [0, 1], in the first and the last round.
+        kernel_weight: weight of the variation of the kernel scaled to peak 1.
     """
 
     rounds: int = 30
@@ -114,18 +114,18 @@ class BlindTotalVariation:
         weight = self.kernel_weight
 
         def smooth(k: Tensor, level: Tensor) -> Tensor:
-            return k.amax((1, 2, 3), keepdim=True) * _varying_less(k / k.amax((1, 2, 3), keepdim=True), weight)
+            return k.amax((1, 2, 3), keepdim=True) * _smoothed(k / k.amax((1, 2, 3), keepdim=True), weight)
 
         operator = Blur(kernel.shape[-1], smooth, HQS(5, 1e6, noise_level=weight))
         x, variance = y, torch.full((len(y),), task.settings.noise_sigma**2)
         for done, image_weight in enumerate(np.geomspace(self.first, self.last, self.rounds)):
             task.progress("total variation", done, self.rounds)
-            # The splitting is as strict as the smoothing: its variance is that of what is smoothed away.
-            smoothed = _varying_less((x + 1) / 2, float(image_weight)) * 2 - 1
+            # The variance of the splitting is that of the detail which the smoothing removes.
+            smoothed = _smoothed((x + 1) / 2, float(image_weight)) * 2 - 1
             kernel = operator.m_step(smoothed[:, None], y, kernel, variance)
             rho = variance / (2 * float(image_weight)) ** 2
             x = operator.proximal(smoothed, kernel, y, rho).clamp(-1, 1)
-        image = _varying_less((x + 1) / 2, self.last) * 2 - 1
+        image = _smoothed((x + 1) / 2, self.last) * 2 - 1
         return _result(task, image, kernel, started)
 
 
@@ -151,7 +151,7 @@ def _prediction(u: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _updated(u: Tensor, y: Tensor, kernel: Tensor) -> Tensor:
-    """Richardson-Lucy's next image."""
+    """Next image (B, C, H, W) of Richardson-Lucy."""
     return u * ext.blur_adjoint(y / _prediction(u, kernel), kernel)
 
 
@@ -159,11 +159,11 @@ def _correlation(u: Tensor, ratio: Tensor, size: int) -> Tensor:
     """A_u^T r / sum of u: (B, 1, K, K) of sums over n and channels of u[n - m] r[n], origin at K // 2."""
     product = torch.fft.rfft2(u).conj() * torch.fft.rfft2(ratio)
     full = torch.fft.irfft2(product, s=u.shape[-2:]).sum(1, keepdim=True)
-    moved = full.roll((size // 2, size // 2), (-2, -1))[..., :size, :size]
-    return moved / u.sum((1, 2, 3), keepdim=True)
+    centred = full.roll((size // 2, size // 2), (-2, -1))[..., :size, :size]
+    return centred / u.sum((1, 2, 3), keepdim=True)
 
 
-def _varying_less(image: Tensor, weight: float) -> Tensor:
+def _smoothed(image: Tensor, weight: float) -> Tensor:
     """Images (B, C, H, W) after Chambolle's total-variation denoising, channels together."""
-    smooth = [denoise_tv_chambolle(one.double().numpy(), weight, channel_axis=0) for one in image]
+    smooth = [denoise_tv_chambolle(x.double().numpy(), weight, channel_axis=0) for x in image]
     return torch.from_numpy(np.stack(smooth)).to(image)

@@ -1,4 +1,4 @@
-"""What an evaluation consists of: its settings, its test cases and what a method is given of them."""
+"""Settings and test cases of an evaluation, and the task that a method is given."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class EvaluationSettings:
         kernel_size: K of the random motion kernels, and of the estimates.
         intensity: of the motion, 0 to 1.
         noise_sigma: standard deviation of the noise, in units of [-1, 1].
-        estimate_noise: whether the method is not told the noise level.
-        non_blind: whether the method is told the kernel.
+        estimate_noise: whether the method estimates the noise level instead of being given it.
+        non_blind: whether the method is given the true kernel.
         boundary: "circular" as in the paper, or "valid" as in a photograph.
         margin: pixels at every edge that image metrics leave out.
-        size: side that images are cut square and resized to; None leaves them.
+        size: side in pixels that images are cropped square and reduced to; None leaves them as they are.
         seed: image i has the kernel and noise of seed + i; the method always gets `seed`.
         prior: as in `latentdem.deblur`.
         e_step: as in `latentdem.deblur`.
@@ -58,7 +58,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Case:
-    """A sharp image (1, C, H, W), its kernel (1, 1, K, K) and what the method gets to see of it."""
+    """A sharp image (1, C, H, W), its true kernel (1, 1, K, K) and the simulated measurement of it."""
 
     reference: Tensor
     kernel: Tensor
@@ -67,14 +67,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Task:
-    """Cases of one size, as a method is given them.
+    """Test cases of one size, in the form that a method is given.
 
     Attributes:
         blurred: (B, C, H, W) in [-1, 1].
-        kernel: (B, 1, K, K) the true kernels, for methods that are told (`settings.non_blind`).
-        settings: of the evaluation.
+        kernel: (B, 1, K, K) the true kernels, for non-blind methods (`settings.non_blind`).
+        settings: settings of the evaluation.
         device: where to compute.
-        progress: to be called as progress(stage, done, total).
+        progress: has to be called as progress(stage, done, total).
     """
 
     blurred: Tensor

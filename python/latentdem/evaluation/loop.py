@@ -1,4 +1,4 @@
-"""The paper's protocol over a folder of sharp images: blur, restore, compare."""
+"""The paper's protocol over a folder of sharp images: blur, restore, compare with the original."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..output.result import Result
 from ..solver.passes import Progress
 from .accuracy import Moment, accuracy
 from .cases import Case, EvaluationSettings, Method, Task, make_case
-from .methods import deblur
+from .methods import deblur_task
 from .runner import ImageProgress, Source, run_cases
 from .store import EvaluationStore, Row, mean_row
 
@@ -31,7 +31,7 @@ _ROWS_PER_SHEET = 32
 
 @dataclass
 class Evaluation:
-    """What came out: one row per image, the files that could not be used with the reason, and where it lies."""
+    """Outcome of an evaluation: its folder, a row per image, and the reason for every file that failed."""
 
     store: EvaluationStore[Row]
     rows: list[Row] = field(default_factory=list)
@@ -43,12 +43,12 @@ class Evaluation:
         return mean_row(self.rows)
 
 
-def evaluate(
+def run_evaluation(
     folder: str | Path,
     out: str | Path,
     settings: EvaluationSettings,
     *,
-    method: Method = deblur,
+    method: Method = deblur_task,
     limit: int | None = None,
     batch: int = 1,
     device: str = "auto",
@@ -56,25 +56,25 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates a method on the images of a folder, in alphabetical order.
 
-    What is finished is kept in `out`: after an interruption, the same call continues. Files that cannot be
-    read, or are too small, are listed and passed over.
+    Finished images are kept in `out`: after an interruption the same call resumes. Files that cannot be read,
+    or are too small, are listed and skipped.
 
     Args:
-        folder: of sharp images.
-        out: metrics.csv, summary.json, settings.json, contact sheets and images/ go here.
+        folder: folder of sharp images.
+        out: folder of the results: metrics.csv, summary.json, settings.json, contact sheets and images/.
         settings: see `EvaluationSettings`.
-        method: what restores the images; its text is one of the settings, so it has to say everything.
+        method: restores the images; its `str` is one of the settings, so it has to determine the method.
         limit: stop after this many images.
-        batch: restore up to this many consecutive images of one size at a time; the figures do not depend on
-            it, but for the seconds, which are shared equally.
+        batch: restore up to this many consecutive images of one size at a time; no figure depends on it but the
+            seconds, which are shared equally.
         device: as in `latentdem.deblur`.
-        progress: called with the number of images done (fractions while one is in work), their total and
-            the name of the image in work.
+        progress: called with the number of images done, a fraction included, their total and the name of the
+            current image.
 
     Raises:
         UserError: no images, unusable settings, or `out` holds an evaluation with other settings.
     """
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     folder, out = Path(folder), Path(out)
     names = image_names(folder)[:limit]
     if out.resolve() == folder.resolve():
@@ -84,7 +84,7 @@ def evaluate(
 
     def restore(cases: list[Case], count: Progress) -> Result:
         blurred, kernels = torch.cat([c.blurred for c in cases]), torch.cat([c.kernel for c in cases])
-        return method(Task(blurred, kernels, settings, where, count))
+        return method(Task(blurred, kernels, settings, torch_device, count))
 
     def measure(source: Source[Case], case: Case, result: Result, seconds: float) -> tuple[Row, list[Moment]]:
         moments = [] if settings.non_blind else accuracy(result, case.kernel)
@@ -104,7 +104,7 @@ def evaluate(
 def finished(
     folder: str | Path, out: str | Path, settings: EvaluationSettings, method: Method
 ) -> Evaluation | None:
-    """What `evaluate` with these arguments has left in `out` so far; None where it has not been.
+    """Results that `run_evaluation` with these arguments has left in `out` so far; None without any.
 
     Raises:
         UserError: `out` holds an evaluation with other settings.
@@ -116,8 +116,8 @@ def finished(
 
 
 def _identity(folder: Path, settings: EvaluationSettings, method: Method) -> dict[str, Any]:
-    told = {"folder": str(folder.resolve()), **asdict(settings), "latentdem": versions()["latentdem"]}
-    return told if method is deblur else {**told, "method": str(method)}
+    identity = {"folder": str(folder.resolve()), **asdict(settings), "latentdem": versions()["latentdem"]}
+    return identity if method is deblur_task else {**identity, "method": str(method)}
 
 
 def _row(

@@ -1,4 +1,4 @@
-"""What is evaluated: this package's method under a plan, and classic EM around its known-kernel restoration."""
+"""Methods to evaluate: this package's own with any configuration, and classic EM around it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from ..io.channels import to_rgb
 from ..operators.blur import Blur
 from ..operators.kernels import gaussian_kernel
 from ..output.result import Result
@@ -23,8 +24,8 @@ from ..solver.schedules import EVERY_STEP
 from .cases import Task
 
 
-def deblur(task: Task) -> Result:
-    """`latentdem.deblur` with the settings of the evaluation."""
+def deblur_task(task: Task) -> Result:
+    """Runs `latentdem.deblur` with the settings of the evaluation."""
     import latentdem
 
     settings = task.settings
@@ -45,35 +46,35 @@ def deblur(task: Task) -> Result:
 
 
 @dataclass(frozen=True)
-class LatentDEM:
-    """This package's method under a plan, with the true kernel where the settings are non-blind.
+class ConfiguredLatentDEM:
+    """This package's method with a configuration, and with the true kernel where the settings are non-blind.
 
     Attributes:
-        plan: how.
-        guess: with a Gaussian kernel of this standard deviation, in units of K, instead of a search.
+        config: configuration of search and restoration.
+        guess: standard deviation in units of K of a Gaussian kernel that is used instead of a search.
     """
 
-    plan: RestorationConfig = field(default_factory=RestorationConfig)
+    config: RestorationConfig = field(default_factory=RestorationConfig)
     guess: float | None = None
 
     def __call__(self, task: Task) -> Result:
-        kernel, plan = task.kernel if task.settings.non_blind else None, self.plan
+        kernel, config = task.kernel if task.settings.non_blind else None, self.config
         if self.guess is not None:
             size = task.kernel.shape[-1]
             kernel = gaussian_kernel(size, self.guess * size)
-            plan = replace(plan, known=plan.known.cautious())
-        return _run(task, kernel, plan)
+            config = replace(config, known=config.known.cautious())
+        return _run(task, kernel, config)
 
 
 @dataclass(frozen=True)
 class VanillaEM:
-    """Expectation-maximisation to the letter: each E-step is a whole reverse diffusion, its kernel fixed.
+    """Classic expectation-maximisation: each E-step is a whole reverse diffusion with a fixed kernel.
 
-    First kernel and M-step are those of this package's search, one posterior sample.
+    The first kernel and the M-step are those of this package's search, with one posterior sample.
 
     Attributes:
-        iterations: EM iterations. Table 6 of the paper has 120 minutes, Table 2 6.55 for a whole diffusion
-            without skipping: about 18.
+        iterations: EM iterations, about 18 in the paper: Table 6 reports 120 minutes, and Table 2 6.55 minutes
+            for a whole diffusion without skipping.
     """
 
     iterations: int = 18
@@ -86,22 +87,22 @@ class VanillaEM:
         hqs = replace(SearchConfig().coarse[0].hqs, noise_level=start.level)
         operator = Blur(size, denoiser.denoise, hqs)
         kernel = gaussian_kernel(size, start.width * size).repeat(len(task.blurred), 1, 1, 1)
-        y = task.blurred.expand(-1, 3, -1, -1).to(task.device)
+        y = to_rgb(task.blurred).to(task.device)
         variance = torch.full((len(y),), task.settings.noise_sigma**2, device=task.device)
-        e_step = RestorationConfig(known=KnownKernelConfig(num_samples=1).cautious())
+        config = RestorationConfig(known=KnownKernelConfig(num_samples=1).cautious())
         for done in range(self.iterations):
             task.progress("EM", done, self.iterations)
-            found = _run(replace(task, progress=_silent), kernel, e_step)
-            x = found.image.expand(-1, 3, -1, -1).to(task.device)
+            result = _run(replace(task, progress=_silent), kernel, config)
+            x = to_rgb(result.image).to(task.device)
             kernel = operator.m_step(x[:, None], y, kernel.to(task.device), variance).cpu()
-        return replace(found, kernel=kernel, trace=[], seconds={"total": perf_counter() - started})
+        return replace(result, kernel=kernel, trace=[], seconds={"total": perf_counter() - started})
 
 
 def _silent(stage: str, done: int, total: int) -> None:
-    """Reports nothing: the iterations are reported instead."""
+    """Reports nothing, because the iterations are reported instead."""
 
 
-def _run(task: Task, kernel: Tensor | None, plan: RestorationConfig) -> Result:
+def _run(task: Task, kernel: Tensor | None, config: RestorationConfig) -> Result:
     settings = task.settings
     chosen = Settings(
         settings.kernel_size,
@@ -110,32 +111,32 @@ def _run(task: Task, kernel: Tensor | None, plan: RestorationConfig) -> Result:
         boundary=settings.boundary,
     )
     if settings.steps is not None:
-        plan = in_fewer_steps(plan, settings.steps)
-    restoration = ImageRestoration(task.blurred, chosen, kernel, config=plan)
+        config = in_fewer_steps(config, settings.steps)
+    restoration = ImageRestoration(task.blurred, chosen, kernel, config=config)
     prior, denoiser = networks(settings.prior, task.device)
     return restoration.run(prior, denoiser, task.device, progress=task.progress)
 
 
-def in_fewer_steps(plan: RestorationConfig, steps: int) -> RestorationConfig:
-    """`plan` with passes of `steps` per 1000 timesteps.
+def in_fewer_steps(config: RestorationConfig, steps: int) -> RestorationConfig:
+    """`config` with passes of `steps` per 1000 timesteps.
 
-    Algorithm 1 counts in steps of one timestep: of fewer, each follows the gradient 1000 / `steps` times
-    as far, and every K-th is a full one as before.
+    Algorithm 1 counts in steps of one timestep. With fewer steps each follows the gradient 1000 / `steps` times
+    as far, and full steps are at the same timesteps as before.
     """
     coarsening = 1000 / steps
-    plan = plan.with_steps(steps)
-    e_step, skip = plan.known.e_step, plan.skip
+    config = config.with_steps(steps)
+    e_step, skip = config.known.e_step, config.skip
     if not isinstance(e_step, Posterior):
-        return plan
+        return config
     e_step = replace(e_step, scale=e_step.scale * coarsening)
     if skip != EVERY_STEP:
         skip = replace(skip, every=round(skip.every * coarsening))
-    return replace(plan, e_step=e_step, skip=skip, known=replace(plan.known, e_step=e_step, skip=skip))
+    return replace(config, e_step=e_step, skip=skip, known=replace(config.known, e_step=e_step, skip=skip))
 
 
 @lru_cache(maxsize=1)
 def networks(prior: str, device: torch.device) -> tuple[LatentPrior, KernelDenoiser]:
-    """The prior of this name and the kernel denoiser, loaded once for all methods.
+    """The prior called `prior` and the kernel denoiser, loaded once for all methods.
 
     Raises:
         UserError: see `load_prior`.

@@ -55,7 +55,8 @@ def write_outputs(
     """
     summary = PictureSummary.of(rows)
     with atomic_path(store.folder / "table.md") as temporary:
-        temporary.write_text(table_text(rows, summary, benchmark, failures), encoding="utf-8")
+        text = table_text(rows, summary, benchmark, failures, bool(identity["non_blind"]))
+        temporary.write_text(text, encoding="utf-8")
     data = {
         "settings": identity,
         "versions": versions(),
@@ -74,7 +75,11 @@ def write_outputs(
 
 
 def table_text(
-    rows: Sequence[PictureRow], summary: PictureSummary, benchmark: Benchmark | None, failures: dict[str, str]
+    rows: Sequence[PictureRow],
+    summary: PictureSummary,
+    benchmark: Benchmark | None,
+    failures: dict[str, str],
+    non_blind: bool,
 ) -> str:
     """The pictures, their means and the published figures as tables in Markdown."""
     shown = {name: column for name, column in _COLUMNS.items() if name in summary.mean}
@@ -88,15 +93,16 @@ def table_text(
     lines += ["", *summary.sentences()]
     lines += [f"Skipped: {name}: {reason}" for name, reason in failures.items()]
     if benchmark:
-        lines += _published(summary, benchmark)
+        lines += _published(summary, benchmark, non_blind)
     return "\n".join(lines) + "\n"
 
 
-def _published(summary: PictureSummary, benchmark: Benchmark) -> list[str]:
+def _published(summary: PictureSummary, benchmark: Benchmark, non_blind: bool) -> list[str]:
     """Our means between the published ones, best first."""
-    ours = (f"**this run, {summary.pictures} of {benchmark.pictures} pictures**", "latentdem")
+    kernel = "true kernel" if non_blind else "blind"
+    name = f"**this run, {kernel}, {summary.pictures} of {benchmark.pictures} pictures**"
     entries = [(f.method, f.psnr, f.mnc, f.source) for f in benchmark.published]
-    entries.append((ours[0], summary.mean.get("psnr"), summary.mean.get("mnc"), ours[1]))
+    entries.append((name, summary.mean.get("psnr"), summary.mean.get("mnc"), "latentdem"))
     entries.sort(key=lambda entry: -(entry[1] or 0))
     table = [
         _line([name, _cell(psnr, ".2f"), _cell(mnc, ".3f"), source]) for name, psnr, mnc, source in entries

@@ -1,4 +1,4 @@
-"""The paper's tables as data: which methods they compare, under which settings."""
+"""The paper's tables as data: the methods they compare and their settings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..solver.e_step import Posterior
 from ..solver.schedules import EVERY_STEP, Annealing, Skip
 from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardsonLucy, KnownWiener
 from .cases import EvaluationSettings, Method
-from .methods import LatentDEM, VanillaEM
+from .methods import ConfiguredLatentDEM, VanillaEM
 from .self_deblur import SelfDeblur
 
 IMAGES = 64
 PAPER_SETTINGS = EvaluationSettings(size=256, prior="sd15", steps=1000)
-"""What the paper reports its tables for."""
+"""Settings that the paper reports its tables for."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Entry:
     """One row of a table.
 
     Attributes:
-        name: on the command line and of the folder of its results.
-        title: in tables and plots.
-        method: what restores the images.
-        told: whether it is given the true kernel.
-        asked: whether it runs only when it is asked for by name.
+        name: name on the command line and of the folder of its results.
+        title: label in tables and plots.
+        method: restores the images.
+        non_blind: whether it is given the true kernel.
+        on_request: whether it runs only when it is named.
     """
 
     name: str
     title: str
     method: Method
-    told: bool = False
-    asked: bool = False
+    non_blind: bool = False
+    on_request: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,19 @@ class Protocol:
     entries: tuple[Entry, ...]
 
     def pick(self, names: Collection[str]) -> tuple[Entry, ...]:
-        """The entries of these names, in the table's order; without names those that need not be asked for.
+        """The entries called `names`, in the order of the table; without names all but those on request.
 
         Raises:
-            UserError: a name that no entry has.
+            UserError: no entry has one of the names.
         """
         known = [entry.name for entry in self.entries]
         for name in names:
             if name not in known:
                 raise UserError(f"This protocol has no method '{name}'; it has {', '.join(known)}.")
-        return tuple(e for e in self.entries if e.name in names or (not names and not e.asked))
+        return tuple(e for e in self.entries if e.name in names or (not names and not e.on_request))
 
     def with_iterations(self, iterations: int) -> Protocol:
-        """The same with this many iterations of Self-Deblur, which no diffusion steps tell how long to run."""
+        """The same table with this many iterations of Self-Deblur, which has no diffusion steps."""
         return replace(
             self,
             entries=tuple(
@@ -74,17 +74,17 @@ class Protocol:
 def _fast_em() -> RestorationConfig:
     """This package's search with the M-step of FastDiffusionEM and its constants: 10 iterations, delta 1e5.
 
-    Its noise level is absolute, so the kernels it starts from have to be narrow: peaks below it are wiped out.
+    Its noise level is absolute, so it has to start from narrow kernels: lower peaks would be wiped out.
     """
     hqs = HQS(10, 1e5, pixels=256 * 256, per_channel=True)
-    recipe = SearchConfig()
-    coarse, fine = (tuple(replace(each, hqs=hqs) for each in rounds) for rounds in (recipe.coarse, recipe.fine))
-    starts = tuple(replace(start, level=None, width=0.05) for start in recipe.starts)
-    return RestorationConfig(replace(recipe, starts=starts, coarse=coarse, fine=fine))
+    search = SearchConfig()
+    coarse, fine = (tuple(replace(part, hqs=hqs) for part in rounds) for rounds in (search.coarse, search.fine))
+    starts = tuple(replace(start, level=None, width=0.05) for start in search.starts)
+    return RestorationConfig(replace(search, starts=starts, coarse=coarse, fine=fine))
 
 
-_OURS = Entry("proximal", "LatentDEM, proximal (ours)", LatentDEM())
-_POSTERIOR = Entry("posterior", "LatentDEM, Algorithm 1", LatentDEM(algorithm_1()), asked=True)
+_OURS = Entry("proximal", "LatentDEM, proximal (ours)", ConfiguredLatentDEM())
+_POSTERIOR = Entry("posterior", "LatentDEM, Algorithm 1", ConfiguredLatentDEM(algorithm_1()), on_request=True)
 _VANILLA = Entry("vanilla-em", "vanilla EM", VanillaEM())
 
 _TABLE_1 = Protocol(
@@ -92,22 +92,22 @@ _TABLE_1 = Protocol(
     (
         _OURS,
         _POSTERIOR,
-        Entry("fastem-m-step", "ours with FastEM's M-step", LatentDEM(_fast_em())),
+        Entry("fastem-m-step", "ours with FastEM's M-step", ConfiguredLatentDEM(_fast_em())),
         _VANILLA,
         Entry("self-deblur", "Self-Deblur", SelfDeblur()),
         Entry("total-variation", "total variation, blind", BlindTotalVariation()),
         Entry("richardson-lucy", "Richardson-Lucy, blind", BlindRichardsonLucy()),
-        Entry("gaussian-guess", "LatentDEM, Gaussian kernel guess", LatentDEM(guess=0.15)),
-        Entry("known", "LatentDEM, true kernel", LatentDEM(), told=True),
-        Entry("known-wiener", "Wiener, true kernel", KnownWiener(), told=True),
-        Entry("known-richardson-lucy", "Richardson-Lucy, true kernel", KnownRichardsonLucy(), told=True),
+        Entry("gaussian-guess", "LatentDEM, Gaussian kernel guess", ConfiguredLatentDEM(guess=0.15)),
+        Entry("known", "LatentDEM, true kernel", ConfiguredLatentDEM(), non_blind=True),
+        Entry("known-wiener", "Wiener, true kernel", KnownWiener(), non_blind=True),
+        Entry("known-richardson-lucy", "Richardson-Lucy, true kernel", KnownRichardsonLucy(), non_blind=True),
     ),
 )
 
 _TABLE_2 = Protocol(
     "Table 2: skipped gradients",
     tuple(
-        Entry(name, title, LatentDEM(algorithm_1(skip=skip)))
+        Entry(name, title, ConfiguredLatentDEM(algorithm_1(skip=skip)))
         for name, title, skip in (
             ("no-skipping", "no skipping", EVERY_STEP),
             ("skip-500-8", "S_T = 500, K = 8", Skip(500, 8)),
@@ -121,7 +121,7 @@ _TABLE_6 = Protocol("Table 6: vanilla EM against one diffusion", (_VANILLA, _OUR
 
 
 def _variant(name: str, title: str, **changed: Any) -> Entry:
-    return Entry(name, title, LatentDEM(algorithm_1(**changed)))
+    return Entry(name, title, ConfiguredLatentDEM(algorithm_1(**changed)))
 
 
 _STEP, _HQS = Posterior(), PAPER.coarse[0].hqs
@@ -162,7 +162,7 @@ PROTOCOLS = {
 
 
 def check_settings(settings: EvaluationSettings) -> None:
-    """Refuses what a table's methods decide for themselves, or cannot all do.
+    """Refuses settings that the methods of a table decide for themselves, or do not all support.
 
     Raises:
         UserError: a setting other than size, kernel size, intensity, noise, seed, prior and steps was changed.
@@ -175,9 +175,9 @@ def check_settings(settings: EvaluationSettings) -> None:
 
 
 def differences(settings: EvaluationSettings, images: int, entries: tuple[Entry, ...]) -> list[str]:
-    """What differs from the settings the paper reports its tables for, one clause each."""
+    """Differences from the settings that the paper reports its tables for, as clauses."""
     steps = None if settings.steps is None else f"{settings.steps} diffusion steps instead of the methods' own"
-    found = [
+    clauses = [
         f"{what} {here} instead of {there}"
         for what, here, there in (
             ("images", images, IMAGES),
@@ -191,5 +191,5 @@ def differences(settings: EvaluationSettings, images: int, entries: tuple[Entry,
     ]
     fits = next((e.method.iterations for e in entries if isinstance(e.method, SelfDeblur)), None)
     if fits not in (None, SelfDeblur().iterations):
-        found.append(f"{fits} iterations of Self-Deblur instead of {SelfDeblur().iterations}")
-    return found + ([steps] if steps else [])
+        clauses.append(f"{fits} iterations of Self-Deblur instead of {SelfDeblur().iterations}")
+    return clauses + ([steps] if steps else [])

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..output.result import Result
 from ..solver.passes import Progress
 from .accuracy import Moment
-from .store import EvaluationStore, R
+from .store import EvaluationStore, ImageRowT
 
 ImageProgress = Callable[[float, int, str], None]
 
@@ -46,13 +46,13 @@ class Source(Generic[C]):
 
 def run_cases(
     sources: Sequence[Source[C]],
-    store: EvaluationStore[R],
+    store: EvaluationStore[ImageRowT],
     restore: Callable[[list[C], Progress], Result],
-    measure: Callable[[Source[C], C, Result, float], tuple[R, Sequence[Moment]]],
+    measure: Callable[[Source[C], C, Result, float], tuple[ImageRowT, Sequence[Moment]]],
     *,
     batch: int = 1,
     progress: ImageProgress | None = None,
-) -> tuple[list[R], dict[str, str]]:
+) -> tuple[list[ImageRowT], dict[str, str]]:
     """Restores and measures the cases that `store` has no rows of yet.
 
     Args:
@@ -68,7 +68,7 @@ def run_cases(
     Returns:
         The rows of all cases in order, and by name the reasons why cases were skipped.
     """
-    rows: list[R] = []
+    rows: list[ImageRowT] = []
     failures: dict[str, str] = {}
     report = progress or (lambda done, total, name: None)
     waiting: list[tuple[Source[C], C]] = []

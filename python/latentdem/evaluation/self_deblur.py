@@ -1,4 +1,4 @@
-"""Self-Deblur (Ren et al., 2020): two untrained networks, one for the image and one for its kernel."""
+"""Self-Deblur (Ren et al., 2020): two untrained networks, one for the image and one for the kernel."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..operators.blur import Blur
 from ..output.result import Result
 from .cases import Task
 
-_INPUTS, _WIDTH, _DEPTH = 8, 32, 4  # of the encoder-decoder: noise channels, features, halvings
-_CODE, _HIDDEN = 200, 1000  # of the kernel's network: noise values, hidden features
-_JITTER = 0.001  # standard deviation of what is added to the noise input in every iteration
+_INPUTS, _WIDTH, _DEPTH = 8, 32, 4  # encoder-decoder: noise channels, features, halvings
+_CODE, _HIDDEN = 200, 1000  # kernel network: noise values, hidden features
+_JITTER = 0.001  # standard deviation of the noise added to the input in every iteration
 _RATES = {"image": 1e-2, "kernel": 1e-4}
 _HALVINGS = (0.4, 0.6, 0.8)  # of the learning rates, in units of the iterations
 
@@ -35,7 +35,7 @@ class ImageNetwork(nn.Module):
         self.last = nn.Conv2d(_WIDTH, channels, 1)
 
     def forward(self, noise: Tensor) -> Tensor:
-        """The image."""
+        """The image (1, C, H, W)."""
         skips, x = [], noise
         for down, skip in zip(self.down, self.skip, strict=True):
             skips.append(skip(x))
@@ -55,16 +55,16 @@ def _layer(inputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def kernel_network(size: int) -> nn.Sequential:
-    """From noise (1, 200) to the K K values of a kernel, non-negative with sum 1."""
+    """Network from noise (1, 200) to the K * K values of a kernel, non-negative with sum 1."""
     return nn.Sequential(nn.Linear(_CODE, _HIDDEN), nn.ReLU6(), nn.Linear(_HIDDEN, size * size), nn.Softmax(-1))
 
 
 @dataclass(frozen=True)
 class SelfDeblur:
-    """Fits both networks' weights to ||y - k * x||^2 by Adam, for each image anew.
+    """Fits the weights of both networks to ||y - k * x||^2 by Adam, from scratch for each image.
 
     Attributes:
-        iterations: of Adam.
+        iterations: number of Adam steps per image.
     """
 
     iterations: int = 5000

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: metrics.csv, settings.json, images, kernels, accuracies; and resuming."""
+"""Outputs of an evaluation on disk: table, images, kernels and accuracies, from which it resumes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .accuracy import Moment
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one image; None where a figure was not measured.
+    """Figures of one image; None where a figure was not measured.
 
-    PSNR is in dB, `aligned` means after the best whole-pixel shift, the kernel figures are always aligned,
+    PSNR is in dB; `aligned` means after the best whole-pixel shift, and kernel figures are always aligned;
     `noise_sigma` (the one used) and `residual` are in units of [-1, 1].
     """
 
@@ -42,8 +42,13 @@ class Row:
     seconds: float
 
 
-class AnyRow(Protocol):
-    """A row of a table, a dataclass with fields annotated as int, str, bool, float or float | None."""
+COLUMNS = tuple(field.name for field in fields(Row))
+FIGURES = COLUMNS[2:]
+MOMENTS = tuple(field.name for field in fields(Moment))
+
+
+class ImageRow(Protocol):
+    """A row about an image."""
 
     @property
     def index(self) -> int:
@@ -56,62 +61,81 @@ class AnyRow(Protocol):
         ...
 
 
-R = TypeVar("R", bound=AnyRow)
+RowT = TypeVar("RowT")
+ImageRowT = TypeVar("ImageRowT", bound=ImageRow)
 _PARSERS: dict[Any, Callable[[str], Any]] = {"int": int, "str": str, "bool": lambda text: text == "True"}
-COLUMNS = tuple(field.name for field in fields(Row))
-FIGURES = COLUMNS[2:]
-MOMENTS = tuple(field.name for field in fields(Moment))
 
 
-class EvaluationStore(Generic[R]):
-    """The output folder of one evaluation.
+class TableStore(Generic[RowT]):
+    """The output folder of one evaluation, with a row of metrics.csv for each result.
 
     Args:
-        folder: created where it does not exist.
-        settings: everything that determines the figures; a folder made with other settings is refused.
-        row_type: type of the rows.
+        folder: created if it does not exist.
+        settings: everything that determines the figures; a folder with other settings is refused.
+        row: dataclass of the rows: an index, a name, and figures annotated as numbers or numbers or None.
+
+    Attributes:
+        rows: all rows of the table.
 
     Raises:
-        UserError: other settings, unreadable files of an earlier run, or a folder that cannot be written.
+        UserError: the settings differ, files of an earlier run are unreadable, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], row_type: type[R]) -> None:
-        self.folder, self.images, self._row_type = folder, folder / "images", row_type
-        make_folder(self.images)
-        self._settings_path, self._csv_path = folder / "settings.json", folder / "metrics.csv"
-        keep_settings(
-            self._settings_path,
-            settings,
-            "an evaluation",
-            "choose another folder with -o, or delete this one",
-        )
-        self.rows = self._read() if self._csv_path.exists() else []
+    def __init__(self, folder: Path, settings: dict[str, Any], row: type[RowT]) -> None:
+        self.folder, self._table = folder, folder / "metrics.csv"
+        self._parsers = {
+            field.name: _PARSERS.get(field.type, _figure)
+            for field in fields(row)  # type: ignore[arg-type]
+        }
+        self._columns = list(self._parsers)
+        make_folder(folder)
+        remedy = "choose another folder with -o, or delete this one"
+        keep_settings(folder / "settings.json", settings, "an evaluation", remedy)
+        self.rows = self._read(row) if self._table.exists() else []
 
-    def _read(self) -> list[R]:
+    def _read(self, row: Callable[..., RowT]) -> list[RowT]:
         try:
-            with self._csv_path.open(newline="", encoding="utf-8") as file:
-                return [self._parse(record) for record in csv.DictReader(file)]
+            with self._table.open(newline="", encoding="utf-8") as file:
+                return [
+                    row(**{name: parse(record[name]) for name, parse in self._parsers.items()})
+                    for record in csv.DictReader(file)
+                ]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._csv_path} is not a table of this program; delete it.") from error
+            raise UserError(f"{self._table} is not a table of this program; delete it.") from error
 
-    def _parse(self, record: dict[str, str]) -> R:
-        parsers = {field.name: _PARSERS.get(field.type, _figure) for field in fields(self._row_type)}  # type: ignore[arg-type]
-        return self._row_type(**{name: parse(record[name]) for name, parse in parsers.items()})
+    def write_rows(self, rows: Iterable[RowT]) -> None:
+        """Replaces the rows of the table, sorted by their index.
+
+        Raises:
+            UserError: the table cannot be written.
+        """
+        self.rows = sorted(rows, key=lambda row: getattr(row, self._columns[0]))
+        cells = ([getattr(row, name) for name in self._columns] for row in self.rows)
+        write_table(self._table, self._columns, cells)
+
+
+class EvaluationStore(TableStore[ImageRowT]):
+    """The output folder of one evaluation on images; see `TableStore`."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], row: type[ImageRowT]) -> None:
+        self.images = folder / "images"
+        make_folder(self.images)
+        super().__init__(folder, settings, row)
 
     def restored_path(self, index: int, name: str) -> Path:
-        """Where the restored image goes; the index keeps a.png and a.jpg apart."""
+        """Path of a restored image; the index keeps a.png and a.jpg apart."""
         return self.images / f"{index:03d}_{Path(name).stem}_restored.png"
 
     def _kernel_stem(self, index: int, name: str) -> Path:
         return self.images / f"{index:03d}_{Path(name).stem}_kernel"
 
-    def find(self, index: int, name: str) -> R | None:
-        """The finished row of an image, if its restored image is still there too."""
+    def find(self, index: int, name: str) -> ImageRowT | None:
+        """The finished row of an image, if its restored image still exists."""
         rows = (row for row in self.rows if (row.index, row.image) == (index, name))
         return next(rows, None) if self.restored_path(index, name).exists() else None
 
-    def add(self, row: R, image: Tensor, kernel: Tensor, moments: Sequence[Moment] = ()) -> None:
-        """Writes a result's files and then the table with its row.
+    def add(self, row: ImageRowT, image: Tensor, kernel: Tensor, moments: Sequence[Moment] = ()) -> None:
+        """Writes the files of a result, and then the table with its row.
 
         Args:
             row: replaces an earlier row of the same index.
@@ -123,21 +147,19 @@ class EvaluationStore(Generic[R]):
         write_kernel(self._kernel_stem(row.index, row.image), kernel)
         if moments:
             write_table(self._accuracy_path(row), MOMENTS, map(astuple, moments))
-        self.rows = sorted([r for r in self.rows if r.index != row.index] + [row], key=lambda r: r.index)
-        columns = [field.name for field in fields(self._row_type)]  # type: ignore[arg-type]
-        write_table(self._csv_path, columns, (astuple(r) for r in self.rows))  # type: ignore[call-overload]
+        self.write_rows([*(other for other in self.rows if other.index != row.index), row])
 
-    def load(self, row: R) -> tuple[Tensor, Tensor]:
+    def load(self, row: ImageRowT) -> tuple[Tensor, Tensor]:
         """The restored image (1, C, H, W) and the kernel (1, 1, K, K) of a finished row."""
         kernel_path = self._kernel_stem(row.index, row.image)
         image = read_image(self.restored_path(row.index, row.image)).pixels
         return image, read_kernel(kernel_path.with_name(kernel_path.name + ".npy"))
 
-    def _accuracy_path(self, row: R) -> Path:
+    def _accuracy_path(self, row: ImageRowT) -> Path:
         return self.images / f"{row.index:03d}_{Path(row.image).stem}_accuracy.csv"
 
-    def moments(self, row: R) -> list[Moment]:
-        """The kernel's accuracy over the run of a finished row; empty if it was given or found in one go."""
+    def moments(self, row: ImageRowT) -> list[Moment]:
+        """The kernel's accuracy over the run of a finished row; empty without a trace."""
         path = self._accuracy_path(row)
         if not path.exists():
             return []

@@ -1,8 +1,7 @@
-"""A protocol over a folder: every method through the one evaluation, and what is said of them together."""
+"""A protocol over a folder: the evaluation of every method, and tables and plots that compare them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from ..metrics import lpips_available
 from ..output.figures import comparison_sheet
 from ..output.report import peak_memory, versions
 from .cases import EvaluationSettings, make_case
-from .loop import Evaluation, evaluate, finished
+from .loop import Evaluation, finished, run_evaluation
 from .plots import plot_accuracy, plot_seconds
 from .protocols import Entry, Protocol, differences
+from .runner import ImageProgress
 from .store import COLUMNS, write_table
 
-TableProgress = Callable[[float, int, str], None]
 _SHEET_IMAGES = 8
 SHOWN = {
     "psnr_input": ("input", ".2f"),
@@ -33,7 +32,7 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class TableRow:
-    """What one method gave."""
+    """Results of one method."""
 
     entry: Entry
     evaluation: Evaluation
@@ -49,39 +48,39 @@ def run_protocol(
     limit: int,
     batch: int = 1,
     device: str = "auto",
-    progress: TableProgress | None = None,
+    progress: ImageProgress | None = None,
 ) -> list[TableRow]:
     """Runs `entries` of a protocol, one after the other, on the same test cases.
 
-    Each has its own folder in `out`, as `evaluate` leaves it, so that the same call continues after an
+    Each has its own folder in `out`, written by `run_evaluation`, so that the same call resumes after an
     interruption. `out` gets metrics.csv (a row per image and method), table.md, summary.json,
-    contact_sheet.png, psnr_seconds.png and, where kernels were sought, kernel_accuracy.png; they cover
-    whatever else of the protocol earlier calls have left in `out` too.
+    contact_sheet.png, psnr_seconds.png and, where kernels were estimated, kernel_accuracy.png; these
+    also cover the methods of the protocol that earlier calls have left in `out`.
 
     Args:
-        folder: of sharp images.
-        out: created where it does not exist.
+        folder: folder of sharp images.
+        out: folder of the results, created where it does not exist.
         protocol: the table.
-        entries: which of its rows.
-        settings: of all of them; whether they are told the kernel is the entry's.
+        entries: rows of the table to run.
+        settings: settings of all methods; `non_blind` is set by the entries.
         limit: number of images.
-        batch, device: as in `evaluate`.
-        progress: called with the number of methods done (fractions while one is at work), their number and
-            the method and image at work.
+        batch, device: as in `run_evaluation`.
+        progress: called with the number of methods done, a fraction included, their total and the current
+            method and image.
 
     Raises:
-        UserError: as `evaluate`.
+        UserError: as `run_evaluation`.
     """
     folder, out = Path(folder), Path(out)
     rows: list[TableRow] = []
     for number, entry in enumerate(entries):
 
-        def within(done: float, total: int, name: str, number: int = number, entry: Entry = entry) -> None:
+        def count(done: float, total: int, name: str, number: int = number, entry: Entry = entry) -> None:
             if progress is not None:
                 progress(number + done / max(total, 1), len(entries), f"{entry.name}: {name}")
 
-        own = replace(settings, non_blind=entry.told)
-        evaluation = evaluate(
+        own = replace(settings, non_blind=entry.non_blind)
+        evaluation = run_evaluation(
             folder,
             out / entry.name,
             own,
@@ -89,12 +88,12 @@ def run_protocol(
             limit=limit,
             batch=batch,
             device=device,
-            progress=within,
+            progress=count,
         )
         rows.append(TableRow(entry, evaluation))
     ran = {row.entry.name: row for row in rows}
     for entry in protocol.entries:
-        own = replace(settings, non_blind=entry.told)
+        own = replace(settings, non_blind=entry.non_blind)
         if entry.name not in ran and (earlier := finished(folder, out / entry.name, own, entry.method)):
             ran[entry.name] = TableRow(entry, earlier)
     everything = [ran[e.name] for e in protocol.entries if e.name in ran and ran[e.name].evaluation.rows]
@@ -107,7 +106,7 @@ def _write(
     out: Path, folder: Path, protocol: Protocol, rows: list[TableRow], settings: EvaluationSettings
 ) -> None:
     make_folder(out)
-    cells = ((row.entry.name, *astuple(each)) for row in rows for each in row.evaluation.rows)
+    cells = ((row.entry.name, *astuple(image)) for row in rows for image in row.evaluation.rows)
     write_table(out / "metrics.csv", ("method", *COLUMNS), cells)
     images = max(len(row.evaluation.rows) for row in rows)
     differing = differences(settings, images, tuple(row.entry for row in rows))
@@ -135,7 +134,7 @@ def _write(
     _write_sheet(out / "contact_sheet.png", folder, rows, settings)
     plot_seconds([(row.entry.title, row.evaluation.rows) for row in rows], out / "psnr_seconds.png")
     moments = {
-        row.entry.title: [run for each in row.evaluation.rows if (run := row.evaluation.store.moments(each))]
+        row.entry.title: [run for image in row.evaluation.rows if (run := row.evaluation.store.moments(image))]
         for row in rows
     }
     curves = {title: runs for title, runs in moments.items() if runs}
@@ -144,7 +143,7 @@ def _write(
 
 
 def table_text(protocol: Protocol, rows: list[TableRow], differing: list[str]) -> str:
-    """The table in Markdown: means over the images, and below it what differs from the paper."""
+    """The table in Markdown: means over the images, and below them the differences from the paper."""
     means = [row.evaluation.mean for row in rows]
     columns = {name: column for name, column in SHOWN.items() if any(mean[name] is not None for mean in means)}
     head = ["method", "images", *(title for title, _ in columns.values())]
@@ -168,15 +167,15 @@ def cell(value: float | None, form: str) -> str:
 
 
 def _write_sheet(path: Path, folder: Path, rows: list[TableRow], settings: EvaluationSettings) -> None:
-    """The first images under all methods that have them, one row each."""
-    finished = [{each.index: each for each in row.evaluation.rows} for row in rows]
+    """Writes a contact sheet of the first images, each as restored by all methods that have it."""
+    results = [{result.index: result for result in row.evaluation.rows} for row in rows]
     sheet = []
     for first in rows[0].evaluation.rows[:_SHEET_IMAGES]:
         case = make_case(folder / first.image, first.index, settings)
         pictures = [(f"input {first.psnr_input:.2f} dB", case.blurred, case.kernel)]
-        for row, found in zip(rows, finished, strict=True):
-            if (each := found.get(first.index)) is not None:
-                image, kernel = row.evaluation.store.load(each)
-                pictures.append((f"{row.entry.name} {each.psnr_aligned:.2f}", image, kernel))
+        for row, by_index in zip(rows, results, strict=True):
+            if (result := by_index.get(first.index)) is not None:
+                image, kernel = row.evaluation.store.load(result)
+                pictures.append((f"{row.entry.name} {result.psnr_aligned:.2f}", image, kernel))
         sheet.append([*pictures, ("reference", case.reference, case.kernel)])
     comparison_sheet(sheet, path)

@@ -1,1 +1,1 @@
-"""The solver for users of other libraries: one module for each, imported when it is asked for."""
+"""The solver in the interfaces of other libraries: one module for each, not imported by default."""

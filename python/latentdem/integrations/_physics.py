@@ -11,27 +11,27 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..operators.base import Operator
+from ..io.channels import from_rgb
+from ..operators import Parameter, Parametric
 from ..operators.least_squares import conjugate_gradients
 from ..priors.base import LatentPrior
-from ..restoration.parametric import CG_ITERATIONS, FINAL, NO_M_STEP, SAMPLES
-from ..solver.data_weight import MaximumLikelihood
-from ..solver.e_step import Proximal
-from ..solver.latentdem import LatentDEM
+from ..restoration.parametric import FINAL, ParametricRestoration
 from ..solver.measurement import Measurement
-from ..solver.passes import Pass, run_passes
+from ..solver.passes import Hooks, Pass
 
 
-class PhysicsOperator(Operator):
-    """A known physics, of images (B, 3, H, W) in [-1, 1]; measurements are (B, 1, 1, m), whatever their shape.
+class PhysicsOperator(Parametric):
+    """A known physics on images (B, 3, H, W) in [-1, 1], its measurements flattened to (B, 1, 1, m).
 
-    A linear physics stays linear: A((x + 1) / 2) = y is A x = 2 y - A 1.
+    A linear physics stays linear: A((x + 1) / 2) = y is equivalent to A x = 2 y - A 1.
 
     Args:
-        physics: the forward model.
-        like: (B, C, H, W), an image of it, C = 1 or 3. A grey image is the mean of the three channels.
-        y: (B, ...) a measurement of it.
+        physics: the forward model of deepinv.
+        like: (B, C, H, W), an image it takes, C = 1 or 3. A grey image is the mean of the three channels.
+        y: (B, ...) a measurement it returns.
     """
+
+    parameters: dict[str, Parameter] = {}  # noqa: RUF012
 
     def __init__(self, physics: Any, like: Tensor, y: Tensor) -> None:
         self.physics, self._like, self._shape, self._device = physics, like.shape, y.shape, y.device
@@ -41,17 +41,17 @@ class PhysicsOperator(Operator):
             type(physics) is deepinv.physics.Downsampling and circular
         )
 
-    def __call__(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """A x, or A((x + 1) / 2) where A is not linear."""
-        image = self._grey(x if self.linear else (x + 1) / 2)
+    def apply(self, x: Tensor, **values: Tensor) -> Tensor:
+        """A x, or A((x + 1) / 2) where A is not linear; (B, 1, 1, m)."""
+        image = self._own_channels(x if self.linear else (x + 1) / 2)
         return self._run(self.physics.A, image).reshape(len(x), 1, 1, -1)
 
     def image_size(self, y: Tensor) -> tuple[int, int]:
-        """(H, W)."""
+        """(H, W) of the images."""
         return self._like[-2], self._like[-1]
 
     def adjoint(self, gap: Tensor, x: Tensor, parameters: Tensor) -> Tensor:
-        """A^T of a measurement, by the physics itself where that is linear."""
+        """A^T `gap`, by the physics itself where it is linear."""
         if not self.linear:
             return super().adjoint(gap, x, parameters)
         image = self._run(self.physics.A_adjoint, self._shaped(gap))
@@ -63,8 +63,8 @@ class PhysicsOperator(Operator):
             return super().proximal(x0, parameters, y, rho, iterations)
         weight = rho.view(-1, 1, 1, 1)
         if self._closed:
-            # A mean that moves by d moves three channels by d.
-            before, weight = self._grey(x0), weight * (3 / self._like[1])
+            # A change of the mean by d changes all three channels by d.
+            before, weight = self._own_channels(x0), weight * (3 / self._like[1])
             return x0 + self._run(self.physics.prox_l2, before, self._shaped(y), 1 / weight) - before
 
         def normal(v: Tensor) -> Tensor:
@@ -76,13 +76,13 @@ class PhysicsOperator(Operator):
     def _shaped(self, y: Tensor) -> Tensor:
         return y.reshape(len(y), *self._shape[1:])
 
-    def _grey(self, x: Tensor) -> Tensor:
-        return x if self._like[1] == 3 else x.mean(1, keepdim=True)
+    def _own_channels(self, x: Tensor) -> Tensor:
+        return from_rgb(x, self._like[1])
 
     def _run(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """A function of the physics of tensors (B S, ...), where the physics is, with its own batch at a time.
+        """Applies a function of the physics to tensors (B S, ...), B at a time, on the device of the physics.
 
-        The physics may have parameters for each of its B images, and S posterior samples come at once.
+        The physics may have parameters for each of its B images, while S posterior samples come at once.
         """
         batch, device = self._shape[0], tensors[0].device
         samples = len(tensors[0]) // batch if batch > 1 else 1
@@ -92,26 +92,26 @@ class PhysicsOperator(Operator):
 
 @dataclass(frozen=True)
 class PhysicsMeasurement:
-    """A measurement as the solver takes it.
+    """A measurement in the form that the solver takes.
 
     Attributes:
-        operator: what measured.
-        y: (B, 1, 1, m).
-        grey: whether the images have one channel.
-        scale: noise in `y` per noise of the measurement.
+        operator: forward operator.
+        y: (B, 1, 1, m) measurement of images in [-1, 1].
+        channels: number of channels of the images, 1 or 3.
+        scale: factor from the noise of the measurement to that of `y`.
     """
 
     operator: PhysicsOperator
     y: Tensor
-    grey: bool
+    channels: int
     scale: float
 
 
 def measurement_of(physics: Any, y: Tensor) -> PhysicsMeasurement:
-    """The measurement `y` of a physics.
+    """Converts a measurement `y` of a physics.
 
     Raises:
-        UserError: it is not a tensor of real numbers, or its images have neither one nor three channels.
+        UserError: `y` is not a tensor of real numbers, or its images have neither one nor three channels.
     """
     if not isinstance(y, Tensor) or y.is_complex():
         raise UserError("A measurement must be one tensor of real numbers; stacked physics are not supported.")
@@ -120,9 +120,9 @@ def measurement_of(physics: Any, y: Tensor) -> PhysicsMeasurement:
     if like.dim() != 4 or like.shape[1] not in (1, 3) or like.is_complex():
         raise UserError(f"Images have the shape (B, 1 or 3, H, W), those of this physics {tuple(like.shape)}.")
     operator = PhysicsOperator(physics, like, y)
-    moved = 2 * y - physics.A(torch.ones_like(like)) if linear else y
+    shifted = 2 * y - physics.A(torch.ones_like(like)) if linear else y
     return PhysicsMeasurement(
-        operator, moved.reshape(len(y), 1, 1, -1), like.shape[1] == 1, 2.0 if linear else 1.0
+        operator, shifted.reshape(len(y), 1, 1, -1), like.shape[1], 2.0 if linear else 1.0
     )
 
 
@@ -134,18 +134,10 @@ def restore_known(
     seed: int,
     steps: int | None,
 ) -> Tensor:
-    """Images (B, C, H, W) in [0, 1] of a measurement with noise `sigma` (B,) in units of [0, 1]."""
-    data_weight = MaximumLikelihood()
-    e_step = Proximal(data_weight, iterations=CG_ITERATIONS)
-    solver = LatentDEM(prior, measured.operator, e_step, num_samples=SAMPLES, m_step_from=NO_M_STEP)
+    """Images (B, C, H, W) in [0, 1] of a measurement with noise `sigma` (B,), in the units of the physics."""
+    final = FINAL if steps is None else (Pass(steps),)
+    restoration = ParametricRestoration(prior, measured.operator, seed, final=final)
     y = measured.y.float().to(device)
-    found = run_passes(
-        solver,
-        FINAL if steps is None else (Pass(steps),),
-        Measurement(y, (measured.scale * sigma).to(device)),
-        y.new_zeros(len(y), 1, 1, 1),
-        torch.Generator(device).manual_seed(seed),
-        consistency=data_weight,
-    )
-    image = found.image.mean(1, keepdim=True) if measured.grey else found.image
-    return (image + 1) / 2
+    measurement = Measurement(y, (measured.scale * sigma).to(device))
+    restored = restoration.run(measurement, measured.operator.initial(y), Hooks())
+    return (from_rgb(restored.image, measured.channels) + 1) / 2

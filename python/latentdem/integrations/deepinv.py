@@ -1,8 +1,8 @@
 """deepinv: the method as a `Reconstructor`, the kernel denoiser as a `Denoiser`, kernel quality as metrics.
 
-Conventions of deepinv: images and noise levels in [0, 1], a forward model is a `Physics`, parameters travel as
-dictionaries. A kernel is {"filter": k} with k (B, 1, K, K), in both libraries a true convolution with its
-origin at K // 2.
+Conventions of deepinv: images and noise levels are in [0, 1], a forward model is a `Physics`, parameters are
+passed as dictionaries. A kernel is {"filter": k} with k (B, 1, K, K), in both libraries a true convolution with
+its origin at K // 2.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from ..restoration.noise import estimate_noise_sigma
 from ..restoration.settings import Settings
 from ._physics import measurement_of, restore_known
 
-_FLOOR = 1e-3  # of the noise's standard deviation in [0, 1]: a third of what rounding to 8 bits adds
+_FLOOR = 1e-3  # least standard deviation of the noise in [0, 1], close to that of rounding to 8 bits
 
 
 class LatentDEMReconstructor(deepinv.models.Reconstructor):
     """Restores images measured through a deepinv physics, and the blur kernel where it is unknown.
 
     - `BlurFFT` and `Blur` without a filter: blind deblurring. `BlurFFT` and `Blur(padding="circular")` wrap
-      around, of other borders only the inside counts.
+      around; with other paddings only the interior of the measurement is used.
     - With a filter, and any other real-valued physics (`Downsampling`, `Inpainting`, `Tomography`, ...): the
-      operator is known. What deepinv solves in closed form (`prox_l2` of decomposable physics) is solved by it,
-      the rest by conjugate gradients with `A` and `A_adjoint`, or with back-propagation where A is not linear.
+      operator is known. Decomposable physics are solved in closed form by their `prox_l2`,
+      others by conjugate gradients with `A` and `A_adjoint`, or by back-propagation where A is not linear.
 
     Args:
-        kernel_size: K of an unknown kernel.
+        kernel_size: width K of an unknown K x K kernel.
         prior: "embedded", a checkpoint or a `LatentPrior`, see `latentdem.deblur`.
         noise_sigma: standard deviation of the noise in units of [0, 1]; None takes that of the physics'
             Gaussian noise model, or estimates it from y.
         steps: diffusion steps per 1000 timesteps; None takes the default.
-        seed: of all randomness.
+        seed: random seed.
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        UserError: prior or device cannot be used.
+        UserError: the prior or device cannot be used.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        where = resolve_device(device)
-        super().__init__(device=where)
+        torch_device = resolve_device(device)
+        super().__init__(device=torch_device)
         self.kernel_size, self.noise_sigma, self.steps, self.seed = kernel_size, noise_sigma, steps, seed
-        self._where, self._prior = where, load_prior(prior, where)
-        self._denoiser = load_kernel_denoiser(device=where)
+        self._torch_device, self._prior = torch_device, load_prior(prior, torch_device)
+        self._denoiser = load_kernel_denoiser(device=torch_device)
 
     def forward(self, y: Tensor, physics: Any, **kwargs: Any) -> Tensor:
         """Restored images (B, C, H, W) in [0, 1], on the device of y.
@@ -78,18 +78,18 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
             kwargs: parameters of the physics to update first, as deepinv's own models do.
 
         Raises:
-            UserError: a size or a noise level does not go with the physics.
+            UserError: a size or a noise level does not fit the physics.
         """
         return self.estimate(y, physics, **kwargs)[0]
 
     @torch.no_grad()
     def estimate(self, y: Tensor, physics: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """What `forward` gives, and {"filter": k (B, 1, K, K)}, which `physics.update` takes.
+        """The images of `forward`, and {"filter": k (B, 1, K, K)} for `physics.update`.
 
         The dictionary is empty for a physics that has no filter.
 
         Raises:
-            UserError: as `forward`.
+            UserError: as for `forward`.
         """
         if kwargs:
             physics.update(**kwargs)
@@ -99,12 +99,12 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
         kernel = _one_kernel(known, len(y)) if blur and known is not None else None
         circular = isinstance(physics, deepinv.physics.BlurFFT) or getattr(physics, "padding", "") == "circular"
         if blur and (known is None or (kernel is not None and circular)):
-            image, found = self._deblur(y, kernel, sigma, circular)
+            image, estimate = self._deblur(y, kernel, sigma, circular)
             if circular:
-                return image, {"filter": found}
-            physics, known = deepinv.physics.Blur(filter=found, padding=physics.padding), found
+                return image, {"filter": estimate}
+            physics, known = deepinv.physics.Blur(filter=estimate, padding=physics.padding), estimate
         measured = measurement_of(physics, y)
-        image = restore_known(measured, sigma, self._prior, self._where, self.seed, self.steps)
+        image = restore_known(measured, sigma, self._prior, self._torch_device, self.seed, self.steps)
         return image.to(y.device), {"filter": known} if isinstance(known, Tensor) else {}
 
     def _deblur(self, y: Tensor, kernel: Tensor | None, sigma: Tensor, circular: bool) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
             )
             known = None if kernel is None else kernel[rows].cpu()
             restoration = ImageRestoration((2 * y[rows] - 1).float().cpu(), settings, known)
-            result = restoration.run(self._prior, self._denoiser, self._where)
+            result = restoration.run(self._prior, self._denoiser, self._torch_device)
             images.append(result.image)
             kernels.append(result.kernel)
         return (torch.cat(images).to(y) + 1) / 2, torch.cat(kernels).to(y)
@@ -144,7 +144,7 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
 
 
 def _one_kernel(filter: Tensor, batch: int) -> Tensor | None:
-    """(B, 1, K, K), where the filter is the same for all channels and is a blur kernel."""
+    """The filter as a kernel (B, 1, K, K); None where channels differ or it is not a blur kernel."""
     kernel = filter[:, :1]
     if not torch.equal(kernel.expand_as(filter), filter):
         return None
@@ -158,7 +158,7 @@ class KernelDenoiser(deepinv.models.Denoiser):
     """The denoiser of the M-step: blur kernels (B, 1, K, K) of any scale and size.
 
     Args:
-        device: where it runs.
+        device: where the denoiser runs.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

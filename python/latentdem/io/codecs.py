@@ -1,4 +1,4 @@
-"""Image files as integer arrays and back, with what a photograph carries besides its pixels.
+"""Image files as integer arrays and back, with colour profile, EXIF data and transparency.
 
 Files go through Pillow, except for 16-bit PNG, which Pillow would reduce to 8 bits (imagecodecs), and TIFF
 (tifffile).
@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from .tiff import SIGNATURES, UnsupportedPixels, read_tiff, write_tiff
 
-# Format family -> suffixes it is written under, the first one being the usual one.
+# Format family -> suffixes of its files, the usual one first.
 WRITABLE = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg"),
@@ -35,11 +35,11 @@ _WITH_ALPHA = {"PNG", "TIFF", "WEBP", "BMP"}
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image file taken apart.
+    """The contents of an image file.
 
     Attributes:
-        array: (H, W, C) uint8 or uint16, upright; C = 1 or 3, and one more where there is transparency.
-        family: format as Pillow names it, such as "PNG".
+        array: (H, W, C) uint8 or uint16, upright; C = 1 or 3, and one more with transparency.
+        family: name of the format in Pillow, such as "PNG".
         icc: colour profile, None without one.
         exif: EXIF block without the orientation (the pixels are upright), None without one.
     """
@@ -55,7 +55,7 @@ def decode(path: Path) -> Decoded:
 
     Raises:
         UnsupportedPixels: floating-point or 32-bit pixels.
-        Exception: whatever the decoder of a damaged file raises.
+        Exception: any error of a decoder on a damaged file.
     """
     with path.open("rb") as file:
         head = file.read(25)
@@ -64,7 +64,7 @@ def decode(path: Path) -> Decoded:
         if page is not None:
             return Decoded(_upright(page.array, page.orientation), "TIFF", page.icc, page.exif)
     with warnings.catch_warnings():
-        # Large photographs are welcome up to twice the warned-of size, where Pillow refuses.
+        # Large photographs are accepted up to twice the size of the warning, where Pillow raises an error.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
             family = "JPEG" if image.format == "MPO" else str(image.format)
@@ -90,7 +90,7 @@ def _decode_16_bit_png(path: Path, image: Image.Image) -> Decoded:
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """The array as it is to be looked at, for an EXIF orientation of 1 to 8."""
+    """Turns an array upright, given its EXIF orientation of 1 to 8."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -107,12 +107,12 @@ def _exif(image: Image.Image) -> bytes | None:
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes | None]:
-    """RGB pixels and their profile: through the file's own profile where it has one."""
+    """Converts CMYK to RGB pixels and their profile, by the profile of the file where it has one."""
     if icc is None:
         return image.convert("RGB"), None
     source, target = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
     converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    assert converted is not None  # None is returned for in-place conversion alone
+    assert converted is not None  # only in-place conversion returns None
     return converted, ImageCms.ImageCmsProfile(target).tobytes()
 
 
@@ -124,15 +124,15 @@ def _eight_bit_mode(image: Image.Image) -> str:
 
 
 def family_of(path: Path) -> str | None:
-    """Format family that a suffix stands for; None if files of that kind are not written."""
+    """Format family of the suffix of `path`; None if such files are not written."""
     return next((name for name, suffixes in WRITABLE.items() if path.suffix.lower() in suffixes), None)
 
 
 def encode(path: Path, array: np.ndarray, icc: bytes | None = None, exif: bytes | None = None) -> None:
     """Writes (H, W, C) uint8 or uint16, C = 1 to 4, in the format of the suffix of `path`.
 
-    What the format cannot hold is reduced: 16 bits to 8, and transparency is left out of a JPEG. Of EXIF, a
-    TIFF keeps the camera, date and authors.
+    Where the format requires it, 16 bits are reduced to 8 and transparency is dropped. A TIFF keeps only
+    camera, date and authors of the EXIF data.
     """
     family = family_of(path)
     assert family is not None, path

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever left behind."""
+"""Atomic writing of files: no incomplete file is ever left behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import UserError
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside `path`, with the same suffix, that becomes `path` when the block succeeds.
 
-    Any exception, Ctrl-C included, removes the temporary file and leaves what was at `path` untouched.
+    Any exception, Ctrl-C included, removes the temporary file and leaves an existing file at `path` unchanged.
 
     Raises:
         UserError: the file system refuses to write there.
@@ -36,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def staging_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder` whose files move there, all together, when the block succeeds.
+    """A temporary folder inside `folder` whose files all move to `folder` when the block succeeds.
 
     Any exception, Ctrl-C included, leaves `folder` as it was.
 
@@ -54,10 +54,10 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Makes sure, before a long computation, that `path` can be written at its end.
+    """Makes sure, before a long computation, that `path` can be written after it.
 
     Raises:
-        UserError: `path` is a folder, or its folder does not exist or does not let us write.
+        UserError: `path` is a folder, or its folder does not exist or is not writable.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,10 +74,10 @@ def check_writable(path: str | Path) -> None:
 
 
 def make_folder(path: str | Path) -> None:
-    """Creates the folder `path` and those above it where they do not exist.
+    """Creates the folder `path` and its parents where they do not exist.
 
     Raises:
-        UserError: the file system refuses, or a file of that name is in the way.
+        UserError: the file system refuses, or `path` is a file.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def make_folder(path: str | Path) -> None:
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Writes strict JSON (what is not finite becomes null) in one piece.
+    """Writes strict JSON (numbers that are not finite become null) in one piece.
 
     Raises:
         UserError: `path` cannot be written.
@@ -96,14 +96,14 @@ def write_json(path: str | Path, data: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def keep_settings(path: Path, settings: dict[str, Any], what: str, what_helps: str) -> None:
-    """Writes the settings that a folder's contents were made with, or makes sure that they are the same.
+def keep_settings(path: Path, settings: dict[str, Any], what: str, remedy: str) -> None:
+    """Writes the settings that the contents of a folder depend on, or makes sure that they are unchanged.
 
     Args:
-        path: of the JSON file in that folder.
+        path: JSON file in that folder.
         settings: plain data.
-        what: such as "an evaluation", what the folder holds.
-        what_helps: end of the sentence when they differ.
+        what: contents of the folder, such as "an evaluation".
+        remedy: end of the error message where the settings differ.
 
     Raises:
         UserError: the settings differ, or the file cannot be read or written.
@@ -115,20 +115,18 @@ def keep_settings(path: Path, settings: dict[str, Any], what: str, what_helps: s
     try:
         earlier = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not readable; {what_helps}.") from error
+        raise UserError(f"{path} is not readable; {remedy}.") from error
     differing = [
         f"{name} {earlier.get(name)} instead of {settings.get(name)}"
         for name in sorted({*settings, *earlier})
         if earlier.get(name) != settings.get(name)
     ]
     if differing:
-        raise UserError(
-            f"{path.parent} holds {what} with other settings ({', '.join(differing)}); {what_helps}."
-        )
+        raise UserError(f"{path.parent} holds {what} with other settings ({', '.join(differing)}); {remedy}.")
 
 
 def _strict(value: Any) -> Any:
-    """`value` in terms of what JSON knows: numbers, strings, lists, dictionaries and null."""
+    """`value` in the types of JSON: numbers, strings, lists, dictionaries and null."""
     if isinstance(value, dict):
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -19,20 +19,20 @@ from .files import atomic_path
 from .tiff import UnsupportedPixels
 
 SUFFIXES = frozenset(suffix for suffixes in WRITABLE.values() for suffix in suffixes)
-MIN_SIDE = 16
-_LARGEST = 2.0  # measurement noise may leave [-1, 1], but not by this much
-_PREVIEW = 256  # pixels that the picture of a kernel is enlarged to, at most
+MIN_SIDE = 16  # pixels
+_LARGEST = 2.0  # magnitude; measurement noise may leave [-1, 1], but not that far
+_PREVIEW = 256  # pixels; largest side of the enlarged picture of a kernel
 _ENLARGED = "latentdem-enlarged"
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file, with what is needed to write a result of the same kind.
+    """An image file, with the data needed to write a result in the same format.
 
     Attributes:
-        path: where it was read.
+        path: file that it was read from.
         pixels: (1, C, H, W) float32 in [-1, 1], upright; C = 1 (grey) or 3 (RGB).
-        alpha: (H, W) opacity in the integers of the file, None without transparency.
+        alpha: (H, W) opacity as integers of the file, None without transparency.
         bits: 8 or 16 per channel.
         family: format such as "PNG" or "JPEG".
         icc: colour profile, None without one.
@@ -58,10 +58,10 @@ class ImageFile:
 def read_image(path: str | Path) -> ImageFile:
     """Reads a photograph: 8 or 16 bits, grey, RGB, palette or CMYK, with or without transparency.
 
-    EXIF orientation is applied; of a file with several images the first is taken.
+    EXIF orientation is applied; in a file with several images the first one is read.
 
     Raises:
-        UserError: missing, a folder, empty, damaged, not an image, too small or far too large.
+        UserError: the file is missing, a folder, empty, damaged, not an image, too small or far too large.
     """
     path = Path(path)
     decoded = _decode(path)
@@ -84,7 +84,7 @@ def image_names(folder: Path) -> list[str]:
     """Names of the image files in `folder`, sorted.
 
     Raises:
-        UserError: it is no folder, or there are none in it.
+        UserError: `folder` is not a folder, or holds no images.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder of images.")
@@ -121,10 +121,10 @@ def _decode(path: Path) -> Decoded:
 
 
 def check_output(path: str | Path) -> None:
-    """Refuses a file name whose suffix stands for no image format that can be written.
+    """Makes sure that the suffix of a file name is that of an image format that can be written.
 
     Raises:
-        UserError: no suffix or an unknown one.
+        UserError: the suffix is missing or unknown.
     """
     if family_of(Path(path)) is None:
         known = ", ".join(sorted(SUFFIXES))
@@ -134,15 +134,17 @@ def check_output(path: str | Path) -> None:
 def write_image(path: str | Path, image: Tensor, like: ImageFile | None = None) -> None:
     """Writes an image in the format of the suffix of `path`, with the depth, profile, EXIF and alpha of `like`.
 
-    JPEG and WebP are written at quality 95. Depth and transparency are reduced where the format has none.
+    JPEG and WebP are written at quality 95. Bit depth is reduced and transparency dropped where the format
+    requires it.
 
     Args:
         path: where to write; its suffix names the format.
         image: (1, C, H, W) or (C, H, W) in [-1, 1], clipped to it; C = 1 or 3.
-        like: the file the image came from; its alpha, if any, must be (H, W). None for 8 bits and no more.
+        like: file that the image came from; its alpha, if any, must be (H, W). None for 8 bits without
+            metadata.
 
     Raises:
-        UserError: unknown suffix, values that are not finite, or `path` cannot be written.
+        UserError: the suffix is unknown, values are not finite, or `path` cannot be written.
     """
     check_output(path)
     if not torch.isfinite(image).all():
@@ -155,18 +157,18 @@ def write_image(path: str | Path, image: Tensor, like: ImageFile | None = None) 
 
 
 def to_tensor(image: Any) -> Tensor:
-    """A batch of images from anything that holds one.
+    """Converts an image, in any of the forms below, to a batch of images.
 
     Args:
         image: a path; a PIL image; an array (H, W), (H, W, 1) or (H, W, 3) of uint8, uint16 or floats in
             [0, 1]; or a floating-point tensor (B, C, H, W) in [-1, 1]. C is 1 or 3. Floats may leave their
-            range a little, as measurement noise makes them do. Transparency is dropped.
+            range slightly, as with measurement noise. Transparency is dropped.
 
     Returns:
         (B, C, H, W) float32 in [-1, 1].
 
     Raises:
-        UserError: another type, shape or range, values that are not finite, or an unreadable file.
+        UserError: the type, shape or range is another, values are not finite, or the file is unreadable.
     """
     if isinstance(image, (str, Path)):
         return read_image(image).pixels
@@ -215,13 +217,13 @@ def _checked_tensor(tensor: Tensor) -> Tensor:
 
 
 def _from_integers(array: np.ndarray) -> Tensor:
-    """(1, C, H, W) in [-1, 1] of (H, W, C) unsigned integers."""
+    """Unsigned integers (H, W, C) as (1, C, H, W) in [-1, 1]."""
     half = np.float32(np.iinfo(array.dtype).max / 2)
     return torch.from_numpy(array.astype(np.float32) / half - 1).permute(2, 0, 1)[None].contiguous()
 
 
 def _to_integers(image: Tensor, bits: int) -> np.ndarray:
-    """(H, W, C) uint8 or uint16 of (1, C, H, W) or (C, H, W) in [-1, 1]."""
+    """Images (1, C, H, W) or (C, H, W) in [-1, 1] as (H, W, C) uint8 or uint16."""
     half = (2**bits - 1) / 2
     pixels = image.detach().reshape(image.shape[-3:]).permute(1, 2, 0).cpu().double().clamp(-1, 1)
     return ((pixels + 1) * half).round().numpy().astype(np.uint16 if bits == 16 else np.uint8)
@@ -234,7 +236,7 @@ def read_kernel(path: str | Path) -> Tensor:
         (1, 1, K, K) float32, non-negative, sum 1.
 
     Raises:
-        UserError: unreadable, not square, smaller than 3 x 3, negative, not finite, or all zero.
+        UserError: the kernel is unreadable, not square, smaller than 3 x 3, negative, not finite, or all zero.
     """
     path = Path(path)
     array = _read_npy(path) if path.suffix.lower() == ".npy" else _read_picture(path)
@@ -273,12 +275,12 @@ def _read_picture(path: Path) -> np.ndarray:
 
 
 def write_kernel(stem: str | Path, kernel: Tensor) -> tuple[Path, Path]:
-    """Writes `stem`.npy (float32, K x K) and `stem`.png, stretched to its peak and enlarged to be seen.
+    """Writes `stem`.npy (float32, K x K) and `stem`.png, scaled to its peak and enlarged for viewing.
 
-    The picture notes its enlargement, so that `read_kernel` undoes it.
+    The enlargement is stored in the picture, so that `read_kernel` can undo it.
 
     Args:
-        stem: where to write, without suffix.
+        stem: path without suffix.
         kernel: (1, 1, K, K) or (K, K).
 
     Returns:

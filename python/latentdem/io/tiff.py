@@ -10,7 +10,7 @@ import tifffile
 from PIL import ExifTags, Image
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Of a TIFF directory, what describes the photograph rather than how its pixels are stored.
+# Entries of a TIFF directory that describe the photograph rather than the storage of its pixels.
 _DESCRIPTIVE = (
     ExifTags.Base.Make,
     ExifTags.Base.Model,
@@ -23,7 +23,7 @@ _ASCII = 2  # TIFF data type
 
 @dataclass(frozen=True)
 class TiffPage:
-    """The first page of a file: (H, W, C) as stored, not yet turned upright."""
+    """First page of a file, with pixels (H, W, C) as stored, not yet turned upright."""
 
     array: np.ndarray
     orientation: int
@@ -32,18 +32,18 @@ class TiffPage:
 
 
 class UnsupportedPixels(ValueError):
-    """The file is sound, but pixels of its kind are not read; the message says which kind."""
+    """The file is intact, but its kind of pixels is not supported; the message says which kind."""
 
 
 def read_tiff(path: Path) -> TiffPage | None:
     """Reads the first page; transparency is returned as the last channel, never premultiplied.
 
-    None for what is better left to Pillow: palettes, CMYK and others of at most 8 bits.
+    Returns None for files that are left to Pillow: palettes, CMYK and others of at most 8 bits.
 
     Raises:
-        UnsupportedPixels: floating-point or wider pixels, or 16-bit ones that are neither grey nor RGB.
-        Image.DecompressionBombError: more pixels than Pillow allows.
-        Exception: whatever tifffile raises on a damaged file.
+        UnsupportedPixels: pixels are floating-point or wider than 16 bits, or 16-bit and neither grey nor RGB.
+        Image.DecompressionBombError: there are more pixels than Pillow allows.
+        Exception: any error of tifffile on a damaged file.
     """
     with tifffile.TiffFile(path) as file:
         page = file.pages.first

@@ -2,12 +2,11 @@
 
 from .base import Operator
 from .blur import HQS, Blur
-from .compose import Composition
 from .families import AntiAliasing, DiskKernels, GaussianKernels, KernelFamily, RoundGaussianKernels
 from .optical import CameraResponse, PhaseRetrieval, VaryingBlur
-from .parametric import Function, Parameter, Parametric
+from .parameter_priors import Denoised, Gaussian, ParameterPrior, Penalty, Range, Simplex, Smooth, Sparse
+from .parametric import Composition, Function, Parameter, Parametric
 from .pixelwise import Denoising, Gamma, Inpainting, Saturation
-from .priors import Denoised, Gaussian, ParameterPrior, Penalty, Range, Simplex, Smooth, Sparse
 from .strided import StridedBlur
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What the solver asks of a forward operator, with defaults by automatic differentiation."""
+"""Interface of forward operators to the solver, with defaults by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .least_squares import Linearised, gauss_newton
 class Operator(ABC):
     """y = A(x; parameters) + n, known up to its parameters.
 
-    The parameters of a batch are one tensor (B, ...), a row per image: what is in it is the operator's affair.
+    The parameters of a batch are one tensor (B, ...), a row per image, whose meaning is up to the operator.
     `Blur` has kernels (B, 1, K, K); operators with named parameters (`Parametric`) pack them into (B, P).
 
-    A subclass defines `__call__` with operations that autograd differentiates; everything else follows from it
-    and is overridden where there is a closed form. Nothing may mix the images of a batch.
+    A subclass defines `__call__` with operations that autograd differentiates. The other methods follow from it
+    and are overridden where there is a closed form. None of them may mix the images of a batch.
 
     Attributes:
         linear: whether A is linear in x.
@@ -34,7 +34,7 @@ class Operator(ABC):
         return y.shape[-2], y.shape[-1]
 
     def measured(self, y: Tensor) -> Tensor | None:
-        """Mask that broadcasts to `y`, 1 where it counts, else 0; None where all of it does."""
+        """Mask that broadcasts to `y`, 1 where it was measured, else 0; None where all of it was."""
         return None
 
     def fill(self, y: Tensor, x: Tensor, parameters: Tensor) -> Tensor:
@@ -56,14 +56,14 @@ class Operator(ABC):
         return self.mean_square(x, parameters, y).sqrt()
 
     def adjoint(self, gap: Tensor, x: Tensor, parameters: Tensor) -> Tensor:
-        """A^T `gap`, of the derivative of A at `x` where A is not linear; differentiable in `gap`."""
+        """A^T `gap`, with the derivative of A at `x` where A is not linear; differentiable in `gap`."""
         return Linearised(self, x, parameters).transpose(gap)
 
     def spectrum(self, x: Tensor, parameters: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Eigenvalues of A A^T, and mean squares of the coefficients of y - A(x) in their basis, (B, F) each.
 
-        Here one class of all, F = 1, with the mean eigenvalue: the mean square of what A^T makes of a unit
-        random vector, the same at every call.
+        The default takes all eigenvalues as one class, F = 1, with their mean: the mean square of A^T v for a
+        unit random vector v, which is the same at every call.
         """
         mask = self.measured(y)
         generator = torch.Generator(y.device).manual_seed(0)
@@ -75,12 +75,12 @@ class Operator(ABC):
     def proximal(self, x0: Tensor, parameters: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
         """argmin_x ||y - A(x)||^2 + rho ||x - x0||^2 over what was measured, rho (B,), from x0.
 
-        By `iterations` of conjugate gradients; where A is not linear, of each of a few Gauss-Newton steps.
+        Uses `iterations` of conjugate gradients, in each of a few Gauss-Newton steps where A is not linear.
         """
         return gauss_newton(self, x0, parameters, y, rho, iterations)
 
     def m_step(self, x: Tensor, y: Tensor, parameters: Tensor, variance: Tensor) -> Tensor:
-        """Parameters (B, ...) that explain y from posterior samples; here those that it was given.
+        """Parameters (B, ...) that explain y given posterior samples; by default `parameters` unchanged.
 
         Args:
             x: (B, S, C, H, W) posterior samples in [-1, 1].

@@ -22,14 +22,14 @@ class HQS:
 
     Attributes:
         iterations: HQS iterations per M-step (paper: 20).
-        delta: weight of the splitting, delta * sigma^2 is the weight `a` in the filter (paper: 5e6).
-        pixels: of the image that `delta` is meant for. It weighs against a sum over pixels, so for others it is
-            scaled with their number; None takes it as it is.
-        noise_level: level given to the denoiser, in units of the kernel's peak; None takes the paper's
+        delta: weight of the splitting; delta * sigma^2 is the weight `a` in the filter (paper: 5e6).
+        pixels: number of pixels of the image that `delta` is meant for. It weighs against a sum over pixels, so
+            it is scaled with their number for other images; None leaves it as it is.
+        noise_level: noise level given to the denoiser, in units of the kernel's peak; None takes the paper's
             sqrt(lambda / delta) with lambda = 1, in absolute units. A tensor (B,) gives one per sample.
         centre: move the kernel by whole pixels so that its centre of mass is at K // 2 after each M-step.
         per_channel: solve for each colour channel alone and take the mean, as FastDiffusionEM does, instead of
-            one least squares over all of them; where all pixels were measured.
+            one least-squares problem over all of them; only without a mask.
     """
 
     iterations: int = 20
@@ -41,11 +41,11 @@ class HQS:
 
 
 class Blur(Operator):
-    """y = k * x + n, the kernel unknown; circular on the lattice of x.
+    """y = k * x + n with an unknown kernel; the convolution is circular on the grid of x.
 
-    Where `mask` is given only those pixels of y were measured: this is how photographs without a periodic
-    boundary are treated (docs/method.md, "Boundaries"). The M-step also leaves out measured pixels nearer than
-    K / 4 to an unmeasured one: they depend the most on what the prior has invented beyond the frame.
+    With a `mask` only its pixels of y were measured: this is how photographs without a periodic boundary
+    are treated (docs/reference/method.md, "Boundaries"). The M-step also leaves out measured pixels nearer than
+    K / 4 to an unmeasured one: they depend most on content beyond the frame, which the prior has invented.
 
     Args:
         kernel_size: K, the kernel is (B, 1, K, K), non-negative, sum 1, origin at K // 2.
@@ -72,7 +72,7 @@ class Blur(Operator):
         return ext.blur(x, kernel)
 
     def measured(self, y: Tensor) -> Tensor | None:
-        """The mask."""
+        """The mask given to the constructor."""
         return self.mask
 
     def adjoint(self, gap: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Blur(Operator):
     def spectrum(self, x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """|F k|^2 and the orthonormal power spectrum of y - k * x over the half plane of frequencies.
 
-        With a mask the unmeasured pixels are taken to be zero and the spectrum is scaled up by their share.
+        With a mask the unmeasured pixels are set to zero and the spectrum is divided by the measured share.
         """
         height, width = y.shape[-2:]
         error, share = y - self(x, kernel), y.new_ones(1, 1)
@@ -106,13 +106,13 @@ class Blur(Operator):
         return masked_proximal(x0, kernel, y, self.mask, rho, iterations)
 
     def m_step(self, x: Tensor, y: Tensor, kernel: Tensor, variance: Tensor) -> Tensor:
-        """Kernel (B, 1, K, K) that explains y from posterior samples (Eq. 11 by HQS, Eq. 17-19).
+        """Kernel (B, 1, K, K) that explains y given posterior samples (Eq. 11 by HQS, Eq. 17-19).
 
         Args:
             x: (B, S, C, H, W) posterior samples in [-1, 1].
             y: (B, C, H, W) measurement.
             kernel: (B, 1, K, K) kernel to start from.
-            variance: (B,) variance of y - k * x, the noise's and the modelling error's.
+            variance: (B,) variance of y - k * x, from noise and modelling error.
         """
         if self.fixed:
             return kernel
@@ -143,21 +143,21 @@ class Blur(Operator):
 def _per_channel_update(
     samples: Tensor, y: Tensor, weight: Tensor, kernel_size: int
 ) -> Callable[[Tensor], Tensor]:
-    """An HQS update (B, 1, K, K) -> (B, 1, K, K) that is the mean over those of single colour channels."""
+    """An HQS update (B, 1, K, K) -> (B, 1, K, K), the mean of the updates of single colour channels."""
     channels = y.shape[1]
-    alone = samples.movedim(2, 1).flatten(0, 1).unsqueeze(2)
+    single = samples.movedim(2, 1).flatten(0, 1).unsqueeze(2)
     weights = weight.repeat_interleave(channels)
-    factors = ext.hqs_prepare(alone.contiguous(), y.flatten(0, 1).unsqueeze(1), weights, kernel_size)
+    factors = ext.hqs_prepare(single.contiguous(), y.flatten(0, 1).unsqueeze(1), weights, kernel_size)
 
     def update(kernel: Tensor) -> Tensor:
-        each = ext.hqs_kernel_update(kernel.repeat_interleave(channels, 0), factors)
-        return each.unflatten(0, (-1, channels)).mean(1)
+        updated = ext.hqs_kernel_update(kernel.repeat_interleave(channels, 0), factors)
+        return updated.unflatten(0, (-1, channels)).mean(1)
 
     return update
 
 
 def _eroded(mask: Tensor, margin: int) -> Tensor:
-    """`mask` (B, 1, H, W) without its pixels nearer than `margin` to one that is 0; whole if none remained."""
+    """`mask` (B, 1, H, W) without its pixels nearer than `margin` to a 0; unchanged if none would remain."""
     inside = 1 - F.max_pool2d(1 - mask, 2 * margin + 1, 1, margin)
     return inside if inside.any() else mask
 
@@ -165,8 +165,8 @@ def _eroded(mask: Tensor, margin: int) -> Tensor:
 def centre_kernel(kernel: Tensor) -> Tensor:
     """Moves each kernel (B, 1, K, K) by whole pixels so that its centre of mass is nearest to K // 2.
 
-    What leaves the frame is lost and the sum is restored to 1. Image and kernel share a shift that no
-    measurement can tell; without this the pair can drift until the kernel is cut off at the frame.
+    Parts that leave the frame are lost, and the sum is restored to 1. Image and kernel share a shift that no
+    measurement determines; without centring the pair can drift until the kernel is cut off at the frame.
     """
     size = kernel.shape[-1]
     grid = torch.arange(size, dtype=kernel.dtype, device=kernel.device) - size // 2
@@ -178,7 +178,7 @@ def centre_kernel(kernel: Tensor) -> Tensor:
 
 
 def shifted(kernel: Tensor, rows: int, columns: int) -> Tensor:
-    """`kernel` (..., K, K) moved down by `rows` and right by `columns`; what leaves the frame is lost."""
+    """`kernel` (..., K, K) moved down by `rows` and right by `columns`; parts that leave the frame are lost."""
     size = kernel.shape[-1]
     padded = F.pad(kernel, (max(columns, 0), max(-columns, 0), max(rows, 0), max(-rows, 0)))
     top, left = max(-rows, 0), max(-columns, 0)

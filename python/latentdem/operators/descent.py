@@ -1,4 +1,4 @@
-"""Minimising a cost per image over named values, with projections, by torch's optimisers."""
+"""Minimisation of a cost per image over named values, with projections, by torch's optimisers."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def descend(
     project: Callable[[str, Tensor], Tensor],
     by: Optimizer,
 ) -> Values:
-    """Values of lower cost.
+    """Returns values of lower cost.
 
     Args:
-        cost: (b,) of the values (b, *shape) of a slice of the batch, one that does not mix images.
+        cost: called with values (b, *shape) of a slice of the batch; returns (b,) costs and mixes no images.
         values: (B, *shape) each, to start from.
-        steps: of every value that moves, in its own unit: the step of Adam, the first one of L-BFGS.
-        project: the nearest allowed value of this name.
-        by: "adam", all images at once; "lbfgs", image by image since it weighs all numbers against each other,
-            with a strong Wolfe line search.
+        steps: by name of the values to optimise, in their own units: step of Adam, first step of L-BFGS.
+        project: called as project(name, value); returns the nearest allowed value.
+        by: "adam" for all images at once, or "lbfgs" with a strong Wolfe line search, image by image because
+            its steps couple all entries.
     """
-    held = {name: value for name, value in values.items() if name not in steps}
+    constants = {name: value for name, value in values.items() if name not in steps}
 
     def loss(scaled: Values, rows: slice) -> Tensor:
         moved = {name: value * steps[name] for name, value in scaled.items()}
-        return cost({**{name: value[rows] for name, value in held.items()}, **moved}, rows).sum()
+        return cost({**{name: value[rows] for name, value in constants.items()}, **moved}, rows).sum()
 
     def allowed(scaled: Values) -> None:
         for name, value in scaled.items():
@@ -44,18 +44,18 @@ def descend(
 
     batch = len(next(iter(values.values())))
     parts = [slice(0, batch)] if by == "adam" else [slice(i, i + 1) for i in range(batch)]
-    found: list[Values] = []
+    results: list[Values] = []
     for rows in parts:
         scaled = {name: (values[name][rows] / step).requires_grad_() for name, step in steps.items()}
         (_adam if by == "adam" else _lbfgs)(scaled, rows, loss, allowed)
-        found.append({name: value.detach() * steps[name] for name, value in scaled.items()})
-    return {**held, **{name: torch.cat([part[name] for part in found]) for name in steps}}
+        results.append({name: value.detach() * steps[name] for name, value in scaled.items()})
+    return {**constants, **{name: torch.cat([part[name] for part in results]) for name in steps}}
 
 
 def _adam(
     scaled: Values, rows: slice, loss: Callable[[Values, slice], Tensor], allowed: Callable[[Values], None]
 ) -> None:
-    """Entry by entry, so that images do not mix."""
+    """Adam scales every entry by itself, so that images do not mix."""
     adam = torch.optim.Adam(scaled.values(), lr=1.0)
     for _ in range(_ADAM_STEPS):
         with torch.enable_grad():

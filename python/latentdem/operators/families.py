@@ -1,4 +1,4 @@
-"""Blur kernels of few parameters."""
+"""Families of blur kernels with few parameters."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-_POINTS = {1: 33, 2: 9}  # of a grid along each parameter, for families of 1 and 2 parameters
-_ZOOMS = 4  # grids, each between the neighbours of the best point of the one before
+_POINTS = {1: 33, 2: 9}  # points of a grid along each parameter, for families of 1 and 2 parameters
+_ZOOMS = 4  # grids, each spanning the neighbours of the best point of the one before
 
 
 class KernelFamily(ABC):
-    """Kernels (B, 1, K, K) that are known up to a few positive numbers (B, P).
+    """Kernels (B, 1, K, K) given by a few positive parameters (B, P).
 
     Their centre is the middle of the array, (K - 1) / 2: for odd K the origin K // 2.
 
     Attributes:
-        names: of the parameters.
-        least: of every parameter, in pixels.
+        names: names of the parameters.
+        least: smallest value of every parameter, in pixels.
     """
 
     names: tuple[str, ...]
@@ -26,7 +26,7 @@ class KernelFamily(ABC):
 
     @abstractmethod
     def most(self, size: int) -> float:
-        """The greatest value that a K x K kernel has room for."""
+        """Largest value of a parameter for which a K x K kernel has room."""
 
     @abstractmethod
     def kernels(self, parameters: Tensor, size: int) -> Tensor:
@@ -39,7 +39,7 @@ class KernelFamily(ABC):
     def fit(self, kernel: Tensor) -> Tensor:
         """Parameters (B, P) of the members nearest to the directions of `kernel` (B, 1, K, K).
 
-        Nearest is what has the greatest normalised correlation. The search is over logarithmic grids, every one
+        The nearest member has the greatest normalised correlation. The search runs over logarithmic grids, each
         finer than the one before.
         """
         size, count = kernel.shape[-1], len(self.names)
@@ -57,7 +57,7 @@ class KernelFamily(ABC):
 
 
 class GaussianKernels(KernelFamily):
-    """Gaussians of standard deviations sigma_x (along rows) and sigma_y, in pixels; separable."""
+    """Separable Gaussians with standard deviations sigma_x (along rows) and sigma_y, in pixels."""
 
     names: tuple[str, ...] = ("sigma_x", "sigma_y")
     least = 0.25
@@ -71,15 +71,15 @@ class GaussianKernels(KernelFamily):
 
 
 class RoundGaussianKernels(GaussianKernels):
-    """Gaussians of one standard deviation sigma in pixels."""
+    """Isotropic Gaussians with one standard deviation sigma, in pixels."""
 
     names = ("sigma",)
 
 
 class AntiAliasing(RoundGaussianKernels):
-    """Round Gaussians as they come before sampling every f-th pixel: sigma from 0.35 f to 0.75 f.
+    """Isotropic Gaussians used before sampling every f-th pixel: sigma from 0.35 f to 0.75 f.
 
-    So few pixels hardly tell them apart; outside this range they alias visibly, or waste pixels.
+    The few pixels left hardly tell them apart; below this range images alias visibly, above it they blur.
     """
 
     def __init__(self, factor: int) -> None:
@@ -90,7 +90,7 @@ class AntiAliasing(RoundGaussianKernels):
 
 
 class DiskKernels(KernelFamily):
-    """Uniform disks of a radius in pixels, as a lens out of focus has them; the edge is one pixel soft."""
+    """Uniform disks of a radius in pixels, the blur of a lens out of focus; their edge is one pixel soft."""
 
     names = ("radius",)
     least = 0.5

@@ -1,10 +1,10 @@
-"""Blur kernels to test and to train with: random camera motion, Gaussian, delta.
+"""Blur kernels for tests and training: random camera motion, Gaussian, delta.
 
 Every kernel is float32 (1, 1, K, K) or (N, 1, K, K), non-negative, sum 1, origin at index K // 2.
 
 The motion kernels follow the statistics of the random walk that the field evaluates with (DPS, BlindDPS and
 LatentDEM with K = 64 at intensity 0.5): a path of random steps whose directions keep turning to one side and
-now and then change side, drawn with constant brightness on a canvas of twice the kernel's size.
+occasionally change side, drawn with constant brightness on a canvas of twice the kernel's size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import UserError
 
-_CANVAS = 2  # canvas pixels per kernel pixel: the unit in which the walk's constants are stated
+_CANVAS = 2  # canvas pixels per kernel pixel; the constants of the walk are in canvas pixels
 _DETAIL = 4  # drawn pixels per canvas pixel: antialiasing
 _JITTER = 0.1  # keeps steps and turning angles above zero at the ends of the intensity range
 
@@ -101,8 +101,8 @@ def motion_kernel(size: int, intensity: float, generator: np.random.Generator) -
     The path has a length of 0.75 d (U(0, 1) + U(0, intensity^2)) for a canvas of diagonal d and steps of
     (1.1 - intensity) d Beta(1, 30). With m = U(0, pi intensity) the first direction is U(-m, m), the size of
     every other one triangular on (0, m + 0.1) with mode intensity * m, its sign that of the one before it,
-    changed with a probability drawn once from Beta(2, 20). The path is rotated by U(0, pi), drawn and
-    slightly blurred; what lies outside the K x K frame is cut off.
+    flipped with a probability drawn once from Beta(2, 20). The path is rotated by U(0, pi), drawn and
+    slightly blurred; parts outside the K x K frame are cut off.
 
     Args:
         size: K, at least 3.

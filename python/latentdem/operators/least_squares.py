@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .base import Operator
-
 NEWTON_STEPS = 4
-_HALVINGS = 3  # of a Gauss-Newton step that makes things worse
+_HALVINGS = 3  # at most, of a Gauss-Newton step that increases the cost
+
+
+class ForwardModel(Protocol):
+    """The part of `Operator` that least squares need."""
+
+    linear: bool
+
+    def __call__(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """A(x), (B, C, h, w)."""
+        ...
+
+    def measured(self, y: Tensor) -> Tensor | None:
+        """Mask of the measured entries of `y`; None for all of them."""
+        ...
 
 
 class Linearised:
@@ -21,7 +32,7 @@ class Linearised:
     For a linear operator J is the operator itself and `x` does not count.
     """
 
-    def __init__(self, operator: Operator, x: Tensor, parameters: Tensor) -> None:
+    def __init__(self, operator: ForwardModel, x: Tensor, parameters: Tensor) -> None:
         self._operator, self._parameters = operator, parameters
         with torch.enable_grad():
             self._x = x.detach().requires_grad_()
@@ -46,19 +57,19 @@ class Linearised:
 
 
 def gauss_newton(
-    operator: Operator, x0: Tensor, parameters: Tensor, y: Tensor, rho: Tensor, iterations: int
+    operator: ForwardModel, x0: Tensor, parameters: Tensor, y: Tensor, rho: Tensor, iterations: int
 ) -> Tensor:
     """argmin_x ||y - A(x)||^2 + rho ||x - x0||^2 over what was measured, from x0.
 
-    One step, exact but for its `iterations` of conjugate gradients, for a linear operator. For others several,
-    each halved for the images that it makes worse, or left out.
+    A linear operator takes one step, exact up to its `iterations` of conjugate gradients. Other operators take
+    several; where a step increases the cost of an image it is halved for that image, or left out.
 
     Args:
         x0: (B, C, H, W).
         parameters: (B, ...) of the operator.
         y: (B, C, h, w) measurement.
         rho: (B,), positive.
-        iterations: of conjugate gradients per step.
+        iterations: of conjugate gradients per Gauss-Newton step.
     """
     mask, weight = operator.measured(y), rho.view(-1, 1, 1, 1)
 
@@ -66,7 +77,7 @@ def gauss_newton(
         return v if mask is None else v * mask
 
     def step(x: Tensor) -> Tensor:
-        """The change that the problem linearised at x asks for."""
+        """Solution of the problem linearised at x, as a change of x."""
         tangent = Linearised(operator, x, parameters)
         gap = masked(y - tangent.value)
 
@@ -86,11 +97,11 @@ def gauss_newton(
     for _ in range(NEWTON_STEPS):
         change = step(x)
         for _ in range(_HALVINGS + 1):
-            found = cost(x + change)
-            better = found < least
+            value = cost(x + change)
+            better = value < least
             x = torch.where(better.view(-1, 1, 1, 1), x + change, x)
-            least = torch.where(better, found, least)
-            # An image that has moved stays; the others try half the way.
+            least = torch.where(better, value, least)
+            # An image that has moved stays; the others try half the step.
             change = torch.where(better.view(-1, 1, 1, 1), torch.zeros_like(change), change / 2)
     return x
 
@@ -102,28 +113,28 @@ def conjugate_gradients(
     inner: Callable[[Tensor, Tensor], Tensor] | None = None,
     inverse: Tensor | float = 1.0,
 ) -> Tensor:
-    """`iterations` towards the solution of normal(found) = residual, each image of a batch alone, from zero.
+    """Approximate solution of normal(v) = residual by conjugate gradients from zero, image by image.
 
     Args:
         normal: a symmetric, positive definite map of tensors like `residual`.
         residual: (B, ...) right-hand side.
-        iterations: number of them.
+        iterations: number of steps.
         inner: inner product of two such tensors, (B, 1, 1, 1); None for the sum over (B, C, H, W).
         inverse: preconditioner, a factor for every entry.
     """
     product = inner or _inner
-    found = torch.zeros_like(residual)
+    solution = torch.zeros_like(residual)
     direction = inverse * residual
     power = product(residual, direction)
     for _ in range(iterations):
         image = normal(direction)
         step = _ratio(power, product(direction, image))
-        found = found + step * direction
+        solution = solution + step * direction
         residual = residual - step * image
         conditioned = inverse * residual
         power, before = product(residual, conditioned), power
         direction = conditioned + _ratio(power, before) * direction
-    return found
+    return solution
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
@@ -131,5 +142,5 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b of non-negative numbers; an image that is solved has 0 / 0 and goes nowhere."""
+    """a / b of non-negative numbers, 0 for the 0 / 0 of an image that is solved already."""
     return a / b.clamp_min(torch.finfo(b.dtype).tiny)

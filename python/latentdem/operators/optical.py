@@ -1,4 +1,4 @@
-"""Blur that is not one kernel for all: varying over the image, or in light rather than in grey levels."""
+"""Optical models beyond one blur kernel: varying blur, blur in linear light, and phase retrieval."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import latentdem_ext as ext
 
 from .families import RoundGaussianKernels
 from .masked import MaskedKernelUpdate
+from .parameter_priors import Gaussian, Range, Simplex
 from .parametric import Parameter, Parametric
 from .pixelwise import light
-from .priors import Gaussian, Range, Simplex
 
 
 class VaryingBlur(Parametric):
     """y = sum_g w_g (k_g * x) + n: G x G kernels on a grid over the image, bilinearly interpolated; circular.
 
-    The M-step solves for one kernel after the other by the masked least squares of `Blur`: of what the others
-    leave of y, over w_g, with w_g^2 in the place of the mask.
+    The M-step solves for one kernel after the other by the masked least squares of `Blur`: the measurement is y
+    without the contributions of the other kernels, divided by w_g, and the mask is w_g^2.
 
     Args:
         kernel_size: K.
-        height, width: of the image.
-        grid: G, at least 2.
+        height, width: size of the image.
+        grid: kernels along one side G, at least 2.
         denoise: plug-and-play denoiser (kernel (B, 1, K, K), level) -> kernel; None for none.
     """
 
@@ -58,8 +58,8 @@ class VaryingBlur(Parametric):
         for g, weight in enumerate(weights):
             one = slice(g, g + 1)
             others = self.apply(mean, kernels=kernels) - weight * ext.blur(mean, kernels[:, one].contiguous())
-            left = (y - others) / weight.clamp_min(1e-3)
-            update = MaskedKernelUpdate(samples, left, weight[None].square(), _DELTA * variance)
+            remainder = (y - others) / weight.clamp_min(1e-3)
+            update = MaskedKernelUpdate(samples, remainder, weight[None].square(), _DELTA * variance)
             kernel = kernels[:, one]
             for _ in range(_ITERATIONS):
                 kernel = update(kernel)
@@ -69,16 +69,16 @@ class VaryingBlur(Parametric):
         return self.pack({"kernels": kernels})
 
 
-_DELTA, _ITERATIONS, _LEVEL = 1e6, 3, 0.05  # of the M-step, those of the blind search
+_DELTA, _ITERATIONS, _LEVEL = 1e6, 3, 0.05  # settings of the M-step, as in the blind search
 
 
 class CameraResponse(Parametric):
-    """Blur in linear light, recorded by a camera: y = 2 (g_sigma * u^gamma)^(1 / gamma) - 1 + n.
+    """Blur in linear light, recorded with a gamma curve: y = 2 (g_sigma * u^gamma)^(1 / gamma) - 1 + n.
 
-    u = (x + 1) / 2; g_sigma is a round Gaussian, circular.
+    u = (x + 1) / 2; g_sigma is an isotropic Gaussian, and the convolution is circular.
 
     Args:
-        kernel_size: K of the Gaussian's array, odd.
+        kernel_size: width K of the K x K Gaussian, odd.
     """
 
     linear = False
@@ -97,10 +97,10 @@ class CameraResponse(Parametric):
 
 
 class PhaseRetrieval(Parametric):
-    """y = |F P x| + n: the magnitude of the orthonormal transform of the image in a frame of black.
+    """y = |F P x| + n: the magnitude of the orthonormal transform of the zero-padded image.
 
-    The frame makes the lattice twice as wide and high, without which the magnitude does not determine an image.
-    What it leaves open is the image turned by 180 degrees.
+    The padded grid P x is twice as wide and high as x; without padding the magnitude does not determine an
+    image. Even so, an image and its rotation by 180 degrees have the same magnitude.
     """
 
     linear = False
@@ -112,6 +112,6 @@ class PhaseRetrieval(Parametric):
 
     def apply(self, x: Tensor, **values: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        framed = F.pad((x + 1) / 2, (0, width, 0, height))
-        spectrum = torch.fft.fft2(framed, norm="ortho")
+        padded = F.pad((x + 1) / 2, (0, width, 0, height))
+        spectrum = torch.fft.fft2(padded, norm="ortho")
         return (spectrum.real.square() + spectrum.imag.square() + 1e-8).sqrt()

@@ -14,9 +14,9 @@ from torch import Tensor
 from ..errors import UserError
 from .base import Operator
 from .descent import Optimizer, descend
-from .priors import ParameterPrior
+from .parameter_priors import ParameterPrior
 
-_FLOOR = 1e-6  # of the mean square, so that a perfect fit has a logarithm
+_FLOOR = 1e-6  # added to the mean square, so that a perfect fit has a logarithm
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Parameter:
     """One named parameter of an operator.
 
     Attributes:
-        initial: value to start from, of its shape per image: a number or a tensor.
-        priors: what is known of it.
-        step: step of Adam in the M-step, or first one of L-BFGS, in its own unit.
+        initial: value to start from, with the shape of one image's value: a number or a tensor.
+        priors: prior knowledge of it.
+        step: step of Adam in the M-step, or first step of L-BFGS, in the unit of the parameter.
     """
 
     initial: float | Tensor
@@ -35,7 +35,7 @@ class Parameter:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the value of one image."""
+        """Shape of the value of one image."""
         return torch.as_tensor(self.initial).shape
 
 
@@ -43,13 +43,13 @@ class Parametric(Operator):
     """An operator whose parameters have names; a subclass defines `apply`.
 
     Attributes:
-        parameters: what they are.
-        fixed: names of those that the M-step leaves as they are.
+        parameters: the parameters by name.
+        fixed: names of the parameters that the M-step leaves as they are.
         ambiguous: whether several images explain a measurement equally well, so that posterior samples must not
             be averaged.
-        amplifies: whether wrong parameters amplify the image, so that their measured error counts when it is
-            restored with parameters that were found.
-        optimizer: of the M-step: "adam", or "lbfgs" for few parameters on which y depends smoothly.
+        amplifies: whether errors of estimated parameters amplify the image, so that the restoration with them
+            has to count the measured modelling error.
+        optimizer: optimiser of the M-step: "adam", or "lbfgs" for few parameters on which y depends smoothly.
     """
 
     parameters: Mapping[str, Parameter]
@@ -66,18 +66,16 @@ class Parametric(Operator):
         return self.apply(x, **self.unpack(parameters))
 
     def __matmul__(self, inner: Parametric) -> Parametric:
-        """self after `inner`: A(B(x))."""
-        from .compose import Composition
-
+        """The composition A(B(x)) of this operator A and `inner`, B."""
         return Composition(self, inner)
 
     def pack(self, values: Mapping[str, Tensor]) -> Tensor:
-        """(B, P) of a value (B, *shape) of every parameter."""
+        """Packs a value (B, *shape) of every parameter into (B, P)."""
         return torch.cat([values[name].reshape(len(values[name]), -1) for name in self.parameters], 1)
 
     def unpack(self, parameters: Tensor) -> dict[str, Tensor]:
-        """What `pack` packed."""
-        shapes = [each.shape for each in self.parameters.values()]
+        """Inverse of `pack`: a value (B, *shape) of every parameter."""
+        shapes = [parameter.shape for parameter in self.parameters.values()]
         parts = parameters.split([prod(shape) for shape in shapes], 1) if shapes else []
         return {
             name: part.reshape(len(part), *shape)
@@ -85,20 +83,18 @@ class Parametric(Operator):
         }
 
     def initial(self, y: Tensor, known: Mapping[str, Any] | None = None) -> Tensor:
-        """(B, P) to start from: the values of `known`, the others' own.
+        """(B, P) to start from: the values of `known`, and the initial values of all others.
 
         Raises:
             UserError: `known` has another name, or a value of another shape.
         """
         known = dict(known or {})
         values = {}
-        for name, each in self.parameters.items():
-            value = torch.as_tensor(known.pop(name, each.initial)).to(y)
-            if value.shape not in (each.shape, (len(y), *each.shape), (1, *each.shape)):
-                raise UserError(
-                    f"The parameter {name} has the shape {tuple(each.shape)}, not {tuple(value.shape)}."
-                )
-            values[name] = value.expand(len(y), *each.shape)
+        for name, parameter in self.parameters.items():
+            value, shape = torch.as_tensor(known.pop(name, parameter.initial)).to(y), parameter.shape
+            if value.shape not in (shape, (len(y), *shape), (1, *shape)):
+                raise UserError(f"The parameter {name} has the shape {tuple(shape)}, not {tuple(value.shape)}.")
+            values[name] = value.expand(len(y), *shape)
         if known:
             names = ", ".join(self.parameters) or "none"
             raise UserError(f"The operator has no parameter {', '.join(known)}; it has {names}.")
@@ -107,8 +103,8 @@ class Parametric(Operator):
     def m_step(self, x: Tensor, y: Tensor, parameters: Tensor, variance: Tensor) -> Tensor:
         """Descends n / 2 log(mean |y - A(x)|^2) plus the priors' penalties.
 
-        The logarithm is the likelihood of a Gaussian error of unknown variance, so a prior weighs against it
-        whatever the noise and however wrong the samples still are.
+        The logarithm is the likelihood of a Gaussian error of unknown variance, so the weight of a
+        prior against it depends neither on the noise nor on how wrong the samples still are.
         """
         samples = x.shape[1]
         flat = x.clamp(-1, 1)
@@ -123,8 +119,8 @@ class Parametric(Operator):
             y_all = y[rows].repeat_interleave(samples, 0)
             error = self.mean_square(flat[rows].flatten(0, 1), packed, y_all).view(-1, samples).mean(1)
             loss = count * (error + _FLOOR).log()
-            for name, each in free.items():
-                for prior in each.priors:
+            for name, parameter in free.items():
+                for prior in parameter.priors:
                     loss = loss + prior.penalty(values[name])
             return loss
 
@@ -133,20 +129,50 @@ class Parametric(Operator):
                 value = prior.project(value)
             return value
 
-        steps = {name: each.step for name, each in free.items()}
+        steps = {name: parameter.step for name, parameter in free.items()}
         return self.pack(descend(cost, values, steps, project, self.optimizer))
+
+
+class Composition(Parametric):
+    """outer(inner(x)), with the parameters of both.
+
+    The measured pixels are those of `outer`.
+
+    Raises:
+        UserError: both have a parameter of the same name.
+    """
+
+    def __init__(self, outer: Parametric, inner: Parametric) -> None:
+        self.outer, self.inner = outer, inner
+        same = outer.parameters.keys() & inner.parameters.keys()
+        if same:
+            raise UserError(
+                f"Both operators have a parameter {', '.join(sorted(same))}; write a Function with other names."
+            )
+        self.parameters = {**outer.parameters, **inner.parameters}
+        self.linear = outer.linear and inner.linear
+
+    def apply(self, x: Tensor, **values: Tensor) -> Tensor:
+        between = self.inner.apply(x, **{name: values[name] for name in self.inner.parameters})
+        return self.outer.apply(between, **{name: values[name] for name in self.outer.parameters})
+
+    def image_size(self, y: Tensor) -> tuple[int, int]:
+        return self.inner.image_size(y.new_empty(1, 1, *self.outer.image_size(y)))
+
+    def measured(self, y: Tensor) -> Tensor | None:
+        return self.outer.measured(y)
 
 
 class Function(Parametric):
     """Any differentiable function of an image and named parameters as an operator.
 
     Args:
-        function: called as function(x, **values) with x (B, C, H, W) in [-1, 1] and values (B, *shape); gives
-            (B, C, h, w) and mixes no images.
-        parameters: what they are.
-        linear: whether it is linear in x; None finds out by trying.
+        function: called as function(x, **values) with x (B, C, H, W) in [-1, 1] and values (B, *shape);
+            returns (B, C, h, w) and mixes no images.
+        parameters: the parameters by name.
+        linear: whether it is linear in x; None finds out by a numerical test.
         image_size: (h, w) of a measurement -> (H, W) of its image; None where they are the same.
-        optimizer: of the M-step, see `Parametric`.
+        optimizer: optimiser of the M-step, see `Parametric`.
     """
 
     def __init__(
@@ -169,7 +195,7 @@ class Function(Parametric):
 
 
 def looks_linear(operator: Parametric, side: int = 32) -> bool:
-    """Whether A(a + 2 b) = A(a) + 2 A(b) for random images of `side` x `side` pixels, to 1e-3 of its size."""
+    """Whether A(a + 2 b) = A(a) + 2 A(b) up to 1e-3 for random images of `side` x `side` pixels."""
     generator = torch.Generator().manual_seed(0)
     a, b = (0.3 * torch.randn(1, 3, side, side, generator=generator) for _ in range(2))
     parameters = operator.initial(a)

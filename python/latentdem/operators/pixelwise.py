@@ -1,4 +1,4 @@
-"""Operators that leave pixels where they are: noise alone, hidden pixels, clipped ones, gamma."""
+"""Operators that act on each pixel alone: noise, hidden pixels, clipping, gamma."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .parameter_priors import Gaussian, Range
 from .parametric import Parameter, Parametric
-from .priors import Gaussian, Range
 
-CLIPPED = 0.99  # of the range [-1, 1]; what lies beyond is taken for clipped
+CLIPPED = 0.99  # in the range [-1, 1]; pixels of larger magnitude count as clipped
 
 
 class Denoising(Parametric):
-    """y = x + n. Its unknown is the noise level, which every restoration estimates."""
+    """y = x + n. Its only unknown is the noise level, which every restoration estimates."""
 
     parameters: dict[str, Parameter] = {}  # noqa: RUF012
 
@@ -30,7 +30,7 @@ class Denoising(Parametric):
 
 
 class Saturation(Denoising):
-    """y = clip(x) + n: a pixel at black or white in any channel does not count."""
+    """y = clip(x) + n: pixels that are black or white in any channel are masked out."""
 
     def measured(self, y: Tensor) -> Tensor:
         """(B, 1, h, w), 1 where no channel is clipped."""
@@ -38,16 +38,16 @@ class Saturation(Denoising):
 
 
 class Inpainting(Parametric):
-    """y = m x + (1 - m) c + n: pixels hidden behind a colour c, where m (B, 1, H, W) is 0.
+    """y = m x + (1 - m) c + n: pixels are hidden behind a colour c where m (B, 1, H, W) is 0.
 
-    The M-step finds m. A hidden pixel looks like c but for the noise, a seen one like the image but for the
-    error of its samples, and the logarithm of the ratio of the two densities says which it is.
+    The M-step finds m. A hidden pixel equals c up to the noise, a visible one equals the image up to the error
+    of its samples; the logarithm of the ratio of the two densities decides between them.
 
     Args:
-        height, width: of the image.
+        height, width: size of the image.
         colour: c in [-1, 1].
-        shape: of what is hidden: "strokes" are anything, m being the probability that a pixel is seen, with
-            its neighbours' say; "rectangle" is the one rectangle of the greatest likelihood, found exactly.
+        shape: shape of the hidden region: "strokes" for any shape, m being the probability that a pixel is
+            visible given itself and its neighbours; "rectangle" for the most likely rectangle, found exactly.
     """
 
     linear = False  # affine
@@ -63,7 +63,7 @@ class Inpainting(Parametric):
         return self.colour + values["mask"] * (x - self.colour)
 
     def mean_square(self, x: Tensor, parameters: Tensor, y: Tensor) -> Tensor:
-        """(B,) mean square of y - x over what is seen."""
+        """(B,) mean square of y - x over the visible pixels."""
         mask = self.unpack(parameters)["mask"]
         square = (mask * (y - x)).square().mean(1, keepdim=True)
         return square.sum((1, 2, 3)) / mask.square().sum((1, 2, 3)).clamp_min(1)
@@ -81,7 +81,7 @@ class Inpainting(Parametric):
         return self.unpack(parameters)["mask"] * gap
 
     def initial(self, y: Tensor, known: object = None) -> Tensor:
-        """Seen is at first whatever does not have the colour."""
+        """Starts with every pixel visible that does not have the colour."""
         if known:
             return super().initial(y, known)  # type: ignore[arg-type]
         unlike = (y - self.colour).abs().amax(1, keepdim=True)
@@ -91,15 +91,15 @@ class Inpainting(Parametric):
         """The mask (B, H W) from the likelihood ratio of every pixel."""
         spread = variance.view(-1, 1, 1, 1)
         gap = (y[:, None] - x.clamp(-1, 1)).square().mean(1)
-        # Where the samples are wrong is not known; everywhere as much as in the mean of what is surely seen.
+        # The error of the samples is unknown; their mean error over certainly visible pixels stands for it.
         unlike = (y - self.colour).square()
-        seen = (unlike.amax(1, keepdim=True) > 16 * spread).to(y.dtype)
-        error = ((gap * seen).sum((1, 2, 3)) / (3 * seen.sum((1, 2, 3))).clamp_min(1)).view(-1, 1, 1, 1)
+        visible = (unlike.amax(1, keepdim=True) > 16 * spread).to(y.dtype)
+        error = ((gap * visible).sum((1, 2, 3)) / (3 * visible.sum((1, 2, 3))).clamp_min(1)).view(-1, 1, 1, 1)
         error = torch.maximum(error, spread)
         ratio = (unlike / spread - gap / error + (spread / error).log()).sum(1, keepdim=True) / 2
         ratio = ratio.clamp(-_CERTAIN, _CERTAIN)
         if self.shape == "rectangle":
-            mask = torch.stack([1 - _best_rectangle(-each[0])[None] for each in ratio])
+            mask = torch.stack([1 - _best_rectangle(-scores[0])[None] for scores in ratio])
         else:
             neighbours = F.avg_pool2d(ratio, 3, 1, 1, count_include_pad=False)
             mask = torch.sigmoid(ratio + neighbours)
@@ -112,8 +112,8 @@ _CERTAIN = 20.0  # bound on a pixel's log-likelihood ratio, so that one outlier 
 def _best_rectangle(score: Tensor) -> Tensor:
     """(H, W) of 0 and 1: the rectangle with the greatest sum of `score` (H, W), none if no sum is positive.
 
-    For every pair of rows the best run of columns is a difference of running sums of the columns' sums: the
-    running sum minus its least value before.
+    For every pair of rows the best run of columns follows from the cumulative sum of the column sums: it is the
+    largest difference between a value and the smallest value before it.
     """
     height, width = score.shape
     rows = F.pad(score.cumsum(0), (0, 0, 1, 0))
@@ -126,16 +126,16 @@ def _best_rectangle(score: Tensor) -> Tensor:
         if float(value) > best:
             bottom, right = divmod(int(index), width)
             best, place = float(value), (top, top + bottom + 1, int(start[bottom, right]), right + 1)
-    found = torch.zeros_like(score)
-    found[place[0] : place[1], place[2] : place[3]] = 1
-    return found
+    rectangle = torch.zeros_like(score)
+    rectangle[place[0] : place[1], place[2] : place[3]] = 1
+    return rectangle
 
 
 class Gamma(Parametric):
     """y = 2 u^gamma - 1 with u = (x + 1) / 2 in [0, 1]: a wrong or unknown tone curve.
 
-    Where gamma is unknown any value explains any measurement, so that it rests on the prior alone: on the
-    diffusion's idea of brightness and contrast and on `Gaussian(1, 0.5)`.
+    Any gamma explains any measurement, so an unknown one is determined by the priors alone: by the brightness
+    and contrast of images from the diffusion prior, and by `Gaussian(1, 0.5)`.
     """
 
     linear = False
@@ -148,5 +148,5 @@ class Gamma(Parametric):
 
 
 def light(x: Tensor) -> Tensor:
-    """(x + 1) / 2, kept above 1e-3, where powers have no bounded derivative."""
+    """(x + 1) / 2, clamped to [1e-3, 1]: below, powers have no bounded derivative."""
     return ((x + 1) / 2).clamp(1e-3, 1)

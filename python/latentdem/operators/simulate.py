@@ -1,4 +1,4 @@
-"""Test cases: a sharp image blurred and made noisy, as the evaluation protocols do it."""
+"""Simulated measurements: a sharp image with blur and noise, as in the evaluation protocols."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def blur_and_add_noise(
         sharp: (1, C, H, W) in [-1, 1].
         kernel: (1, 1, K, K), non-negative, sum 1, origin at index K // 2.
         noise_sigma: standard deviation of the white Gaussian noise, in units of [-1, 1].
-        generator: source of the noise.
-        boundary: "circular" wraps at the frame; "valid" keeps only the pixels that depend on nothing beyond
-            the frame, as in a photograph, so both results are smaller by K - 1.
+        generator: random generator of the noise.
+        boundary: "circular" wraps at the frame; "valid" keeps only the pixels that do not depend on
+            content beyond the frame, as in a photograph, so both results are smaller by K - 1.
 
     Returns:
-        The measurement, which noise may take out of [-1, 1], and the reference, both float32 (1, C, h, w).
+        The measurement, which may leave [-1, 1] by its noise, and the reference, both float32 (1, C, h, w).
 
     Raises:
         UserError: the kernel is larger than the image, or too little of it is left without wrapping.
@@ -44,7 +44,7 @@ def blur_and_add_noise(
     check_kernel_size(size, height, width)
     blurred = latentdem_ext.blur(sharp, kernel)
     if boundary == "valid":
-        # y[n] reads x[n - (m - K // 2)] for m = 0..K-1: outside these rows and columns it would wrap.
+        # y[n] reads x[n - (m - K // 2)] for m = 0..K-1: outside these rows and columns it wraps.
         first, last = size - 1 - size // 2, size // 2
         if min(height, width) - size + 1 < MIN_SIDE:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Super-resolution: a blur of which every f-th pixel of every f-th row was measured."""
+"""Super-resolution: a blur followed by sampling every f-th pixel of every f-th row."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ import latentdem_ext as ext
 
 from .blur import HQS, Blur
 
-_ITERATIONS = (
-    20  # of conjugate gradients at least, beside a frame: the preconditioner knows nothing of the grid
-)
+# Conjugate gradients where part of the grid is unmeasured; their preconditioner ignores the sampling.
+_ITERATIONS = 20
 
 
 class StridedBlur(Blur):
-    """y = (k * x) on a grid of `stride` pixels + n, on the lattice of x, where `mask` marks the grid.
+    """y = (k * x) on a grid of `stride` pixels + n; y has the size of x, and `mask` marks the grid.
 
-    A A^T is a circular convolution on the grid, whose eigenvalues are those of the blur summed over what the
-    sampling folds onto each other:
+    A A^T is a circular convolution on the grid, whose eigenvalues are those of the blur summed over the
+    frequencies that the sampling aliases:
 
         g = 1 / f^2 sum_aliases |F k|^2,   A (.) = every f-th pixel of k * (.).
 
     Args:
-        kernel_size, denoiser, hqs, fixed: of `Blur`.
+        kernel_size, denoiser, hqs, fixed: see `Blur`.
         mask: (1, 1, H, W), 1 on the grid where y was measured; H and W are multiples of the stride.
-        stride: f.
+        stride: sampling factor f.
     """
 
     def __init__(
@@ -45,17 +44,14 @@ class StridedBlur(Blur):
             raise ValueError("the grid is needed")
         marked = (mask[0, 0] > 0).nonzero()
         row, column = (int(marked[0, axis]) % stride for axis in (0, 1))
-        self._stride, self._on_grid, self._grid = (
-            stride,
-            mask,
-            (..., slice(row, None, stride), slice(column, None, stride)),
-        )
+        self._stride, self._on_grid = stride, mask
+        self._grid = (..., slice(row, None, stride), slice(column, None, stride))
         self._share = mask[self._grid].mean()
 
     def spectrum(self, x: Tensor, kernel: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The eigenvalues above and the orthonormal power spectrum of y - A x on the grid.
 
-        What was not measured is taken to be zero and the spectrum scaled up by its share.
+        Unmeasured pixels are set to zero and the spectrum is divided by the measured share.
         """
         gain = self._gain(kernel, (y.shape[-2], y.shape[-1]))
         error = ((y - self(x, kernel)) * self._on_grid)[self._grid]

@@ -1,11 +1,11 @@
-"""Figures of a run and of an evaluation, drawn with matplotlib's objects alone: no pyplot, no global state."""
+"""Figures of runs and evaluations, drawn with matplotlib's objects alone: no pyplot, no global state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch.nn.functional as F
@@ -17,14 +17,35 @@ from torch import Tensor
 
 from ..io.files import atomic_path
 from ..solver.state import TraceStep
-from .result import Restored, Result
 
 _GAP, _MARGIN, _TITLE = 0.12, 0.15, 0.26  # inches: between panels, around the figure, above a panel
 _LEGEND_ENTRY = 1.5  # inches
 _TEXT = 8.5  # points
 _MOMENTS = 6
-_STAGE_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#bbbbbb")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#bbbbbb")
 _FINEST = 1200  # pixels of an image's longer side that a figure can show
+
+
+class Run(Protocol):
+    """The part of a restoration that its curves need; see `Result` and `Restored` for the attributes."""
+
+    image: Tensor
+    noise_sigma: Tensor
+    trace: list[TraceStep]
+
+
+class DeblurringRun(Run, Protocol):
+    """The part of a `Result` that its figure needs."""
+
+    kernel: Tensor
+    blurred: Tensor
+
+
+class ParametricRun(Run, Protocol):
+    """The part of a `Restored` that its figure needs."""
+
+    parameters: dict[str, Tensor]
+    measured: Tensor
 
 
 class _Sheet:
@@ -32,8 +53,7 @@ class _Sheet:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height), facecolor="white")
-        FigureCanvasAgg(self.figure)
+        self.figure = new_figure(width, height)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         bottom = self.height - top - height
@@ -54,11 +74,11 @@ class _Sheet:
         return axes
 
 
-def plot_result(result: Result, true_kernel: Tensor | None = None) -> Figure:
-    """Input, result, kernel, the kernel at six moments of the run and the residual over its steps.
+def plot_result(result: DeblurringRun, true_kernel: Tensor | None = None) -> Figure:
+    """Figure with input, result, kernel, the kernel at six moments of the run and the residual over its steps.
 
     Args:
-        result: the first image of it is shown.
+        result: its first image is shown.
         true_kernel: (1, 1, K, K), shown beside the estimate where it is known.
     """
     height, width = result.image.shape[-2:]
@@ -103,8 +123,8 @@ def plot_result(result: Result, true_kernel: Tensor | None = None) -> Figure:
     return sheet.figure
 
 
-def plot_restored(result: Restored) -> Figure:
-    """Input, result with its parameters of one number, and the residual over the steps of the first image."""
+def plot_restored(result: ParametricRun) -> Figure:
+    """Figure of the first image: input, result with its scalar parameters, and the residual over the steps."""
     height, width = result.image.shape[-2:]
     image_width = 2.9 * (width / height) ** 0.5
     image_height = image_width * height / width
@@ -122,7 +142,7 @@ def plot_restored(result: Restored) -> Figure:
 
 
 def _moving(trace: list[TraceStep]) -> list[TraceStep]:
-    """Up to six evenly spaced steps; none if the kernel never changed (it was given)."""
+    """Up to six evenly spaced steps; none if the kernel never changed, as a given one."""
     if len(trace) < 2:
         return []
     first, last = trace[0].parameters, trace[-1].parameters
@@ -134,7 +154,7 @@ def _moving(trace: list[TraceStep]) -> list[TraceStep]:
 
 def _colours(trace: list[TraceStep]) -> dict[str, str]:
     stages = list(dict.fromkeys(step.stage for step in trace))
-    return {stage: _STAGE_COLOURS[i % len(_STAGE_COLOURS)] for i, stage in enumerate(stages)}
+    return {stage: COLOURS[i % len(COLOURS)] for i, stage in enumerate(stages)}
 
 
 def _film_strip(
@@ -146,15 +166,13 @@ def _film_strip(
         axes.spines[:].set(visible=True, color=colours[step.stage], linewidth=2)
 
 
-def _residual_curve(
-    axes: Axes, result: Result | Restored, colours: dict[str, str], legend_columns: int
-) -> None:
-    residuals = np.array([float(step.residual[0]) for step in result.trace])
-    stages = [step.stage for step in result.trace]
+def _residual_curve(axes: Axes, run: Run, colours: dict[str, str], legend_columns: int) -> None:
+    residuals = np.array([float(step.residual[0]) for step in run.trace])
+    stages = [step.stage for step in run.trace]
     for stage, colour in colours.items():
         indices = np.array([i for i, name in enumerate(stages) if name == stage])
         axes.plot(indices + 1, residuals[indices], color=colour, linewidth=1.6, marker=".", ms=4, label=stage)
-    sigma = float(result.noise_sigma[0])
+    sigma = float(run.noise_sigma[0])
     axes.axhline(sigma, color="black", linestyle="--", linewidth=1, label=f"noise sigma {sigma:.3g}")
     axes.set_yscale("log")
     axes.set_xlim(0.5, len(residuals) + 0.5)
@@ -186,7 +204,7 @@ class Panel:
 
 
 def panels(rows: Sequence[Sequence[Panel]], path: str | Path, side: float = 1.5) -> None:
-    """Writes rows of pictures of `side` inches.
+    """Writes a figure of rows of pictures, each `side` inches wide.
 
     Raises:
         UserError: `path` cannot be written.
@@ -203,7 +221,7 @@ def panels(rows: Sequence[Sequence[Panel]], path: str | Path, side: float = 1.5)
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One image of a contact sheet; images in [-1, 1], kernels of any scale, captions of one short line."""
+    """One row of a contact sheet; images (1, C, H, W) in [-1, 1], kernels (1, 1, K, K) of any scale."""
 
     name: str
     blurred: Tensor
@@ -217,7 +235,7 @@ class SheetRow:
 
 
 def contact_sheet(rows: Sequence[SheetRow], path: str | Path, cell: float = 1.9) -> None:
-    """Writes a picture with one row per image: input, result, reference, estimated and true kernel.
+    """Writes a figure with one row per image: input, result, reference, estimated and true kernel.
 
     Reference and true kernel are left out where they are unknown. Images are `cell` inches wide.
 
@@ -250,12 +268,12 @@ def contact_sheet(rows: Sequence[SheetRow], path: str | Path, cell: float = 1.9)
 
 
 def comparison_sheet(rows: Sequence[Sequence[tuple[str, Tensor, Tensor]]], path: str | Path) -> None:
-    """Writes a picture with one row per image and one column per method.
+    """Writes a figure with one row per image and one column per method.
 
     Args:
-        rows: of (caption, image (1, C, H, W) in [-1, 1], kernel (1, 1, K, K)); the kernel is drawn into the
-            image's lower left corner.
-        path: of the PNG file.
+        rows: cells (caption, image (1, C, H, W) in [-1, 1], kernel (1, 1, K, K)); the kernel is drawn into the
+            lower left corner of the image.
+        path: PNG file to write.
 
     Raises:
         UserError: `path` cannot be written.
@@ -277,6 +295,13 @@ def comparison_sheet(rows: Sequence[Sequence[tuple[str, Tensor, Tensor]]], path:
     save_figure(sheet.figure, path)
 
 
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
+    """An empty white figure of this size in inches, which can be drawn without a display."""
+    figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes a figure as PNG at 150 dots per inch.
 
@@ -288,7 +313,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def _pixels(image: Tensor) -> np.ndarray:
-    """(H, W) or (H, W, 3) in [0, 1] of the first image of (B, C, H, W), made smaller if it is very large."""
+    """First image of (B, C, H, W) as (H, W) or (H, W, 3) in [0, 1], reduced if it is very large."""
     first = ((image[:1].detach().cpu().float() + 1) / 2).clamp(0, 1)
     scale = _FINEST / max(first.shape[-2:])
     if scale < 1:
@@ -298,7 +323,7 @@ def _pixels(image: Tensor) -> np.ndarray:
 
 
 def _kernel(kernel: Tensor) -> np.ndarray:
-    """(K, K) of the first kernel of (B, 1, K, K), its peak at 1."""
+    """First kernel of (B, 1, K, K) as (K, K), scaled to peak 1."""
     values = kernel[0, 0].detach().cpu().float()
     return (values / values.max().clamp_min(1e-12)).numpy()
 

@@ -1,4 +1,4 @@
-"""The files that one restored photograph leaves."""
+"""Output files of one restored photograph."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .result import Restored, Result
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where they go.
+    """Paths of the outputs of `latentdem.deblur`.
 
     Attributes:
-        image: the restored photograph; the others are named after it.
+        image: path of the restored photograph; the other files are named after it.
         figure: whether the figure of the run is drawn.
     """
 
@@ -27,17 +27,17 @@ class Outputs:
 
     @property
     def paths(self) -> list[Path]:
-        """All files: image, kernel as a picture and as an array, figure."""
+        """All files: image, kernel as a picture and as an array, figure where it is drawn."""
         endings = ["_kernel.png", "_kernel.npy", *(["_figure.png"] if self.figure else [])]
         return [self.image, *(self.image.with_name(self.image.stem + ending) for ending in endings)]
 
     @property
     def complete(self) -> bool:
-        """Whether all files are there."""
+        """Whether all files exist."""
         return all(path.exists() for path in self.paths)
 
     def write(self, result: Result, source: ImageFile) -> None:
-        """Writes the result of one image, in the format of `source`: all files or none.
+        """Writes all files of the result of one image, or none; the image in the format of `source`.
 
         Raises:
             UserError: a file cannot be written.
@@ -51,18 +51,18 @@ class Outputs:
 
 @dataclass(frozen=True)
 class RestoredOutputs:
-    """The same for `latentdem.restore`: image, figure, and parameters of more than one number as arrays."""
+    """Paths of the outputs of `latentdem.restore`: image, figure, and parameters that are arrays."""
 
     image: Path
     figure: bool = True
 
     @property
     def paths(self) -> list[Path]:
-        """The files that are known before the run."""
+        """Files that are known before the run: image, and figure where it is drawn."""
         return [self.image, *([self._beside("figure.png")] if self.figure else [])]
 
     def write(self, result: Restored, source: ImageFile) -> list[Path]:
-        """Writes the result of one image, in the format of `source`: all files or none; returns where.
+        """Writes all files of the result of one image, or none, and returns their paths.
 
         Raises:
             UserError: a file cannot be written.

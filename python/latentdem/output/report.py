@@ -1,4 +1,4 @@
-"""What a run was and what came out of it, as plain data for a JSON file."""
+"""Reports of a run and its results, as plain data for a JSON file."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _PACKAGES = ("latentdem", "torch", "diffusers", "transformers", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the package and what its numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Versions of Python, this package and the libraries that its results depend on."""
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def backends() -> dict[str, str]:
-    """Implementations of the accelerated operations: "available", or why not."""
+    """Backends of the accelerated operations by name: "available", or the reason why not."""
     import latentdem_ext
 
     return {name: str(state) for name, state in latentdem_ext.backends().items()}
 
 
 def peak_memory() -> dict[str, float]:
-    """Largest memory use of this process so far in MB: resident, and on the GPU where one was used."""
+    """Peak memory of this process so far in MB: resident, and on the GPU where one was used."""
     peak: dict[str, float] = {}
     if sys.platform != "win32":
         import resource
@@ -55,10 +55,10 @@ def build_report(
     image: ImageMetrics | None = None,
     blurred: ImageMetrics | None = None,
 ) -> dict[str, Any]:
-    """The report of one restored image, ready for `files.write_json`.
+    """The report of one deblurred image, ready for `write_json`.
 
     Args:
-        result: of one image.
+        result: result of one image.
         image: quality of the result, where a reference is known.
         blurred: quality of the input, where a reference is known.
     """
@@ -72,7 +72,7 @@ def build_report(
 
 
 def build_restored_report(result: Restored) -> dict[str, Any]:
-    """The same of an image restored with any operator, with the parameters that are one number."""
+    """The report of one image restored with any operator, with its scalar parameters."""
     numbers = {name: value[0] for name, value in result.parameters.items() if value[0].numel() == 1}
     return {**_run(result), "parameters": {name: float(value) for name, value in numbers.items()}}
 

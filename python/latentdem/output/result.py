@@ -1,4 +1,4 @@
-"""What a restoration returns: image, kernel and how they came about."""
+"""Results of a restoration: image, kernel or parameters, and the record of the run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ..solver.state import TraceStep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/reference/method.md)
+
 
 @dataclass
 class Restored:
@@ -20,13 +22,13 @@ class Restored:
 
     Attributes:
         image: (B, C, H, W) in [-1, 1], on the CPU.
-        parameters: (B, *shape) each, by name: found, or as they were given.
-        measured: (B, C, h, w) the input.
+        parameters: (B, *shape) each, by name: estimated or given.
+        measured: (B, C, h, w) the measurement, in [-1, 1].
         noise_sigma: (B,) standard deviation of the measurement noise that was used, in units of [-1, 1].
-        residual: (B,) root mean square of y - A(x) of the final image over what was measured.
-        trace: every full EM step of the run that led to the parameters, or to the image if they are known.
-        seconds: wall-clock seconds of the run.
-        settings: everything needed to repeat it.
+        residual: (B,) root mean square of y - A(x) for the final image, over the measured entries.
+        trace: full EM steps of the run that led to the parameters, or to the image if they are known.
+        seconds: wall-clock seconds by phase.
+        settings: everything needed to repeat the run.
     """
 
     image: Tensor
@@ -39,27 +41,24 @@ class Restored:
     settings: dict[str, Any]
 
     def plot(self) -> Figure:
-        """Figure of the first image: input, result, and the residual over time."""
+        """Figure of the first image: input, result, and the residual over the steps."""
         from .figures import plot_restored
 
         return plot_restored(self)
 
 
-UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/method.md)
-
-
 @dataclass
 class Result:
-    """A restored batch.
+    """A restored batch of blurred images, by `latentdem.deblur`.
 
     Attributes:
         image: (B, C, H, W) restored images in [-1, 1], on the CPU.
         kernel: (B, 1, K, K) estimated (or given) kernels, non-negative, sum 1, origin at index K // 2.
         blurred: (B, C, H, W) the input, in [-1, 1].
         noise_sigma: (B,) standard deviation of the measurement noise that was used, in the units of [-1, 1].
-        residual: (B,) root mean square of y - k * x of the final image over the measured pixels.
-        trace: every full EM step of the run that led to the result, in order.
-        seconds: wall-clock seconds per phase.
+        residual: (B,) root mean square of y - k * x for the final image, over the measured pixels.
+        trace: full EM steps of the run that led to the result, in order.
+        seconds: wall-clock seconds by phase.
         settings: everything needed to repeat the run.
     """
 
@@ -73,7 +72,7 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, index: int) -> Result:
-        """The result of one image of the batch, still with a batch dimension of 1."""
+        """The result of one image of the batch, with a batch dimension of 1."""
         pick = slice(index, index + 1)
         trace = [TraceStep(s.stage, s.t, s.residual[pick], s.parameters[pick]) for s in self.trace]
         return Result(
@@ -91,14 +90,14 @@ class Result:
         return self.image.shape[0]
 
     def plot(self, index: int = 0) -> Figure:
-        """Figure of image `index`: input, result, kernel, and kernel and residual over time."""
+        """Figure of image `index`: input, result, kernel, and kernel and residual over the steps."""
         from .figures import plot_result
 
         return plot_result(self[index])
 
     @property
     def explained(self) -> Tensor:
-        """(B,) whether the residual is not far above the noise; otherwise the kernel is probably wrong."""
+        """(B,) bool, False where the residual is far above the noise, so that the kernel is probably wrong."""
         return self.residual <= UNEXPLAINED * self.noise_sigma
 
     @property

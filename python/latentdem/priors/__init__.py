@@ -10,21 +10,21 @@ from .base import LatentPrior
 from .conditions import Condition
 from .diffusers_prior import DiffusersPrior
 from .embedded import EMBEDDED_WEIGHTS, EmbeddedPrior
-from .naming import Names
+from .prior_names import PriorNames
 
 __all__ = ["EMBEDDED_WEIGHTS", "Condition", "DiffusersPrior", "EmbeddedPrior", "LatentPrior", "load_prior"]
 
-NAMES = Names(
+NAMES = PriorNames(
     embedded="embedded",
     weights=EMBEDDED_WEIGHTS,
-    own=EmbeddedPrior,
-    public=DiffusersPrior,
-    short={"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
+    native=EmbeddedPrior,
+    published=DiffusersPrior,
+    aliases={"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
 )
 
 
 def load_prior(prior: str | Path | LatentPrior, device: torch.device) -> LatentPrior:
-    """The prior that `prior` names; nothing is downloaded, and weights are in float16 on CUDA, else in float32.
+    """Loads the prior called `prior` without a download, in float16 on CUDA and else in float32.
 
     Args:
         prior: "embedded"; "sd15" (Stable Diffusion 1.5); a folder written by tools/train_prior.py, or one in
@@ -34,6 +34,6 @@ def load_prior(prior: str | Path | LatentPrior, device: torch.device) -> LatentP
         device: where the networks run.
 
     Raises:
-        UserError: no such prior, or its weights are not on this machine or cannot be loaded.
+        UserError: there is no such prior, or its weights are not on this machine or cannot be loaded.
     """
     return NAMES.load(prior, device)

@@ -29,7 +29,7 @@ def _blocks(channels: int, count: int) -> list[nn.Module]:
 class EmbeddedAutoencoder(ModelMixin, ConfigMixin):
     """KL autoencoder of the embedded prior: images in [-1, 1] to latents of unit variance and back.
 
-    Pixel-unshuffle by 2, residual blocks at half and at quarter resolution, and the mirror image of that
+    Pixel-unshuffle by 2, residual blocks at half and at quarter resolution, and the mirrored layout
     for the decoder. The latents are standardised per channel with the statistics of the training set
     (`latents_mean`, `latents_std`), so the noise predictor sees roughly unit variance.
 
@@ -37,7 +37,7 @@ class EmbeddedAutoencoder(ModelMixin, ConfigMixin):
         latent_channels: channels of the latent.
         widths: channels at half and at quarter resolution.
         encoder_blocks, decoder_blocks: residual blocks at (half, quarter) resolution.
-        latents_mean, latents_std: per-channel statistics of the raw latents; zeros and ones until known.
+        latents_mean, latents_std: per-channel statistics of the raw latents; zeros and ones before training.
     """
 
     downsampling = 4

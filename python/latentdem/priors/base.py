@@ -1,4 +1,4 @@
-"""What the solver asks of a latent diffusion prior."""
+"""Interface of latent diffusion priors to the solver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class LatentPrior(Protocol):
     """A latent diffusion model: an autoencoder and a noise predictor on its latents.
 
     Any object with these members is a prior. Images are (B, 3, H, W) in [-1, 1] of any height and width;
-    latents are (B, c, h, w) with whatever padding the networks need already inside them.
+    latents are (B, c, h, w) and include the padding that the networks need.
 
     Attributes:
         alphas_cumprod: (T,) cumulative alphas of the training schedule, on the CPU or the networks' device.

@@ -1,4 +1,4 @@
-"""What a text-conditional noise predictor is told: embeddings of a prompt, computed once."""
+"""Conditions of a text-conditional noise predictor: embeddings of a prompt, computed once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Condition:
     """Embeddings of one prompt.
 
     Attributes:
-        embeddings: (1, L, D) of its L tokens.
-        pooled: (1, P) of the prompt as a whole, where the noise predictor wants it (Stable Diffusion XL).
+        embeddings: (1, L, D) embeddings of its L tokens.
+        pooled: (1, P) embedding of the whole prompt, where the noise predictor takes it (Stable Diffusion XL).
     """
 
     embeddings: Tensor
     pooled: Tensor | None = None
 
     def same(self, other: Condition) -> bool:
-        """Whether both say the same to the noise predictor."""
+        """Whether both have equal embeddings."""
         pairs = ((self.embeddings, other.embeddings), (self.pooled, other.pooled))
         return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
@@ -36,9 +36,9 @@ def encode_prompts(
     """Conditions of the prompt and, where guidance is not 1, of the negative prompt, as in diffusers.
 
     Args:
-        pipeline: diffusers pipeline with tokenizer and text encoder; one without is unconditional.
-        prompt: what the image shows; "" for any image.
-        negative_prompt: what guidance leads away from; None for the pipeline's own default.
+        pipeline: diffusers pipeline; without a text encoder it is unconditional.
+        prompt: description of the image; "" for any image.
+        negative_prompt: description that guidance leads away from; None for the default of the pipeline.
         guidance: scale of classifier-free guidance, 1 for none.
 
     Raises:

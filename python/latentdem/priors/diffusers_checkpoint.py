@@ -1,4 +1,4 @@
-"""Reading checkpoints of diffusers: folders and ids on the hub."""
+"""Checkpoints of diffusers: folders and ids on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class DiffusersCheckpoint:
 
     Attributes:
         source: a folder with model_index.json, or an id on the Hugging Face hub.
-        torch_dtype: of the weights.
-        variant: of the weight files, such as "fp16".
-        local_files_only: take what the hub's cache on this machine has and download nothing.
-        expected: the models whose checkpoints can be used, for messages.
+        torch_dtype: data type of the weights.
+        variant: variant of the weight files, such as "fp16".
+        local_files_only: use only the cache of the hub on this machine and download nothing.
+        expected: models whose checkpoints can be used, for messages.
     """
 
     source: str
@@ -43,7 +43,7 @@ class DiffusersCheckpoint:
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """model_index.json: library and class of each part, and settings of the pipeline."""
+        """Content of model_index.json: library and class of each part, and settings of the pipeline."""
         return self._config(DiffusionPipeline)
 
     def scheduler(self) -> Any:
@@ -60,17 +60,17 @@ class DiffusersCheckpoint:
         return self._network(self._class(name), AUTOENCODERS, name)
 
     def lone_autoencoder(self) -> ModelMixin:
-        """The autoencoder that `source` is as a whole."""
+        """The autoencoder of a `source` that holds nothing else."""
         name = self._config(diffusers.AutoencoderKL).get("_class_name", "network of no known class")
         return self._network(getattr(diffusers, name, None), AUTOENCODERS, "", name)
 
     def part(self, kind: Any, name: str, **options: Any) -> Any:
-        """The network in the folder `name`, "" for none, as one of class `kind`; options are diffusers'."""
+        """The network in the subfolder `name`, "" for none, as a `kind`; options are those of diffusers."""
         return load_part(
             kind,
             self.source,
             name,
-            self._what_helps,
+            self._remedy,
             torch_dtype=self.torch_dtype,
             variant=self.variant,
             local_files_only=self.local_files_only,
@@ -86,7 +86,7 @@ class DiffusersCheckpoint:
         return encoder.eval().to(self.torch_dtype)
 
     def text_pipeline(self, device: torch.device | str) -> DiffusionPipeline | None:
-        """A pipeline of tokenizers and text encoders alone; None where the checkpoint has none."""
+        """A pipeline with only tokenizers and text encoders; None where the checkpoint has none."""
         encoders = [name for name in ("text_encoder", "text_encoder_2") if (self.index.get(name) or [None])[0]]
         if not encoders:
             return None
@@ -96,7 +96,7 @@ class DiffusersCheckpoint:
             parts[name] = encoder = self.encoder(name).to(device)
             tokenizer = name.replace("text_encoder", "tokenizer")
             parts[tokenizer] = self._from_pretrained(tokenizer)
-            # Without its files transformers makes an empty one.
+            # Without its files transformers makes an empty tokenizer.
             if len(parts[tokenizer]) < encoder.config.vocab_size:
                 raise UserError(self._missing(tokenizer, OSError("there are no files of a vocabulary")))
         if "text_encoder_2" not in encoders:
@@ -119,17 +119,17 @@ class DiffusersCheckpoint:
     def _class(self, name: str) -> Any:
         library, kind = self.index.get(name) or ("", "")
         known = library in ("diffusers", "transformers")
-        found = getattr(import_module(library), kind, None) if known else None
-        if found is None:
+        part_class = getattr(import_module(library), kind, None) if known else None
+        if part_class is None:
             raise UserError(
                 f"{self.source} has no {name} that can be used; give a checkpoint of {self.expected}."
             )
-        return found
+        return part_class
 
     def _config(self, kind: Any) -> dict[str, Any]:
         try:
             return kind.load_config(self.source, local_files_only=self.local_files_only)
-        except Exception as error:  # OSError, ValueError and the hub's own
+        except Exception as error:  # OSError, ValueError and errors of the hub
             raise UserError(self._missing(kind.config_name, error)) from error
 
     def _from_pretrained(self, name: str, **options: Any) -> Any:
@@ -139,17 +139,17 @@ class DiffusersCheckpoint:
             )
         except UserError:
             raise
-        except Exception as error:  # OSError, ValueError, RuntimeError and the hub's own
+        except Exception as error:  # OSError, ValueError, RuntimeError and errors of the hub
             raise UserError(self._missing(name, error)) from error
 
     def _missing(self, name: str, error: Exception) -> str:
         if Path(self.source).is_dir():
             return f"{name} in {self.source} cannot be read: {reason_of(error)}."
         place = "neither in a folder of that name nor in the hub's cache on this machine"
-        return f"{name} of '{self.source}' is {place}{self._what_helps}"
+        return f"{name} of '{self.source}' is {place}{self._remedy}"
 
     @property
-    def _what_helps(self) -> str:
+    def _remedy(self) -> str:
         if Path(self.source).is_dir():
             return "."
         weights = f"*model{'.' + self.variant if self.variant else ''}.safetensors"
@@ -157,7 +157,7 @@ class DiffusersCheckpoint:
 
 
 def require_transformers() -> None:
-    """Raises a UserError where the package of text and image encoders is missing."""
+    """Raises a UserError where transformers, the package of text and image encoders, is missing."""
     if find_spec("transformers") is None:
         raise UserError(
             "Checkpoints with a text or image encoder need the package transformers; "
@@ -166,6 +166,6 @@ def require_transformers() -> None:
 
 
 def download_command(source: str, patterns: tuple[str, ...]) -> str:
-    """The command that downloads those files of `source` that fit one of `patterns`."""
+    """The command that downloads the files of `source` that match one of `patterns`."""
     included = " ".join(f'--include "{pattern}"' for pattern in patterns)
     return f'hf download {source} {included} --exclude "safety_checker/*"'

@@ -1,4 +1,4 @@
-"""Any latent diffusion checkpoint of diffusers as a prior."""
+"""Latent diffusion checkpoints of diffusers as priors."""
 
 from __future__ import annotations
 
@@ -33,28 +33,29 @@ UNETS = (UNet2DConditionModel, UNet2DModel)
 class DiffusersPrior:
     """A latent diffusion model of diffusers: Stable Diffusion 1.x, 2.x, XL or an unconditional one.
 
-    Images go in and out in [-1, 1], of any size: the right and lower edge are replicated up to a multiple of
-    what autoencoder and U-Net need (64 pixels for Stable Diffusion 1.x), and cut off again. Networks may be in
-    half precision; latents, images and noise come back in the dtype of the caller. Everything can be
-    differentiated in its argument; the weights are frozen, also in the pipeline or module they were taken from.
+    Images go in and out in [-1, 1], of any size: the right and lower edge are replicated up to the multiple
+    that autoencoder and U-Net need (64 pixels for Stable Diffusion 1.x), and cut off again. Networks may be in
+    half precision; latents, images and noise come back in the dtype of the caller. All methods are
+    differentiable in their argument; the weights are frozen, also in the pipeline or module they come from.
 
     Args:
         vae: autoencoder. A `VQModel` encodes without quantising and quantises when it decodes, as in diffusers.
         unet: noise predictor on its latents, of epsilon, v or sample prediction.
-        scheduler: diffusers scheduler the U-Net was trained with; see `Parametrization` for what of it counts.
+        scheduler: diffusers scheduler the U-Net was trained with; see `Parametrization` for the settings that
+            matter.
         condition: embeddings of the prompt, for a `UNet2DConditionModel`.
         negative: embeddings of the negative prompt, for guidance.
         guidance: scale g of classifier-free guidance, noise = n + g (p - n) with the predictions n under
-            `negative` and p under `condition` (Ho and Salimans 2022). With 1 or equal embeddings n is not
+            `negative` and p under `condition` (Ho and Salimans 2022). For 1 or equal embeddings n is not
             computed.
-        name: how reports call the prior.
+        name: name of the prior in reports.
 
     Attributes:
         alphas_cumprod: (1000,) float32 on the CPU.
-        multiple: of pixels, to which images are padded.
+        multiple: number of pixels, to multiples of which images are padded.
 
     Raises:
-        UserError: the parts do not fit each other, or are of a kind that cannot be a prior.
+        UserError: the parts do not fit each other, or are of an unsupported kind.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class DiffusersPrior:
         self._conditions = [] if condition is None else [condition]
         if guidance != 1 and condition and negative and not negative.same(condition):
             self._conditions = [negative, condition]
-        # Half precision has no search for the nearest codebook entry, and overflows in the decoder of XL.
+        # In half precision the nearest codebook entry cannot be searched for, and the decoder of XL overflows.
         overflows = self._is_xl and vae.dtype == torch.float16 and vae.config.get("force_upcast")
         if overflows or (isinstance(vae, VQModel) and vae.dtype in HALF):
             self.vae.to(torch.float32)
@@ -100,19 +101,19 @@ class DiffusersPrior:
         vae: str | Path | ModelMixin | None = None,
         local_files_only: bool = False,
     ) -> DiffusersPrior:
-        """Loads a checkpoint in diffusers' layout; the text encoder runs once and is let go.
+        """Loads a checkpoint in diffusers' layout; the text encoder runs once and is released.
 
         The autoencoder is accelerated (`latentdem_ext.accelerate_vae`).
 
         Args:
             id_or_path: id on the Hugging Face hub, or a folder with model_index.json.
-            torch_dtype: of the weights.
-            variant: of the weight files, such as "fp16".
+            torch_dtype: data type of the weights.
+            variant: variant of the weight files, such as "fp16".
             device: where the networks run.
-            prompt, negative_prompt, guidance: see `encode_prompts`; most runs do with the defaults.
+            prompt, negative_prompt, guidance: see `encode_prompts`; the defaults suit most runs.
             vae: another autoencoder for the same latents: id or folder of an `AutoencoderKL` or
                 `AutoencoderTiny` (TAESD), or the network itself.
-            local_files_only: take what the hub's cache on this machine has and download nothing.
+            local_files_only: use only the cache of the hub on this machine and download nothing.
 
         Raises:
             UserError: weights are missing, damaged or of a kind that cannot be a prior, or the package
@@ -120,7 +121,7 @@ class DiffusersPrior:
         """
         checkpoint = DiffusersCheckpoint(str(id_or_path), torch_dtype, variant, local_files_only)
         scheduler = checkpoint.scheduler()
-        Parametrization.of(scheduler)  # refuses before gigabytes are read
+        Parametrization.of(scheduler)  # raises before gigabytes are read
         text = checkpoint.text_pipeline(device)
         condition, negative = encode_prompts(text, prompt, negative_prompt, guidance)
         del text
@@ -153,12 +154,12 @@ class DiffusersPrior:
     ) -> DiffusersPrior:
         """Loads a Stable Diffusion checkpoint of one file in its original layout (.ckpt or .safetensors).
 
-        Such a file holds weights and no configuration. That comes from `config`: a folder in diffusers' layout
+        Such a file holds weights but no configuration, which comes from `config`: a folder in diffusers' layout
         (weights need not be in it) or the id of one on the hub; None takes the id that diffusers infers from
         the weights, of Stable Diffusion 1.5, 2.1 or XL. The other arguments are those of `from_pretrained`.
 
         Raises:
-            UserError: as `from_pretrained`, or the configuration is not on this machine and cannot be
+            UserError: as for `from_pretrained`, or the configuration is not on this machine and cannot be
                 downloaded.
         """
         vae = _lone_autoencoder(vae, torch_dtype, local_files_only)
@@ -172,7 +173,7 @@ class DiffusersPrior:
     def from_pipeline(
         cls, pipeline: Any, prompt: str = "", negative_prompt: str | None = None, guidance: float = 1.0
     ) -> DiffusersPrior:
-        """Shares the networks of a diffusers pipeline, where and in the dtype they are; arguments as above.
+        """Shares the networks of a diffusers pipeline, on their device and in their dtype; arguments as above.
 
         Raises:
             UserError: the pipeline has no autoencoder or U-Net, or one of a kind that cannot be a prior.
@@ -192,7 +193,7 @@ class DiffusersPrior:
         return self.unet.config["in_channels"], rows // factor, columns // factor
 
     def encode(self, x: Tensor) -> Tensor:
-        """Scaled latents (B, c, h, w) of `x` (B, 3, H, W) in [-1, 1]; of a distribution, its mean."""
+        """Scaled latents (B, c, h, w) of `x` (B, 3, H, W) in [-1, 1]; the mean of a distribution."""
         return self.latents.scaled(self.latents.raw(pad_to_multiple(x, self.multiple)))
 
     def decode(self, z: Tensor, height: int, width: int) -> Tensor:
@@ -200,26 +201,26 @@ class DiffusersPrior:
         return self.latents.decode(z)[..., :height, :width]
 
     def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
-        """Noise (B, c, h, w) in `z_t` (B, c, h, w) at timestep `t`, whatever the U-Net predicts itself."""
+        """Noise (B, c, h, w) in `z_t` (B, c, h, w) at timestep `t`, whatever quantity the U-Net predicts."""
         parts = max(1, len(self._conditions))
         z = torch.cat([z_t] * parts).to(self.unet.dtype)
-        output = self.unet(z, t, **self._told(z)).sample
+        output = self.unet(z, t, **self._inputs(z)).sample
         return self.parametrization.guided_noise(output, z_t, t, self.guidance if parts == 2 else 1.0)
 
-    def _told(self, z: Tensor) -> dict[str, Any]:
-        """What the U-Net gets beside latents (N, c, h, w) of all conditions and the timestep."""
+    def _inputs(self, z: Tensor) -> dict[str, Any]:
+        """Further inputs of the U-Net, for latents (N, c, h, w) of all conditions together."""
         if not self._conditions:
             return {}
-        each = len(z) // len(self._conditions)
-        embeddings = torch.cat([c.embeddings.expand(each, -1, -1) for c in self._conditions]).to(z)
-        told: dict[str, Any] = {"encoder_hidden_states": embeddings}
+        count = len(z) // len(self._conditions)
+        embeddings = torch.cat([c.embeddings.expand(count, -1, -1) for c in self._conditions]).to(z)
+        inputs: dict[str, Any] = {"encoder_hidden_states": embeddings}
         if self._is_xl:
-            pooled = [c.pooled.expand(each, -1) for c in self._conditions if c.pooled is not None]
+            pooled = [c.pooled.expand(count, -1) for c in self._conditions if c.pooled is not None]
             height, width = (n * self.latents.downsampling for n in z.shape[-2:])
-            # Original size, corner of the crop and target size, of an image that is neither scaled nor cut.
+            # Original size, corner of the crop and target size for an image neither scaled nor cropped.
             times = z.new_tensor([height, width, 0, 0, height, width]).expand(len(z), -1)
-            told["added_cond_kwargs"] = {"text_embeds": torch.cat(pooled).to(z), "time_ids": times}
-        return told
+            inputs["added_cond_kwargs"] = {"text_embeds": torch.cat(pooled).to(z), "time_ids": times}
+        return inputs
 
 
 def _lone_autoencoder(
@@ -235,10 +236,10 @@ def _check_parts(vae: ModelMixin, unet: ModelMixin, condition: Condition | None)
         if not isinstance(part, kinds):
             names = ", ".join(kind.__name__ for kind in kinds)
             raise UserError(f"A {type(part).__name__} cannot be part of a prior; give one of {names}.")
-    made, taken = vae.config["latent_channels"], unet.config["in_channels"]
-    if made != taken:
+    given, taken = vae.config["latent_channels"], unet.config["in_channels"]
+    if given != taken:
         raise UserError(
-            f"The autoencoder makes latents of {made} channels and the U-Net takes {taken}; give the one the "
+            f"The autoencoder makes latents of {given} channels and the U-Net takes {taken}; give the one the "
             "U-Net was trained with (models for inpainting, depth and upscaling take more and are no priors)."
         )
     conditional = isinstance(unet, UNet2DConditionModel)

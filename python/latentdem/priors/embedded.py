@@ -1,4 +1,4 @@
-"""The prior that ships with the package, and any prior saved in the same layout."""
+"""The prior shipped with the package, and any prior saved in the same layout."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EMBEDDED_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded"
 
 
 class EmbeddedPrior:
-    """A small unconditional latent diffusion prior: downsampling 4, 8 channels (see docs/model_card.md).
+    """A small unconditional latent diffusion prior: downsampling 4, 8 channels (docs/reference/model_card.md).
 
     Args:
         autoencoder: images in [-1, 1] to standardised latents and back.
         unet: noise predictor on those latents.
-        alphas_cumprod: (T,) cumulative alphas the noise predictor was trained with.
-        autocast: type that the networks' convolutions are computed in; None for the weights' own.
+        alphas_cumprod: (T,) cumulative alphas that the noise predictor was trained with.
+        autocast: data type of the convolutions of the networks; None for that of the weights.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class EmbeddedPrior:
     def from_pretrained(
         cls, path: str | Path = EMBEDDED_WEIGHTS, device: torch.device | str = "cpu"
     ) -> EmbeddedPrior:
-        """Loads a folder with `autoencoder/`, `unet/` and `scheduler/` as tools/train_prior.py writes it.
+        """Loads a folder with `autoencoder/`, `unet/` and `scheduler/`, as written by tools/train_prior.py.
 
         Raises:
             UserError: the folder or a file in it is missing, unreadable or of another shape.
         """
         path = Path(path)
-        what_helps = "give 'embedded' or a folder written by tools/train_prior.py export"
-        check_parts(path, ("autoencoder", "unet", "scheduler"), "prior", what_helps)
+        remedy = "give 'embedded' or a folder written by tools/train_prior.py export"
+        check_parts(path, ("autoencoder", "unet", "scheduler"), "prior", remedy)
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         unet = load_network(UNet2DModel, path / "unet", device)
         scheduler = load_schedule(path / "scheduler")
@@ -87,10 +87,10 @@ class EmbeddedPrior:
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether networks do: where it is fast, unless a backend is asked for.
+    """Whether networks compute in bfloat16: where it is fast, unless a backend is requested.
 
-    A backend of the operations is asked for in order to compare it. bfloat16 turns a difference of 1e-7 in
-    front of a network into one of 1e-2 behind it where that lies on either side of a rounding.
+    A backend of the operations is requested in order to compare it. bfloat16 turns a difference of 1e-7 before
+    a network into one of 1e-2 after it where the values round to different sides.
     """
     return requested_backend() is None and bfloat16_is_fast(device)
 
@@ -99,7 +99,7 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 on a CPU)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Not public, but there since PyTorch 2.4 and the only way to ask; without it float32 is the safe answer.
+    # Not public, but present since PyTorch 2.4 and the only query; without it float32 is the safe answer.
     queries = (
         getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     )

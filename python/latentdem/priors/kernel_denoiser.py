@@ -19,16 +19,16 @@ class KernelDenoiser(ModelMixin, ConfigMixin):
     """DnCNN (Zhang et al., 2017) for blur kernels: 3 x 3 convolutions and ReLU, with a noise-level map.
 
     Five layers of 32 channels see a kernel scaled to peak 1 and a constant map of the noise level, as in
-    LatentDEM (appendix B). They predict the noise in units of its level, so that a weak level changes a
+    LatentDEM (appendix B). They predict the noise in units of its level, so that a low level changes a
     kernel little; over the whole range of levels this trained better than predicting the noise or the kernel.
-    Any kernel size.
+    Kernels may have any size.
 
     Args:
         layers: number of convolutions, at least 2.
         channels: width of the hidden layers.
     """
 
-    # Type that the convolutions are computed in; None for the weights' own.
+    # Data type of the convolutions; None for that of the weights.
     autocast: torch.dtype | None = None
 
     @register_to_config
@@ -56,9 +56,9 @@ class KernelDenoiser(ModelMixin, ConfigMixin):
         """
         level = torch.as_tensor(noise_level, dtype=kernel.dtype, device=kernel.device)
         level_map = level.reshape(-1, 1, 1, 1).expand_as(kernel)
-        seen = torch.cat([kernel, level_map], dim=1).contiguous(memory_format=torch.channels_last)
+        inputs = torch.cat([kernel, level_map], dim=1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(kernel.device.type, self.autocast, enabled=self.autocast is not None):
-            noise = self.net(seen)
+            noise = self.net(inputs)
         return (kernel - level_map * noise.to(kernel.dtype)).contiguous()
 
     def denoise(self, kernel: Tensor, noise_level: Tensor | float) -> Tensor:
@@ -77,23 +77,23 @@ class KernelDenoiser(ModelMixin, ConfigMixin):
 
 
 def load_kernel_denoiser(path: str | Path | None = None, device: torch.device | str = "cpu") -> KernelDenoiser:
-    """The trained denoiser, its parameters in float32 and without gradient, in evaluation mode.
+    """Loads the trained denoiser, its parameters in float32 and without gradient, in evaluation mode.
 
     On a CPU the convolutions are computed in bfloat16 where `computes_in_bfloat16` says so. They predict the
     noise in units of its level, which leaves about 1e-3 of the kernel to their rounding.
 
     Args:
-        path: folder written by `KernelDenoiser.save_pretrained`; the shipped weights by default.
+        path: folder written by `KernelDenoiser.save_pretrained`; None for the shipped weights.
         device: where it will run.
 
     Raises:
         UserError: the folder or one of its files is missing, damaged or belongs to another model.
     """
-    return ready(load_network(KernelDenoiser, SHIPPED if path is None else Path(path)), device)
+    return prepare_for_inference(load_network(KernelDenoiser, SHIPPED if path is None else Path(path)), device)
 
 
-def ready(model: KernelDenoiser, device: torch.device | str) -> KernelDenoiser:
-    """The same network as `load_kernel_denoiser` gives it, on `device`."""
+def prepare_for_inference(model: KernelDenoiser, device: torch.device | str) -> KernelDenoiser:
+    """Sets a network up as `load_kernel_denoiser` does: float32, no gradient, evaluation mode, on `device`."""
     device = torch.device(device)
     model.autocast = torch.bfloat16 if device.type == "cpu" and computes_in_bfloat16(device) else None
     if model.dtype != torch.float32:

@@ -1,4 +1,4 @@
-"""Images to latents and back, through an autoencoder of diffusers."""
+"""Latents of images, and images of latents, by an autoencoder of diffusers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Latents:
         vae: autoencoder. A `VQModel` encodes without quantising and quantises when it decodes, as in diffusers.
 
     Attributes:
-        downsampling: pixels along one side of a latent pixel.
+        downsampling: side of a latent pixel in image pixels.
     """
 
     def __init__(self, vae: AutoencoderKL | AutoencoderTiny | VQModel) -> None:
@@ -27,14 +27,14 @@ class Latents:
         self.downsampling = 2 ** (len(vae.config["block_out_channels"]) - 1)
 
     def accelerate(self) -> None:
-        """Takes the accelerated layers of `latentdem_ext` where there are any."""
-        with suppress(ValueError):  # it has nothing to accelerate, or is accelerated already
+        """Replaces layers with the accelerated ones of `latentdem_ext`, where there are any."""
+        with suppress(ValueError):  # nothing to accelerate, or accelerated already
             accelerate_vae(self.vae)
 
     def raw(self, x: Tensor) -> Tensor:
-        """Latents (B, c, h, w) of `x` (B, 3, H, W) in [-1, 1] without scale; of a distribution, its mean."""
-        found = self.vae.encode(x.to(self.vae.dtype))
-        return (found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents).to(x.dtype)
+        """Latents (B, c, h, w) of `x` (B, 3, H, W) in [-1, 1] without scale; the mean of a distribution."""
+        encoded = self.vae.encode(x.to(self.vae.dtype))
+        return (encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents).to(x.dtype)
 
     def scaled(self, raw: Tensor) -> Tensor:
         """`raw` latents in the scale that the noise predictor was trained on."""
@@ -59,5 +59,5 @@ def _statistics(vae: AutoencoderKL | AutoencoderTiny | VQModel) -> tuple[Tensor,
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is None or std is None:
         return scale, shift
-    mean, std = (torch.tensor(each, device=vae.device).view(1, -1, 1, 1) for each in (mean, std))
+    mean, std = (torch.tensor(v, device=vae.device).view(1, -1, 1, 1) for v in (mean, std))
     return scale / std, mean

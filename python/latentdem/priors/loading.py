@@ -1,4 +1,4 @@
-"""Loading of network weights from disk, with one clear sentence when they do not fit."""
+"""Loads networks and noise schedules from disk, with one clear sentence where that fails."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..errors import UserError
 Model = TypeVar("Model", bound=ModelMixin)
 
 
-def check_parts(path: Path, parts: Sequence[str], what: str, what_helps: str) -> None:
-    """Raises a UserError, which ends with `what_helps`, unless the folder of `what` has these subfolders."""
+def check_parts(path: Path, parts: Sequence[str], what: str, remedy: str) -> None:
+    """Raises a UserError, which ends with `remedy`, unless the `what` at `path` has these subfolders."""
     for part in parts:
         if not (path / part).is_dir():
-            raise UserError(f"No {what} at {path}: the folder '{part}' is missing; {what_helps}.")
+            raise UserError(f"No {what} at {path}: the folder '{part}' is missing; {remedy}.")
 
 
 def load_network(kind: type[Model], folder: Path, device: torch.device | str = "cpu") -> Model:
-    """A network in float32 for inference from a folder written by its `save_pretrained`.
+    """Loads a network in float32 for inference from a folder written by its `save_pretrained`.
 
     Args:
         kind: class of the network.
-        folder: holds config.json and safetensors weights.
+        folder: folder with config.json and safetensors weights.
         device: where it will run.
 
     Raises:
@@ -43,10 +43,10 @@ def load_network(kind: type[Model], folder: Path, device: torch.device | str = "
 
 
 def load_schedule(folder: Path) -> DDPMScheduler:
-    """The noise schedule in a folder written by its `save_pretrained`.
+    """Loads the noise schedule from a folder written by its `save_pretrained`.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the schedule is missing or damaged.
     """
     try:
         return DDPMScheduler.from_pretrained(folder, local_files_only=True)
@@ -54,23 +54,23 @@ def load_schedule(folder: Path) -> DDPMScheduler:
         raise UserError(f"The schedule in {folder} cannot be read: {error}") from error
 
 
-def load_part(kind: type[Model], source: str, subfolder: str, what_helps: str, **options: Any) -> Model:
-    """A network for inference from a checkpoint of several parts; weights it has no use for are passed over.
+def load_part(kind: type[Model], source: str, subfolder: str, remedy: str, **options: Any) -> Model:
+    """Loads a network for inference from a checkpoint of several parts; weights it does not use are ignored.
 
     Args:
         kind: class of the network.
         source: folder, or id on the Hugging Face hub.
-        subfolder: of this part, "" for none.
-        what_helps: end of the sentence when it cannot be loaded.
-        options: of diffusers' `from_pretrained`.
+        subfolder: subfolder of this part, "" for none.
+        remedy: end of the error message.
+        options: options of `from_pretrained` in diffusers.
 
     Raises:
         UserError: its configuration or weights are missing, damaged or incomplete.
     """
-    model, report = _load(kind, source, what_helps, {**options, "subfolder": subfolder})
+    model, report = _load(kind, source, remedy, {**options, "subfolder": subfolder})
     if report["missing_keys"]:
         place = f"{source}/{subfolder}".rstrip("/")
-        raise UserError(f"The weights in {place} are not those of a {kind.__name__}{what_helps}")
+        raise UserError(f"The weights in {place} are not those of a {kind.__name__}{remedy}")
     return model
 
 
@@ -80,7 +80,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _load(
-    kind: type[Model], source: str | Path, what_helps: str, options: dict[str, Any]
+    kind: type[Model], source: str | Path, remedy: str, options: dict[str, Any]
 ) -> tuple[Model, dict[str, Any]]:
     """The network and which parameters were absent or unknown: of these diffusers only warns."""
     try:
@@ -91,5 +91,5 @@ def _load(
         Exception
     ) as error:  # diffusers and safetensors raise OSError, ValueError, RuntimeError and their own
         place = f"{source}/{options.get('subfolder', '')}".rstrip("/")
-        raise UserError(f"The weights in {place} cannot be loaded: {reason_of(error)}{what_helps}") from error
+        raise UserError(f"The weights in {place} cannot be loaded: {reason_of(error)}{remedy}") from error
     return model.eval().requires_grad_(False), report

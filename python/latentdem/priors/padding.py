@@ -1,4 +1,4 @@
-"""Images of any size for networks that halve theirs several times."""
+"""Padding of images of any size for networks that halve their size several times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
-    """The next larger (height, width) of which both are multiples of `multiple`."""
+    """The smallest (height, width) of at least this size with both sides multiples of `multiple`."""
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 

@@ -1,4 +1,4 @@
-"""What the output of a noise predictor means: its training schedule and what it was trained to predict."""
+"""Parametrization of a noise predictor: its training schedule and the quantity it predicts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..errors import UserError
 
-TIMESTEPS = 1000  # of the training schedule that the solver walks along
+TIMESTEPS = 1000  # of the training schedule, which the solver steps through
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-LEAST_ALPHA = 2.0**-24  # the solver divides by its root; float32 still resolves what is left of the image
+LEAST_ALPHA = 2.0**-24  # the solver divides by its root; float32 still resolves the rest of the image
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Parametrization:
     ("v_prediction"; Salimans and Ho 2022, App. D) or z0 ("sample").
 
     The solver visits the timesteps t of the training schedule themselves, and t always stands for abar_t. So
-    those settings of a scheduler do not count that only say which timesteps its own sampling visits and how it
-    ends: `steps_offset` (with 1, as in Stable Diffusion, 50 steps visit 981, 961, ..., 1 instead of 980, 960,
-    ..., 0; abar_t stays), `timestep_spacing`, `set_alpha_to_one` (here abar is 1 after the last step),
-    `clip_sample` and `thresholding`. `rescale_betas_zero_snr` does count: it changes abar_t, and the last one
-    becomes 0, at which z_t holds nothing of the image. Here that one is raised to 2^-24, so that z0 can be
-    computed from the noise. Outputs v and z0 mean something there; a predicted noise does not, and is refused.
+    the settings of a scheduler that only define the timesteps of its own sampling and its last step are
+    ignored: `steps_offset` (with 1, as in Stable Diffusion, 50 steps visit 981, 961, ..., 1 instead of 980,
+    960, ..., 0; abar_t stays), `timestep_spacing`, `set_alpha_to_one` (here abar is 1 after the last step),
+    `clip_sample` and `thresholding`. `rescale_betas_zero_snr` matters: it changes abar_t, and the last one
+    becomes 0, at which z_t contains nothing of the image. Here it is raised to 2^-24, so that z0 can be
+    computed from the noise. Outputs v and z0 are meaningful there; a predicted noise is not, and is refused.
 
     Attributes:
         alphas_cumprod: (1000,) float32 on the CPU, abar_t.
@@ -40,10 +40,10 @@ class Parametrization:
 
     @classmethod
     def of(cls, scheduler: Any) -> Parametrization:
-        """That of a diffusers scheduler.
+        """The parametrization of a diffusers scheduler.
 
         Raises:
-            UserError: z0 does not follow from z_t, the output and abar_t under it, or it has not 1000
+            UserError: z0 does not follow from z_t, the output and abar_t with it, or it does not have 1000
                 timesteps.
         """
         name, config = type(scheduler).__name__, scheduler.config
@@ -88,12 +88,12 @@ class Parametrization:
 
         Args:
             output: outputs (2B, c, h, w), first all n without the condition, then all p with it; for a guidance
-                of 1 only p, (B, c, h, w). May be in half precision.
-            z_t: (B, c, h, w), whose dtype the noise gets.
+                of 1 only p, (B, c, h, w). Half precision is allowed.
+            z_t: (B, c, h, w); the noise has its dtype.
             t: timestep.
             guidance: the scale g.
         """
-        # With little noise or little image left, what the output is combined with needs more than half
+        # With little noise or little image left, the combination with the output needs more than half
         # precision.
         exact = torch.promote_types(z_t.dtype, torch.float32)
         output = output.to(exact)

@@ -17,7 +17,7 @@ class Frame:
 
     A circular measurement fills its grid. One without a periodic boundary lies in a grid larger by at
     least K - 1: the light that entered from beyond the frame gets pixels of its own, and what would be measured
-    there is unknown (docs/method.md, "Boundaries").
+    there is unknown (docs/reference/method.md, "Boundaries").
     """
 
     size: tuple[int, int]

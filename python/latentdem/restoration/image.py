@@ -20,7 +20,7 @@ from ..operators import Blur, KernelFamily
 from ..output.result import Result
 from ..priors.base import LatentPrior
 from ..priors.kernel_denoiser import KernelDenoiser
-from ..priors.naming import name_of
+from ..priors.prior_names import name_of
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
 from ..solver.checkpoint import Checkpoint

@@ -44,11 +44,8 @@ class Checkpoint:
     def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
         self.folder = Path(folder)
         self._runs = 0
-        make_folder(self.folder)
         self._settings_path = self.folder / "settings.json"
-        keep_settings(
-            self._settings_path, settings, "a restoration", "choose another folder, or delete this one"
-        )
+        open_folder(self._settings_path, settings, "a restoration")
 
     def run(
         self,
@@ -104,10 +101,31 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Deletes the files of this checkpoint, and the folder if nothing else is in it."""
-        for path in (*self.folder.glob("[0-9]*.safetensors"), self._settings_path):
-            path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        remove_files(*self.folder.glob("[0-9]*.safetensors"), self._settings_path)
+
+
+def open_folder(path: Path, settings: dict[str, Any], content: str) -> None:
+    """Begins a run in the folder of `path`, or resumes the one that is there.
+
+    Args:
+        path: file of the settings.
+        settings: everything that determines the result, as plain data.
+        content: what the folder holds, as messages call it.
+
+    Raises:
+        UserError: the folder holds a run with other settings, or cannot be written.
+    """
+    make_folder(path.parent)
+    keep_settings(path, settings, content, "choose another folder, or delete this one")
+
+
+def remove_files(*paths: Path) -> None:
+    """Deletes files of one folder, and the folder if it is empty then."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    folder = paths[0].parent
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def save_tensors(path: Path, tensors: Tensors, notes: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Long reconstructions on disk, so that an interrupted one goes on where it was."""
+"""Reconstructions on disk, so that an interrupted one can be resumed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..io.files import keep_settings, make_folder
-from ..solver.checkpoint import load_tensors, save_tensors
-from .poses import Beliefs
-from .sampler import Sampled
+from ..solver.checkpoint import load_tensors, open_folder, remove_files, save_tensors
+from .geometry.poses import PosePosterior
+from .sampler import SamplerState
 
-Found = tuple[Beliefs, Tensor]
+SearchResult = tuple[PosePosterior, Tensor]
 
 
 class ViewCheckpoint:
-    """One reconstruction in a folder: the cameras that the search found, and how far the views are.
+    """One reconstruction in a folder: the result of the pose search, and the state of the sampler.
 
     Args:
-        folder: created by `open` where it does not exist; `remove` it at the end.
+        folder: created by `open` if it does not exist; `remove` deletes it at the end.
 
     Attributes:
-        interval: seconds after which the views are written again.
+        interval: seconds after which the state of the sampler is written again.
     """
 
     interval = 5.0
@@ -37,7 +36,7 @@ class ViewCheckpoint:
         self._last = time.monotonic()
 
     def open(self, settings: dict[str, Any]) -> None:
-        """Begins a reconstruction, or goes on with one of the same settings.
+        """Begins a reconstruction, or resumes one with the same settings.
 
         Args:
             settings: everything that determines the result, as plain data.
@@ -45,51 +44,50 @@ class ViewCheckpoint:
         Raises:
             UserError: the folder holds a reconstruction with other settings, or cannot be written.
         """
-        make_folder(self.folder)
-        what_helps = "choose another folder, or delete this one"
-        keep_settings(self._settings, settings, "a reconstruction", what_helps)
+        open_folder(self._settings, settings, "a reconstruction")
 
-    def search(self, search: Callable[[], Found], generator: torch.Generator) -> Found:
-        """What `search` gives, beliefs of the cameras and confidence, from disk where they are there.
+    def search(self, search: Callable[[], SearchResult], generator: torch.Generator) -> SearchResult:
+        """Result of `search`, the posterior of the cameras and the confidence, read from disk if it is there.
+
+        Args:
+            search: runs the pose search.
+            generator: the generator of the search, which is left in the same state in either case.
 
         Raises:
             UserError: the folder cannot be read or written.
         """
-        found, _ = load_tensors(self._poses)
-        if found:
-            generator.set_state(found["generator"])
-            return Beliefs(found["cameras"], found["weights"]), found["confidence"]
-        beliefs, confidence = search()
-        held = {**vars(beliefs), "confidence": confidence, "generator": generator.get_state()}
-        save_tensors(self._poses, held, {})
-        return beliefs, confidence
+        tensors, _ = load_tensors(self._poses)
+        if tensors:
+            generator.set_state(tensors["generator"])
+            return PosePosterior(tensors["cameras"], tensors["weights"]), tensors["confidence"]
+        posterior, confidence = search()
+        tensors = {**vars(posterior), "confidence": confidence, "generator": generator.get_state()}
+        save_tensors(self._poses, tensors, {})
+        return posterior, confidence
 
-    def resume(self) -> Sampled | None:
-        """How far the views were; None where they were not begun.
+    def resume(self) -> SamplerState | None:
+        """Last state of the sampler that was written; None if there is none.
 
         Raises:
             UserError: the folder cannot be read.
         """
-        found, notes = load_tensors(self._views)
-        if not found:
+        tensors, notes = load_tensors(self._views)
+        if not tensors:
             return None
-        return Sampled(int(notes["step"]), int(notes["steps"]), found.pop("latents"), found)
+        return SamplerState(int(notes["step"]), int(notes["steps"]), tensors.pop("latents"), tensors)
 
-    def keep(self, sampled: Sampled) -> None:
-        """Writes how far the views are, every few seconds and at their end.
+    def keep(self, state: SamplerState) -> None:
+        """Writes the state of the sampler, every few seconds and after the last step.
 
         Raises:
             UserError: the folder cannot be written.
         """
-        if time.monotonic() - self._last < self.interval and sampled.step < sampled.steps:
+        if time.monotonic() - self._last < self.interval and state.step < state.steps:
             return
-        notes = {"step": str(sampled.step), "steps": str(sampled.steps)}
-        save_tensors(self._views, {"latents": sampled.latents, **sampled.moving}, notes)
+        notes = {"step": str(state.step), "steps": str(state.steps)}
+        save_tensors(self._views, {"latents": state.latents, **state.poses}, notes)
         self._last = time.monotonic()
 
     def remove(self) -> None:
-        """Deletes what was written, and the folder if nothing else is in it."""
-        for path in (self._poses, self._views, self._settings):
-            path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        """Deletes what was written, and the folder if it is empty then."""
+        remove_files(self._poses, self._views, self._settings)

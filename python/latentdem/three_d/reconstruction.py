@@ -1,11 +1,11 @@
-"""`reconstruct`: a few pictures of an object in, their poses and new views out."""
+"""`reconstruct`: finds the poses of a few pictures of an object and generates new views of it."""
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,22 @@ from torch import Tensor
 from ..checks import check_backend, resolve_device
 from ..errors import UserError
 from ..output.report import versions
-from ..priors.naming import name_of
+from ..priors.prior_names import name_of
 from ..solver.checkpoint import digest
-from .cameras import grid_points, mirrored, straight
 from .checkpoint import ViewCheckpoint
 from .config import ReconstructionConfig
+from .geometry.cameras import centred, grid_points, mirrored
+from .geometry.poses import PosePosterior, bounded, ring
+from .output.result import Reconstruction
 from .pictures import Crops, Picture, check_distinct, view_on_white
-from .pose_search.known_views import Known, find, framed
-from .pose_search.noise_error import MAX_BATCH
-from .poses import Beliefs, bounded, ring
-from .priors.base import ViewCondition, ViewPrior
+from .pose_search.known_views import KnownViews, find_poses, frame_crops
+from .priors.base import MAX_BATCH, ViewCondition, ViewPrior
 from .priors.loading import load_view_prior
-from .result import Reconstruction
-from .sampler import Sampled, sample
+from .sampler import SamplerState, sample
 
 Progress = Callable[[str, float, float], None]
-SEARCH_SHARE = 0.4  # of the progress that is shown
-SOLID = 64  # points along one side of the grid where it is told how likely the object is
+SEARCH_SHARE = 0.4  # share of the search in the reported progress
+FILLED_POINTS = 64  # grid points along one side at which the probability of the object is evaluated
 
 
 def reconstruct(
@@ -44,132 +43,129 @@ def reconstruct(
     seed: int = 0,
     device: str = "auto",
     poses: Tensor | None = None,
-    recipe: ReconstructionConfig | None = None,
+    config: ReconstructionConfig | None = None,
     checkpoint: str | Path | ViewCheckpoint | None = None,
     progress: Progress | None = None,
+    recipe: ReconstructionConfig | None = None,
 ) -> Reconstruction:
     """Finds the poses of pictures of one object, and generates views of it from a ring of cameras.
 
-    Of one picture alone there is no pose to find: the views are those of the prior, as Zero123's.
+    A single picture has no pose to find: its views are those of the prior, as with Zero123.
 
     Args:
-        images: paths, PIL images, arrays or tensors (1, C, H, W), the first being the reference; the object
-            is cut out by an alpha channel or from a plain background, centred and scaled, pictures of one
-            size by one factor, then as the prior frames it (`ViewPrior.framing`). Or one tensor (n, 3, S, S)
-            in [-1, 1] on white, S the prior's size, which is taken as it is.
+        images: paths, PIL images, arrays or tensors (1, C, H, W), the first being the reference; the object is
+            cut out by an alpha channel or from a plain background, centred and scaled (pictures of one size by
+            a common factor), and then cropped as the prior frames it (`ViewPrior.framing`). Or one tensor
+            (n, 3, S, S) in [-1, 1] on white, where S is the prior's size, which is used as it is.
         prior: "embedded-3d", a folder or a `ViewPrior`.
-        azimuths: views on each elevation, evenly spaced, from that of view 1.
-        elevations: degrees above the height that view 1 was taken from.
+        azimuths: number of views at each elevation, evenly spaced, starting from that of view 1.
+        elevations: degrees above the height of view 1.
         steps: diffusion steps.
-        seed: of all randomness; the same seed gives the same views.
+        seed: random seed; the same seed gives the same views.
         device: "auto", "cpu" or "cuda".
-        poses: (n, 3) polar angle, azimuth and radius relative to view 1, in radians, where they are known;
-            then nothing is searched, and they do not move.
-        recipe: constants; None for the defaults.
-        checkpoint: folder that the run is kept in: the poses that were found, and the views every few seconds.
-            The same call goes on where an interrupted one was, on a CPU with the same bits. At the end the
-            folder is removed; a `ViewCheckpoint` is left for the caller to remove.
+        poses: (n, 3) polar angle, azimuth and radius relative to view 1, in radians, if they are known; then
+            nothing is searched, and they are not refined.
+        config: constants; None for the defaults.
+        checkpoint: folder in which the run is kept: the poses once they are found, and the views every few
+            seconds. The same call resumes an interrupted run, on a CPU with the same bits. The folder is
+            removed at the end, but a `ViewCheckpoint` is left for the caller to remove.
         progress: called as progress(phase, done, total) after every step; total counts the whole job.
+        recipe: deprecated name of `config`.
 
     Raises:
         UserError: an argument is wrong, or an image shows no object; the message says which and what to do.
     """
     started = time.perf_counter()
-    recipe = recipe or ReconstructionConfig()
+    if recipe is not None:
+        warnings.warn("The argument recipe is now called config.", DeprecationWarning, stacklevel=2)
+    config = config or recipe or ReconstructionConfig()
     if len(images) == 0:
         raise UserError("No image was given; give at least one picture of the object.")
     if steps < 2:
         raise UserError(f"At least 2 steps are needed, not {steps}.")
-    targets, where = ring(azimuths, elevations), resolve_device(device)
+    targets, place = ring(azimuths, elevations), resolve_device(device)
     settings = {
         "prior": name_of(prior),
         "azimuths": azimuths,
         "elevations": list(elevations),
         "steps": steps,
         "seed": seed,
-        "device": str(where),
+        "device": str(place),
         "backend": check_backend(),
         "poses_known": poses is not None,
         "cropped": not isinstance(images, Tensor),
-        "recipe": asdict(recipe),
+        "config": asdict(config),
     }
-    prior = load_view_prior(prior, where)
+    view_prior = load_view_prior(prior, place)
     names = [
         str(image) if isinstance(image, (str, Path)) else f"Image {i + 1}" for i, image in enumerate(images)
     ]
-    crops = None
-    if isinstance(images, Tensor):
-        pictures = _as_they_are(images, prior.image_size, names)
-    else:
-        crops = Crops(images, prior.image_size, names)
-        if crops.cut:
-            crops = framed(crops, prior, where)
-        pictures = crops.pictures()
-    check_distinct(torch.cat([picture.pixels for picture in pictures]), names)
+    crops, pictures = _load(images, view_prior, place, names)
     inputs = torch.cat([picture.pixels for picture in pictures])
-    told = None if poses is None else _checked(poses, len(inputs))
-    kept = ViewCheckpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
-    if kept is not None:
-        held = " ".join(digest(each) for each in (inputs, told) if each is not None)
-        kept.open({**settings, **versions(), "images and poses": held})
+    check_distinct(inputs, names)
+    given = None if poses is None else _checked(poses, len(inputs))
+    run = ViewCheckpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    if run is not None:
+        digests = " ".join(digest(tensor) for tensor in (inputs, given) if tensor is not None)
+        run.open({**settings, **versions(), "images and poses": digests})
     report = progress or (lambda phase, done, total: None)
     generator, seconds = torch.Generator().manual_seed(seed), {"loading": time.perf_counter() - started}
 
     with torch.no_grad():
-        known = Known.of(pictures, prior, where, recipe.mirrored)
-        confidence = torch.ones(len(inputs))
-        poses = torch.zeros(len(inputs), 3) if told is None else told
-        beliefs = Beliefs.sure(
-            known.condition.cameras(poses.to(where), torch.arange(len(inputs), device=where))
-        )
-        searched = told is None and len(inputs) > 1
+        known = KnownViews.of(pictures, view_prior, place, config.mirrored)
+        searched = given is None and len(inputs) > 1
         phase = time.perf_counter()
         if searched:
-            cut = crops if crops is not None and crops.cut else None
 
-            def on_found(done: float) -> None:
+            def search() -> tuple[PosePosterior, Tensor]:
+                return find_poses(view_prior, known, crops, config, generator, on_search)
+
+            def on_search(done: float) -> None:
                 report("poses", SEARCH_SHARE * done, 1.0)
 
-            run = partial(find, prior, known, cut, recipe, generator, on_found)
-            beliefs, confidence = run() if kept is None else kept.search(run, generator)
-            beliefs = replace(beliefs, cameras=beliefs.cameras.to(where))
-            if cut is not None and beliefs.cameras.shape[-1] > 3:
-                known = known.cropped_anew(cut, prior, beliefs.cameras[0])
-                beliefs = replace(beliefs, cameras=straight(beliefs.cameras))
-        condition = known.condition
+            posterior, confidence = search() if run is None else run.search(search, generator)
+            posterior = replace(posterior, cameras=posterior.cameras.to(place))
+            if crops is not None and posterior.cameras.shape[-1] > 3:
+                known = known.recropped(crops, view_prior, posterior.cameras[0])
+                posterior = replace(posterior, cameras=centred(posterior.cameras))
+        else:
+            posterior, confidence = _given(given, known), torch.ones(len(inputs))
         seconds["poses"] = time.perf_counter() - phase
         before = SEARCH_SHARE if searched else 0.0
 
-        def on_step(state: Sampled) -> None:
-            if kept is not None:
-                kept.keep(state)
+        def on_step(state: SamplerState) -> None:
+            if run is not None:
+                run.keep(state)
             report("views", before + (1 - before) * state.step / state.steps, 1.0)
 
-        def made(
-            condition: ViewCondition,
-            beliefs: Beliefs,
-            targets: Tensor,
-            recipe: ReconstructionConfig,
-            *followed: Any,
-        ) -> tuple[Tensor, Tensor]:
-            z, found = sample(prior, condition, beliefs, targets, steps, recipe, generator, *followed)
-            return torch.cat([prior.decode(part) for part in z.split(MAX_BATCH)]).clamp(-1, 1), found
+        moving, fixed = config if searched else replace(config, rate=0.0), replace(config, rate=0.0)
 
-        around, still = targets.to(where), replace(recipe, rate=0.0)
-        resumed = None if kept is None else kept.resume()
-        views, found = made(condition, beliefs, around, recipe if searched else still, on_step, resumed)
-        if known.turned is not None:
-            opposite = replace(beliefs, cameras=mirrored(beliefs.cameras))
-            others, _ = made(known.turned, opposite, mirrored(around), still)
+        def generate(
+            condition: ViewCondition,
+            posterior: PosePosterior,
+            targets: Tensor,
+            config: ReconstructionConfig,
+            *options: Any,
+        ) -> tuple[Tensor, Tensor]:
+            z, poses = sample(view_prior, condition, posterior, targets, steps, config, generator, *options)
+            return torch.cat([view_prior.decode(part) for part in z.split(MAX_BATCH)]).clamp(-1, 1), poses
+
+        state = None if run is None else run.resume()
+        cameras = targets.to(place)
+        views, final = generate(known.condition, posterior, cameras, moving, on_step, state)
+        if known.mirrored is not None:
+            mirror = replace(posterior, cameras=mirrored(posterior.cameras))
+            others, _ = generate(known.mirrored, mirror, mirrored(cameras), fixed)
             views = (views + others.flip(-1)) / 2
-        filled = prior.filled(condition.at(beliefs.cameras[0]), found, grid_points(SOLID).to(found))
+        condition, points = known.condition.at(posterior.cameras[0]), grid_points(FILLED_POINTS)
+        filled = view_prior.filled(condition, final, points.to(final))
     seconds["views"] = time.perf_counter() - phase - seconds["poses"]
     seconds["total"] = time.perf_counter() - started
-    if kept is not None and kept is not checkpoint:
-        kept.remove()
+    if run is not None and run is not checkpoint:
+        run.remove()
     return Reconstruction(
         known.pixels.cpu(),
-        found.cpu(),
+        final.cpu(),
         confidence,
         targets,
         views.cpu(),
@@ -177,24 +173,42 @@ def reconstruct(
         tuple(picture.mask for picture in known.pictures),
         seconds,
         settings,
-        None if condition.polar is None else float(beliefs.cameras[0, 0, 0]),
+        None if condition.polar is None else float(posterior.cameras[0, 0, 0]),
         None if filled is None else filled.cpu(),
     )
 
 
-def _as_they_are(images: Tensor, size: int, names: Sequence[str]) -> list[Picture]:
-    if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-        raise UserError(
-            f"A tensor of views has the shape (n, 3, {size}, {size}) with this prior, not "
-            f"{tuple(images.shape)}; give pictures of other sizes as a list."
-        )
-    return [view_on_white(image, name) for image, name in zip(images, names, strict=True)]
+def _load(
+    images: Sequence[Any] | Tensor, prior: ViewPrior, device: torch.device, names: Sequence[str]
+) -> tuple[Crops | None, list[Picture]]:
+    """Pictures for the prior, and the crops that they are; None where there is no cut-out object to recrop."""
+    if isinstance(images, Tensor):
+        size = prior.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise UserError(
+                f"A tensor of views has the shape (n, 3, {size}, {size}) with this prior, not "
+                f"{tuple(images.shape)}; give pictures of other sizes as a list."
+            )
+        return None, [view_on_white(image, name) for image, name in zip(images, names, strict=True)]
+    crops = Crops(images, prior.image_size, names)
+    if not crops.cut:
+        return None, crops.pictures()
+    crops = frame_crops(crops, prior, device)
+    return crops, crops.pictures()
 
 
 def _checked(poses: Tensor, views: int) -> Tensor:
+    """Known poses (views, 3) within their ranges; a UserError unless they are relative to view 1."""
     if tuple(poses.shape) != (views, 3) or not torch.isfinite(poses).all() or poses[0].any():
         raise UserError(
             f"Poses of {views} views have the shape ({views}, 3), finite and relative to view 1, so that the "
             "first is 0."
         )
     return bounded(poses.detach().float())
+
+
+def _given(poses: Tensor | None, known: KnownViews) -> PosePosterior:
+    """Certain posterior of views in known poses (n, 3); None stands for one view alone."""
+    count, device = len(known.pixels), known.pixels.device
+    poses = torch.zeros(count, 3) if poses is None else poses
+    return PosePosterior.certain(known.condition.cameras(poses.to(device), torch.arange(count, device=device)))

@@ -42,7 +42,7 @@ def task(reference: Tensor) -> Task:
 
 
 @pytest.mark.parametrize("method", [KnownRichardsonLucy(), KnownWiener()])
-def test_with_the_true_kernel_they_restore(method: Method, task: Task, reference: Tensor) -> None:
+def test_baselines_restore_with_the_true_kernel(method: Method, task: Task, reference: Tensor) -> None:
     result = method(task)
     for i in range(2):
         assert psnr(result.image[i], reference[i]) > psnr(task.blurred[i], reference[i]) + 2
@@ -51,7 +51,7 @@ def test_with_the_true_kernel_they_restore(method: Method, task: Task, reference
 
 
 @pytest.mark.parametrize(("method", "gain"), [(BlindRichardsonLucy(), 0.02), (BlindTotalVariation(), 0.1)])
-def test_blind_ones_turn_the_first_kernel_towards_the_true_one(method: Method, gain: float, task: Task) -> None:
+def test_blind_baselines_approach_the_true_kernel(method: Method, gain: float, task: Task) -> None:
     cartoon = torch.full((1, 3, 48, 48), -0.8)
     cartoon[..., 8:30, 12:20] = cartoon[..., 20:40, 26:42] = 0.8
     y, _ = blur_and_add_noise(cartoon, task.kernel[:1], 0.01, np.random.default_rng(0))
@@ -66,7 +66,7 @@ def test_blind_ones_turn_the_first_kernel_towards_the_true_one(method: Method, g
     assert torch.allclose(result.residual, expected)
 
 
-def test_the_kernels_update_is_the_adjoint_of_the_blur_in_the_kernel(scene: Scene) -> None:
+def test_the_kernel_update_is_the_adjoint_of_the_blur(scene: Scene) -> None:
     u, r = (scene(20, 22, seed=i).double() + 2 for i in (1, 2))
     kernel = torch.rand(1, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     left = (Blur(6)(u, kernel) * r).sum()

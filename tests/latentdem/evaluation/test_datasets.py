@@ -17,7 +17,12 @@ def make(folder: Path, *names: str) -> Path:
 
 
 def test_levin_pictures_have_truth_kernel_and_published_size(tmp_path: Path) -> None:
-    names = ("blurred/im1_kernel4_img.png", "blurred/im1_kernel10_img.png", "blurred/readme.png", "sharp/im1.png")
+    names = (
+        "blurred/im1_kernel4_img.png",
+        "blurred/im1_kernel10_img.png",
+        "blurred/readme.png",
+        "sharp/im1.png",
+    )
     make(tmp_path, *names, "kernels/kernel4.npy", "kernels/kernel10.npy")
     first, second = BENCHMARKS["levin"].find(tmp_path)
     assert first == Picture(
@@ -53,7 +58,10 @@ def test_kernels_are_optional_as_a_whole(tmp_path: Path) -> None:
         (["im1_kernel1_img.png"], "blurred is missing"),
         (["blurred/im1_kernel1_img.png"], "sharp is missing"),
         (["blurred/other.png", "sharp/im1.png"], "is named as it should be"),
-        (["blurred/im2_kernel1_img.png", "sharp/im1.png"], r"im2.png, the true image of im2_kernel1_img.png, is"),
+        (
+            ["blurred/im2_kernel1_img.png", "sharp/im1.png"],
+            r"im2.png, the true image of im2_kernel1_img.png, is",
+        ),
         (
             ["blurred/im1_kernel2_img.png", "sharp/im1.png", "kernels/kernel1.npy"],
             r"kernel2.npy, the true kernel of im1_kernel2_img.png, is missing",

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentdem.errors import UserError
-from latentdem.evaluation import EvaluationSettings, evaluate
+from latentdem.evaluation import EvaluationSettings, run_evaluation
 from latentdem.evaluation import loop as module
 from latentdem.evaluation.cases import make_case
 from latentdem.evaluation.store import COLUMNS
@@ -58,7 +58,7 @@ def table(out: Path) -> list[dict[str, str]]:
 def test_rows_files_and_failures(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
     out = tmp_path / "out"
     seen: list[tuple[float, int, str]] = []
-    result = evaluate(folder, out, SETTINGS, progress=lambda *args: seen.append(args))
+    result = run_evaluation(folder, out, SETTINGS, progress=lambda *args: seen.append(args))
 
     assert [row.image for row in result.rows] == ["a.bmp", "a.png", "d.png"]
     assert list(result.failures) == ["b.png", "c.png"]
@@ -99,16 +99,21 @@ def test_rows_files_and_failures(folder: Path, tmp_path: Path, fake_deblur: Any)
     assert seen[-1][0] == seen[-1][1] == 5
 
 
-def test_what_the_method_is_told(folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets) -> None:
-    evaluate(folder, tmp_path / "1", SETTINGS, limit=1)
+def test_settings_reach_the_method(folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets) -> None:
+    run_evaluation(folder, tmp_path / "1", SETTINGS, limit=1)
     known = replace(SETTINGS, non_blind=True, estimate_noise=True, boundary="valid", seed=7, steps=5)
-    result = evaluate(folder, tmp_path / "2", known, limit=1)
-    blind, told = fake_deblur.calls
+    result = run_evaluation(folder, tmp_path / "2", known, limit=1)
+    blind, non_blind = fake_deblur.calls
     assert blind["kernel"] is None
     assert (blind["kernel_size"], blind["noise_sigma"], blind["boundary"]) == (9, 0.02, "circular")
-    assert told["kernel"].shape == (1, 1, 9, 9)
-    assert (told["noise_sigma"], told["boundary"], told["seed"], told["steps"]) == (None, "valid", 7, 5)
-    assert told["image"].shape == (1, 3, 32, 40)
+    assert non_blind["kernel"].shape == (1, 1, 9, 9)
+    assert (non_blind["noise_sigma"], non_blind["boundary"], non_blind["seed"], non_blind["steps"]) == (
+        None,
+        "valid",
+        7,
+        5,
+    )
+    assert non_blind["image"].shape == (1, 3, 32, 40)
     assert result.rows[0].mnc is None
     assert result.rows[0].kernel_mse is None
 
@@ -124,7 +129,7 @@ def test_cases_are_seeded_by_the_index(folder: Path) -> None:
     assert (first.blurred - first.reference).abs().max() > 0.05
 
 
-def test_images_are_cut_square_and_reduced(folder: Path) -> None:
+def test_images_are_cropped_square_and_reduced(folder: Path) -> None:
     case = make_case(folder / "a.png", 0, replace(SETTINGS, size=20))
     assert case.reference.shape == (1, 3, 20, 20)
     square = make_case(folder / "a.png", 0, replace(SETTINGS, size=40))
@@ -157,7 +162,7 @@ def test_noise_has_the_stated_deviation(scene: Scene) -> None:
     assert float((y - sharp).std()) == pytest.approx(0.1, rel=0.02)
 
 
-def test_valid_blur_needs_pixels_left(scene: Scene) -> None:
+def test_valid_blur_needs_enough_pixels(scene: Scene) -> None:
     kernel = torch.full((1, 1, 21, 21), 1 / 441)
     with pytest.raises(UserError, match="leaves less than 16 x 16"):
         blur_and_add_noise(scene(30, 30), kernel, 0.0, np.random.default_rng(0), "valid")
@@ -170,16 +175,16 @@ def test_resumes_after_an_interruption(
     out = tmp_path / "out"
     fake_deblur.fail_at, fake_deblur.error = 2, error
     with pytest.raises(type(error)):
-        evaluate(folder, out, SETTINGS)
+        run_evaluation(folder, out, SETTINGS)
     assert [row["image"] for row in table(out)] == ["a.bmp", "a.png"]
     assert not list(out.rglob(".latentdem-*"))
 
     fake_deblur.fail_at = None
-    result = evaluate(folder, out, SETTINGS)
+    result = run_evaluation(folder, out, SETTINGS)
     assert len(fake_deblur.calls) == 3
     assert [row.image for row in result.rows] == ["a.bmp", "a.png", "d.png"]
     assert [row["image"] for row in table(out)] == ["a.bmp", "a.png", "d.png"]
-    again = evaluate(folder, out, SETTINGS)
+    again = run_evaluation(folder, out, SETTINGS)
     assert [r.psnr for r in again.rows] == pytest.approx([r.psnr for r in result.rows], abs=1e-3)
     assert len(fake_deblur.calls) == 3
 
@@ -188,33 +193,33 @@ def test_a_limit_can_be_raised_and_lowered(
     folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets
 ) -> None:
     out = tmp_path / "out"
-    assert len(evaluate(folder, out, SETTINGS, limit=1).rows) == 1
-    assert len(evaluate(folder, out, SETTINGS).rows) == 3
+    assert len(run_evaluation(folder, out, SETTINGS, limit=1).rows) == 1
+    assert len(run_evaluation(folder, out, SETTINGS).rows) == 3
     assert len(fake_deblur.calls) == 3
-    assert len(evaluate(folder, out, SETTINGS, limit=1).rows) == 1
+    assert len(run_evaluation(folder, out, SETTINGS, limit=1).rows) == 1
     assert len(table(out)) == 3
 
 
-def test_what_does_not_match_is_done_again(
+def test_results_that_do_not_match_are_computed_again(
     folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets
 ) -> None:
     out = tmp_path / "out"
-    evaluate(folder, out, SETTINGS)
+    run_evaluation(folder, out, SETTINGS)
     (out / "images" / "001_a_restored.png").unlink()
     (folder / "d.png").rename(folder / "e.png")  # the same index, another image
-    evaluate(folder, out, SETTINGS)
+    run_evaluation(folder, out, SETTINGS)
     assert len(fake_deblur.calls) == 5
     assert [row["image"] for row in table(out)] == ["a.bmp", "a.png", "e.png"]
 
 
 def test_other_settings_are_refused(folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets) -> None:
     out = tmp_path / "out"
-    evaluate(folder, out, SETTINGS, limit=1)
+    run_evaluation(folder, out, SETTINGS, limit=1)
     with pytest.raises(UserError, match="kernel_size 9 instead of 11, seed 0 instead of 5"):
-        evaluate(folder, out, replace(SETTINGS, kernel_size=11, seed=5))
+        run_evaluation(folder, out, replace(SETTINGS, kernel_size=11, seed=5))
     (out / "settings.json").write_text("{")
     with pytest.raises(UserError, match="not readable"):
-        evaluate(folder, out, SETTINGS)
+        run_evaluation(folder, out, SETTINGS)
 
 
 @pytest.mark.parametrize("text", ["nonsense", "index,image\n1,a.png\n"])
@@ -222,10 +227,10 @@ def test_damaged_table_is_refused(
     folder: Path, tmp_path: Path, fake_deblur: Any, text: str, sheets: Sheets
 ) -> None:
     out = tmp_path / "out"
-    evaluate(folder, out, SETTINGS, limit=1)
+    run_evaluation(folder, out, SETTINGS, limit=1)
     (out / "metrics.csv").write_text(text + "\n1,2\n")
     with pytest.raises(UserError, match="not a table of this program"):
-        evaluate(folder, out, SETTINGS)
+        run_evaluation(folder, out, SETTINGS)
 
 
 def test_a_result_that_is_not_finite_is_a_failure(
@@ -239,29 +244,29 @@ def test_a_result_that_is_not_finite_is_a_failure(
         return result
 
     monkeypatch.setattr(latentdem, "deblur", diverging)
-    result = evaluate(folder, tmp_path / "out", SETTINGS, limit=1)
+    result = run_evaluation(folder, tmp_path / "out", SETTINGS, limit=1)
     assert not result.rows
     assert "not finite" in result.failures["a.bmp"]
 
 
-def test_mistakes_stop_it_at_once(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
+def test_wrong_arguments_are_refused_at_once(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
     with pytest.raises(UserError, match="not a folder"):
-        evaluate(tmp_path / "missing", tmp_path / "out", SETTINGS)
+        run_evaluation(tmp_path / "missing", tmp_path / "out", SETTINGS)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images"):
-        evaluate(tmp_path / "empty", tmp_path / "out", SETTINGS)
+        run_evaluation(tmp_path / "empty", tmp_path / "out", SETTINGS)
     with pytest.raises(UserError, match="cannot go into"):
-        evaluate(folder, folder, SETTINGS)
+        run_evaluation(folder, folder, SETTINGS)
     fake_deblur.fail_at, fake_deblur.error = 0, UserError("unknown prior")
     with pytest.raises(UserError, match="unknown prior"):
-        evaluate(folder, tmp_path / "out", SETTINGS)
+        run_evaluation(folder, tmp_path / "out", SETTINGS)
 
 
 def test_long_evaluations_have_several_sheets(
     folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_ROWS_PER_SHEET", 2)
-    result = evaluate(folder, tmp_path / "out", SETTINGS)
+    result = run_evaluation(folder, tmp_path / "out", SETTINGS)
     assert [path.name for _, path in sheets] == ["contact_sheet.png", "contact_sheet_2.png"]
     rows = [row for page, _ in sheets for row in page]
     assert [row.name for row in rows] == ["a.bmp", "a.png", "d.png"]
@@ -274,24 +279,26 @@ def test_long_evaluations_have_several_sheets(
         assert row.true_kernel[0, 0, 4, 4] < 1
 
 
-def test_stored_kernels_are_what_was_estimated(
+def test_stored_kernels_equal_the_estimates(
     folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets
 ) -> None:
-    evaluate(folder, tmp_path / "out", SETTINGS, limit=1)
+    run_evaluation(folder, tmp_path / "out", SETTINGS, limit=1)
     kernel = read_kernel(tmp_path / "out" / "images" / "000_a_kernel.npy")
     assert kernel[0, 0, 4, 4] == 1
 
 
-def test_margin_does_not_count(folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets) -> None:
+def test_margin_is_left_out_of_the_metrics(
+    folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets
+) -> None:
     settings = replace(SETTINGS, margin=7)
-    row = evaluate(folder, tmp_path / "out", settings, limit=1).rows[0]
+    row = run_evaluation(folder, tmp_path / "out", settings, limit=1).rows[0]
     case = make_case(folder / "a.bmp", 0, settings)
     inner = (..., slice(7, -7), slice(7, -7))
     assert row.psnr == pytest.approx(psnr(case.blurred[inner], case.reference[inner]))
 
 
-def test_margin_that_leaves_nothing_is_a_failure(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
-    result = evaluate(folder, tmp_path / "out", replace(SETTINGS, margin=13), limit=1)
+def test_margin_without_pixels_left_is_a_failure(folder: Path, tmp_path: Path, fake_deblur: Any) -> None:
+    result = run_evaluation(folder, tmp_path / "out", replace(SETTINGS, margin=13), limit=1)
     assert "use a smaller one" in result.failures["a.bmp"]
 
 
@@ -299,9 +306,11 @@ def test_images_of_one_size_are_restored_together(
     folder: Path, tmp_path: Path, fake_deblur: Any, sheets: Sheets, scene: Scene
 ) -> None:
     write_image(folder / "e.png", scene(40, 44, seed=5))
-    singly, together = evaluate(folder, tmp_path / "one", SETTINGS), len(fake_deblur.calls)
+    singly, together = run_evaluation(folder, tmp_path / "one", SETTINGS), len(fake_deblur.calls)
     seen: list[tuple[float, int, str]] = []
-    batched = evaluate(folder, tmp_path / "two", SETTINGS, batch=4, progress=lambda *args: seen.append(args))
+    batched = run_evaluation(
+        folder, tmp_path / "two", SETTINGS, batch=4, progress=lambda *args: seen.append(args)
+    )
     shapes = [call["image"].shape[:2] for call in fake_deblur.calls[together:]]
     assert shapes == [(2, 3), (1, 1), (1, 3)]  # the grey one and the one of another size go alone
     for row, other in zip(batched.rows, singly.rows, strict=True):

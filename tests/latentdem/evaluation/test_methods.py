@@ -11,7 +11,7 @@ from torch import Tensor
 from latentdem import HQS, Blur, Pass, Posterior, SearchConfig, Skip
 from latentdem.evaluation import EvaluationSettings, Task, methods
 from latentdem.evaluation.accuracy import accuracy
-from latentdem.evaluation.methods import LatentDEM, VanillaEM, in_fewer_steps
+from latentdem.evaluation.methods import ConfiguredLatentDEM, VanillaEM, in_fewer_steps
 from latentdem.metrics import kernel_metrics
 from latentdem.operators.kernels import gaussian_kernel, motion_kernels
 from latentdem.output.result import Result
@@ -36,15 +36,15 @@ def task(scene: Scene, oracle: Any, monkeypatch: pytest.MonkeyPatch) -> Task:
     return Task(Blur(9)(sharp, kernel) + noise, kernel, settings, torch.device("cpu"), lambda *_: None)
 
 
-def test_told_the_kernel_or_given_a_guess(task: Task) -> None:
-    told = LatentDEM(SHORT)(replace(task, settings=replace(task.settings, non_blind=True)))
-    assert torch.equal(told.kernel, task.kernel)
-    guessed = LatentDEM(SHORT, guess=0.15)(task)
+def test_true_kernel_and_a_guessed_one(task: Task) -> None:
+    known = ConfiguredLatentDEM(SHORT)(replace(task, settings=replace(task.settings, non_blind=True)))
+    assert torch.equal(known.kernel, task.kernel)
+    guessed = ConfiguredLatentDEM(SHORT, guess=0.15)(task)
     assert torch.allclose(guessed.kernel, gaussian_kernel(9, 0.15 * 9))
-    assert float(told.residual) < float(guessed.residual)
+    assert float(known.residual) < float(guessed.residual)
 
 
-def test_vanilla_em_moves_the_kernel_once_per_diffusion(task: Task) -> None:
+def test_vanilla_em_updates_the_kernel_once_per_diffusion(task: Task) -> None:
     short = replace(task, settings=replace(task.settings, steps=2))
     seen: list[tuple[str, int, int]] = []
     once = VanillaEM(1)(replace(short, progress=lambda *args: seen.append(args)))
@@ -57,10 +57,10 @@ def test_vanilla_em_moves_the_kernel_once_per_diffusion(task: Task) -> None:
 
 
 def test_fewer_steps_of_algorithm_1_go_as_far() -> None:
-    plan = in_fewer_steps(algorithm_1(), 100)
-    assert plan.e_step == plan.known.e_step == Posterior(scale=10.0)
-    assert plan.skip == plan.known.skip == Skip(500, 80)
-    assert plan.search.coarse[0].passes == plan.known.passes == (Pass(100),)
+    config = in_fewer_steps(algorithm_1(), 100)
+    assert config.e_step == config.known.e_step == Posterior(scale=10.0)
+    assert config.skip == config.known.skip == Skip(500, 80)
+    assert config.search.coarse[0].passes == config.known.passes == (Pass(100),)
     assert in_fewer_steps(algorithm_1(skip=EVERY_STEP), 100).skip == EVERY_STEP
     ours = in_fewer_steps(RestorationConfig(), 10)
     assert ours.e_step is None
@@ -109,8 +109,8 @@ def test_accuracy_of_a_trace_with_a_coarse_part() -> None:
     assert (first.stage, first.t, first.residual) == ("half size", 900, pytest.approx(0.2))
 
 
-def test_a_search_uses_the_plan(task: Task) -> None:
+def test_a_search_uses_the_configuration(task: Task) -> None:
     recipe = SearchConfig()
     short = replace(recipe, starts=recipe.starts[:1], coarse=(replace(recipe.coarse[0], passes=(Pass(2),)),))
-    result = LatentDEM(replace(SHORT, search=short, again=False))(task)
+    result = ConfiguredLatentDEM(replace(SHORT, search=short, again=False))(task)
     assert [step.t for step in result.trace] == [999, 499]

@@ -50,8 +50,8 @@ def protocol() -> Protocol:
         "A table",
         (
             Entry("good", "the good one", Scaled(1.0)),
-            Entry("bad", "the bad one", Scaled(0.5), asked=True),
-            Entry("told", "the one that knows", Scaled(0.9), told=True),
+            Entry("bad", "the bad one", Scaled(0.5), on_request=True),
+            Entry("known", "with the true kernel", Scaled(0.9), non_blind=True),
         ),
     )
 
@@ -104,7 +104,7 @@ def test_the_tables_are_complete() -> None:
     ):
         assert wanted in names["ablations"]
     for protocol in PROTOCOLS.values():
-        texts = [(str(entry.method), entry.told) for entry in protocol.entries]
+        texts = [(str(entry.method), entry.non_blind) for entry in protocol.entries]
         assert len(set(texts)) == len(texts)  # what tells their folders apart
     assert "posterior" not in [entry.name for entry in PROTOCOLS["paper-table1"].pick([])]
 
@@ -124,23 +124,23 @@ def test_methods_run_resume_and_are_added(
         batch=2,
         progress=lambda *args: seen.append(args),
     )
-    assert [row.entry.name for row in rows] == ["good", "told"]
-    good, bad, told = (entry.method for entry in protocol.entries)
-    assert (good.calls, bad.calls, told.calls) == (1, 0, 1)  # type: ignore[attr-defined]
+    assert [row.entry.name for row in rows] == ["good", "known"]
+    good, bad, known = (entry.method for entry in protocol.entries)
+    assert (good.calls, bad.calls, known.calls) == (1, 0, 1)  # type: ignore[attr-defined]
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert seen[0] == (0, 2, "good: 0.png")
 
     rows = run_protocol(photos, out, protocol, protocol.pick(["bad"]), SETTINGS, limit=1)
-    assert [row.entry.name for row in rows] == ["good", "bad", "told"]
-    assert (good.calls, bad.calls, told.calls) == (1, 1, 1)  # type: ignore[attr-defined]
+    assert [row.entry.name for row in rows] == ["good", "bad", "known"]
+    assert (good.calls, bad.calls, known.calls) == (1, 1, 1)  # type: ignore[attr-defined]
     with (out / "metrics.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [(r["method"], r["image"]) for r in table] == [
         ("good", "0.png"),
         ("good", "1.png"),
         ("bad", "0.png"),
-        ("told", "0.png"),
-        ("told", "1.png"),
+        ("known", "0.png"),
+        ("known", "1.png"),
     ]
     assert table[0]["psnr"] == table[0]["psnr_input"]
     assert float(table[0]["seconds"]) == 1.0
@@ -149,10 +149,10 @@ def test_methods_run_resume_and_are_added(
     assert "| the bad one | 1 |" in text
     assert "images 2 instead of 64" in text
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["methods"]["told"]["images"] == 2
+    assert summary["methods"]["known"]["images"] == 2
     assert "image size 32 instead of 256" in summary["differs from the paper"]
     captions = [caption for caption, _, _ in quick[-1][1]]
-    assert [c.split()[0] for c in captions] == ["input", "good", "told", "reference"]
+    assert [c.split()[0] for c in captions] == ["input", "good", "known", "reference"]
     assert (out / "psnr_seconds.png").stat().st_size > 1000
     assert (out / "kernel_accuracy.png").stat().st_size > 1000
 
@@ -171,8 +171,8 @@ def test_a_protocol_without_usable_images_says_why(tmp_path: Path, protocol: Pro
 
 
 def test_names_and_settings_are_checked(protocol: Protocol) -> None:
-    assert [e.name for e in protocol.pick(["told", "bad"])] == ["bad", "told"]
-    with pytest.raises(UserError, match="no method 'best'; it has good, bad, told"):
+    assert [e.name for e in protocol.pick(["known", "bad"])] == ["bad", "known"]
+    with pytest.raises(UserError, match="no method 'best'; it has good, bad, known"):
         protocol.pick(["best"])
     check_settings(SETTINGS)
     with pytest.raises(UserError, match="leave out --e-step"):
@@ -197,7 +197,7 @@ def test_accuracy_is_drawn_for_runs_of_several_passes(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_the_command(cli: Any, here: Path, scene: Scene) -> None:
+def test_the_command_runs_a_protocol(cli: Any, here: Path, scene: Scene) -> None:
     Path("photos").mkdir()
     write_image("photos/a.png", scene(40, 40))
     arguments = ("evaluate", "photos", "--kernel-size", 9, "--size", 32, "--protocol", "paper-table1")

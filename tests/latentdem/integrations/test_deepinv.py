@@ -74,13 +74,14 @@ def unit(scene):
     )
 
 
-def test_the_other_package_forwards_to_this_one():
-    assert forwarded.LatentDEMReconstructor is integration.LatentDEMReconstructor
-    with pytest.raises(AttributeError):
+def test_former_name_forwards_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="has moved to latentdem.integrations.deepinv"):
+        assert forwarded.LatentDEMReconstructor is integration.LatentDEMReconstructor
+    with pytest.warns(DeprecationWarning, match="has moved"), pytest.raises(AttributeError):
         _ = forwarded.NothingOfThatName
 
 
-def test_the_other_package_does_not_import_the_solver():
+def test_former_name_does_not_import_the_solver():
     program = (
         "import sys, latentdem_ext.integrations.deepinv\nassert not {'latentdem', 'deepinv'} & {*sys.modules}"
     )
@@ -88,7 +89,7 @@ def test_the_other_package_does_not_import_the_solver():
 
 
 @pytest.mark.parametrize("size", [9, 8])
-def test_kernels_mean_the_same(unit, size):
+def test_kernels_have_the_same_convention(unit, size):
     x, kernel = unit(), motion(size)
     torch.testing.assert_close(dp.BlurFFT(img_size=x.shape[1:], filter=kernel).A(x), ext.blur(x, kernel))
     torch.testing.assert_close(dp.Blur(filter=kernel, padding="circular").A(x), ext.blur(x, kernel))
@@ -130,14 +131,14 @@ def test_forward(model, unit, name):
 
 
 @pytest.mark.parametrize("name", ["Blur, valid", "Downsampling", "Inpainting", "Clipped"])
-def test_a_perfect_prior_gives_the_picture(oracle, unit, name):
+def test_a_perfect_prior_recovers_the_picture(oracle, unit, name):
     x, physics = unit(2), physics_of(name, batch=2)
     model = integration.LatentDEMReconstructor(prior=oracle(2 * x - 1), steps=4, device="cpu")
     assert (model(physics(x), physics) - x).square().mean() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["BlurFFT", "Blur, circular"])
-def test_known_circular_blur_is_deblur(tiny_prior, model, unit, name):
+def test_known_circular_blur_equals_deblur(tiny_prior, model, unit, name):
     x, physics = unit(), physics_of(name)
     y = physics(x)
     image, parameters = model.estimate(y, physics)
@@ -182,7 +183,7 @@ def test_unknown_kernel_of_grey_images_with_different_noise(model, unit):
     assert image.shape == x.shape
 
 
-def test_a_batch_gives_what_single_runs_give(model, unit):
+def test_a_batch_equals_single_runs(model, unit):
     x, physics = unit(2), dp.Downsampling(img_size=(3, 40, 48), filter="gaussian", factor=2)
     physics.noise_model = dp.GaussianNoise(0.01)
     y = physics(x)
@@ -208,7 +209,7 @@ def test_parameters_of_the_physics_can_be_given(model, unit):
         (torch.rand(1, 3, 40, 48) * 1j, lambda: dp.Denoising(dp.GaussianNoise(0.1)), "real numbers"),
     ],
 )
-def test_what_does_not_go_together_is_said(model, y, physics, message):
+def test_wrong_combinations_are_refused(model, y, physics, message):
     with pytest.raises(UserError, match=message):
         model(y, physics())
 

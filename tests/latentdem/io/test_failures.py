@@ -67,7 +67,7 @@ def broken(kind: str, folder: Path) -> Path:
         ("float", "convert it to 8 or 16 bits"),
     ],
 )
-def test_unusable_files(tmp_path: Path, kind: str, sentence: str) -> None:
+def test_unusable_files_are_refused(tmp_path: Path, kind: str, sentence: str) -> None:
     path = broken(kind, tmp_path)
     with pytest.raises(UserError, match=sentence) as caught:
         read_image(path)
@@ -75,7 +75,7 @@ def test_unusable_files(tmp_path: Path, kind: str, sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
     write_image(tmp_path / "a.png", scene())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)  # a warning, which is no reason to refuse
     read_image(tmp_path / "a.png")
@@ -96,7 +96,7 @@ def test_no_read_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sce
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_nothing_is_left_of_a_failed_write(
+def test_a_failed_write_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene, error: BaseException
 ) -> None:
     target = tmp_path / "a.png"
@@ -113,7 +113,7 @@ def test_nothing_is_left_of_a_failed_write(
     assert target.read_bytes() == b"what was there"
 
 
-def test_writing_refuses_what_is_not_finite_and_unknown_suffixes(tmp_path: Path) -> None:
+def test_writing_refuses_infinite_values_and_unknown_suffixes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite"):
         write_image(tmp_path / "a.png", torch.full((1, 1, 20, 20), torch.nan))
     for name in ("a", "a.gif", "a.txt"):

@@ -46,7 +46,7 @@ def save_16_bit(path: Path, array: np.ndarray) -> None:
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_lossless_formats_come_back_exactly(
+def test_lossless_formats_are_read_back_exactly(
     tmp_path: Path, scene: Scene, channels: int, alpha: bool, suffix: str, bits: int
 ) -> None:
     array = pixels(scene(channels=channels), bits)
@@ -208,7 +208,7 @@ def test_white_is_zero_tiff(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK", "1"])
-def test_tiff_of_other_kinds(tmp_path: Path, scene: Scene, mode: str) -> None:
+def test_unsupported_tiff_is_refused(tmp_path: Path, scene: Scene, mode: str) -> None:
     image = Image.fromarray(pixels(scene())).convert(mode)
     image.save(tmp_path / "a.tif")
     expected = np.asarray(image.convert("L" if mode == "1" else "RGB")).reshape(40, 48, -1)
@@ -231,7 +231,7 @@ def test_planar_tiff(tmp_path: Path, scene: Scene) -> None:
     np.testing.assert_array_equal(decode(tmp_path / "a.tif").array, array)
 
 
-def test_to_tensor_takes_everything_that_holds_an_image(tmp_path: Path, scene: Scene) -> None:
+def test_to_tensor_takes_every_kind_of_image(tmp_path: Path, scene: Scene) -> None:
     x = scene()
     array = pixels(x)
     write_image(tmp_path / "a.png", x)

@@ -12,7 +12,7 @@ from latentdem.io.images import read_kernel, write_kernel
 
 
 @pytest.mark.parametrize("size", [3, 16, 33, 300])
-def test_kernel_files(tmp_path: Path, size: int) -> None:
+def test_kernels_are_written_and_read(tmp_path: Path, size: int) -> None:
     kernel = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0))
     kernel = kernel / kernel.sum()
     array_path, picture_path = write_kernel(tmp_path / "x.y_kernel", kernel)
@@ -28,7 +28,7 @@ def test_kernel_files(tmp_path: Path, size: int) -> None:
     assert (from_picture / from_picture.max() - kernel / kernel.max()).abs().max() < 1 / 255
 
 
-def test_kernel_from_a_picture_of_someone_else(tmp_path: Path) -> None:
+def test_kernel_from_a_foreign_picture(tmp_path: Path) -> None:
     Image.fromarray(np.eye(17, dtype=np.uint8) * 200).convert("RGB").save(tmp_path / "k.png")
     assert torch.allclose(read_kernel(tmp_path / "k.png")[0, 0], torch.eye(17) / 17)
 
@@ -46,7 +46,7 @@ def test_kernel_from_a_picture_of_someone_else(tmp_path: Path) -> None:
         (np.eye(5) * 1j, "not real numbers"),
     ],
 )
-def test_unusable_kernels(tmp_path: Path, array: np.ndarray, sentence: str) -> None:
+def test_unusable_kernels_are_refused(tmp_path: Path, array: np.ndarray, sentence: str) -> None:
     np.save(tmp_path / "k.npy", array)
     with pytest.raises(UserError, match=sentence):
         read_kernel(tmp_path / "k.npy")

@@ -78,7 +78,7 @@ def test_m_step_uses_measured_pixels_only(scene: Scene, mask: Tensor, size: int,
         assert correlation(one, truth) / float(one.norm() * truth.norm()) > 0.99
 
 
-def test_masked_m_step_with_everything_measured_is_the_closed_form(scene: Scene) -> None:
+def test_masked_m_step_with_a_full_mask_is_the_closed_form(scene: Scene) -> None:
     x, kernel = torch.cat([scene(33, 40, seed=1), scene(33, 40, seed=2)]), motion_kernels(2, 7, 0.5, 3)
     y, start, variance = ext.blur(x, kernel), gaussian_kernel(7, 2).repeat(2, 1, 1, 1), torch.full((2,), 1e-2)
     found, expected = (
@@ -88,7 +88,7 @@ def test_masked_m_step_with_everything_measured_is_the_closed_form(scene: Scene)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_fixed_kernel_stays(scene: Scene) -> None:
+def test_fixed_kernel_is_unchanged(scene: Scene) -> None:
     x, kernel = scene(32, 32), gaussian_kernel(7, 1)
     assert Blur(7, fixed=True).m_step(x[:, None], x, kernel, torch.ones(1)) is kernel
 

@@ -20,7 +20,7 @@ def identity(name: str, value: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("by", OPTIMIZERS)
-def test_what_moves_gets_nearer_to_the_minimum(by: Optimizer) -> None:
+def test_free_values_approach_the_minimum(by: Optimizer) -> None:
     """A quadratic of two values whose scales differ a thousandfold; a third one is held."""
     target = torch.tensor([[0.3, -0.2], [0.5, 0.1], [-0.4, 0.2]])
 
@@ -55,7 +55,7 @@ def test_images_do_not_mix(by: Optimizer) -> None:
 
 
 @pytest.mark.parametrize("by", OPTIMIZERS)
-def test_values_stay_where_they_are_allowed(by: Optimizer) -> None:
+def test_values_stay_in_the_allowed_set(by: Optimizer) -> None:
     found = descend(
         lambda values, rows: (values["a"] - 2).square(),
         {"a": torch.zeros(2)},
@@ -67,7 +67,7 @@ def test_values_stay_where_they_are_allowed(by: Optimizer) -> None:
 
 
 @pytest.mark.parametrize("by", OPTIMIZERS)
-def test_an_operator_takes_either(by: Optimizer) -> None:
+def test_an_operator_takes_either_optimizer(by: Optimizer) -> None:
     def fade(x: Tensor, strength: Tensor, offset: Tensor) -> Tensor:
         ramp = torch.linspace(0, 1, x.shape[-1])
         return x * (1 - strength.view(-1, 1, 1, 1) * ramp) + offset.view(-1, 1, 1, 1)

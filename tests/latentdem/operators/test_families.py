@@ -51,7 +51,7 @@ def test_kernels_have_gradients(family: KernelFamily, values: list[list[float]])
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_the_lattice_of_super_resolution_is_that_of_its_measurement(factor: int) -> None:
+def test_the_grid_of_super_resolution_matches_its_measurement(factor: int) -> None:
     """A ramp, averaged around the middle of every block, has the blocks' means."""
     ramp = torch.arange(16.0 * factor).expand(1, 1, 16 * factor, -1)
     y = torch.nn.functional.avg_pool2d(ramp, factor)
@@ -90,7 +90,7 @@ def test_the_closed_form_of_super_resolution(factor: int) -> None:
     torch.testing.assert_close(power.mean(1), masked.mean_square(x0, kernel, y))
 
 
-def test_super_resolution_beside_a_frame_takes_iterations() -> None:
+def test_super_resolution_with_a_partial_mask_takes_iterations() -> None:
     y, mask = spread(torch.randn(1, 3, 16, 16, dtype=torch.float64), 2)
     mask = mask.double()
     mask[..., :8] = 0

@@ -115,7 +115,7 @@ def test_images_and_parameters_have_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(linear(8, 8) | nonlinear(8, 8)))
-def test_a_batch_gives_what_single_images_give(scene: Scene, name: str) -> None:
+def test_a_batch_equals_its_single_images(scene: Scene, name: str) -> None:
     operator = (linear(16, 20) | nonlinear(16, 20))[name]
     x = torch.cat([scene(16, 20, seed=s) for s in range(3)])
     parameters = some_parameters(operator, 3, x)
@@ -171,7 +171,7 @@ def test_the_proximal_step_is_stationary(scene: Scene, name: str) -> None:
     assert gradient.norm() < 0.02 * before.norm()
 
 
-def test_closed_forms_are_what_conjugate_gradients_find(scene: Scene) -> None:
+def test_closed_forms_agree_with_conjugate_gradients(scene: Scene) -> None:
     x0, y, rho = scene(seed=1), scene(seed=2), torch.tensor([0.3])
     for operator in (Denoising(), Inpainting(40, 48)):
         parameters = operator.initial(y)
@@ -181,7 +181,7 @@ def test_closed_forms_are_what_conjugate_gradients_find(scene: Scene) -> None:
         )
 
 
-def test_varying_blur_with_equal_kernels_is_blur(scene: Scene, problem: Callable[..., tuple]) -> None:
+def test_varying_blur_with_equal_kernels_equals_blur(scene: Scene, problem: Callable[..., tuple]) -> None:
     _, kernel, _ = problem(1, 3, (40, 48, 7), torch.float32)
     x, operator = scene(), VaryingBlur(7, 40, 48, grid=3)
     found = operator.apply(x, kernels=kernel.expand(1, 9, 7, 7))
@@ -226,7 +226,7 @@ def test_the_m_step_finds_parameters_from_the_true_image(
         assert found[key].item() == pytest.approx(value, rel=0.05)
 
 
-def test_the_m_step_leaves_what_is_fixed(scene: Scene) -> None:
+def test_the_m_step_leaves_fixed_parameters(scene: Scene) -> None:
     operator, x = CameraResponse(9), scene()
     operator.fixed = frozenset({"gamma"})
     before = operator.initial(x)
@@ -253,7 +253,7 @@ def test_varying_blur_finds_kernels_from_the_true_image(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("shape", ["rectangle", "strokes"])
-def test_inpainting_finds_what_is_hidden(scene: Scene, shape: str) -> None:
+def test_inpainting_finds_the_hidden_region(scene: Scene, shape: str) -> None:
     x = 0.8 * torch.cat([scene(seed=1), scene(seed=2)])
     truth = torch.ones(2, 1, 40, 48)
     truth[0, :, 5:15, 8:30] = 0
@@ -271,7 +271,7 @@ def test_inpainting_finds_what_is_hidden(scene: Scene, shape: str) -> None:
     assert (nothing < 0.5).float().mean() < 0.01
 
 
-def test_priors_hold(scene: Scene) -> None:
+def test_priors_are_enforced_by_the_m_step(scene: Scene) -> None:
     kernel = torch.randn(2, 1, 5, 5)
     simple = Simplex().project(kernel)
     assert simple.min() >= 0
@@ -301,7 +301,7 @@ def test_a_penalty_pulls_the_m_step(scene: Scene) -> None:
     assert found(Range(0.9, 2.0)) == pytest.approx(0.9)
 
 
-def test_linearity_is_found_by_trying() -> None:
+def test_linearity_is_detected_numerically() -> None:
     assert looks_linear(VaryingBlur(5, 32, 32))
     assert not looks_linear(Gamma())
     assert not looks_linear(Inpainting(32, 32, 0.5))
@@ -309,7 +309,7 @@ def test_linearity_is_found_by_trying() -> None:
     assert not Function(lambda x: x + 1).linear
 
 
-def test_wrong_parameters_are_named() -> None:
+def test_errors_name_the_wrong_parameter() -> None:
     y = torch.zeros(2, 3, 16, 16)
     with pytest.raises(UserError, match="no parameter radius; it has gamma"):
         Gamma().initial(y, {"radius": 2.0})

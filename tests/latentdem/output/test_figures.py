@@ -37,7 +37,7 @@ def a_result(image: Tensor, *, moving: bool = True, steps: int = 20, stages: int
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (30, 100), (100, 30), (40, 64)])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("true_kernel", [None, gaussian_kernel(9, 1.0)])
-def test_panels_of_every_shape_lie_inside_and_apart(
+def test_panels_of_every_shape_lie_inside_without_overlap(
     scene: Scene, height: int, width: int, channels: int, true_kernel: Tensor | None
 ) -> None:
     figure = plot_result(a_result(scene(height, width, channels)), true_kernel)

@@ -58,7 +58,7 @@ def test_no_metrics_without_a_reference(scene: Callable[..., Tensor]) -> None:
     assert build_report(result)["metrics"] == {}
 
 
-def test_everything_that_occurs_becomes_json(tmp_path: Path) -> None:
+def test_all_types_of_values_become_json(tmp_path: Path) -> None:
     data = {
         "tensor": torch.tensor([1.0, math.inf]),
         "array": np.arange(2),

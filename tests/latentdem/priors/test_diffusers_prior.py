@@ -39,7 +39,7 @@ def test_every_layout_is_a_prior_for_any_size(
         assert prior.predict_noise(z, 500).shape == z.shape
 
 
-def test_autoencoder_is_that_of_diffusers(load: Load, sd15: Path, scene: Scene) -> None:
+def test_autoencoder_equals_that_of_diffusers(load: Load, sd15: Path, scene: Scene) -> None:
     pipe, prior, x = pipeline(sd15), load(sd15), scene(16, 24)
     z = pipe.vae.encode(x).latent_dist.mode() * pipe.vae.config.scaling_factor
     torch.testing.assert_close(prior.encode(x), z)
@@ -74,7 +74,7 @@ def test_vq_model_of_2022_has_no_factor(ldm_vq4: Path, tmp_path: Path, scene: Sc
     torch.testing.assert_close(old, new * 2)
 
 
-def test_unconditional_sampling_is_that_of_the_pipeline(load: Load, ldm_vq4: Path) -> None:
+def test_unconditional_sampling_equals_that_of_the_pipeline(load: Load, ldm_vq4: Path) -> None:
     """DDIM from the same noise, with the prior's noise and schedule, ends in the pipeline's image."""
     pipe, prior = pipeline(ldm_vq4), load(ldm_vq4)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
@@ -91,7 +91,7 @@ def test_unconditional_sampling_is_that_of_the_pipeline(load: Load, ldm_vq4: Pat
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_text_to_image_is_that_of_the_pipeline(load: Load, sd21: Path, guidance: float) -> None:
+def test_text_to_image_equals_that_of_the_pipeline(load: Load, sd21: Path, guidance: float) -> None:
     """The same with a prompt, guidance and v prediction, at the timesteps that steps_offset leads to."""
     pipe = pipeline(sd21)
     pipe.set_progress_bar_config(disable=True)
@@ -119,7 +119,7 @@ def test_text_to_image_is_that_of_the_pipeline(load: Load, sd21: Path, guidance:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_added_conditions_are_those_of_the_xl_pipeline(load: Load, sdxl: Path, guidance: float) -> None:
+def test_added_conditions_equal_those_of_the_xl_pipeline(load: Load, sdxl: Path, guidance: float) -> None:
     pipe = pipeline(sdxl)
     pipe.set_progress_bar_config(disable=True)
     prior = load(sdxl, prompt=PROMPT, guidance=guidance)
@@ -159,7 +159,7 @@ def calls_of(prior: DiffusersPrior, monkeypatch: pytest.MonkeyPatch) -> list[int
         ({"prompt": PROMPT, "guidance": 7.5}, 6),
     ],
 )
-def test_guidance_costs_nothing_where_it_does_nothing(
+def test_guidance_without_effect_costs_nothing(
     load: Load, sd15: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], batch: int
 ) -> None:
     prior = load(sd15, **options)
@@ -199,7 +199,7 @@ def test_gradients_reach_latents_and_images(
         torch.testing.assert_close((gradient * direction).sum(), (weight * change).sum(), rtol=1e-4, atol=1e-6)
 
 
-def test_gradient_passes_the_quantisation(load: Load, ldm_vq4: Path) -> None:
+def test_gradient_passes_through_the_quantisation(load: Load, ldm_vq4: Path) -> None:
     prior = load(ldm_vq4)
     z = torch.randn(1, 3, 4, 4, requires_grad=True)
     prior.decode(z, 16, 16).square().sum().backward()
@@ -272,7 +272,7 @@ def test_prior_of_a_pipeline(load: Load, request: pytest.FixtureRequest, layout:
     torch.testing.assert_close(prior.predict_noise(z, 100), expected)
 
 
-def test_parts_that_do_not_fit(load: Load, sd15: Path, ldm_vq4: Path) -> None:
+def test_parts_that_do_not_fit_are_refused(load: Load, sd15: Path, ldm_vq4: Path) -> None:
     prior, other = load(sd15), load(ldm_vq4)
     scheduler, condition = DDIMScheduler(), Condition(torch.zeros(1, 77, 16))
     wrong = [
@@ -304,7 +304,9 @@ def test_parts_that_do_not_fit(load: Load, sd15: Path, ldm_vq4: Path) -> None:
         ),
     ],
 )
-def test_noise_predictors_that_need_more(load: Load, sd15: Path, config: dict[str, Any], message: str) -> None:
+def test_noise_predictors_with_other_conditions_are_refused(
+    load: Load, sd15: Path, config: dict[str, Any], message: str
+) -> None:
     from .conftest import tiny_unet
 
     prior = load(sd15)
@@ -314,11 +316,11 @@ def test_noise_predictors_that_need_more(load: Load, sd15: Path, config: dict[st
 
 
 @pytest.mark.parametrize("options", [{"prompt": "a face"}, {"guidance": 2.0}, {"negative_prompt": "a cat"}])
-def test_unconditional_checkpoint_knows_no_text(ldm_vq4: Path, options: dict[str, Any]) -> None:
+def test_unconditional_checkpoint_takes_no_text(ldm_vq4: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="knows no text"):
         DiffusersPrior.from_pretrained(ldm_vq4, **options)
 
 
-def test_pipeline_without_the_parts() -> None:
+def test_pipeline_without_the_parts_is_refused() -> None:
     with pytest.raises(UserError, match="has no autoencoder and U-Net"):
         DiffusersPrior.from_pipeline(diffusers.DiffusionPipeline())

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import latentdem
 from latentdem import DiffusersPrior, UserError
+from latentdem.io.images import write_image
 from latentdem.priors import load_prior
 
 from .conftest import in_cache
@@ -33,7 +34,7 @@ def test_checkpoint_in_the_cache(sd15: Path, tmp_path: Path, name: str) -> None:
     assert prior.unet.dtype == torch.float32
 
 
-def test_checkpoint_that_is_not_here(tmp_path: Path) -> None:
+def test_checkpoint_missing_from_the_cache(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="hf download stable-diffusion-v1-5/stable-diffusion-v1-5 ") as raised:
         load_prior("sd15", CPU)
     for pattern in ("*.json", "*.txt", "*model.safetensors"):
@@ -43,7 +44,7 @@ def test_checkpoint_that_is_not_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
-def test_part_that_is_not_in_the_cache(sd15: Path, tmp_path: Path, part: str) -> None:
+def test_part_missing_from_the_cache(sd15: Path, tmp_path: Path, part: str) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(sd15, folder)
     shutil.rmtree(folder / part)
@@ -54,7 +55,7 @@ def test_part_that_is_not_in_the_cache(sd15: Path, tmp_path: Path, part: str) ->
         load_prior(folder, CPU)
 
 
-def test_alternative_autoencoder_that_is_not_here(sd15: Path) -> None:
+def test_alternative_autoencoder_missing_from_the_cache(sd15: Path) -> None:
     with pytest.raises(UserError, match="hf download madebyollin/taesd"):
         DiffusersPrior.from_pretrained(sd15, vae="madebyollin/taesd", local_files_only=True)
 
@@ -92,7 +93,7 @@ def test_damaged_and_incomplete_weights(sd15: Path, tmp_path: Path, part: str) -
         ("scheduler", ["diffusers", "NoSuchScheduler"], "has no scheduler that can be used"),
     ],
 )
-def test_checkpoints_of_another_kind(
+def test_unsupported_checkpoints_are_refused(
     sd15: Path, tmp_path: Path, part: str, entry: list[str] | None, message: str
 ) -> None:
     shutil.copytree(sd15, tmp_path, dirs_exist_ok=True)
@@ -125,7 +126,7 @@ def test_text_encoder_without_transformers(sd15: Path, ldm_vq4: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["sd99", "owner/name/more", "/nowhere/at/all", "owner/"])
-def test_names_that_mean_nothing(name: str) -> None:
+def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="Unknown prior"):
         load_prior(name, CPU)
 
@@ -135,26 +136,27 @@ def test_names_that_mean_nothing(name: str) -> None:
 def test_blind_deblurring(request: pytest.FixtureRequest, scene: Scene, layout: str, e_step: Any) -> None:
     folder = request.getfixturevalue(layout)
     options = {"kernel_size": 9, "steps": 2, "e_step": e_step, "device": "cpu", "noise_sigma": 0.02}
-    result = latentdem.deblur(scene(24, 30), prior=folder, **options)
-    assert result.image.shape == (1, 3, 24, 30)
+    result = latentdem.deblur(scene(16, 18), prior=folder, **options)
+    assert result.image.shape == (1, 3, 16, 18)
     assert result.finite
     assert result.settings["prior"] == str(folder)
 
 
-def test_prior_itself_is_reported_by_its_name(sd15: Path, scene: Scene) -> None:
+def test_prior_object_is_reported_by_its_name(sd15: Path, scene: Scene) -> None:
     prior = DiffusersPrior.from_pretrained(sd15)
     result = latentdem.deblur(scene(16, 16), kernel_size=3, steps=2, device="cpu", prior=prior)
     assert result.settings["prior"] == str(sd15)
 
 
-def test_command_line(cli: Any, here: Path, sd15: Path) -> None:
-    options = ["--kernel-size", 9, "--steps", 2, "--device", "cpu", "--no-figure", "--json", "r.json"]
-    cli.run("deblur", "../photo.png", "--prior", sd15, *options)
+def test_command_line(cli: Any, here: Path, sd15: Path, scene: Scene) -> None:
+    write_image("small.png", scene(16, 18))
+    options = ["--kernel-size", 5, "--steps", 2, "--device", "cpu", "--no-figure", "--json", "r.json"]
+    cli.run("deblur", "small.png", "--prior", sd15, "-o", "photo_deblurred.png", *options)
     assert json.loads((here / "r.json").read_text())["settings"]["prior"] == str(sd15)
     assert "photo_deblurred.png" in cli.names(here)
 
 
-def test_command_line_says_how_to_download(cli: Any, here: Path) -> None:
+def test_command_line_names_the_download_command(cli: Any, here: Path) -> None:
     assert "hf download stable-diffusion-v1-5/" in cli.sentence(
         "deblur", "../photo.png", "--prior", "sd15", "--kernel-size", 9
     )

@@ -38,7 +38,7 @@ def test_zero_terminal_snr_leaves_a_finite_clean_latent(prediction: str) -> None
 
 
 @pytest.mark.parametrize("offset", [0, 1])
-def test_offset_of_the_steps_does_not_move_the_schedule(offset: int) -> None:
+def test_steps_offset_does_not_change_the_schedule(offset: int) -> None:
     abar = Parametrization.of(DDIMScheduler(steps_offset=offset)).alphas_cumprod
     assert torch.equal(abar, DDIMScheduler().alphas_cumprod)
 
@@ -60,7 +60,7 @@ def test_offset_of_the_steps_does_not_move_the_schedule(offset: int) -> None:
         ("EulerDiscreteScheduler", {"rescale_betas_zero_snr": True}, "zero terminal SNR and predicts noise"),
     ],
 )
-def test_schedulers_without_a_clean_prediction(name: str, config: dict[str, Any], message: str) -> None:
+def test_schedulers_without_a_clean_latent_are_refused(name: str, config: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         Parametrization.of(getattr(diffusers, name)(**config))
     assert name in str(raised.value)

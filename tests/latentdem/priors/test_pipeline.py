@@ -48,10 +48,10 @@ def run(pipe: LatentDEMPipeline, x: Tensor, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("layout", ["sd15", "sdxl", "ldm_vq4"])
-def test_gives_what_deblur_gives(
+def test_pipeline_equals_deblur(
     open_pipeline: Load, request: pytest.FixtureRequest, scene: Scene, layout: str
 ) -> None:
-    folder, x = request.getfixturevalue(layout), scene(16, 24)
+    folder, x = request.getfixturevalue(layout), scene(16, 18)
     found = run(open_pipeline(folder), x)
     seed = int(torch.randint(2**63 - 1, (), generator=seeded()))
     prior = DiffusersPrior.from_pretrained(folder)
@@ -100,7 +100,7 @@ def test_output_types(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
     assert kernels.shape == (2, 1, 5, 5)
 
 
-def test_kinds_of_images(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
+def test_all_kinds_of_images_are_accepted(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
     pipe = open_pipeline(ldm_vq4)
     levels = ((scene(16, 18)[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
     picture, pixels = Image.fromarray(levels), torch.from_numpy(levels / np.float32(255)).permute(2, 0, 1)
@@ -114,7 +114,7 @@ def test_kinds_of_images(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> No
         torch.testing.assert_close(other, first, atol=1e-4, rtol=0)
 
 
-def test_callback_sees_and_moves_the_state(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
+def test_callback_reads_and_changes_the_state(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
     pipe, x = open_pipeline(ldm_vq4), scene(16, 16)
     seen: list[tuple[int, int, dict[str, Tensor]]] = []
 
@@ -139,7 +139,7 @@ def test_callback_sees_and_moves_the_state(open_pipeline: Load, ldm_vq4: Path, s
     assert not torch.allclose(plain.images, run(pipe, x, **options, callback_on_step_end=move).images)
 
 
-def test_callback_moves_the_kernel(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
+def test_callback_changes_the_kernel(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
     def pin(_: Any, i: int, t: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"kernel": KERNEL.expand_as(tensors["kernel"])}
 
@@ -159,7 +159,7 @@ def test_latents_are_the_initial_noise(open_pipeline: Load, ldm_vq4: Path, scene
         run(pipe, x, **options, latents=noise[:1])
 
 
-def test_latents_without_a_meaning(
+def test_meaningless_latents_are_refused(
     open_pipeline: Load, ldm_vq4: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe, noise = open_pipeline(ldm_vq4), torch.randn(4, 3, 4, 4)
@@ -177,7 +177,7 @@ def test_prompt_and_guidance(open_pipeline: Load, sd15: Path, scene: Scene) -> N
     assert not torch.allclose(plain, guided, atol=1e-4)
 
 
-def test_random_without_a_generator(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
+def test_seed_is_random_without_a_generator(open_pipeline: Load, ldm_vq4: Path, scene: Scene) -> None:
     pipe, x = open_pipeline(ldm_vq4), scene(16, 16)
     torch.manual_seed(0)
     first, second = (run(pipe, x, kernel=KERNEL, generator=None).images for _ in range(2))
@@ -262,13 +262,13 @@ def test_offload_moves_every_network_before_it_runs(
         ({"boundary": "round"}, "Unknown boundary"),
     ],
 )
-def test_wrong_arguments(
+def test_wrong_arguments_are_refused(
     open_pipeline: Load, ldm_vq4: Path, scene: Scene, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         run(open_pipeline(ldm_vq4), scene(16, 16), **options)
 
 
-def test_images_of_two_sizes(open_pipeline: Load, ldm_vq4: Path) -> None:
+def test_images_of_two_sizes_are_refused(open_pipeline: Load, ldm_vq4: Path) -> None:
     with pytest.raises(UserError, match="of one size"):
         open_pipeline(ldm_vq4)([np.zeros((16, 16)), np.zeros((16, 17))])

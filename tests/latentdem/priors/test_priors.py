@@ -32,7 +32,9 @@ def folder(tiny_prior: EmbeddedPrior, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 47), (16, 100)])
-def test_any_size_is_padded_and_cut(tiny_prior: EmbeddedPrior, scene: Scene, height: int, width: int) -> None:
+def test_any_size_is_padded_and_cropped(
+    tiny_prior: EmbeddedPrior, scene: Scene, height: int, width: int
+) -> None:
     assert isinstance(tiny_prior, LatentPrior)
     z = tiny_prior.encode(scene(height, width))
     assert z.shape == (1, *tiny_prior.latent_shape(height, width))
@@ -40,13 +42,13 @@ def test_any_size_is_padded_and_cut(tiny_prior: EmbeddedPrior, scene: Scene, hei
     assert tiny_prior.predict_noise(z, 500).shape == z.shape
 
 
-def test_padding_does_not_touch_what_was_there(tiny_prior: EmbeddedPrior, scene: Scene) -> None:
+def test_padding_leaves_the_image_unchanged(tiny_prior: EmbeddedPrior, scene: Scene) -> None:
     x = scene(32, 40)
     padded = torch.nn.functional.pad(x, (0, -40 % tiny_prior.multiple, 0, 0), mode="replicate")
     assert torch.equal(tiny_prior.encode(x), tiny_prior.autoencoder.encode(padded))
 
 
-def test_saved_prior_comes_back(tiny_prior: EmbeddedPrior, folder: Path, scene: Scene) -> None:
+def test_saved_prior_is_loaded_unchanged(tiny_prior: EmbeddedPrior, folder: Path, scene: Scene) -> None:
     loaded = load_prior(folder, CPU)
     x = scene(32, 32)
     tolerance = {"atol": 0.05, "rtol": 0.05} if bfloat16_is_fast(CPU) else {"atol": 1e-5, "rtol": 1e-5}
@@ -55,7 +57,7 @@ def test_saved_prior_comes_back(tiny_prior: EmbeddedPrior, folder: Path, scene: 
     assert loaded.encode(x).dtype == torch.float32
 
 
-def test_networks_compute_in_float32_where_a_backend_is_asked_for(
+def test_networks_compute_in_float32_when_a_backend_is_requested(
     tiny_prior: EmbeddedPrior, folder: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "bfloat16_is_fast", lambda device: True)
@@ -76,18 +78,18 @@ def test_latent_statistics_are_part_of_the_configuration(tmp_path: Path, scene: 
     torch.testing.assert_close(loaded.decode(loaded.encode(x)), model.decoder(raw))
 
 
-def test_prior_passes_through() -> None:
+def test_prior_object_is_returned() -> None:
     prior = object()
     assert load_prior(prior, CPU) is prior  # type: ignore[arg-type]
 
 
-def test_missing_part(folder: Path) -> None:
+def test_missing_part_is_named(folder: Path) -> None:
     (folder / "scheduler").rename(folder / "schedule")
     with pytest.raises(UserError, match="'scheduler' is missing"):
         load_prior(folder, CPU)
 
 
-def test_weights_of_the_wrong_shape(folder: Path) -> None:
+def test_weights_of_the_wrong_shape_are_refused(folder: Path) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     state = load_file(weights)
     state["conv_in.weight"] = state["conv_in.weight"][:3].contiguous()
@@ -96,7 +98,7 @@ def test_weights_of_the_wrong_shape(folder: Path) -> None:
         load_prior(folder, CPU)
 
 
-def test_missing_weights(folder: Path) -> None:
+def test_missing_weights_are_named(folder: Path) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     state = load_file(weights)
     del state["conv_in.weight"]
@@ -105,13 +107,13 @@ def test_missing_weights(folder: Path) -> None:
         load_prior(folder, CPU)
 
 
-def test_damaged_file(folder: Path) -> None:
+def test_damaged_file_is_named(folder: Path) -> None:
     (folder / "autoencoder" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match="cannot be loaded"):
         load_prior(folder, CPU)
 
 
-def test_unknown_prior() -> None:
+def test_unknown_prior_is_refused() -> None:
     with pytest.raises(UserError, match="Unknown prior 'sd99'"):
         load_prior("sd99", CPU)
 

@@ -32,7 +32,9 @@ def files(sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 
 @pytest.mark.parametrize("kind", ["ckpt", "safetensors"])
-def test_original_layout_is_the_same_prior(sd15: Path, files: dict[str, Path], scene: Scene, kind: str) -> None:
+def test_original_layout_gives_the_same_prior(
+    sd15: Path, files: dict[str, Path], scene: Scene, kind: str
+) -> None:
     text = {"prompt": "a photo", "negative_prompt": "a drawing", "guidance": 2.0}
     expected = DiffusersPrior.from_pretrained(sd15, **text)
     prior = DiffusersPrior.from_single_file(files[kind], config=files["config"], **text)
@@ -51,7 +53,7 @@ def test_other_autoencoder_and_dtype(files: dict[str, Path], taesd: Path) -> Non
     assert prior.unet.dtype == prior.vae.dtype == torch.bfloat16
 
 
-def test_configuration_that_is_not_here(files: dict[str, Path]) -> None:
+def test_missing_configuration_names_the_remedy(files: dict[str, Path]) -> None:
     """Which one is inferred from the weights."""
     with pytest.raises(UserError, match=r"give a folder .* hf download stable-diffusion-v1-5/stable") as raised:
         load_prior(files["ckpt"], torch.device("cpu"))
@@ -67,7 +69,7 @@ def test_configuration_in_the_cache(
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
-def test_files_that_hold_no_checkpoint(files: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_files_without_a_checkpoint_are_refused(files: dict[str, Path], tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="There is no file"):
         load_prior(tmp_path / name, torch.device("cpu"))
     (tmp_path / name).write_bytes(b"not weights")
@@ -83,7 +85,7 @@ def test_file_that_names_other_classes(files: dict[str, Path], tmp_path: Path) -
         DiffusersPrior.from_single_file(tmp_path / "other.ckpt", config=files["config"])
 
 
-def test_file_without_a_part(files: dict[str, Path], tmp_path: Path) -> None:
+def test_file_without_a_network_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     """Such as the weights of an autoencoder alone, which have nothing for the U-Net."""
     state = load_file(files["safetensors"])
     part = {key: value for key, value in state.items() if key.startswith("first_stage_model.")}
@@ -99,7 +101,7 @@ def test_file_without_a_part(files: dict[str, Path], tmp_path: Path) -> None:
         ("first_stage_model.decoder.mid.block_1.conv1.weight", "vae"),
     ],
 )
-def test_file_without_one_parameter(
+def test_file_without_one_parameter_is_refused(
     files: dict[str, Path], taesd: Path, tmp_path: Path, name: str, part: str
 ) -> None:
     state = load_file(files["safetensors"])

@@ -79,7 +79,7 @@ def test_image_of_the_search_can_be_the_result(scene: Scene, tiny_prior: Embedde
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("known", [True, False])
 def test_large_photographs_are_restored_in_tiles(scene: Scene, tiny_prior: EmbeddedPrior, known: bool) -> None:
-    y, seen = torch.cat([scene(90, 75, seed=1), scene(90, 75, seed=2)]), []
+    y, seen = torch.cat([scene(66, 48, seed=1), scene(66, 48, seed=2)]), []
     kernel = gaussian_kernel(9, 1.5) if known else None
     result = run(restoration(y, 9, False, kernel=kernel), tiny_prior, seen)
     assert result.image.shape == y.shape
@@ -99,7 +99,7 @@ def test_no_more_than_a_tile_is_restored_at_once(
     sizes = []
     decode = tiny_prior.decode
     monkeypatch.setattr(tiny_prior, "decode", lambda z, h, w: sizes.append((h, w)) or decode(z, h, w))
-    run(restoration(scene(200, 70), 9, False), tiny_prior)
+    run(restoration(scene(104, 70), 9, False), tiny_prior)
     assert max(max(s) for s in sizes) <= 64
 
 

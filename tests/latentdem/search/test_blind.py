@@ -46,7 +46,7 @@ def test_shrunk_mask_counts_whole_pixels_only() -> None:
 
 @pytest.mark.parametrize("size", [9, 15])
 def test_batch_gives_what_single_runs_give(scene: Scene, tiny_prior: EmbeddedPrior, size: int) -> None:
-    y = torch.cat([scene(64, 64, seed=s) for s in range(2)])
+    y = torch.cat([scene(32, 32, seed=s) for s in range(2)])
     find = search(tiny_prior)
     both = find(Measurement(y, torch.full((2,), 0.02)), size, torch.Generator().manual_seed(0))
     assert both.parameters.shape == (2, 1, size, size)

@@ -54,7 +54,7 @@ def test_super_resolution_finds_its_anti_aliasing(scene: Scene, lossy: Callable[
 
 
 def test_batch_gives_what_single_runs_give(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
-    y = torch.cat([scene(32, 32, seed=s) for s in range(2)])
+    y = torch.cat([scene(24, 24, seed=s) for s in range(2)])
     both = found_by(tiny_prior, DiskKernels(), y, 9)
     single = torch.cat([found_by(tiny_prior, DiskKernels(), one[None], 9) for one in y])
     torch.testing.assert_close(both, single, rtol=1e-3, atol=0)
@@ -64,5 +64,5 @@ def test_batch_gives_what_single_runs_give(scene: Scene, tiny_prior: EmbeddedPri
 def test_work_is_what_is_done(scene: Scene, tiny_prior: EmbeddedPrior, family: KernelFamily) -> None:
     search, done = FamilySearch(tiny_prior, family), []
     hooks = Hooks(lambda _, pixels: done.append(pixels))
-    search(Measurement(scene(32, 32), torch.tensor([0.02])), 9, torch.Generator(), hooks=hooks)
-    assert sum(done) == search.work(32, 32, 9)
+    search(Measurement(scene(24, 24), torch.tensor([0.02])), 9, torch.Generator(), hooks=hooks)
+    assert sum(done) == search.work(24, 24, 9)

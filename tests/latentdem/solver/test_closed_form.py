@@ -116,7 +116,7 @@ MOST_LIKELY = Proximal(MaximumLikelihood())
     ids=["proximal-50", "proximal-1000", "posterior-50", "posterior-1000"],
 )
 def test_samples_have_the_documented_bias(e_step, steps, errors, ratios):
-    """Within these bounds of the posterior: the table in docs/method.md, "Against a closed form"."""
+    """Within these bounds of the posterior: docs/research/deblurring.md, "Against a closed form"."""
     found = compare(e_step, steps)
     for comparison, error, (least, most) in zip(found.values(), errors, ratios, strict=True):
         assert comparison.mean < error

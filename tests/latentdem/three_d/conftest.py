@@ -1,4 +1,4 @@
-"""Tiny checkpoints of Zero123 in the layouts of the public ones; the exact prior and views of its objects."""
+"""Tiny checkpoints of Zero123 in the public layouts; the exact prior and views of its objects."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from latentdem.three_d.cameras import relative_pose
 from latentdem.three_d.config import ReconstructionConfig
+from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.pose_search.noise_error import PairError
 from latentdem.three_d.pose_search.search import PoseSearch
 from latentdem.three_d.synthetic.finite_objects import FiniteObjectsPrior
@@ -44,7 +44,7 @@ CLIP_NAMES = {
 
 
 class Networks:
-    """The parts of a checkpoint of Zero123, tiny; images of 16 x 16 pixels become latents of 8 x 8."""
+    """Tiny parts of a checkpoint of Zero123; images of 16 x 16 pixels become latents of 8 x 8."""
 
     def __init__(self) -> None:
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -63,12 +63,12 @@ class Networks:
         )
         self.image_encoder = CLIPVisionModelWithProjection(config).eval()
         self.projection = nn.Linear(EMBEDDING + 4, WIDTH)
-        # As they are initialised, one token changes next to nothing.
+        # With the initial weights, the token has almost no effect.
         self.projection.weight.data *= 20
         self.scheduler = DDIMScheduler(**SD_SCHEDULE)
 
     def write(self, folder: Path, layout: str) -> Path:
-        """In diffusers' layout, with the pose's layer in the folder `layout`."""
+        """Writes diffusers' layout, with the pose's layer in the folder `layout`."""
         pipeline, kind, layer = LAYOUTS[layout]
         parts = {
             "vae": ["diffusers", "AutoencoderKL"],
@@ -79,7 +79,7 @@ class Networks:
         for name in parts:
             getattr(self, name).save_pretrained(folder / name)
         weights = folder / "image_encoder" / "model.safetensors"
-        # In the files of 2023, which are older than today's class.
+        # The files of 2023 contain this buffer, which the class no longer has.
         positions = {"vision_model.embeddings.position_ids": torch.arange(5)[None]}
         save_file(load_file(weights) | positions, weights, PYTORCH)
         others = {"feature_extractor": ["transformers", "CLIPImageProcessor"], "safety_checker": [None, None]}
@@ -96,7 +96,7 @@ class Networks:
         return folder
 
     def original_state(self) -> dict[str, Tensor]:
-        """As one file of the original code holds them."""
+        """The weights as in one file of the original code."""
         state = original_networks(self.unet, self.vae)
         clip = self.image_encoder.state_dict()
         state["cond_stage_model.model.visual.proj"] = clip.pop("visual_projection.weight").T
@@ -128,7 +128,7 @@ def zero123(
 
 @pytest.fixture(scope="session")
 def zero123_config(zero123: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its configuration without weights."""
+    """The configuration of a checkpoint without weights."""
     folder = tmp_path_factory.mktemp("config") / "config"
     shutil.copytree(zero123, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     return folder
@@ -140,7 +140,7 @@ CAMERAS = torch.tensor([(70.0, 20.0), (83.0, 108.0), (62.0, -113.0), (75.0, -40.
 
 
 class Exact:
-    """The prior, what it knows of `count` views of its second object, and the truth about them."""
+    """The exact prior, `count` known views of its second object, and their true poses."""
 
     def __init__(self, count: int, size: int = 12) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -153,15 +153,15 @@ class Exact:
         self.poses = relative_pose(self.cameras[:count], self.cameras[:1])
         self.error = PairError(self.prior, self.condition, self.prior.encode(self.views))
 
-    def search(self, recipe: ReconstructionConfig | None = None, seed: int = 0) -> PoseSearch:
-        return PoseSearch(self.error, recipe or ReconstructionConfig(), torch.Generator().manual_seed(seed))
+    def search(self, config: ReconstructionConfig | None = None, seed: int = 0) -> PoseSearch:
+        return PoseSearch(self.error, config or ReconstructionConfig(), torch.Generator().manual_seed(seed))
 
     def truth(self, targets: Tensor) -> Tensor:
-        """What the object looks like from `targets` (K, 3), relative to view 1."""
+        """True views of the object from `targets` (K, 3), relative to view 1."""
         return self.prior.view(torch.ones(len(targets), dtype=torch.long), self.cameras[0] + targets)
 
-    def wrong(self, poses: Tensor) -> float:
-        """The largest error of an angle in degrees."""
+    def error_of(self, poses: Tensor) -> float:
+        """Largest error of an angle in degrees."""
         return math.degrees(float(relative_pose(poses, self.poses)[..., :2].abs().max()))
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from latentdem.errors import UserError
-from latentdem.three_d.cameras import FIELD_OF_VIEW, RADIUS
+from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS
 from latentdem.three_d.pictures import FILLED, Crops, Picture, check_distinct
 
 RED, GREEN = (200, 30, 30), (30, 180, 60)
@@ -62,10 +62,10 @@ def test_object_is_centred_and_scaled(kind):
 def test_pictures_of_one_size_are_scaled_alike():
     boxes = ((10, 5, 22, 29), (10, 15, 22, 21))
     tall, flat = object_pictures([picture(box=box) for box in boxes], 64, ["a", "b"])
-    heights = [extent(each.pixels)[1] - extent(each.pixels)[0] + 1 for each in (tall, flat)]
+    heights = [extent(result.pixels)[1] - extent(result.pixels)[0] + 1 for result in (tall, flat)]
     assert heights[0] == pytest.approx(FILLED * 64, abs=3)
     assert heights[1] == pytest.approx(heights[0] * 6 / 24, abs=3)
-    # Pictures of other sizes, or without a background that could be cut away, say nothing of the distance.
+    # PosedViews of other sizes, or without a background that could be cut away, say nothing of the distance.
     other = object_pictures([picture(box=boxes[1]), picture((70, 40))], 64, ["a", "b"])[0]
     torch.testing.assert_close(other.pixels, object_picture(picture(box=boxes[1]), 64, "it").pixels)
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
@@ -74,7 +74,7 @@ def test_pictures_of_one_size_are_scaled_alike():
 
 
 def test_crops_off_the_middle():
-    """By whole pixels, the object moves as far; the mask with it."""
+    """The object and its mask move by as many pixels as the principal point."""
     crops = Crops([picture((48, 48), (12, 12, 36, 36))], 32, ["it"])  # 32 pixels become 32
     pixel = 2 * RADIUS * math.tan(FIELD_OF_VIEW / 2) / 32
 
@@ -91,7 +91,7 @@ def test_crops_off_the_middle():
     half = seen(right=0.5).pixels
     expected = (middle.pixels[..., :-1] + middle.pixels[..., 1:]) / 2
     torch.testing.assert_close(half[..., :-1], expected, atol=1e-5, rtol=0)
-    # Seen so from twice as far, the object is twice as large from the usual distance, 48 pixels.
+    # From the usual distance the object is twice as large as from twice this distance, 48 pixels.
     assert extent(seen(away=RADIUS, right=12).pixels) == pytest.approx([0, 31, 0, 27], abs=1)
 
 
@@ -101,7 +101,7 @@ def test_a_hole_of_the_backgrounds_colour_stays():
     torch.testing.assert_close(middle, torch.tensor([40, 40, 200]) / 127.5 - 1, atol=0.05, rtol=0)
 
 
-def test_other_backgrounds_are_kept_whole():
+def test_other_backgrounds_are_not_cut_away():
     noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
     result = object_picture(noise, 40, "it")
     assert not result.cut
@@ -128,7 +128,7 @@ def test_files_sizes_and_kinds(tmp_path):
 @pytest.mark.parametrize(
     "image", [Image.new("RGBA", (40, 40), (9, 9, 9, 0)), Image.new("RGB", (40, 40), GREEN)]
 )
-def test_nothing_to_see_is_said(image):
+def test_an_empty_picture_is_refused(image):
     with pytest.raises(UserError, match=r"No object was found in cup\.png"):
         object_picture(image, 32, "cup.png")
 
@@ -146,19 +146,19 @@ def test_identical_pictures_are_named():
         check_distinct(views, ["a", "b", "c"])
 
 
-def test_only_what_shows_the_object_is_kept():
-    """Twenty large photographs are held until their poses are found."""
+def test_only_the_part_with_the_object_is_stored():
+    """Twenty large photographs are held in memory until their poses are found."""
     whole = picture((600, 400), (100, 50, 160, 170), (0, 0, 0, 0))
-    (kept,) = Crops([whole], 32, ["it"])._found
-    assert kept.layers.shape == (1, 4, 122, 62)
-    assert kept.layers.untyped_storage().nbytes() == 4 * kept.layers.numel()
-    assert (kept.top, kept.bottom, kept.left, kept.right) == (1, 121, 1, 61)
+    (part,) = Crops([whole], 32, ["it"])._objects
+    assert part.layers.shape == (1, 4, 122, 62)
+    assert part.layers.untyped_storage().nbytes() == 4 * part.layers.numel()
+    assert (part.top, part.bottom, part.left, part.right) == (1, 121, 1, 61)
     nearer = object_picture(whole.crop((90, 40, 200, 200)), 32, "it")
     torch.testing.assert_close(object_picture(whole, 32, "it").pixels, nearer.pixels)
 
 
 def test_crops_of_crops():
-    """Cameras one after the other are as one: distances multiply, the nearer origin is further aside."""
+    """Two cameras in succession act as one: distances multiply, and principal points scale with them."""
     crops = Crops([picture((96, 80), (20, 12, 56, 60))], 32, ["it"])
     first, second = torch.tensor([[0.0, 0.0, 0.2, 0.03, -0.05]]), torch.tensor([[0.0, 0.0, -0.1, 0.02, 0.06]])
     twice = crops.framed(first).framed(second).pictures()[0]

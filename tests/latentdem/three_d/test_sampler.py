@@ -10,17 +10,17 @@ import torch
 from latentdem.solver.schedules import Annealing
 from latentdem.three_d import sampler
 from latentdem.three_d.config import ReconstructionConfig
-from latentdem.three_d.poses import Beliefs
+from latentdem.three_d.geometry.poses import PosePosterior
 from latentdem.three_d.sampler import alignment, sample
 
 TARGETS = torch.tensor([[0.0, 1.2, 0.0], [0.1, 2.6, 0.0]])
 
 
-def run(problem, poses, recipe=None, steps=25, seed=0, targets=TARGETS):
+def run(problem, poses, config=None, steps=25, seed=0, targets=TARGETS):
     generator = torch.Generator().manual_seed(seed)
-    beliefs = Beliefs.sure(poses)
+    posterior = PosePosterior.certain(poses)
     return sample(
-        problem.prior, problem.condition, beliefs, targets, steps, recipe or ReconstructionConfig(), generator
+        problem.prior, problem.condition, posterior, targets, steps, config or ReconstructionConfig(), generator
     )
 
 
@@ -29,50 +29,52 @@ def test_views_from_true_poses_are_right(exact, views):
     problem = exact(views)
     z, poses = run(problem, problem.poses)
     assert (z - problem.truth(TARGETS)).square().mean().sqrt() < 0.03  # measured: below 0.01
-    assert problem.wrong(poses) < 1
+    assert problem.error_of(poses) < 1
     assert not poses[0].any()
 
 
 @pytest.mark.parametrize("views", [2, 3])
-def test_em_recovers_poses_that_are_a_little_wrong(exact, views):
+def test_em_corrects_poses_that_are_slightly_wrong(exact, views):
     problem = exact(views)
     start = problem.poses + torch.tensor([0.12, -0.15, 0.0])
     start[0] = 0
-    assert problem.wrong(start) > 8
-    still, there = run(problem, start, replace(ReconstructionConfig(), rate=0.0))
-    torch.testing.assert_close(there, start)
+    assert problem.error_of(start) > 8
+    fixed, unmoved = run(problem, start, replace(ReconstructionConfig(), rate=0.0))
+    torch.testing.assert_close(unmoved, start)
     z, poses = run(problem, start, replace(ReconstructionConfig(), rate=0.01), steps=50)
-    assert problem.wrong(poses) < 1  # measured: 0.02
+    assert problem.error_of(poses) < 1  # measured: 0.02
     truth = problem.truth(TARGETS)
-    assert (z - truth).square().mean() < 0.1 * (still - truth).square().mean()
+    assert (z - truth).square().mean() < 0.1 * (fixed - truth).square().mean()
 
 
 def test_views_are_the_mean_over_hypotheses(exact):
-    """As sure as of one alone where all are the same; a wrong one spoils as much as it is believed."""
+    """Equal hypotheses act like one; the error from a wrong one grows with its probability."""
     problem = exact(2)
     wrong = problem.poses + torch.tensor([[0.0] * 3, [0.0, 0.6, 0.0]])
 
-    def made(*poses, weights):
-        beliefs = Beliefs(torch.stack(poses), torch.tensor(weights))
+    def generate(*poses, weights):
+        posterior = PosePosterior(torch.stack(poses), torch.tensor(weights))
         generator = torch.Generator().manual_seed(0)
-        return sample(problem.prior, problem.condition, beliefs, TARGETS, 12, ReconstructionConfig(), generator)
+        return sample(
+            problem.prior, problem.condition, posterior, TARGETS, 12, ReconstructionConfig(), generator
+        )
 
-    alone, poses = made(problem.poses, weights=[1.0])
-    same, moved = made(problem.poses, problem.poses, weights=[0.3, 0.7])
+    alone, poses = generate(problem.poses, weights=[1.0])
+    same, moved = generate(problem.poses, problem.poses, weights=[0.3, 0.7])
     torch.testing.assert_close(same, alone, atol=1e-2, rtol=0)  # Adam makes rounding errors larger
     torch.testing.assert_close(moved, poses, atol=1e-3, rtol=0)
-    certain, _ = made(problem.poses, wrong, weights=[1.0, 0.0])
+    certain, _ = generate(problem.poses, wrong, weights=[1.0, 0.0])
     torch.testing.assert_close(certain, alone, atol=1e-2, rtol=0)
     truth = problem.truth(TARGETS)
     errors = [
-        float((made(problem.poses, wrong, weights=[1 - share, share])[0] - truth).square().mean())
+        float((generate(problem.poses, wrong, weights=[1 - share, share])[0] - truth).square().mean())
         for share in (0.1, 0.5, 0.9)
     ]
     assert errors[0] < errors[1] < errors[2]
 
 
 def test_single_view_is_the_prior_alone(exact):
-    """Of one view fusion and M-step leave nothing: DDIM with its predictions (Song et al. 2021, Eq. 12)."""
+    """With one view there is no fusion and no M-step: DDIM with its predictions (Song et al. 2021, Eq. 12)."""
     problem = exact(1)
     z = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     posed = problem.prior.posed(problem.condition[torch.zeros(2, dtype=torch.long)], TARGETS)
@@ -85,19 +87,19 @@ def test_single_view_is_the_prior_alone(exact):
     torch.testing.assert_close(run(problem, problem.poses, steps=4)[0], z, atol=1e-4, rtol=1e-4)
 
 
-def test_a_view_of_wrong_pose_spoils_as_much_as_it_weighs(exact):
+def test_error_from_a_wrong_pose_grows_with_the_weight(exact):
     problem = exact(2)
     wrong = problem.poses + torch.tensor([[0.0] * 3, [0.0, 0.6, 0.0]])
     truth = problem.truth(TARGETS)
     errors = []
     for error in (100.0, 1.0, 0.0):
-        recipe = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(error, error))
-        errors.append(float((run(problem, wrong, recipe)[0] - truth).square().mean()))
+        config = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(error, error))
+        errors.append(float((run(problem, wrong, config)[0] - truth).square().mean()))
     assert 10 * errors[0] < errors[1] < errors[2]
 
 
-def test_a_view_that_is_unsure_does_not_spoil(exact, monkeypatch):
-    """The prior says that view 2, whose pose is wrong, knows nothing of the upper half."""
+def test_an_uncertain_view_has_little_influence(exact, monkeypatch):
+    """The prior predicts large variances in the upper half from view 2, whose pose is wrong."""
     problem = exact(2)
     wrong = problem.poses + torch.tensor([[0.0] * 3, [0.0, 0.6, 0.0]])
     variance = torch.ones(2, 1, 12, 12)
@@ -105,19 +107,19 @@ def test_a_view_that_is_unsure_does_not_spoil(exact, monkeypatch):
 
     posed = problem.prior.posed
 
-    def told(condition, pose, together):
+    def uncertain(condition, pose, together):
         assert together == 2
         return replace(posed(condition, pose, together), variance=variance.repeat(len(pose) // 2, 1, 1, 1))
 
-    monkeypatch.setattr(problem.prior, "posed", told)
-    recipe = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(0.0, 0.0))
+    monkeypatch.setattr(problem.prior, "posed", uncertain)
+    config = replace(ReconstructionConfig(), rate=0.0, fusion=Annealing(0.0, 0.0))
     truth = problem.truth(TARGETS)
-    weighed, alike = (
-        (run(problem, wrong, replace(recipe, pixelwise=which))[0] - truth).square().mean((0, 1, 3))
+    weighted, equal = (
+        (run(problem, wrong, replace(config, pixelwise=which))[0] - truth).square().mean((0, 1, 3))
         for which in (True, False)
     )
-    assert weighed[:6].mean() < 0.1 * alike[:6].mean()
-    assert weighed[6:].mean() > 0.5 * alike[6:].mean()
+    assert weighted[:6].mean() < 0.1 * equal[:6].mean()
+    assert weighted[6:].mean() > 0.5 * equal[6:].mean()
 
 
 def test_same_seed_same_views(exact):

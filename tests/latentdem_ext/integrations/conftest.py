@@ -13,11 +13,11 @@ from torch import Tensor
 
 def _snapshot(module: ModuleType) -> dict[str, Any]:
     """Every object of a module and of its classes, by name."""
-    found = {name: value for name, value in vars(module).items() if name != "__warningregistry__"}
+    actual = {name: value for name, value in vars(module).items() if name != "__warningregistry__"}
     for name, value in vars(module).items():
         if isinstance(value, type):
-            found |= {f"{name}.{key}": inner for key, inner in vars(value).items()}
-    return found
+            actual |= {f"{name}.{key}": inner for key, inner in vars(value).items()}
+    return actual
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def changed() -> Callable[[ModuleType, dict[str, Any]], set[str]]:
 
 @pytest.fixture
 def same() -> Callable[[Tensor, Tensor], bool]:
-    """(found, expected) -> whether they differ by 1e-5 of their norm at most."""
+    """(actual, expected) -> whether they differ by 1e-5 of their norm at most."""
 
-    def compare(found: Tensor, expected: Tensor) -> bool:
-        assert found.shape == expected.shape
-        assert found.dtype == expected.dtype
-        return bool((found - expected).double().norm() <= 1e-5 * expected.double().norm())
+    def compare(actual: Tensor, expected: Tensor) -> bool:
+        assert actual.shape == expected.shape
+        assert actual.dtype == expected.dtype
+        return bool((actual - expected).double().norm() <= 1e-5 * expected.double().norm())
 
     return compare
 

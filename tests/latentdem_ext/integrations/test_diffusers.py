@@ -24,13 +24,13 @@ def scheduler_of(kind, steps=20, **options):
 
 def walk(scheduler, eps, z, **options):
     """Every output of a whole run, the noise from a generator with a seed."""
-    found = []
+    actual = []
     for t in scheduler.timesteps:
         generator = torch.Generator().manual_seed(int(t))
         out = scheduler.step(eps, t, z, generator=generator, **options)
         z = out.prev_sample
-        found += [out.prev_sample, out.pred_original_sample]
-    return found
+        actual += [out.prev_sample, out.pred_original_sample]
+    return actual
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_ddim(same, tensors, options, spacing, steps):
     scheduler.timesteps = torch.cat([scheduler.timesteps[:3], scheduler.timesteps[-7:]])
     expected = walk(scheduler, *tensors, **options)
     with diffusers.accelerate(), ext.record_backends() as used:
-        found = walk(scheduler, *tensors, **options)
+        actual = walk(scheduler, *tensors, **options)
     assert "dps_step" in used
-    assert all(map(same, found, expected))
+    assert all(map(same, actual, expected))
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_small_log"])
@@ -67,9 +67,9 @@ def test_ddpm(same, tensors, variance, steps):
     scheduler.timesteps = scheduler.timesteps[:: max(1, steps // 9)]
     expected = walk(scheduler, *tensors)
     with diffusers.accelerate(), ext.record_backends() as used:
-        found = walk(scheduler, *tensors)
+        actual = walk(scheduler, *tensors)
     assert "dps_step" in used
-    assert all(map(same, found, expected))
+    assert all(map(same, actual, expected))
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
@@ -83,9 +83,9 @@ def test_return_types_and_gradients(same, with_gradients, tensors, kind):
 
     expected, kept = with_gradients(step, *tensors), scheduler.step(tensors[0], 0, tensors[1])
     with diffusers.accelerate():
-        found, out = with_gradients(step, *tensors), scheduler.step(tensors[0], 0, tensors[1])
+        actual, out = with_gradients(step, *tensors), scheduler.step(tensors[0], 0, tensors[1])
     assert type(out) is type(kept)
-    assert all(map(same, found, expected))
+    assert all(map(same, actual, expected))
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
@@ -102,9 +102,9 @@ def test_other_schedulers_step_as_before(tensors, kind, options):
     scheduler = scheduler_of(kind, **options)
     expected = walk(scheduler, *tensors)
     with diffusers.accelerate(), ext.record_backends() as used:
-        found = walk(scheduler, *tensors)
+        actual = walk(scheduler, *tensors)
     assert not used
-    assert all(map(torch.equal, found, expected))
+    assert all(map(torch.equal, actual, expected))
 
 
 @pytest.mark.parametrize("variance", ["fixed_large", "learned_range"])
@@ -131,9 +131,9 @@ def test_half_precision_is_rounded_once(tensors):
     exact = scheduler.step(eps.half().double(), 500, z.half().double()).prev_sample
     theirs = scheduler.step(eps.half(), 500, z.half()).prev_sample
     with diffusers.accelerate():
-        found = scheduler.step(eps.half(), 500, z.half()).prev_sample
-    assert found.dtype == torch.float16
-    assert (found - exact).norm() <= (theirs - exact).norm()
+        actual = scheduler.step(eps.half(), 500, z.half()).prev_sample
+    assert actual.dtype == torch.float16
+    assert (actual - exact).norm() <= (theirs - exact).norm()
 
 
 def small_vae():

@@ -36,9 +36,9 @@ def test_blurkernel(same, with_gradients, size, shape):
     x = torch.randn(2, 3, *shape)
     expected = with_gradients(blur, x)
     with dps.accelerate(target), ext.record_backends() as used:
-        found = with_gradients(blur, x)
+        actual = with_gradients(blur, x)
     assert {"blur", "blur_adjoint"} <= set(used)
-    assert all(map(same, found, expected))
+    assert all(map(same, actual, expected))
 
 
 @pytest.mark.parametrize("size", [9, 64])
@@ -47,10 +47,10 @@ def test_blurkernel_of_the_latentdem_release(monkeypatch, same, with_gradients, 
     blur, x = target.SizedBlurkernel(kernel_size=size), torch.randn(1, 3, 70, 65)
     expected = with_gradients(blur, x)
     with dps.accelerate(target), ext.record_backends() as used:
-        found = with_gradients(blur, x)
+        actual = with_gradients(blur, x)
     assert {"blur", "blur_adjoint"} <= set(used)
-    assert found[0].shape == x.shape
-    assert all(map(same, found, expected))
+    assert actual[0].shape == x.shape
+    assert all(map(same, actual, expected))
 
 
 @pytest.mark.parametrize("case", ["small kernel", "a kernel for each channel", "double precision"])
@@ -83,8 +83,8 @@ def test_blind_operators(same, with_gradients, name, size):
     arguments = torch.randn(1, 3, 30, 27), torch.rand(1, 1, size, size)
     expected = with_gradients(operator.apply_kernel, *arguments)
     with dps.accelerate(target):
-        found = with_gradients(operator.apply_kernel, *arguments)
-    assert all(map(same, found, expected))
+        actual = with_gradients(operator.apply_kernel, *arguments)
+    assert all(map(same, actual, expected))
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.25])
@@ -92,8 +92,8 @@ def test_super_resolution(same, with_gradients, factor):
     resizer, x = target.Resizer((1, 3, 32, 40), factor), torch.randn(2, 3, 32, 40)
     expected = with_gradients(resizer, x)
     with dps.accelerate(target):
-        found = with_gradients(resizer, x)
-    assert all(map(same, found, expected))
+        actual = with_gradients(resizer, x)
+    assert all(map(same, actual, expected))
 
 
 def test_conditioning_step(same):
@@ -106,8 +106,8 @@ def test_conditioning_step(same):
 
     expected = step()
     with dps.accelerate(target):
-        found = step()
-    assert all(same(one.detach(), other.detach()) for one, other in zip(found, expected, strict=True))
+        actual = step()
+    assert all(same(one.detach(), other.detach()) for one, other in zip(actual, expected, strict=True))
 
 
 def test_code_that_computes_something_else_is_left_alone(monkeypatch, snapshot, changed):

@@ -77,9 +77,9 @@ def test_says_when_there_is_no_module():
 def test_fft_blur(fast, slow, same, with_gradients, batch, kernel_batch, size):
     x, kernel = torch.randn(batch, 3, 20, 17), kernels(kernel_batch, size)
     with ext.record_backends() as used:
-        found = with_gradients(fast.fft_blur, x, kernel)
+        actual = with_gradients(fast.fft_blur, x, kernel)
     assert "blur" in used
-    for one, other in zip(found, with_gradients(slow["fft_blur"], x, kernel), strict=True):
+    for one, other in zip(actual, with_gradients(slow["fft_blur"], x, kernel), strict=True):
         assert same(one, other)
 
 
@@ -98,9 +98,9 @@ def test_hqs_ker(fast, slow, same, samples, size, reg):
     arguments = (y, x, 0.02, kernels(1, size))
     settings = {"denoiser": denoiser, "reg": reg, "beta": 5e6, "n_iter": 20, "ksize": size}
     with ext.record_backends() as used:
-        found = fast.HQS_ker(*arguments, **settings)
+        actual = fast.HQS_ker(*arguments, **settings)
     assert "hqs_kernel_update" in used
-    assert same(found, slow["HQS_ker"](*arguments, **settings))
+    assert same(actual, slow["HQS_ker"](*arguments, **settings))
 
 
 def test_hqs_ker_of_a_first_kernel_of_another_size_is_the_original(fast, slow, same):
@@ -115,18 +115,18 @@ def test_hqs_ker_with_a_denoiser_in_half_precision(fast, slow):
     """Under autocast the denoiser returns half precision; the M-step goes on in single precision."""
     y, x = torch.rand(2, 1, 3, 24, 24)
     settings = {"denoiser": lambda k: k[:, :1].half(), "n_iter": 4, "ksize": 7}
-    found = fast.HQS_ker(y, x, 0.02, kernels(1, 7), **settings)
-    assert found.dtype == torch.float32
-    assert found.sum() == pytest.approx(1, abs=1e-5)
+    actual = fast.HQS_ker(y, x, 0.02, kernels(1, 7), **settings)
+    assert actual.dtype == torch.float32
+    assert actual.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_data_solution_deblur(fast, slow, same, with_gradients):
     arguments = torch.rand(1, 1, 20, 15), torch.rand(2, 3, 20, 15), torch.rand(1, 3, 20, 15)
-    found, expected = (
+    actual, expected = (
         with_gradients(lambda *a, f=f: f(*a, 3.0), *arguments)
         for f in (fast.data_solution_deblur, slow["data_solution_deblur"])
     )
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         assert same(one, other)
 
 
@@ -134,9 +134,9 @@ def test_data_solution_deblur(fast, slow, same, with_gradients):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_kernel_shift(fast, slow, shape, dtype):
     kernel = np.random.default_rng(0).random(shape).astype(dtype)
-    found, expected = fast.kernel_shift(kernel, 1), slow["kernel_shift"](kernel, 1)
-    assert found.dtype == expected.dtype
-    assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
+    actual, expected = fast.kernel_shift(kernel, 1), slow["kernel_shift"](kernel, 1)
+    assert actual.dtype == expected.dtype
+    assert np.linalg.norm(actual - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
 def test_code_that_computes_something_else_is_left_alone(monkeypatch, snapshot, changed):

@@ -60,7 +60,7 @@ def problem():
             "gamma": 0.1,
             "omega": 1,
         }
-        found = sampler.p_sample_ddim(
+        actual = sampler.p_sample_ddim(
             x,
             torch.full((2, 4, 1, 1), 0.1),
             torch.full((2,), 500),
@@ -69,7 +69,7 @@ def problem():
             **settings,
             **options,
         )
-        return found, operator.count
+        return actual, operator.count
 
     return step
 
@@ -94,9 +94,9 @@ def test_step(same, problem, capsys, eta, index, options):
     expected, measured_before = problem(eta, index, **options)
     printed = capsys.readouterr().out
     with psld.accelerate(target), ext.record_backends() as used:
-        found, measured = problem(eta, index, **options)
+        actual, measured = problem(eta, index, **options)
     assert "dps_step" in used
-    assert all(map(same, found, expected))
+    assert all(map(same, actual, expected))
     assert (measured_before, measured) == (2, 1)
     line = capsys.readouterr().out
     assert line.startswith("Loss: ")
@@ -107,9 +107,9 @@ def test_step(same, problem, capsys, eta, index, options):
 def test_other_steps_are_the_original(problem, options):
     expected, _ = problem(0.5, **options)
     with psld.accelerate(target), ext.record_backends() as used:
-        found, _ = problem(0.5, **options)
+        actual, _ = problem(0.5, **options)
     assert not used
-    assert all(map(torch.equal, found, expected))
+    assert all(map(torch.equal, actual, expected))
 
 
 def test_replaces_and_puts_back_the_very_objects(monkeypatch, snapshot, changed):

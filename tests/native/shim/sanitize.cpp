@@ -80,8 +80,8 @@ void finish(int side, int size, bool with_data) {
     const Floats response = random_floats(batch * side * side), data_term = random_floats(count);
     try_orders("hqs_finish", [&] {
         Floats updated = unwritten(count);
-        expect_success("hqs_finish", HqsFinish{response.data(), with_data ? data_term.data() : nullptr,
-                                               updated.data(), batch, size, side, true});
+        expect_success("hqs_finish", HqsFinish{response.data(), with_data ? data_term.data() : nullptr, updated.data(),
+                                               batch, size, side, true});
         return updated;
     });
 }
@@ -99,10 +99,10 @@ void prepare(int height, int width, int size, int side, bool per_channel) {
     });
     try_orders("hqs_crop", [&] {
         Floats data_term = unwritten(batch * size * size);
-        Floats lattice = unwritten(batch * side * side);
+        Floats padded = unwritten(batch * side * side);
         expect_success("hqs_crop", HqsCrop{images.data(), images.data() + batch * height * width, data_term.data(),
-                                           lattice.data(), batch, height, width, size, side, 2});
-        data_term.insert(data_term.end(), lattice.begin(), lattice.end());
+                                           padded.data(), batch, height, width, size, side, 2});
+        data_term.insert(data_term.end(), padded.begin(), padded.end());
         return data_term;
     });
 }
@@ -123,8 +123,8 @@ void blur(int height, int width, bool proximal) {
     });
     try_orders("blur_glue", [&] {
         Floats correction = x, glued = unwritten(x.size());
-        expect_success("blur_glue", BlurGlue{correction.data(), x.data(), glued.data(),
-                                             static_cast<std::int64_t>(x.size())});
+        expect_success("blur_glue",
+                       BlurGlue{correction.data(), x.data(), glued.data(), static_cast<std::int64_t>(x.size())});
         correction.insert(correction.end(), glued.begin(), glued.end());
         return correction;
     });

@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::size_t kStack = 128 << 10;
 constexpr std::size_t kWarp = 32;
-constexpr int kSharedLimit = 99 << 10;      // of a block on compute capability 8.6 and 8.9, the smallest of all
+constexpr int kSharedLimit = 99 << 10; // of a block on compute capability 8.6 and 8.9, the smallest of all
 constexpr int kSharedWithoutAsking = 48 << 10;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
@@ -222,7 +222,7 @@ cudaError_t cudaGetLastError() {
 }
 
 const char *cudaGetErrorString(cudaError_t error) {
-    return error == cudaErrorLaunchFailure ? shim::message.c_str()
+    return error == cudaErrorLaunchFailure  ? shim::message.c_str()
            : error == cudaErrorInvalidValue ? "invalid argument"
                                             : "no error";
 }

@@ -1,1 +1,1 @@
-"""Poses, new views and surfaces of held-out procedural objects against the truth: `latentdem evaluate-3d`."""
+"""Evaluation of poses, views and meshes on procedural objects."""

@@ -1,4 +1,4 @@
-"""What the objects of an evaluation are, and how they are seen."""
+"""Objects of an evaluation, their known views and their true new views."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..cameras import RADIUS
-from ..poses import ring
+from ..geometry.cameras import RADIUS
+from ..geometry.poses import ring
 from ..synthetic.render import on_white, render
 from ..synthetic.scenes import HELD_OUT, Scene, random_scene
 
-FIRST = HELD_OUT + 1000  # seed of object 0; the held-out objects before it are looked at during training
-KNOWN = 3  # views of each object that a method may be given
-APART = math.radians(30)  # in azimuth at least, any two of these
-FILE_SIZE = 256  # pixels of a view as a file
-POLARS = (math.radians(50), math.radians(100))  # between which they are taken
+FIRST = HELD_OUT + 1000  # seed of object 0; the held-out objects before it were used during development
+KNOWN = 3  # known views of each object
+APART = math.radians(30)  # smallest difference between the azimuths of two known views
+FILE_SIZE = 256  # pixels along one side of a view as a file
+POLARS = (math.radians(50), math.radians(100))  # range of the polar angles of known views
 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Everything that determines the figures of an evaluation, but for the methods.
+    """Everything that determines the figures of an evaluation, apart from the methods.
 
     Attributes:
-        prior: as in `reconstruct`.
-        views: that are generated, on a ring at the height of view 1.
+        prior: see `reconstruct`.
+        views: number of views to be generated, on a ring at the height of view 1.
         steps: diffusion steps.
-        seed: of the cameras, and of the methods' randomness; the objects are always the same.
+        seed: random seed of the cameras and the methods; the objects are always the same.
     """
 
     prior: str = "embedded-3d"
@@ -41,13 +41,13 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class ViewCase:
-    """An object, the same for all methods.
+    """An object and its views, the same for all methods.
 
     Attributes:
         scene: the object.
-        cameras: (3, 3) of its known views, the first being the reference.
-        inputs: (3, 3, S, S) these views, in [-1, 1] on white.
-        truth: (K, 3, S, S) what the views to be generated look like.
+        cameras: (3, 3) cameras of the known views, the first being the reference.
+        inputs: (3, 3, S, S) known views, in [-1, 1] on white.
+        truth: (K, 3, S, S) true views at the targets.
     """
 
     scene: Scene
@@ -57,21 +57,21 @@ class ViewCase:
 
     def files(self, count: int) -> list[Image.Image]:
         """The first known views as larger pictures with an alpha channel."""
-        return [Image.fromarray(each, "RGBA") for each in render(self.scene, self.cameras[:count], FILE_SIZE)]
+        return [Image.fromarray(view, "RGBA") for view in render(self.scene, self.cameras[:count], FILE_SIZE)]
 
 
 def make_case(index: int, settings: ViewSettings, size: int) -> ViewCase:
     """Object number `index` in pictures of `size` pixels, the same at every call."""
     scene, cameras = random_scene(FIRST + index), known_cameras(index, settings.seed)
     inputs, truth = (
-        torch.from_numpy(on_white(render(scene, each, size))).movedim(-1, 1) / 127.5 - 1
-        for each in (cameras, cameras[0] + ring(settings.views, (0.0,)))
+        torch.from_numpy(on_white(render(scene, seen, size))).movedim(-1, 1) / 127.5 - 1
+        for seen in (cameras, cameras[0] + ring(settings.views, (0.0,)))
     )
     return ViewCase(scene, cameras, inputs, truth)
 
 
 def known_cameras(index: int, seed: int) -> Tensor:
-    """Cameras (3, 3) of the known views: uniform, with azimuths that differ by 30 to 180 degrees."""
+    """Random cameras (3, 3) of the known views, whose azimuths differ by 30 to 180 degrees."""
     rng = np.random.default_rng([seed, index])
     azimuths: list[float] = []
     while len(azimuths) < KNOWN:

@@ -1,4 +1,4 @@
-"""Every method on every held-out object, measured against the truth."""
+"""Runs every method on every held-out object and measures the results against the truth."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from ...checks import check_backend, resolve_device
 from ...errors import UserError
 from ...metrics import psnr, ssim
 from ...output.report import versions
-from ..cameras import relative_pose
-from ..mesh.meshing import solid_of
+from ..geometry.cameras import relative_pose
+from ..output.result import Reconstruction
 from ..priors.base import ViewPrior
 from ..priors.loading import load_view_prior
 from ..reconstruction import reconstruct
-from ..result import Reconstruction
 from .cases import ViewCase, ViewSettings, make_case
 from .measures import compare_surface, pose_error
 from .methods import ViewMethod
@@ -29,20 +28,20 @@ from .store import ViewRow, ViewStore
 from .summary import write_object, write_summary
 
 ViewProgress = Callable[[float, int, str], None]
-MESH_SHARE = 0.2  # of the time that an object takes
-NOT_COMPARED = dict.fromkeys(("psnr", "ssim", "height_error", "chamfer", "iou", "mesh_seconds"))
+MESH_SHARE = 0.2  # share of the mesh in the progress of one object
+NOT_MEASURED = dict.fromkeys(("psnr", "ssim", "height_error", "chamfer", "iou", "mesh_seconds"))
 
 
 @dataclass
 class ViewEvaluation:
-    """What came out: one row per object and method, what failed with the reason, and where it lies."""
+    """Result of an evaluation: one row per object and method, reasons of failures, and the output folder."""
 
     store: ViewStore
     rows: list[ViewRow] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate(
+def evaluate_views(
     out: str | Path,
     settings: ViewSettings,
     methods: Sequence[ViewMethod],
@@ -53,23 +52,22 @@ def evaluate(
 ) -> ViewEvaluation:
     """Runs methods on the first held-out objects, all on the same inputs.
 
-    What is finished is kept in `out`: after an interruption the same call continues, and methods and objects
-    can be added later.
+    Finished results are kept in `out`: after an interruption the same call resumes, and methods and objects can
+    be added later.
 
     Args:
-        out: metrics.csv, table.md, summary.json, settings.json, meshes.png and objects/ go here.
+        out: folder of metrics.csv, table.md, summary.json, settings.json, meshes.png and objects/.
         settings: see `ViewSettings`.
         methods: see `methods.METHODS`.
-        objects: how many.
-        device: as in `reconstruct`.
-        progress: called with the number of reconstructions done (fractions while one is in work), their total,
-            and the object and method in work.
+        objects: number of objects.
+        device: see `reconstruct`.
+        progress: called with the number of finished reconstructions (with the fraction of the current one),
+            their total, and the current object and method.
 
     Raises:
-        UserError: no such prior or device, or `out` holds an evaluation with other settings.
+        UserError: the prior or device does not exist, or `out` holds an evaluation with other settings.
     """
-    where = resolve_device(device)
-    prior = load_view_prior(settings.prior, where)
+    prior = load_view_prior(settings.prior, resolve_device(device))
     identity = {**asdict(settings), "backend": check_backend(), "latentdem": versions()["latentdem"]}
     evaluation = ViewEvaluation(ViewStore(Path(out), identity))
     store, total, done = evaluation.store, objects * len(methods), 0
@@ -112,7 +110,7 @@ def _run(
     device: str,
     within: Callable[[float], None],
 ) -> tuple[ViewRow, Tensor, trimesh.Trimesh | None]:
-    """The figures of a method for an object, its views (K, 3, S, S) and its mesh."""
+    """Figures of a method for an object, its views (K, 3, S, S) and its mesh."""
     cameras = case.cameras[: method.inputs]
     result = reconstruct(
         case.files(method.inputs) if method.files else case.inputs[: method.inputs],
@@ -121,12 +119,12 @@ def _run(
         steps=settings.steps,
         seed=settings.seed,
         device=device,
-        poses=relative_pose(cameras, cameras[:1]) if method.told else None,
-        recipe=method.recipe,
+        poses=relative_pose(cameras, cameras[:1]) if method.posed else None,
+        config=method.config,
         progress=lambda phase, done, total: within((1 - MESH_SHARE) * done / total),
     )
     errors = pose_error(cameras[0] + result.poses, cameras)[1:].tolist() if method.searches else []
-    mesh, figures = (None, NOT_COMPARED) if method.files else _compared(result, case)
+    mesh, figures = (None, NOT_MEASURED) if method.files else _measure(result, case)
     row = ViewRow(
         object=index,
         method=method.name,
@@ -138,10 +136,10 @@ def _run(
     return row, result.views, mesh
 
 
-def _compared(result: Reconstruction, case: ViewCase) -> tuple[trimesh.Trimesh | None, dict[str, Any]]:
-    """The mesh in the coordinates of the object, and the figures of views and mesh.
+def _measure(result: Reconstruction, case: ViewCase) -> tuple[trimesh.Trimesh | None, dict[str, Any]]:
+    """Mesh in the coordinates of the object, and the figures of views and mesh.
 
-    No surface has nothing in common with the true one.
+    A missing surface has an IoU of 0.
     """
     pairs = list(zip(result.views, case.truth, strict=True))
     views = {
@@ -149,9 +147,9 @@ def _compared(result: Reconstruction, case: ViewCase) -> tuple[trimesh.Trimesh |
         "ssim": float(np.mean([ssim(view, truth) for view, truth in pairs])),
     }
     try:
-        solid = solid_of(result)
+        solid = result.solid()
     except UserError:
-        return None, {**NOT_COMPARED, **views, "iou": 0.0}
+        return None, {**NOT_MEASURED, **views, "iou": 0.0}
     turn = float(case.cameras[0, 1] - solid.camera[1])
     mesh = solid.mesh.copy()
     mesh.apply_transform(trimesh.transformations.rotation_matrix(turn, (0, 0, 1)))

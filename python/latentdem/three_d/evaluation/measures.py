@@ -1,4 +1,4 @@
-"""How good estimated cameras and surfaces are; PSNR and SSIM of views are in `latentdem.metrics`."""
+"""Errors of estimated cameras and surfaces; PSNR and SSIM of views are in `latentdem.metrics`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ..cameras import OBJECT_RADIUS, camera_axes
+from ..geometry.cameras import OBJECT_RADIUS, camera_axes
 from ..synthetic.scenes import Scene
 from ..synthetic.textures import Floats
 
@@ -18,9 +18,10 @@ VOLUME_POINTS = 64  # along one side of the cube around the object
 
 
 def pose_error(estimate: Tensor, truth: Tensor) -> Tensor:
-    """Angles (...) in degrees between viewing directions of cameras (..., 3), polar, azimuth and radius.
+    """Angles (...) in degrees between viewing directions of cameras (..., 3), polar angle, azimuth and radius.
 
-    The geodesic distance of the two cameras on a sphere around the object: 0 to 180, whatever the radius.
+    This is the geodesic distance of the two cameras on a sphere around the object, 0 to 180, whatever the
+    radius.
     """
     a, b = torch.broadcast_tensors(*(camera_axes(camera.double())[3] for camera in (estimate, truth)))
     # atan2 is accurate at small angles, where the cosine is flat.
@@ -29,17 +30,21 @@ def pose_error(estimate: Tensor, truth: Tensor) -> Tensor:
 
 
 def chamfer_distance(points: Floats, others: Floats) -> float:
-    """The Chamfer distance of two surfaces, given points (N, 3) and (M, 3) spread evenly over them.
+    """Chamfer distance of two surfaces, given points (N, 3) and (M, 3) spread evenly over them.
 
-    The mean distance from each point to the nearest one of the other surface, averaged over both directions,
-    in units of the points.
+    It is the mean distance from each point to the nearest one of the other surface, averaged over both
+    directions, in units of the points.
     """
     there, back = (cKDTree(b).query(a)[0].mean() for a, b in ((points, others), (others, points)))
     return float(there + back) / 2
 
 
 def volume_iou(inside: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Intersection over union of two volumes, given whether the same points lie inside; 1 if both are empty."""
+    """Intersection over union of two volumes; 1 if both are empty.
+
+    Args:
+        inside, truth: (P,) whether each of the same points is inside the estimated and the true volume.
+    """
     union = (inside | truth).sum()
     return float((inside & truth).sum() / union) if union else 1.0
 

@@ -1,4 +1,4 @@
-"""What is said of the methods together: table, summary and pictures."""
+"""Comparison of the methods: table, summary and pictures."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ...evaluation.tables import cell
 from ...io.files import atomic_path, make_folder, write_json
 from ...output.figures import Panel, panels
 from ...output.report import peak_memory, versions
-from ..cameras import RADIUS
-from ..poses import ring
+from ..geometry.cameras import RADIUS
+from ..geometry.poses import ring
 from ..synthetic.render import on_white, render, render_mesh
 from .cases import ViewCase, ViewSettings, make_case
 from .methods import METHODS
 from .store import ViewRow, ViewStore
 
-GOOD = 15.0  # degrees; a pose with a smaller error counts as found
-SHOWN_VIEWS, SHOWN_OBJECTS = 12, 20  # in pictures
-ABOVE, BESIDE = np.deg2rad(65.0), np.deg2rad(40.0)  # where a mesh is looked at from: polar angle, off view 1
-MESH_SIZE = 128  # pixels
+GOOD = 15.0  # degrees; a pose with a smaller error counts as correct
+SHOWN_VIEWS, SHOWN_OBJECTS = 12, 20  # largest numbers in pictures
+ABOVE, BESIDE = np.deg2rad(65.0), np.deg2rad(40.0)  # polar angle, and azimuth from view 1, of drawn meshes
+MESH_SIZE = 128  # pixels along one side of a drawn mesh
 COLUMNS = {
     "objects": ("objects", "d"),
     "psnr": ("PSNR", ".2f"),
@@ -46,11 +46,11 @@ NOTE = (
 
 
 def figures(rows: Sequence[ViewRow], one: Sequence[ViewRow]) -> dict[str, float | int | None]:
-    """The figures of one method over the objects, by the names of `COLUMNS`; None where there are none.
+    """Figures of one method over the objects, by the names of `COLUMNS`; None if there are none.
 
     Args:
-        rows: of the method.
-        one: of the method that sees one view, which gains are measured from.
+        rows: rows of the method.
+        one: rows of the method with one view, the baseline of gains.
     """
     base = {row.object: row.psnr for row in one if row.psnr is not None}
     poses = np.array([e for row in rows for e in (row.pose_error, row.pose_error_3) if e is not None])
@@ -80,26 +80,26 @@ def write_summary(
     size: int,
     failures: dict[str, str],
 ) -> None:
-    """Writes table.md, summary.json and meshes.png over all rows that the folder holds.
+    """Writes table.md, summary.json and meshes.png from all rows in the folder.
 
     Args:
-        store: of the evaluation.
-        settings: of the evaluation.
-        identity: what the folder's settings are.
-        size: pixels of a view.
-        failures: what failed, with the reason.
+        store: store of the evaluation.
+        settings: settings of the evaluation.
+        identity: settings of the folder.
+        size: pixels along one side of a view.
+        failures: reasons of failures, by object and method.
 
     Raises:
         UserError: a file cannot be written.
     """
     one = [row for row in store.rows if row.method == "one"]
-    found = {
+    results = {
         method: figures(rows, one)
         for method in METHODS
         if (rows := [row for row in store.rows if row.method == method.name])
     }
     lines = [_line(["method", *(title for title, _ in COLUMNS.values())]), _line(["---"] * (len(COLUMNS) + 1))]
-    for method, values in found.items():
+    for method, values in results.items():
         lines.append(
             _line([method.title, *(cell(values[name], form) or "-" for name, (_, form) in COLUMNS.items())])
         )
@@ -109,7 +109,7 @@ def write_summary(
         "settings": identity,
         "versions": versions(),
         "methods": {
-            method.name: {**values, "recipe": asdict(method.recipe)} for method, values in found.items()
+            method.name: {**values, "config": asdict(method.config)} for method, values in results.items()
         },
         "failures": failures,
         "peak_memory": peak_memory(),
@@ -119,7 +119,7 @@ def write_summary(
 
 
 def write_object(store: ViewStore, index: int, case: ViewCase) -> None:
-    """Writes views.png of an object: the known views, the true ones, and those of each method.
+    """Writes views.png of an object: known views, true ones, and those of each method.
 
     Raises:
         UserError: a file cannot be written.
@@ -133,7 +133,7 @@ def write_object(store: ViewStore, index: int, case: ViewCase) -> None:
         [Panel(view[None], title) for view, title in zip(case.inputs, known, strict=True)],
         [Panel(case.truth[i, None], f"true {float(azimuths[i]):+.0f}°") for i in shown],
     ]
-    for row in _of(store, index):
+    for row in _finished_rows(store, index):
         views, _ = store.load(row)
         first = row.method if row.psnr is None else f"{row.method} {row.psnr:.1f} dB"
         titles = [first] + [""] * (len(shown) - 1)
@@ -144,28 +144,28 @@ def write_object(store: ViewStore, index: int, case: ViewCase) -> None:
 
 
 def _write_meshes(store: ViewStore, settings: ViewSettings, size: int) -> None:
-    """meshes.png: a row for each object, the truth first."""
+    """Writes meshes.png with a row for each object, the truth first."""
     sheet = []
     for index in sorted({row.object for row in store.rows})[:SHOWN_OBJECTS]:
         case = make_case(index, settings, size)
         camera = torch.tensor([[ABOVE, float(case.cameras[0, 1]) + BESIDE, RADIUS]])
-        pictures = [Panel(_shown(render(case.scene, camera, MESH_SIZE)), f"object {index + 1}")]
-        for row in _of(store, index):
+        pictures = [Panel(_image(render(case.scene, camera, MESH_SIZE)), f"object {index + 1}")]
+        for row in _finished_rows(store, index):
             _, mesh = store.load(row)
             if mesh is not None:
                 title = f"{row.method} {row.iou:.2f}"
-                pictures.append(Panel(_shown(render_mesh(mesh, camera, MESH_SIZE)), title))
+                pictures.append(Panel(_image(render_mesh(mesh, camera, MESH_SIZE)), title))
         sheet.append(pictures)
     panels(sheet, store.folder / "meshes.png")
 
 
-def _of(store: ViewStore, index: int) -> list[ViewRow]:
-    """The finished rows of an object in the order of the methods."""
+def _finished_rows(store: ViewStore, index: int) -> list[ViewRow]:
+    """Finished rows of an object in the order of the methods."""
     order = [method.name for method in METHODS]
     return sorted((r for r in store.rows if r.object == index), key=lambda row: order.index(row.method))
 
 
-def _shown(picture: np.ndarray) -> Tensor:
+def _image(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(on_white(picture)).movedim(-1, 1) / 127.5 - 1
 
 

@@ -1,1 +1,1 @@
-"""From views and cameras to a mesh."""
+"""Mesh of an object, fitted to views and their cameras."""

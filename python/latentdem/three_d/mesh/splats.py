@@ -1,4 +1,4 @@
-"""Gaussian splatting as another way from views to a volume; needs the package gsplat and a CUDA device."""
+"""Surface fit by Gaussian splatting, which needs the package gsplat and a CUDA device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import UserError
-from ..cameras import EXTENT, FIELD_OF_VIEW, camera_axes, grid_points
-from .volume import Pictures, SurfaceField, robust, visual_hull
+from ..geometry.cameras import EXTENT, FIELD_OF_VIEW, camera_axes, grid_points
+from .hull import PosedViews, SurfaceField, visual_hull
+from .volume import robust
 
-STEPS = 1000  # of Adam
+STEPS = 1000  # steps of Adam
 RATES = {"means": 1e-3, "scales": 5e-3, "opacities": 5e-2, "colours": 2e-2}
-MARGIN = 1.5  # voxels around the visual hull that Gaussians begin in
-LEVEL = 0.5  # of what Gaussians cover where the surface lies
-REACH = 3  # voxels from its middle that a Gaussian counts
+MARGIN = 1.5  # voxels around the visual hull in which Gaussians are initialised
+LEVEL = 0.5  # opacity at the surface
+REACH = 3  # radius in voxels within which a Gaussian is evaluated
 
 
 def check_splats() -> None:
@@ -30,12 +31,12 @@ def check_splats() -> None:
 
 
 def fit_splats(
-    pictures: Pictures, resolution: int = 64, progress: Callable[[str, int, int], None] | None = None
+    views: PosedViews, resolution: int = 64, progress: Callable[[str, int, int], None] | None = None
 ) -> SurfaceField:
-    """Fits round Gaussians (after Kerbl et al. 2023) to the pictures and adds up their opacities on a grid.
+    """Fits isotropic Gaussians (after Kerbl et al. 2023) to the views and adds up their opacities on a grid.
 
-    Arguments and result are those of `volume.fit_volume`. There are as many as grid points in the visual hull,
-    where they begin; those that no view sees keep the inside filled.
+    For arguments and result see `volume.fit_volume`. One Gaussian starts at each grid point of the visual hull;
+    those that no view shows keep the inside filled.
 
     Raises:
         UserError: gsplat is not installed, or there is no CUDA device.
@@ -43,16 +44,16 @@ def fit_splats(
     check_splats()
     from gsplat import rasterization
 
-    hull = visual_hull(pictures, resolution)
+    hull = visual_hull(views, resolution)
     inside = hull.distance < MARGIN
     gaussians = _start(grid_points(resolution)[inside], hull.colour[inside], 2 * EXTENT / (resolution - 1))
     turns = torch.tensor([1.0, 0, 0, 0], device="cuda").expand(len(gaussians["means"]), 4)
     groups = [{"params": [gaussians[name]], "lr": rate} for name, rate in RATES.items()]
     optimizer = torch.optim.Adam(groups)
-    truth = torch.cat([pictures.colours.movedim(1, -1), pictures.masks[..., None]], -1).cuda()
-    trust = (pictures.weights / pictures.weights.sum()).cuda()
+    truth = torch.cat([views.colours.movedim(1, -1), views.masks[..., None]], -1).cuda()
+    weights = (views.weights / views.weights.sum()).cuda()
     size = truth.shape[1]
-    poses, intrinsics = world_to_camera(pictures.cameras).cuda(), intrinsic_matrix(size).cuda()
+    poses, intrinsics = world_to_camera(views.cameras).cuda(), intrinsic_matrix(size).cuda()
     for step in range(STEPS):
         colours, alpha, _ = rasterization(
             gaussians["means"],
@@ -66,7 +67,7 @@ def fit_splats(
             size,
             backgrounds=torch.ones(len(poses), 3, device="cuda"),
         )
-        loss = (trust * robust(torch.cat([colours, alpha], -1) - truth).mean((1, 2, 3))).sum()
+        loss = (weights * robust(torch.cat([colours, alpha], -1) - truth).mean((1, 2, 3))).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -85,30 +86,31 @@ def world_to_camera(cameras: Tensor) -> Tensor:
 
 
 def intrinsic_matrix(size: int) -> Tensor:
-    """(3, 3) of the pictures of `size` pixels, in pixels."""
+    """Intrinsic matrix (3, 3) of pictures of `size` pixels, in pixels."""
     focal = size / 2 / math.tan(FIELD_OF_VIEW / 2)
     return torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
 
 
 def splat_volume(gaussians: dict[str, Tensor], resolution: int) -> SurfaceField:
-    """The volume where Gaussians cover more than `LEVEL`, in their mean colour.
+    """Surface of the region where the opacity of Gaussians exceeds `LEVEL`, in their mean colour.
 
     Args:
-        gaussians: means (G, 3), logarithms of widths (G, 1), logits of opacities (G,) and of colours (G, 3).
+        gaussians: "means" (G, 3), logarithms of widths "scales" (G, 1), logits of "opacities" (G,) and
+            "colours" (G, 3).
         resolution: grid points along one side.
     """
     voxel = 2 * EXTENT / (resolution - 1)
     nearest = ((gaussians["means"] + EXTENT) / voxel).round().long()
     total = torch.zeros(resolution**3, 4)
     around = torch.arange(-REACH, REACH + 1)
-    for offset in torch.cartesian_prod(around, around, around):
-        index = nearest + offset
-        kept = ((index >= 0) & (index < resolution)).all(-1)
-        away = index[kept] * voxel - EXTENT - gaussians["means"][kept]
-        squared = (away / gaussians["scales"][kept].exp()).square().sum(-1)
-        opacity = gaussians["opacities"][kept].sigmoid() * torch.exp(-squared / 2)
-        values = F.pad(gaussians["colours"][kept].sigmoid(), (0, 1), value=1)
-        flat = (index[kept] * torch.tensor([resolution**2, resolution, 1])).sum(-1)
+    for shift in torch.cartesian_prod(around, around, around):
+        index = nearest + shift
+        inside = ((index >= 0) & (index < resolution)).all(-1)
+        offset = index[inside] * voxel - EXTENT - gaussians["means"][inside]
+        squared = (offset / gaussians["scales"][inside].exp()).square().sum(-1)
+        opacity = gaussians["opacities"][inside].sigmoid() * torch.exp(-squared / 2)
+        values = F.pad(gaussians["colours"][inside].sigmoid(), (0, 1), value=1)
+        flat = (index[inside] * torch.tensor([resolution**2, resolution, 1])).sum(-1)
         total.index_add_(0, flat, opacity[:, None] * values)
     total = total.reshape(resolution, resolution, resolution, 4)
     covered = -torch.expm1(-total[..., 3])
@@ -116,7 +118,7 @@ def splat_volume(gaussians: dict[str, Tensor], resolution: int) -> SurfaceField:
 
 
 def _start(means: Tensor, colours: Tensor, voxel: float) -> dict[str, Tensor]:
-    """Half transparent Gaussians (G, 3) of the size of a voxel, on the GPU."""
+    """Initial half-transparent Gaussians of the size of a voxel at `means` (G, 3), on the GPU."""
     start = {
         "means": means,
         "scales": torch.full((len(means), 1), math.log(voxel)),

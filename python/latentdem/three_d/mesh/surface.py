@@ -1,4 +1,4 @@
-"""From views of an object and their cameras to a mesh with vertex colours."""
+"""Meshes with vertex colours, from views of an object and their cameras."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...io.files import atomic_path
-from ..cameras import EXTENT
+from ..geometry.cameras import EXTENT
+from .hull import PosedViews, SurfaceField
 from .splats import check_splats, fit_splats
-from .volume import Pictures, SurfaceField, fit_volume
+from .volume import fit_volume
 
 SURFACES = {"volume": fit_volume, "gsplat": fit_splats}
 FORMATS = (".glb", ".obj", ".ply")
-WHITE_TOLERANCE = 0.06  # a pixel that differs from white by more in some channel shows the object
+WHITE_TOLERANCE = 0.06  # a pixel shows the object if some channel differs from white by more than this
 
 
 def fit_surface(
@@ -37,36 +38,36 @@ def fit_surface(
     max_faces: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> trimesh.Trimesh:
-    """The surface of an object, in one piece and with vertex colours, in the coordinates of the cameras.
+    """Fits the surface of an object, in one piece and with vertex colours, in the coordinates of the cameras.
 
     Args:
         views: (V, 3, S, S) in [-1, 1], on white.
-        cameras: (V, 3), polar, azimuth and radius of each (see cameras.py).
-        masks: (V, S, S) in [0, 1], the share of each pixel that the object covers; found from the white ground
-            where not given.
-        weights: (V,), how far each view is trusted, as photographs beside generated views; equal if not given.
-        filled: (N, N, N) in [0, 1], how likely the object is at `cameras.grid_points`, where a prior says so;
-            for the surface "volume".
+        cameras: (V, 3), polar angle, azimuth and radius of each view (see cameras.py).
+        masks: (V, S, S) in [0, 1], the share of each pixel that the object covers; None to find it from the
+            white background.
+        weights: (V,) weights of the views, for instance larger ones for photographs; None for equal weights.
+        filled: (N, N, N) probability in [0, 1] that the object is at each point of `cameras.grid_points`, if a
+            prior predicts it; used by the surface "volume".
         surface: "volume", a signed-distance field on a grid, or "gsplat", Gaussian splatting on a CUDA device.
-        resolution: grid points along one side of the cube that the surface is found in.
-        max_faces: reduces the mesh to about so many triangles.
-        progress: told ("surface", steps done, steps in all).
+        resolution: grid points along one side of the cube that contains the object.
+        max_faces: number of triangles that the mesh is reduced to, approximately; None to keep them all.
+        progress: called as progress("surface", steps done, all steps).
 
     Raises:
-        UserError: shapes that do not fit together, another surface, views without an object, or a package that
-            is not installed.
+        UserError: shapes do not match, the surface is unknown, no view shows an object, or a package is
+            missing.
     """
     check_surface(surface)
-    pictures = pictures_of(views, cameras, masks, weights, filled)
-    volume = SURFACES[surface](pictures, resolution, progress)
-    return extract_mesh(volume, max_faces)
+    posed = posed_views(views, cameras, masks, weights, filled)
+    field = SURFACES[surface](posed, resolution, progress)
+    return extract_mesh(field, max_faces)
 
 
 def check_surface(surface: str) -> None:
-    """Makes sure that `fit_surface` knows this surface and has what it needs.
+    """Makes sure that `fit_surface` can fit this surface.
 
     Raises:
-        UserError: it does not.
+        UserError: the surface is unknown, or a package or device that it needs is missing.
     """
     if surface not in SURFACES:
         raise UserError(f"No surface '{surface}'; give one of {', '.join(SURFACES)}.")
@@ -74,14 +75,14 @@ def check_surface(surface: str) -> None:
         check_splats()
 
 
-def pictures_of(
+def posed_views(
     views: Tensor,
     cameras: Tensor,
     masks: Tensor | None = None,
     weights: Tensor | None = None,
     filled: Tensor | None = None,
-) -> Pictures:
-    """What a surface is fitted to; arguments and errors as those of `fit_surface`."""
+) -> PosedViews:
+    """Checked and normalised views that a surface is fitted to; for arguments and errors see `fit_surface`."""
     count, size = len(views), views.shape[-1]
     if views.shape != (count, 3, size, size) or count == 0:
         raise UserError(f"Views have the shape (V, 3, S, S), not {tuple(views.shape)}; crop them to squares.")
@@ -100,14 +101,15 @@ def pictures_of(
         )
     if filled is not None and (filled.ndim != 3 or len(set(filled.shape)) > 1):
         raise UserError(f"What is filled must have the shape (N, N, N), not {tuple(filled.shape)}.")
-    return Pictures(colours, masks, cameras.detach().cpu().float(), weights / weights.mean(), filled)
+    return PosedViews(colours, masks, cameras.detach().cpu().float(), weights / weights.mean(), filled)
 
 
 def mask_on_white(views: Tensor) -> Tensor:
-    """The share (V, S, S) in [0, 1] of each pixel that an object covers, of views (V, 3, S, S) in [-1, 1].
+    """Share (V, S, S) in [0, 1] of each pixel that an object covers, in views (V, 3, S, S) in [-1, 1].
 
-    Whatever differs from the white ground is the object, and what is enclosed by it. A pixel at its edge is a
-    mixture C = a c + (1 - a) with the colour c of the nearest pixel inside, which gives a.
+    The object consists of all pixels that differ from the white background and of those enclosed by them. A
+    pixel at its edge is a mixture C = a c + (1 - a) with the colour c of the nearest inner pixel, which gives
+    a.
     """
     ink = (1 - views.detach().cpu().float()) / 2
     masks = []
@@ -124,24 +126,24 @@ def mask_on_white(views: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(masks))
 
 
-def extract_mesh(volume: SurfaceField, max_faces: int | None = None) -> trimesh.Trimesh:
-    """The largest connected piece of the surface of a volume, closed, with vertex colours.
+def extract_mesh(field: SurfaceField, max_faces: int | None = None) -> trimesh.Trimesh:
+    """The largest connected piece of the surface of a field, closed, with vertex colours.
 
     Args:
-        volume: distances and colours on a grid.
-        max_faces: reduces the mesh to about so many triangles.
+        field: distances and colours on a grid.
+        max_faces: number of triangles that the mesh is reduced to, approximately; None to keep them all.
 
     Raises:
-        UserError: the volume has no surface, or `max_faces` is given without the package fast-simplification.
+        UserError: the field has no surface, or `max_faces` is given without the package fast-simplification.
     """
-    # A layer outside the grid closes a surface that reaches its end.
-    distance = F.pad(volume.distance, (1,) * 6, value=1).numpy()
+    # An outer layer closes a surface that reaches the end of the grid.
+    distance = F.pad(field.distance, (1,) * 6, value=1).numpy()
     if not distance.min() < 0:
         raise UserError("The views have no surface in common; check that cameras and views belong together.")
     vertices, faces, _, _ = marching_cubes(distance, 0, gradient_direction="descent")
-    voxel = 2 * EXTENT / (len(volume.distance) - 1)
+    voxel = 2 * EXTENT / (len(field.distance) - 1)
     mesh = trimesh.Trimesh((vertices - 1) * voxel - EXTENT, faces)
-    with np.errstate(invalid="ignore", divide="ignore"):  # flat crumbs have no centre of mass
+    with np.errstate(invalid="ignore", divide="ignore"):  # flat fragments have no centre of mass
         mesh = max(mesh.split(only_watertight=False), key=lambda piece: abs(piece.volume))
     if max_faces is not None and len(mesh.faces) > max_faces:
         if find_spec("fast_simplification") is None:
@@ -149,9 +151,9 @@ def extract_mesh(volume: SurfaceField, max_faces: int | None = None) -> trimesh.
                 "Fewer triangles need fast-simplification; pip install 'latentdem[three-d]', or keep them all."
             )
         mesh = mesh.simplify_quadric_decimation(face_count=max_faces)
-    where = torch.from_numpy(np.ascontiguousarray(mesh.vertices[:, ::-1])).float() / EXTENT
-    grid = volume.colour.movedim(-1, 0)[None]
-    colours = F.grid_sample(grid, where[None, None, None], padding_mode="border", align_corners=True)
+    points = torch.from_numpy(np.ascontiguousarray(mesh.vertices[:, ::-1])).float() / EXTENT
+    grid = field.colour.movedim(-1, 0)[None]
+    colours = F.grid_sample(grid, points[None, None, None], padding_mode="border", align_corners=True)
     colours = (255 * colours[0, :, 0, 0].T).round().to(torch.uint8)
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colours.numpy())
 
@@ -159,12 +161,10 @@ def extract_mesh(volume: SurfaceField, max_faces: int | None = None) -> trimesh.
 def write_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
     """Writes a mesh with its colours as glTF (.glb), Wavefront (.obj) or Stanford (.ply), by the name's ending.
 
-    In one piece: what is at `path` stays until the new file is whole.
-
-    The z axis points up; .glb, whose y axis does, is turned.
+    The file is written atomically. The z axis points up; a .glb file, in which the y axis does, is rotated.
 
     Raises:
-        UserError: another ending, or a file that cannot be written.
+        UserError: the ending is another one, or the file cannot be written.
     """
     check_mesh_name(path)
     path = Path(path)
@@ -176,7 +176,7 @@ def write_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
 
 
 def check_mesh_name(path: str | Path) -> None:
-    """Raises a UserError unless a mesh can be written by this name."""
+    """Raises a UserError unless a mesh can be written to a file of this name."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"A mesh is written as {', '.join(FORMATS)}, not '{path.suffix}'; rename {path.name}.")

@@ -1,1 +1,1 @@
-"""Files and figures of a reconstruction."""
+"""Result of a reconstruction, its figure and its files."""

@@ -11,19 +11,25 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.projections.polar import PolarAxes
 from torch import Tensor
 
-from ..poses import POLAR_LIMIT
-from ..result import Reconstruction
+from ..geometry.poses import POLAR_LIMIT
 
-CELL = 1.3  # inches of one picture
+CELL = 1.3  # side of one picture in inches
 COLUMNS = 6
 TEXT = 8.0  # points
 
 
-def plot_views(result: Reconstruction) -> Figure:
-    """Inputs with their poses and the map of the cameras in the first row, the new views below."""
-    inputs = math.ceil(len(result.inputs) / COLUMNS)
-    views = math.ceil(len(result.views) / COLUMNS)
-    heights = [max(2.6, inputs * (CELL + 0.35)), views * (CELL + 0.25)]
+def plot_views(inputs: Tensor, poses: Tensor, confidence: Tensor, views: Tensor, targets: Tensor) -> Figure:
+    """Plots the inputs with their poses beside a map of the cameras, and the new views below.
+
+    Args:
+        inputs: (n, 3, S, S) known views in [-1, 1].
+        poses: (n, 3) poses of the known views relative to the first, in radians.
+        confidence: (n,) probabilities of the poses.
+        views: (K, 3, S, S) new views in [-1, 1].
+        targets: (K, 3) poses of the new views.
+    """
+    counts = [math.ceil(len(images) / COLUMNS) for images in (inputs, views)]
+    heights = [max(2.6, counts[0] * (CELL + 0.35)), counts[1] * (CELL + 0.25)]
     figure = Figure(figsize=(COLUMNS * CELL + 3.2, sum(heights)), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.add_gridspec(2, 1, height_ratios=heights)
@@ -32,16 +38,16 @@ def plot_views(result: Reconstruction) -> Figure:
     known, above = (upper.add_subfigure(columns[i]) for i in range(2))
     _pictures(
         known,
-        result.inputs,
+        inputs,
         [
-            f"view {i + 1}: {_angles(pose)}\nconfidence {float(confidence):.2f}" if i else "view 1"
-            for i, (pose, confidence) in enumerate(zip(result.poses, result.confidence, strict=True))
+            f"view {i + 1}: {_angles(pose)}\nconfidence {float(probability):.2f}" if i else "view 1"
+            for i, (pose, probability) in enumerate(zip(poses, confidence, strict=True))
         ],
     )
     axes = above.add_subplot(projection="polar")
     assert isinstance(axes, PolarAxes)
-    _map(axes, result)
-    _pictures(lower, result.views, [_angles(pose) for pose in result.targets])
+    _map(axes, poses, targets)
+    _pictures(lower, views, [_angles(pose) for pose in targets])
     return figure
 
 
@@ -56,15 +62,15 @@ def _pictures(figure: SubFigure, images: Tensor, titles: list[str]) -> None:
         axes.set_title(title, fontsize=TEXT)
 
 
-def _map(axes: PolarAxes, result: Reconstruction) -> None:
-    """Cameras seen from above: the further out, the lower; the dashed circle is the height of view 1."""
+def _map(axes: PolarAxes, known: Tensor, targets: Tensor) -> None:
+    """Cameras seen from above: the farther out, the lower; the dashed circle is the height of view 1."""
     limit = math.degrees(POLAR_LIMIT)
     around = np.linspace(0, 2 * np.pi, 100)
     axes.plot(around, np.full(100, limit), "k--", linewidth=0.6)
-    for poses, size, colour in ((result.targets, 8, "0.6"), (result.poses, 60, "#4477aa")):
+    for poses, size, colour in ((targets, 8, "0.6"), (known, 60, "#4477aa")):
         heights = limit + poses[:, 0].rad2deg()
         axes.scatter(poses[:, 1].numpy(), heights.numpy(), s=size, color=colour, zorder=2)
-    for i, pose in enumerate(result.poses):
+    for i, pose in enumerate(known):
         place = float(pose[1]), limit + math.degrees(pose[0])
         axes.annotate(str(i + 1), place, color="white", fontsize=TEXT - 1, ha="center", va="center")
     axes.set_ylim(0, 2 * limit)

@@ -1,4 +1,4 @@
-"""The files that a reconstruction leaves in a folder."""
+"""Files that a reconstruction writes to a folder."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ...io.files import staging_folder, write_json
 from ...io.images import write_image
 from ...output.figures import save_figure
 from ...output.report import backends, peak_memory, versions
-from ..mesh.meshing import Solid
-from ..result import Reconstruction
+from ..mesh.solid import Solid
+from .result import Reconstruction
 from .video import write_video
 
-FRAME = 150  # milliseconds of the turntable
-LEAST_SIDE = 256  # pixels of a frame, so that it can be seen
+FRAME = 150  # milliseconds per frame of the turntable
+MIN_SIDE = 256  # smallest side of a frame in pixels; smaller views are enlarged
 
 
 @dataclass(frozen=True)
 class ViewOutputs:
-    """Where they go.
+    """Output paths of a reconstruction.
 
     Attributes:
-        folder: which exists.
-        views: how many new views there will be.
-        mesh, video: files of the mesh and of the turntable as a video, where they are wanted.
+        folder: an existing folder.
+        views: number of new views.
+        mesh, video: files of the mesh and of the turntable as a video; None if not requested.
     """
 
     folder: Path
@@ -39,13 +39,13 @@ class ViewOutputs:
 
     @property
     def paths(self) -> list[Path]:
-        """All files: poses, report, figure, turntable, the new views, mesh and video."""
+        """All output files: poses, report, figure, turntable, new views, mesh and video."""
         names = ["poses.json", "report.json", "figure.png", "turntable.gif"]
         files = [self.folder / name for name in [*names, *(_view_name(i) for i in range(self.views))]]
         return [*files, *(path for path in (self.mesh, self.video) if path is not None)]
 
     def write(self, result: Reconstruction, images: list[str]) -> None:
-        """Writes the result for the images of these names, but for the mesh: all files of the folder or none.
+        """Writes all files but the mesh, for images of these names; in the folder, all files or none.
 
         Raises:
             UserError: a file cannot be written.
@@ -64,7 +64,7 @@ class ViewOutputs:
             write_video(frames, self.video, FRAME)
 
     def write_solid(self, solid: Solid, result: Reconstruction, images: list[str]) -> None:
-        """Writes the mesh, and the report again with what is known of it.
+        """Writes the mesh, and the report again with its figures.
 
         Raises:
             UserError: a file cannot be written.
@@ -84,7 +84,7 @@ class ViewOutputs:
 
 
 def poses_of(result: Reconstruction, images: list[str]) -> dict[str, Any]:
-    """Poses relative to the first image as plain data: angles in degrees, a confidence for each image."""
+    """Poses relative to the first image as plain data: angles in degrees, and the confidence of each image."""
     return {
         "units": "degrees and, with a sphere of 0.6 around the object, distances; relative to image 1",
         "images": [
@@ -96,7 +96,7 @@ def poses_of(result: Reconstruction, images: list[str]) -> dict[str, Any]:
 
 
 def report_of(result: Reconstruction, images: list[str]) -> dict[str, Any]:
-    """What the run was and what came out of it, as plain data."""
+    """Settings, poses, versions and resources of the run, as plain data."""
     return {
         "settings": result.settings,
         "images": images,
@@ -124,5 +124,5 @@ def _view_name(index: int) -> str:
 
 def _frame(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        factor = max(1, math.ceil(LEAST_SIDE / image.width))
+        factor = max(1, math.ceil(MIN_SIDE / image.width))
         return image.resize((factor * image.width, factor * image.height), Image.Resampling.BICUBIC)

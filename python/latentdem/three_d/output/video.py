@@ -1,4 +1,4 @@
-"""A turntable as an MP4 file, by imageio and the ffmpeg that comes with imageio-ffmpeg."""
+"""Turntable as an MP4 file, written by imageio with the ffmpeg of imageio-ffmpeg."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...io.files import atomic_path
 
 
 def check_video(path: str | Path) -> None:
-    """Makes sure, before a long computation, that `write_video` can write by this name.
+    """Makes sure, before a long computation, that `write_video` can write to `path`.
 
     Raises:
         UserError: another ending than .mp4, or packages are missing.
@@ -28,12 +28,12 @@ def check_video(path: str | Path) -> None:
 
 
 def write_video(frames: Sequence[Image.Image], path: str | Path, milliseconds: int) -> None:
-    """Writes frames of one size as H.264 in one piece, in the pixel format that every player knows.
+    """Writes frames of one size atomically as H.264, in the pixel format that all players support.
 
     Args:
         frames: RGB.
         path: ends with .mp4.
-        milliseconds: that each is shown.
+        milliseconds: duration of a frame.
 
     Raises:
         UserError: as `check_video`, or the file cannot be written.
@@ -43,6 +43,6 @@ def write_video(frames: Sequence[Image.Image], path: str | Path, milliseconds: i
 
     pixels = np.stack([np.asarray(frame) for frame in frames])
     with atomic_path(path) as temporary:
-        # That format halves the colours' resolution, so sides must be even.
+        # The pixel format has half the resolution of colours, so sides must be even.
         options: dict[str, Any] = {"codec": "libx264", "pixelformat": "yuv420p", "macro_block_size": 2}
         imageio.imwrite(temporary, pixels, plugin="FFMPEG", fps=1000 / milliseconds, **options)

@@ -1,1 +1,1 @@
-"""The search for the cameras of the known views."""
+"""Search for the cameras of the known views."""

@@ -1,4 +1,4 @@
-"""Known views as a prior is shown them, and their poses, also of crops around nobody knows what."""
+"""Known views as the prior sees them, and the search for their poses, also for crops of unknown centres."""
 
 from __future__ import annotations
 
@@ -9,94 +9,102 @@ import torch
 from torch import Tensor
 
 from ..config import ReconstructionConfig
+from ..geometry.poses import PosePosterior
 from ..pictures import Crops, Picture
-from ..poses import Beliefs
 from ..priors.base import ViewCondition, ViewPrior
 from .noise_error import PairError
-from .search import PoseSearch, Step
+from .objective import SearchProgress
+from .search import PoseSearch
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownViews:
     """The known views of one object.
 
     Attributes:
-        pictures: n of them.
-        pixels: (n, 3, S, S) the same, where the prior is.
-        condition: what the prior keeps of them. Polar angles that it estimates are the mean of those of the
-            pictures and of the pictures turned left to right.
-        turned: what it keeps of the latter, where these are wanted, too.
+        pictures: n pictures.
+        pixels: (n, 3, S, S) pixels of the pictures on the device of the prior, in [-1, 1].
+        condition: what the prior keeps of the pictures. Polar angles that it estimates are the means of those
+            of the pictures and of their mirror images.
+        mirrored: what the prior keeps of the mirror images; None where they are not used.
     """
 
     pictures: list[Picture]
     pixels: Tensor
     condition: ViewCondition
-    turned: ViewCondition | None
+    mirrored: ViewCondition | None
 
     @classmethod
-    def of(cls, pictures: Sequence[Picture], prior: ViewPrior, device: torch.device, mirrored: bool) -> Known:
-        """Looked at by the prior.
+    def of(
+        cls, pictures: Sequence[Picture], prior: ViewPrior, device: torch.device, mirrored: bool
+    ) -> KnownViews:
+        """Conditions the prior on the pictures.
 
         Args:
-            mirrored: whether the pictures turned left to right are wanted, too, if the prior foretells views.
+            pictures: n pictures.
+            prior: view-conditioned prior.
+            device: where the prior runs.
+            mirrored: whether to use the mirror images, too, if the prior predicts mean views.
         """
         pixels = torch.cat([picture.pixels for picture in pictures]).to(device)
-        condition, turned = prior.condition(pixels), None
+        condition, mirror = prior.condition(pixels), None
         if mirrored and prior.temperature < 1:
-            turned = prior.condition(pixels.flip(-1))
-            if condition.polar is not None and turned.polar is not None:
-                condition = replace(condition, polar=(condition.polar + turned.polar) / 2)
-        return cls(list(pictures), pixels, condition, turned)
+            mirror = prior.condition(pixels.flip(-1))
+            if condition.polar is not None and mirror.polar is not None:
+                condition = replace(condition, polar=(condition.polar + mirror.polar) / 2)
+        return cls(list(pictures), pixels, condition, mirror)
 
-    def cropped_anew(self, crops: Crops, prior: ViewPrior, cameras: Tensor) -> Known:
-        """The views cropped around where their cameras (n, 5) see the origin, scaled as if from one distance.
+    def recropped(self, crops: Crops, prior: ViewPrior, cameras: Tensor) -> KnownViews:
+        """The views cropped around the origin as their cameras (n, 5) see it, scaled to one distance.
 
         Args:
-            crops: what the pictures are of.
+            crops: crops that the pictures show.
+            prior: view-conditioned prior.
+            cameras: (n, 5) cameras with principal points.
         """
-        again = crops.framed(cameras.cpu()).pictures()
-        return Known.of(again, prior, self.pixels.device, self.turned is not None)
+        pictures = crops.framed(cameras.cpu()).pictures()
+        return KnownViews.of(pictures, prior, self.pixels.device, self.mirrored is not None)
 
 
-def framed(crops: Crops, prior: ViewPrior, device: torch.device) -> Crops:
-    """The crops around where the prior supposes that the object has its middle, where it does so."""
+def frame_crops(crops: Crops, prior: ViewPrior, device: torch.device) -> Crops:
+    """The crops around the estimated middle of the object; unchanged if the prior does not estimate it."""
     pixels = torch.cat([picture.pixels for picture in crops.pictures()])
     cameras = prior.framing(pixels.to(device))
     return crops if cameras is None else crops.framed(cameras.cpu())
 
 
-def find(
+def find_poses(
     prior: ViewPrior,
-    known: Known,
+    known: KnownViews,
     crops: Crops | None,
-    recipe: ReconstructionConfig,
+    config: ReconstructionConfig,
     generator: torch.Generator,
-    on_step: Step,
-) -> tuple[Beliefs, Tensor]:
-    """What is believed of the cameras, and the confidence in each (n,), as `PoseSearch` gives them.
+    on_step: SearchProgress,
+) -> tuple[PosePosterior, Tensor]:
+    """Posterior of the cameras of the known views, and the confidence (n,) in each; see `PoseSearch`.
 
-    A crop is around the middle of what is seen of an object from one side, which is not always the same point
-    of it, and its size depends on the side, too. Where the pictures are crops, the search moves their principal
-    points and distances with the cameras until all views have been placed; then they are cropped anew.
+    A crop is centred on what is visible of an object from one side. That is not always the same point of the
+    object, and its size depends on the side, too. For crops, the search optimises principal points and
+    distances with the cameras until all views have been placed; then the views are cropped again.
 
     Args:
-        prior: of the views.
-        known: these.
-        crops: they are of; None where their middles are known to show one point.
-        recipe: constants.
-        generator: of the noise.
+        prior: view-conditioned prior.
+        known: the known views.
+        crops: crops that the views show; None if the middle of every view is known to show the same point.
+        config: constants of the reconstruction.
+        generator: source of the noise.
         on_step: called with the finished share.
     """
 
-    def error(known: Known, condition: ViewCondition) -> PairError:
+    def error(known: KnownViews, condition: ViewCondition) -> PairError:
         return PairError(prior, condition, prior.encode(known.pixels))
 
     condition = known.condition if crops is None else known.condition.cropped()
     if crops is None or condition.principal is None:
-        return PoseSearch(error(known, condition), recipe, generator)(on_step)
+        return PoseSearch(error(known, condition), config, generator)(on_step)
 
-    def anew(cameras: Tensor) -> PairError:
-        again = known.cropped_anew(crops, prior, cameras)
-        return error(again, again.condition)
+    def recrop(cameras: Tensor) -> PairError:
+        recropped = known.recropped(crops, prior, cameras)
+        return error(recropped, recropped.condition)
 
-    return PoseSearch(error(known, condition), recipe, generator, anew)(on_step)
+    return PoseSearch(error(known, condition), config, generator, recrop)(on_step)

@@ -1,4 +1,4 @@
-"""How badly the views foretell each other: the noise-prediction error that a pose is judged by."""
+"""The noise-prediction error between two known views, which scores their relative pose."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cameras import relative_pose
-from ..priors.base import ViewCondition, ViewPrior
+from ..geometry.cameras import relative_pose
+from ..priors.base import MAX_BATCH, ViewCondition, ViewPrior
 
-MAX_BATCH = 64  # rows of one call of the network, whatever the number of views and hypotheses
-HEIGHT = math.radians(20)  # off the estimated polar angle costs as much as one pixel's noise not foretold
-ASIDE = 0.015  # a principal point off its estimate, in units of the world, that costs as much
-AWAY = 0.1  # and the distance of a crop off `RADIUS`
-NOISIEST, CLEAREST = 850, 250  # timesteps between which an error says something about the pose
+# Deviations from the prior's estimates that cost as much as failing to predict the noise of one pixel.
+POLAR_SCALE = math.radians(20)
+PRINCIPAL_SCALE = 0.015  # in world units
+DISTANCE_SCALE = 0.1  # of the distance of a crop from `RADIUS`, in world units
+NOISIEST, CLEAREST = 850, 250  # range of timesteps at which the error is informative about the pose
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One level of noise, and one noise for all views.
+    """One noise level, and one draw of the noise of all views.
 
     Attributes:
         t: timestep.
-        noise: (n, c, h, w); None for the expectation over all noises.
+        noise: (n, c, h, w) standard normal noise; None for the expectation over the noise.
     """
 
     t: int
@@ -34,19 +34,19 @@ class Draw:
 
 @dataclass(frozen=True)
 class PairError:
-    """Squared error of the noise that is predicted in one known view, given another and their relative pose.
+    """Squared error of the noise predicted in one known view, given another one and their relative pose.
 
-    A view is foretold best from the pose that it was taken from; both directions count. Source: Cheng et al.
-    2023, *ID-Pose*. Where the prior foretells a mean and a variance without noise, the error is that of the
-    noise which follows from these, and its expectation over all noises: no network is called for it. Where the
-    prior estimates polar angles, the squared distance from its estimate, in units of `HEIGHT`, is added:
-    otherwise a pair that is foretold badly from everywhere can drive it anywhere. So are, for crops, those of
-    principal points and distances, in units of `ASIDE` and `AWAY`.
+    A view is predicted best from the pose that it was taken from; both directions of a pair are added. Source:
+    Cheng et al. 2023, *ID-Pose*. If the prior predicts a mean and a variance of a view without noise, the
+    expected error over the noise follows in closed form, without a call of the network (`expected_error`).
+    Squared deviations from what the prior estimates of each view are added, so that a pair that is predicted
+    badly from everywhere does not drift: polar angles in units of `POLAR_SCALE` and, for crops, principal
+    points and distances in units of `PRINCIPAL_SCALE` and `DISTANCE_SCALE`.
 
     Attributes:
-        prior: of the views.
-        condition: of the n known views.
-        latents: (n, c, h, w) of the same.
+        prior: view-conditioned prior.
+        condition: what the prior keeps of the n known views.
+        latents: (n, c, h, w) latents of the known views.
     """
 
     prior: ViewPrior
@@ -54,10 +54,12 @@ class PairError:
     latents: Tensor
 
     def draws(self, count: int, generator: torch.Generator, rough: bool = False) -> list[Draw]:
-        """`count` draws from the noisiest level to the clearest.
+        """Makes `count` draws, from the noisiest level to the clearest.
 
         Args:
-            rough: whether the error may be that of what the prior foretells without noise, if it does so.
+            count: number of draws.
+            generator: source of the noise.
+            rough: whether to take the expectation over the noise, if the prior predicts views without noise.
         """
         drawn = []
         for i in range(count):
@@ -74,61 +76,62 @@ class PairError:
 
         Args:
             first, second: (R,) indices of views.
-            cameras: (R, 2, 3) or (R, 2, 5) of both, as `ViewCondition.cameras` gives them.
-            draws: D levels of noise.
+            cameras: (R, 2, 3) or (R, 2, 5) cameras of both views, as returned by `ViewCondition.cameras`.
+            draws: D draws of the noise.
         """
-        known, wanted, both = _directions(first, second, cameras)
+        known, target, both = _directions(first, second, cameras)
         parts = torch.arange(len(known)).split(MAX_BATCH)
         with torch.no_grad():
-            errors = [self._rows(known[part], wanted[part], both[part], draws) for part in parts]
+            errors = [self._rows(known[part], target[part], both[part], draws) for part in parts]
         return torch.cat(errors, dim=1).unflatten(1, (2, -1)).sum(1)
 
     def gradient(self, first: Tensor, second: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
-        """Gradients of the errors in the cameras, shaped as these."""
-        known, wanted, both = _directions(first, second, cameras)
+        """Gradients of the errors with respect to `cameras`, in the same shape."""
+        known, target, both = _directions(first, second, cameras)
         gradients: list[Tensor] = []
         for part in torch.arange(len(known)).split(MAX_BATCH):
             with torch.enable_grad():
                 moved = both[part].detach().requires_grad_()
-                error = self._rows(known[part], wanted[part], moved, [draw]).sum()
+                error = self._rows(known[part], target[part], moved, [draw]).sum()
                 gradients += torch.autograd.grad(error, moved)
         there, back = torch.cat(gradients).chunk(2)
         return there + back.flip(1)
 
-    def _rows(self, known: Tensor, wanted: Tensor, cameras: Tensor, draws: Sequence[Draw]) -> Tensor:
+    def _rows(self, known: Tensor, target: Tensor, cameras: Tensor, draws: Sequence[Draw]) -> Tensor:
         here, there = cameras.unbind(1)
         posed = self.prior.posed(self.condition[known].at(here), relative_pose(there, here))
-        unlikely = torch.zeros_like(here[:, 0])
+        penalty = torch.zeros_like(here[:, 0])
         if self.condition.polar is not None:
-            unlikely = ((here[:, 0] - self.condition.polar[known]) / HEIGHT).square()
+            penalty = ((here[:, 0] - self.condition.polar[known]) / POLAR_SCALE).square()
         if self.condition.principal is not None:
-            unlikely = unlikely + ((here[:, 3:] - self.condition.principal[known]) / ASIDE).square().sum(1)
-            unlikely = unlikely + (here[:, 2] / AWAY).square()
+            offset = here[:, 3:] - self.condition.principal[known]
+            penalty = penalty + (offset / PRINCIPAL_SCALE).square().sum(1)
+            penalty = penalty + (here[:, 2] / DISTANCE_SCALE).square()
         errors = []
         for draw in draws:
-            abar, z = float(self.prior.alphas_cumprod[draw.t]), self.latents[wanted]
+            abar, z = float(self.prior.alphas_cumprod[draw.t]), self.latents[target]
             if draw.noise is None:
                 assert posed.mean is not None
-                missed = expected_error(z, posed.mean, posed.variance, abar)
+                error = expected_error(z, posed.mean, posed.variance, abar)
             else:
-                noise = draw.noise[wanted]
+                noise = draw.noise[target]
                 z_t = abar**0.5 * z + (1 - abar) ** 0.5 * noise
-                missed = (self.prior.predict_noise(z_t, draw.t, posed) - noise).square()
-            errors.append(missed.flatten(1).sum(1) + unlikely)
+                error = (self.prior.predict_noise(z_t, draw.t, posed) - noise).square()
+            errors.append(error.flatten(1).sum(1) + penalty)
         return torch.stack(errors)
 
 
 def expected_error(z: Tensor, mean: Tensor, variance: Tensor, abar: float) -> Tensor:
-    """Squared error (B, c, h, w) of the noise predicted for z0 ~ N(mean, variance), expected over the noise.
+    """Expected squared error (B, c, h, w), over the noise, of the noise predicted for z0 ~ N(mean, variance).
 
-    With v the variance, the best estimate of z0 out of z_t = sqrt(abar) z + sqrt(1 - abar) noise misses z by
-    ((1 - abar) (mean - z) + v sqrt(abar (1 - abar)) noise) / (v abar + 1 - abar), and that of the noise misses
-    the noise by sqrt(abar / (1 - abar)) times as much. Source: the posterior of a Gaussian, Bishop 2006,
-    Eq. 2.116.
+    With v the variance, the error of the posterior mean of z0, given z_t = sqrt(abar) z + sqrt(1 - abar) noise,
+    is ((1 - abar) (mean - z) + v sqrt(abar (1 - abar)) noise) / (v abar + 1 - abar); the error of the predicted
+    noise is sqrt(abar / (1 - abar)) times as large. Source: the posterior of a Gaussian, Bishop 2006, Eq.
+    2.116.
 
     Args:
-        z: (B, c, h, w) what is to be foretold.
-        mean, variance: (B, c, h, w) or broadcastable.
+        z: (B, c, h, w) true latents.
+        mean, variance: (B, c, h, w) or broadcastable; the predicted distribution of the latents.
         abar: cumulative alpha of the timestep, below 1.
     """
     total = variance * abar + 1 - abar
@@ -136,6 +139,6 @@ def expected_error(z: Tensor, mean: Tensor, variance: Tensor, abar: float) -> Te
 
 
 def _directions(first: Tensor, second: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Known and wanted views of pairs in both directions, (2 R,) each, and their cameras (2 R, 2, 3)."""
+    """Known and target views of pairs in both directions, (2 R,) each, and their cameras (2 R, 2, 3)."""
     both = torch.cat([cameras, cameras.flip(1)])
     return torch.cat([first, second]), torch.cat([second, first]), both

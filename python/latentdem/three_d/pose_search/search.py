@@ -1,4 +1,4 @@
-"""Search for the poses: a coarse grid, several hypotheses, refined together and judged by the noise error."""
+"""Search for the poses: candidates on a coarse grid, refined jointly and compared by the noise error."""
 
 from __future__ import annotations
 
@@ -9,319 +9,266 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..cameras import straight
 from ..config import ReconstructionConfig
-from ..poses import Beliefs, MovingPoses, angle_between
-from .candidates import APART, RIVALS, Places, around, distinct, edges, grid, pairs_of, spread
+from ..geometry.cameras import centred
+from ..geometry.poses import PosePosterior, angle_between
+from .candidates import (
+    APART,
+    MAX_ALTERNATIVES,
+    PairCandidates,
+    distinct,
+    pose_grid,
+    spread_out,
+    turn_last,
+)
 from .noise_error import Draw, PairError
+from .objective import CameraObjective, SearchProgress, ignore_progress
 
-GRID_DRAWS, FINAL_DRAWS = 4, 24
-MERGED = math.radians(10)  # places of a view nearer to each other than this are one
-SAME = math.radians(1.5)  # sets of cameras nearer to each other than this are one
-TEMPERATURE = 0.4  # noise error by which a set is e times less likely
-UNLIKELY = 6.0  # in units of that, what is worse, also after the shape was moved, too, is given up
-POSSIBLE = 100.0  # rough noise error, by which what is worse is given up while not all cameras have moved
+FINAL_DRAWS = 24
+MERGED = math.radians(10)  # smallest distance between two candidates of a view that joins
+SAME = math.radians(1.5)  # smallest distance between two sets of cameras
+TEMPERATURE = 0.4  # increase of the noise error that makes a set e times less likely
+UNLIKELY = 6.0  # in units of that, the increase from which a set is dropped
+POSSIBLE = 100.0  # increase of the rough noise error from which a set is dropped before all cameras have moved
 
-Step = Callable[[float], None]
-Anew = Callable[[Tensor], PairError]
+Recrop = Callable[[Tensor], PairError]
 
 
 class PoseSearch:
-    """Finds the poses of n views relative to the first, once.
+    """One search for the poses of n views relative to the first.
 
     Args:
-        error: of a pair of views.
-        recipe: constants.
-        generator: of the noise; the same noise judges all candidates.
-        anew: where principal points are open, what the error is once the views are cropped around the origin,
-            as cameras (n, 5) see it.
+        error: noise error of a pair of views.
+        config: constants of the reconstruction.
+        generator: source of the noise; all candidates are compared under the same noise.
+        recrop: for unknown principal points; gives the error of the views once they are cropped around the
+            origin, given the cameras (n, 5) that see it.
+
+    Attributes:
+        objective: scores and refines sets of cameras.
     """
 
     def __init__(
         self,
         error: PairError,
-        recipe: ReconstructionConfig,
+        config: ReconstructionConfig,
         generator: torch.Generator,
-        anew: Anew | None = None,
+        recrop: Recrop | None = None,
     ) -> None:
-        self._error, self._recipe, self._generator, self._anew = error, recipe, generator, anew
-        self._views = torch.arange(len(error.latents))
-        self._rough = len(self._views) > 2  # a pair has no other views to be judged by
+        self.objective = CameraObjective(error, config, generator)
+        self._config, self._recrop = config, recrop
+        self._views = self.objective.views
         self._crop: Tensor | None = None
 
-    def __call__(self, on_step: Step = lambda done: None) -> tuple[Beliefs, Tensor]:
-        """What is believed of the cameras, and the confidence (n,) that the best are better than the others.
+    def __call__(self, on_step: SearchProgress = ignore_progress) -> tuple[PosePosterior, Tensor]:
+        """Posterior of the cameras, and the confidence (n,) that each best pose beats its alternatives.
 
-        The first azimuth and distance are 0, and its polar angle, too, unless the prior estimates it. Where
-        principal points are open, they and the distances are those of the crops that `anew` was told.
+        The azimuth and distance of the first camera are 0, and so is its polar angle unless the prior estimates
+        it. Principal points and distances, if they are unknown, are those that `recrop` was called with.
 
         Args:
             on_step: called with the finished share of the search.
         """
-        found = self.pair if len(self._views) == 2 else self.many
-        sets, rivals = found(within(on_step, 0.0, 0.8))
-        draws = self._draws(FINAL_DRAWS, exact=True)
-        beliefs = self.believed(sets, draws, within(on_step, 0.8, 0.95))
+        search = self.search_pair if len(self._views) == 2 else self.search_many
+        sets, alternatives = search(within(on_step, 0.0, 0.8))
+        draws = self.objective.draws(FINAL_DRAWS, exact=True)
+        posterior = self.posterior(sets, draws, within(on_step, 0.8, 0.95))
         confidence = [1.0]
-        for view, others in enumerate(rivals, 1):
-            confidence.append(self.confidence(beliefs.cameras[0], view, others, draws))
-            on_step(0.95 + 0.05 * view / len(rivals))
+        for view, others in enumerate(alternatives, 1):
+            confidence.append(self.objective.confidence(posterior.cameras[0], view, others, draws))
+            on_step(0.95 + 0.05 * view / len(alternatives))
         if self._crop is not None:
-            crop = self._crop[None, :, 2:].expand(len(beliefs.cameras), -1, -1)
-            beliefs = replace(beliefs, cameras=torch.cat([beliefs.cameras[..., :2], crop], -1))
-        return beliefs, torch.tensor(confidence)
+            crop = self._crop[None, :, 2:].expand(len(posterior.cameras), -1, -1)
+            posterior = replace(posterior, cameras=torch.cat([posterior.cameras[..., :2], crop], -1))
+        return posterior, torch.tensor(confidence)
 
-    def pair(self, on_step: Step = lambda done: None) -> tuple[Tensor, list[Tensor]]:
-        """Sets of cameras (B, 2, 3) of two views, and the poses (H, 3) that the second was tried at.
+    def search_pair(self, on_step: SearchProgress = ignore_progress) -> tuple[Tensor, list[Tensor]]:
+        """Sets of cameras (B, 2, 3) of two views, and the refined poses (H, 3) of all hypotheses.
 
-        The hypotheses themselves compete, too, so that an M-step that led astray is forgotten.
+        The initial hypotheses are among the sets, so that a refinement that went astray is discarded.
         """
-        pairs, views, steps = self._hypothetical(1), self._views, self._recipe.refinements
-        share = 1.0 if self._anew is None else 0.7
-        moved = self.refine(pairs, views, steps, exact=True, on_step=within(on_step, 0.0, share))
-        sets = torch.cat([moved, pairs])
-        if self._anew is not None:
-            self._crop_anew(moved[self._judged(moved, views, exact=True).argmin()])
-            moved, sets = straight(moved), straight(sets)
+        pairs, views, steps = self._hypothesis_cameras(1), self._views, self._config.refinements
+        share = 1.0 if self._recrop is None else 0.7
+        refine = self.objective.refine
+        refined = refine(pairs, views, steps, exact=True, on_step=within(on_step, 0.0, share))
+        sets = torch.cat([refined, pairs])
+        if self._recrop is not None:
+            self._crop_around_origin(refined[self.objective.score(refined, views, exact=True).argmin()])
+            refined, sets = centred(refined), centred(sets)
             last = within(on_step, share, 1.0)
-            moved = self.refine(moved, views, steps // 2, (0.5, 0.0), True, last)
-            sets = torch.cat([moved, sets])
-        return sets, [moved[:, 1] - moved[:, 0]]
+            refined = refine(refined, views, steps // 2, (0.5, 0.0), True, last)
+            sets = torch.cat([refined, sets])
+        return sets, [refined[:, 1] - refined[:, 0]]
 
-    def many(self, on_step: Step = lambda done: None) -> tuple[Tensor, list[Tensor]]:
-        """Sets of cameras (B, n, 3) of more views, and poses (P, 3) that each but the first was tried at."""
-        others, recipe = self._views[1:].tolist(), self._recipe
+    def search_many(self, on_step: SearchProgress = ignore_progress) -> tuple[Tensor, list[Tensor]]:
+        """Sets of cameras (B, n, 3) of three or more views, and alternatives (P, 3) of each but the first."""
+        others, config = self._views[1:].tolist(), self._config
         share = 0.6 / len(others)
-        places = [self.places(j, within(on_step, share * (j - 1), share * j)) for j in others]
-        sets = self.joined(places, within(on_step, 0.6, 0.7))
-        sets, _ = self.moved(sets, self._views, on_step=within(on_step, 0.7, 0.8))
-        if self._anew is not None:
-            self._crop_anew(sets[0])
-            sets = straight(sets)
-            places = [Places(straight(place.pairs), place.losses) for place in places]
-        settled, rivals = self.settled(sets[0], places, within(on_step, 0.8, 0.85))
-        if not torch.equal(settled, sets[0]):
-            sets, _ = self.moved(settled[None], self._views)
+        candidates = [self.candidates(j, within(on_step, share * (j - 1), share * j)) for j in others]
+        sets = self.join(candidates, within(on_step, 0.6, 0.7))
+        sets, _ = self.refine_and_rank(sets, self._views, on_step=within(on_step, 0.7, 0.8))
+        if self._recrop is not None:
+            self._crop_around_origin(sets[0])
+            sets = centred(sets)
+            candidates = [replace(candidate, pairs=centred(candidate.pairs)) for candidate in candidates]
+        cameras, alternatives = self.recheck(sets[0], candidates, within(on_step, 0.8, 0.85))
+        if not torch.equal(cameras, sets[0]):
+            sets, _ = self.refine_and_rank(cameras[None], self._views)
         last = within(on_step, 0.85, 1.0)
-        moved = self.refine(sets, self._views, recipe.refinements // 2, (0.5, 0.0), True, last)
-        return torch.cat([moved, sets]), rivals
+        refined = self.objective.refine(sets, self._views, config.refinements // 2, (0.5, 0.0), True, last)
+        return torch.cat([refined, sets]), alternatives
 
-    def _crop_anew(self, cameras: Tensor) -> None:
-        """From here on the views are cropped as cameras (n, 5) see them, and their principal points known."""
-        assert self._anew is not None
-        self._error, self._crop = self._anew(cameras), cameras
+    def _crop_around_origin(self, cameras: Tensor) -> None:
+        """Recrops the views around the origin as cameras (n, 5) see it, so that principal points are 0."""
+        assert self._recrop is not None
+        self.objective.error, self._crop = self._recrop(cameras), cameras
 
     def hypotheses(self, view: int) -> Tensor:
-        """The best candidates (H, 3) of the grid for one view, judged by its pair with the first alone."""
-        poses, both = grid().to(self._error.latents), torch.tensor([0, view])
+        """The best poses (H, 3) of one view on the grid, by its pair with the first view alone."""
+        poses, both = pose_grid().to(self.objective.error.latents), torch.tensor([0, view])
         sets = torch.stack([torch.zeros_like(poses), poses], 1)
-        losses = self._judged(self._cameras(sets, both), both)
-        return poses[distinct(sets, losses, APART, self._recipe.hypotheses)]
+        losses = self.objective.score(self.objective.cameras(sets, both), both)
+        return poses[distinct(sets, losses, APART, self._config.hypotheses)]
 
-    def _hypothetical(self, view: int) -> Tensor:
-        """Cameras (H, 2, 3) of the first view and another one at its hypotheses."""
+    def _hypothesis_cameras(self, view: int) -> Tensor:
+        """Cameras (H, 2, 3) of the first view and of another one at its hypotheses."""
         poses = self.hypotheses(view)
-        return self._cameras(torch.stack([torch.zeros_like(poses), poses], 1), torch.tensor([0, view]))
+        return self.objective.cameras(torch.stack([torch.zeros_like(poses), poses], 1), torch.tensor([0, view]))
 
-    def places(self, view: int, on_step: Step = lambda done: None) -> Places:
-        """Where one view may be by its pair with the first alone: its hypotheses, moved."""
-        return Places(*self.moved(self._hypothetical(view), torch.tensor([0, view]), on_step))
+    def candidates(self, view: int, on_step: SearchProgress = ignore_progress) -> PairCandidates:
+        """Refined hypotheses of one view by its pair with the first view alone."""
+        pairs = self._hypothesis_cameras(view)
+        return PairCandidates(*self.refine_and_rank(pairs, torch.tensor([0, view]), on_step))
 
-    def joined(self, places: Sequence[Places], on_step: Step = lambda done: None) -> Tensor:
-        """The best sets of cameras (B, n, 3), out of the places of each view but the first.
+    def join(self, candidates: Sequence[PairCandidates], on_step: SearchProgress = ignore_progress) -> Tensor:
+        """The best sets of cameras (B, n, 3), from the candidates of each view but the first.
 
-        The views join one by one, that whose place is surest first. A new one is compared with the first view
+        Views join one by one, the one with the largest margin first. A new view is compared with the first one
         and with the two that joined before it, which closes triangles: two relative poses must add up to the
-        third. The best sets, refined in the camera of the new view, go on.
+        third. The best sets, with the camera of the new view refined, are kept for the next view.
         """
-        recipe = self._recipe
-        options = [distinct(place.pairs, place.losses, MERGED, recipe.hypotheses) for place in places]
-        order = sorted(range(len(places)), key=lambda i: -places[i].margin)
-        sets, losses = (part[options[order[0]]] for part in (places[order[0]].pairs, places[order[0]].losses))
+        config, objective = self._config, self.objective
+        options = [
+            distinct(candidate.pairs, candidate.losses, MERGED, config.hypotheses) for candidate in candidates
+        ]
+        order = sorted(range(len(candidates)), key=lambda i: -candidates[i].margin)
+        start, chosen = candidates[order[0]], options[order[0]]
+        sets, losses = start.pairs[chosen], start.losses[chosen]
         views = torch.tensor([0, 1 + order[0]])
         for count, i in enumerate(order[1:], 2):
-            new = places[i].poses[options[i]]
+            new = candidates[i].poses[options[i]]
             views = torch.cat([views, torch.tensor([1 + i])])
             poses = (sets - sets[:, :1]).repeat_interleave(len(new), 0)
             poses = torch.cat([poses, new.repeat(len(sets), 1)[:, None]], 1)
             losses = losses.repeat_interleave(len(new))
-            sets = self._cameras(poses, views)
-            best = distinct(sets, losses + self._judged(sets, views, only=count), MERGED, recipe.hypotheses)
-            sets, losses = self.refine(sets[best], views, recipe.refinements // 3, only=count), losses[best]
-            losses = losses + self._judged(sets, views, only=count)
-            best = distinct(sets, losses, SAME, recipe.believed, POSSIBLE)
+            sets = objective.cameras(poses, views)
+            scores = losses + objective.score(sets, views, only=count)
+            best = distinct(sets, scores, MERGED, config.hypotheses)
+            sets, losses = (
+                objective.refine(sets[best], views, config.refinements // 3, only=count),
+                losses[best],
+            )
+            losses = losses + objective.score(sets, views, only=count)
+            best = distinct(sets, losses, SAME, config.posterior_size, POSSIBLE)
             sets, losses = sets[best], losses[best]
             on_step(count / len(order))
         return sets[:, views.argsort()]
 
-    def moved(self, sets: Tensor, views: Tensor, on_step: Step = lambda done: None) -> tuple[Tensor, Tensor]:
-        """The sets of cameras (B, m, 3) of m views after half of the M-steps, the best first, with errors (B,).
+    def refine_and_rank(
+        self, sets: Tensor, views: Tensor, on_step: SearchProgress = ignore_progress
+    ) -> tuple[Tensor, Tensor]:
+        """Sets of cameras (B, m, 3) of m views after half of the M-steps, the best first, and losses (B,).
 
-        What is much worse than the best is given up. Each set competes with what became of it.
+        Each set is replaced by its refinement only if that is better. Sets much worse than the best are
+        dropped.
         """
-        moved = self.refine(sets, views, self._recipe.refinements // 2, (1.0, 0.5), on_step=on_step)
-        before, after = self._judged(torch.cat([sets, moved]), views).chunk(2)
-        sets, losses = torch.where((after < before)[:, None, None], moved, sets), after.minimum(before)
+        refined = self.objective.refine(sets, views, self._config.refinements // 2, (1.0, 0.5), on_step=on_step)
+        before, after = self.objective.score(torch.cat([sets, refined]), views).chunk(2)
+        sets, losses = torch.where((after < before)[:, None, None], refined, sets), after.minimum(before)
         best = distinct(sets, losses, SAME, len(sets), POSSIBLE)
         return sets[best], losses[best]
 
-    def settled(
-        self, cameras: Tensor, places: Sequence[Places], on_step: Step = lambda done: None
+    def recheck(
+        self, cameras: Tensor, candidates: Sequence[PairCandidates], on_step: SearchProgress = ignore_progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Cameras (n, 3), each of which has been compared with other places of its view.
+        """Compares the pose of each view with alternatives, the least certain view first.
 
-        Where views join one by one, a wrong one may be what led a later one astray. That whose place was least
-        sure comes first. The other places of a view of three are those by its pair with the first. That may
-        show another side: of more views they are those of a ring that agree best with it and two sure ones.
-        They are moved, and judged by all other views.
+        A wrong view may have led astray those that joined after it. Among three views the alternatives of one
+        are those by its pair with the first. As that may show another side of the object, among more views they
+        are the azimuths that agree best with the first view and two certain ones. Alternatives are refined and
+        scored against all other views.
 
         Returns:
-            The cameras, and of each view but the first the poses (P, 3) that were compared with its own.
+            Cameras (n, 3), and for each view but the first the poses (P, 3) that were compared with its own.
         """
-        rivals = [place.poses[:0] for place in places]
-        order = sorted(range(len(places)), key=lambda i: places[i].margin)
-        exact = len(places) > 2
+        alternatives = [candidate.poses[:0] for candidate in candidates]
+        order = sorted(range(len(candidates)), key=lambda i: candidates[i].margin)
+        exact = len(candidates) > 2
         for count, i in enumerate(order, 1):
             view = i + 1
-            surest = [other + 1 for other in reversed(order) if other != i]
-            views, other = self._elsewhere(cameras, view, places[i], surest)
-            if len(other):
+            certain = [other + 1 for other in reversed(order) if other != i]
+            views, poses = self._alternatives(cameras, view, candidates[i], certain)
+            if len(poses):
                 last = views.index(view)
                 index = torch.tensor(views)
-                sets = cameras[index].repeat(1 + len(other), 1, 1)
-                sets[1:, last] = cameras[0] + other
-                sets[1:] = self.refine(sets[1:], index, self._recipe.refinements // 3, only=last)
+                sets = cameras[index].repeat(1 + len(poses), 1, 1)
+                sets[1:, last] = cameras[0] + poses
+                sets[1:] = self.objective.refine(sets[1:], index, self._config.refinements // 3, only=last)
                 whole = cameras.repeat(len(sets), 1, 1)
                 whole[:, view] = sets[:, last]
-                likeliest = int(self.judged_by_all(whole, view, exact).argmin())
+                best = int(self.objective.score_against_all(whole, view, exact).argmin())
                 poses = sets[:, last] - cameras[0]
-                rivals[i] = poses[torch.arange(len(poses)) != likeliest]
-                if likeliest > 0:
+                alternatives[i] = poses[torch.arange(len(poses)) != best]
+                if best > 0:
                     cameras = cameras.clone()
-                    cameras[view] = sets[likeliest, last]
+                    cameras[view] = sets[best, last]
             on_step(count / len(order))
-        return cameras, rivals
+        return cameras, alternatives
 
-    def _elsewhere(
-        self, cameras: Tensor, view: int, place: Places, surest: list[int]
+    def _alternatives(
+        self, cameras: Tensor, view: int, candidates: PairCandidates, certain: list[int]
     ) -> tuple[list[int], Tensor]:
-        """The views that one is compared with, itself among them, and its other places (R, 3); see `settled`.
+        """Views that one is compared with, including itself, and its alternative poses (R, 3); see `recheck`.
 
         Args:
-            surest: the other views but the first, those whose places are surest first.
+            cameras: (n, 3) cameras of all views.
+            view: the view.
+            candidates: those of the view by its pair with the first.
+            certain: the other views but the first, the most certain one first.
         """
         pose = cameras[view] - cameras[0]
-        if len(surest) < 2 or place.margin == math.inf:
-            return self._views.tolist(), place.rivals(pose)
-        views = [*spread([0, *surest], cameras), view]
+        if len(certain) < 2 or candidates.margin == math.inf:
+            return self._views.tolist(), candidates.alternatives(pose)
+        views = [*spread_out([0, *certain], cameras), view]
         index = torch.tensor(views)
-        ring = around(cameras[index])
-        losses = self._judged(ring, index, exact=True, only=len(views) - 1)
-        poses = ring[distinct(ring, losses, APART, RIVALS + 1), -1] - cameras[0]
+        sets = turn_last(cameras[index])
+        losses = self.objective.score(sets, index, exact=True, only=len(views) - 1)
+        poses = sets[distinct(sets, losses, APART, MAX_ALTERNATIVES + 1), -1] - cameras[0]
         return views, poses[angle_between(poses, pose) >= APART / 2]
 
-    def refine(
-        self,
-        sets: Tensor,
-        views: Tensor,
-        steps: int,
-        rates: tuple[float, float] = (1.0, 0.0),
-        exact: bool = False,
-        on_step: Step = lambda done: None,
-        only: int | None = None,
-    ) -> Tensor:
-        """The sets of cameras (B, m, 3) of m views after some M-steps at these, all sets in one batch.
+    def posterior(
+        self, sets: Tensor, draws: list[Draw], on_step: SearchProgress = ignore_progress
+    ) -> PosePosterior:
+        """Posterior over the most likely sets of cameras (B, n, 3), each bundle-adjusted by the prior.
 
-        Where the prior estimates polar angles, that of the first moves, too. The latent of a known view plays
-        the part of the fused one in Algorithm 2, so that the alignment loss is the noise error.
-
-        Args:
-            rates: of the first step and of the one that would be next, in units of `search_rate`.
-            exact: whether the error is, also where a rough one may be.
-            only: a view whose camera alone moves.
+        The noise error divided by `TEMPERATURE` serves as negative log-likelihood. Sets nearer than `SAME` to a
+        better one, and sets unlikely by `UNLIKELY` times the temperature, are left out. For a prior whose views
+        are samples rather than means, it is the best set alone.
         """
-        first = self._error.condition.polar is not None and only is None
-        radius = self._recipe.radius or sets.shape[-1] > 3  # a crop's size says nothing of the distance
-        moving = MovingPoses(sets, radius, first)
-        sides = edges(len(views), only)
-        for i, draw in enumerate(self._draws(steps, exact)):
-            poses = moving.poses
-            gradient = self._error.gradient(*pairs_of(poses, views, *sides), draw)
-            gradient = gradient.view(len(sets), -1, 2, sets.shape[-1])
-            total = torch.zeros_like(poses)
-            for side, index in enumerate(sides):
-                total.index_add_(1, index.to(poses.device), gradient[:, :, side])
-            if only is not None:
-                total[:, torch.arange(len(views)) != only] = 0
-            rate = rates[0] + (rates[1] - rates[0]) * i / steps
-            moving.move(total, self._recipe.search_rate * rate)
-            on_step((i + 1) / steps)
-        return moving.poses
-
-    def believed(self, sets: Tensor, draws: list[Draw], on_step: Step = lambda done: None) -> Beliefs:
-        """The most likely of the sets of cameras (B, n, 3), each moved together with the shape by the prior.
-
-        Their probabilities are as if the noise error, over `TEMPERATURE`, was the negative log-likelihood. What
-        is nearer than `SAME` to a better one is left out, and what is unlikely by `UNLIKELY` times that. For a
-        prior whose views are samples, not means, it is the best one alone.
-        """
-        recipe, error = self._recipe, self._error
-        most = min(recipe.hypotheses, recipe.believed if error.prior.temperature < 1 else 1)
-        losses = self.losses(sets, self._views, draws).mean(0)
+        config, error = self._config, self.objective.error
+        most = min(config.hypotheses, config.posterior_size if error.prior.temperature < 1 else 1)
+        losses = self.objective.losses(sets, self._views, draws).mean(0)
         likely = sets[distinct(sets, losses, SAME, most, UNLIKELY * TEMPERATURE)]
-        if recipe.bundled:
+        if config.bundled:
             for i, cameras in enumerate(likely):
-                likely[i] = error.prior.bundle(error.condition, cameras, recipe.radius)
+                likely[i] = error.prior.bundle(error.condition, cameras, config.radius)
                 on_step((i + 1) / len(likely))
-        losses = self.losses(likely, self._views, draws).mean(0)
+        losses = self.objective.losses(likely, self._views, draws).mean(0)
         order = losses.argsort(stable=True)
         order = order[losses[order] <= losses.min() + UNLIKELY * TEMPERATURE]
-        return Beliefs(likely[order], torch.softmax(-losses[order] / TEMPERATURE, dim=0))
-
-    def losses(self, sets: Tensor, views: Tensor, draws: list[Draw], only: int | None = None) -> Tensor:
-        """Noise error (D, B) of sets of cameras (B, m, 3) of m views, over the pairs that are compared.
-
-        Args:
-            only: a view whose pairs alone count.
-        """
-        errors = self._error(*pairs_of(sets, views, *edges(len(views), only)), draws)
-        return errors.unflatten(1, (len(sets), -1)).sum(2)
-
-    def confidence(self, best: Tensor, view: int, others: Tensor, draws: list[Draw]) -> float:
-        """Probability that one view's pose is better than others (P, 3), the rest as in `best` (n, 3).
-
-        That of a paired comparison over the draws, with the best of those that are not near it.
-        """
-        others = others + best[0]
-        others = others[angle_between(others, best[view]) >= APART / 2]
-        if not len(others):
-            return 1.0
-        sets = best.repeat(1 + len(others), 1, 1)
-        sets[1:, view] = others
-        losses = self.losses(sets, self._views, draws, only=view)
-        better = losses[:, 1:] - losses[:, :1]
-        deviation = better.std(0) / len(draws) ** 0.5
-        return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
-
-    def _judged(self, sets: Tensor, views: Tensor, exact: bool = False, only: int | None = None) -> Tensor:
-        """`losses` (B,), the mean of a few draws."""
-        return self.losses(sets, views, self._draws(GRID_DRAWS, exact), only).mean(0)
-
-    def judged_by_all(self, sets: Tensor, view: int, exact: bool) -> Tensor:
-        """Noise error (B,) of the pairs of one view with all others, in sets of cameras (B, n, 3)."""
-        others = self._views[self._views != view]
-        pairs = pairs_of(sets, self._views, others, torch.full_like(others, view))
-        errors = self._error(*pairs, self._draws(GRID_DRAWS, exact))
-        return errors.unflatten(1, (len(sets), -1)).sum(2).mean(0)
-
-    def _draws(self, count: int, exact: bool = False) -> list[Draw]:
-        return self._error.draws(count, self._generator, rough=self._rough and not exact)
-
-    def _cameras(self, poses: Tensor, views: Tensor) -> Tensor:
-        """See `ViewCondition.cameras`."""
-        return self._error.condition.cameras(poses, views.to(poses.device))
+        return PosePosterior(likely[order], torch.softmax(-losses[order] / TEMPERATURE, dim=0))
 
 
-def within(on_step: Step, start: float, end: float) -> Step:
-    """What a part of the work calls, between two shares of the whole."""
+def within(on_step: SearchProgress, start: float, end: float) -> SearchProgress:
+    """Progress function of one part of the search, which reports shares from `start` to `end` of the whole."""
     return lambda done: on_step(start + (end - start) * done)

@@ -1,1 +1,1 @@
-"""View-conditioned priors: the embedded one, Zero123, and how they are loaded."""
+"""View-conditioned priors: their interface, the embedded one, Zero123, and loading by name."""

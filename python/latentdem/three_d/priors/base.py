@@ -1,4 +1,4 @@
-"""What the pose-free reconstruction asks of a view-conditioned prior."""
+"""Interface of view-conditioned priors, and what they keep of known views and poses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import UserError
-from ..cameras import POLAR_RANGE
+from ..geometry.cameras import POLAR_RANGE
+
+MAX_BATCH = 64  # rows of one call of a prior, whatever the number of views and hypotheses
 
 
 @dataclass(frozen=True)
 class ViewCondition:
-    """What a prior keeps of N known views, computed once for all timesteps and poses.
+    """Features of N known views that a prior computes once for all timesteps and poses.
 
     Attributes:
-        parts: tensors whose first dimension counts the views; what they hold is the prior's own affair.
-        polar: (N,) polar angles of their cameras, for a prior whose predictions depend on them, as it estimates
-            them from each view alone; None for others.
-        principal: (N, 2) principal points of the same (see cameras.py), where the views are crops around
-            something else than the origin; None where this is known to be in their middle.
+        parts: tensors whose first dimension counts the views; their content is up to the prior.
+        polar: (N,) polar angles of the cameras, for a prior whose predictions depend on them, initially as it
+            estimates them from each view alone; None for other priors.
+        principal: (N, 2) principal points of the cameras (see cameras.py), if the views are crops around
+            unknown points; None if the origin is known to be in the middle.
     """
 
     parts: tuple[Tensor, ...]
@@ -34,31 +36,31 @@ class ViewCondition:
         return len(self.parts[0])
 
     def __getitem__(self, index: Tensor | slice) -> ViewCondition:
-        """The views at `index`, also several times each, as for several hypotheses of one view."""
+        """The views at `index`; a view may be repeated, for instance for several hypotheses."""
         parts = tuple(part[index] for part in self.parts)
-        told = (None if each is None else each[index] for each in (self.polar, self.principal))
-        return ViewCondition(parts, *told)
+        cameras = (None if part is None else part[index] for part in (self.polar, self.principal))
+        return ViewCondition(parts, *cameras)
 
     def at(self, cameras: Tensor) -> ViewCondition:
-        """The same with the polar angles, if it has any, and principal points of cameras (N, 3) or (N, 5)."""
+        """The same at the polar angles and principal points of cameras (N, 3) or (N, 5), if it has any."""
         if self.polar is None:
             return self
         return replace(self, polar=cameras[:, 0], principal=cameras[:, 3:] if cameras.shape[1] > 3 else None)
 
     def cropped(self) -> ViewCondition:
-        """The same, of views whose principal points are open, if the prior estimates polar angles."""
+        """The same with unknown principal points, initially 0, if the prior estimates polar angles."""
         return self if self.polar is None else replace(self, principal=self.polar.new_zeros(len(self), 2))
 
     def cameras(self, poses: Tensor, views: Tensor) -> Tensor:
         """Cameras (..., m, 3) of m views in these poses, up to a common azimuth and distance.
 
-        Where the prior estimates polar angles, they are those that agree best with all m estimates; relative
-        poses leave them open, and elsewhere they count from that of the reference. So are principal points,
-        (..., m, 5), where these are open.
+        Relative poses do not determine the polar angles. If the prior estimates them, they are those that agree
+        best with all m estimates; otherwise they are relative to that of the reference. The same holds for
+        unknown principal points, with which cameras are (..., m, 5).
 
         Args:
-            poses: (..., m, 3) or (..., m, 5) relative to a reference.
-            views: (m,) which views they are of.
+            poses: (..., m, 3) or (..., m, 5) poses relative to a reference.
+            views: (m,) indices of the views.
         """
         if self.polar is None:
             return poses
@@ -71,24 +73,24 @@ class ViewCondition:
         return poses + F.pad(middle, (3, 0))
 
 
-def joined(conditions: Sequence[ViewCondition]) -> ViewCondition:
-    """All views of all conditions of one prior."""
+def concatenate(conditions: Sequence[ViewCondition]) -> ViewCondition:
+    """All views of several conditions of one prior."""
     parts = tuple(map(torch.cat, zip(*(condition.parts for condition in conditions), strict=True)))
     polars = [condition.polar for condition in conditions if condition.polar is not None]
     principals = [condition.principal for condition in conditions if condition.principal is not None]
-    return ViewCondition(parts, *(torch.cat(told) if told else None for told in (polars, principals)))
+    return ViewCondition(parts, *(torch.cat(rows) if rows else None for rows in (polars, principals)))
 
 
 @dataclass(frozen=True)
 class PosedCondition:
-    """What a prior keeps of B known views and of the poses of B wanted ones, computed once for all timesteps.
+    """Features of B known views and the poses of B target views, computed once for all timesteps.
 
     Attributes:
-        parts: tensors, differentiable in the poses; what they hold is the prior's own affair.
-        variance: (B, 1, h, w), or with 1 for h and w, how uncertain the known views leave each pixel of the
-            wanted latents, without `mean` up to a common factor. Views are weighed by it where they are fused.
-        mean: (B, c, h, w) the wanted latents as they are foretold without any noise, for a prior that does so;
-            None for others.
+        parts: tensors, differentiable in the poses; their content is up to the prior.
+        variance: (B, 1, h, w) or (B, 1, 1, 1) variance of each pixel of the target latents given the known
+            view; up to a common factor if `mean` is None. It determines the weights of fused views.
+        mean: (B, c, h, w) prediction of the target latents without noise, if the prior makes one; otherwise
+            None.
     """
 
     parts: tuple[Tensor, ...]
@@ -105,15 +107,16 @@ class PosedCondition:
 class ViewPrior(Protocol):
     """A latent diffusion model of a view of an object, given another view and their relative pose.
 
-    Images are (B, 3, S, S) in [-1, 1] on a white ground, S = `image_size`; latents (B, c, h, w) of
-    `latent_shape`. A pose is (polar, azimuth, radius) of the wanted camera less that of the known view,
+    Images are (B, 3, S, S) in [-1, 1] on a white background, S = `image_size`; latents are (B, c, h, w) of
+    `latent_shape`. A pose is (polar, azimuth, radius) of the target camera less that of the known view, with
     angles in radians (see cameras.py).
 
     Attributes:
         alphas_cumprod: (T,) cumulative alphas of the training schedule.
         image_size: S.
         latent_shape: (c, h, w).
-        temperature: of the noise that views should begin with, 1 for samples of the prior.
+        temperature: standard deviation of the initial noise of views; 1 for samples of the prior, less for
+            views nearer to the mean.
     """
 
     alphas_cumprod: Tensor
@@ -130,54 +133,54 @@ class ViewPrior(Protocol):
         ...
 
     def framing(self, x: Tensor) -> Tensor | None:
-        """Cameras (N, 5) of crops `x` (N, 3, S, S) of objects, less the usual distance and at azimuth 0.
+        """Estimated cameras (N, 5) of crops `x` (N, 3, S, S) of objects, less `RADIUS` and at azimuth 0.
 
-        With principal points, see cameras.py: estimates of where the crops show the point that is in the middle
-        of what the prior was trained on. None from a prior that does not say.
+        Their principal points (see cameras.py) are where the crops show the point that is in the middle of the
+        training images. None for a prior that makes no such estimate.
         """
         ...
 
     def condition(self, x: Tensor) -> ViewCondition:
-        """What to keep of the known views `x` (N, 3, S, S)."""
+        """Features of the known views `x` (N, 3, S, S)."""
         ...
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
-        """The same n known views where what they say of the object agrees, and with what each of them shows.
+        """Features of n known views made consistent with each other and with what each view shows.
 
         Args:
             condition: n known views.
-            poses: (n, 3) of these relative to the first.
+            poses: (n, 3) poses of the views relative to the first.
         """
         ...
 
     def bundle(self, condition: ViewCondition, cameras: Tensor, radius: bool) -> Tensor:
-        """Cameras (n, 3) of n known views moved together with what is known of the object's shape.
+        """Cameras (n, 3) of n known views, optimised jointly with the shape of the object (bundle adjustment).
 
         Args:
             condition: n known views.
-            cameras: (n, 3) of these, as `ViewCondition.cameras` gives them.
-            radius: whether distances move, too.
+            cameras: (n, 3) initial cameras, as returned by `ViewCondition.cameras`.
+            radius: whether distances are optimised, too.
         """
         ...
 
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor | None:
-        """How likely the object is at points of the world, in [0, 1], or None from a prior that does not say.
+        """Probability in [0, 1] that the object is at points of the world; None if it is not predicted.
 
         Args:
             condition: n known views.
-            poses: (n, 3) of these relative to the first, which is at azimuth 0 and the distance `RADIUS`.
-            points: (..., 3), see cameras.py.
+            poses: (n, 3) poses of the views relative to the first, which is at azimuth 0 and distance `RADIUS`.
+            points: (..., 3) points, see cameras.py.
         """
         ...
 
     def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
-        """What to keep for the views from given cameras, differentiable in their poses.
+        """Features of target views from given cameras, differentiable in their poses.
 
         Args:
             condition: B known views.
-            pose: (B, 3) of the wanted views relative to these.
-            together: n; every n rows that follow each other are known views of one object, for one wanted view,
-                and a prior that can may let each of them know of the others.
+            pose: (B, 3) poses of the target views relative to the known ones.
+            together: number n; every n consecutive rows are known views of one object for one target view, and
+                a prior may condition each of them on the others.
         """
         ...
 
@@ -185,9 +188,9 @@ class ViewPrior(Protocol):
         """The predicted noise in `z_t` (B, c, h, w) at timestep `t`, same shape, differentiable in the pose.
 
         Args:
-            z_t: noisy latents of the wanted views.
-            t: timestep of all of them.
-            posed: B known views and poses, one for each row of `z_t`.
+            z_t: noisy latents of the target views.
+            t: timestep of all rows.
+            posed: features of B known views and poses, one for each row of `z_t`.
         """
         ...
 
@@ -201,5 +204,5 @@ def check_views(x: Tensor, size: int) -> None:
 
 
 def equal_variance(pose: Tensor) -> Tensor:
-    """Ones (B, 1, 1, 1) for poses (B, 3), the `variance` of a prior that does not say."""
+    """Ones (B, 1, 1, 1) for poses (B, 3), the `variance` of a prior that does not predict it."""
     return pose.new_ones(len(pose), 1, 1, 1)

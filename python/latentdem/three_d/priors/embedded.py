@@ -1,4 +1,4 @@
-"""The view-conditioned prior that ships."""
+"""The embedded view-conditioned prior, which ships with the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...priors.autoencoder import EmbeddedAutoencoder
 from ...priors.embedded import computes_in_bfloat16
 from ...priors.loading import check_parts, load_network, load_schedule
 from ...priors.parametrization import Parametrization
-from ..cameras import RADIUS
+from ..geometry.cameras import RADIUS
 from .adaptation import adapt, bundle
 from .base import PosedCondition, ViewCondition, check_views
 from .framing import Framing
@@ -25,17 +25,17 @@ EMBEDDED_3D_WEIGHTS = Path(__file__).parents[2] / "weights" / "embedded_3d"
 
 
 class EmbeddedViewPrior:
-    """The small view-conditioned prior for 64 x 64 pixels (see docs/three_d.md).
+    """The small view-conditioned prior for 64 x 64 pixels (see docs/reference/three_d.md).
 
-    Its `temperature` is 0: what it does not know it would paint in blotches.
+    Its `temperature` is 0: samples of uncertain regions would be blotchy.
 
     Args:
         autoencoder: images in [-1, 1] to standardised latents and back.
         network: predicts noise or v on those latents.
-        parametrization: training schedule of the network and meaning of its output.
+        parametrization: training schedule and output type of the network.
         guidance: scale of classifier-free guidance towards the known view, 1 for none.
-        autocast: type that the networks compute in; None for the weights' own.
-        framing: estimates where crops show the middle of an object; None for a prior that does not.
+        autocast: dtype of the computation; None for that of the weights.
+        framing: network that estimates where crops show the middle of an object; None for no such estimate.
     """
 
     temperature = 0.0
@@ -67,12 +67,12 @@ class EmbeddedViewPrior:
         device: torch.device | str = "cpu",
         guidance: float = 1.0,
     ) -> EmbeddedViewPrior:
-        """Loads a folder with `autoencoder/`, `network/`, `scheduler/` as tools/train_view_prior.py writes it.
+        """Loads a folder with `autoencoder/`, `network/` and `scheduler/` by tools/train_view_prior.py.
 
-        And with `framing/`, if there is one, as tools/train_framing.py writes it.
+        A folder `framing/` by tools/train_framing.py is optional.
 
         Raises:
-            UserError: the folder or a file in it is missing, unreadable or of another shape.
+            UserError: the folder or a file in it is missing, unreadable or has other shapes.
         """
         path = Path(path)
         what_helps = "give 'embedded-3d' or a folder written by tools/train_view_prior.py export"
@@ -100,19 +100,19 @@ class EmbeddedViewPrior:
             return self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
 
     def framing(self, x: Tensor) -> Tensor | None:
-        """See `ViewPrior.framing`; errors as `encode`."""
+        """See `ViewPrior.framing`; for errors see `encode`."""
         check_views(x, self.image_size)
         return None if self._framing is None else self._framing.cameras(x)
 
     def condition(self, x: Tensor) -> ViewCondition:
-        """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; errors as `encode`."""
+        """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; for errors see `encode`."""
         latent = self.encode(x)
         with self._precision(x):
             volume, polar = self.network.encode_view(latent, x)
         return ViewCondition(tuple(part.to(x.dtype) for part in volume), polar.to(x.dtype))
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
-        """With the mean of what they say of the opacity, and adapted to all of them."""
+        """Volumes with the mean opacity of all views, adapted to these."""
         cameras = _cameras(condition, poses)
         with self._precision(poses):
             agreed = self.network.agree(FeatureVolume(*condition.parts), cameras)
@@ -121,20 +121,20 @@ class EmbeddedViewPrior:
 
     def bundle(self, condition: ViewCondition, cameras: Tensor, radius: bool) -> Tensor:
         """See `adaptation.bundle`."""
-        away = F.pad(cameras.new_tensor([0.0, 0.0, RADIUS]), (0, cameras.shape[-1] - 3))
+        offset = F.pad(cameras.new_tensor([0.0, 0.0, RADIUS]), (0, cameras.shape[-1] - 3))
         with self._precision(cameras):
-            return bundle(self.network, FeatureVolume(*condition.parts), cameras + away, radius) - away
+            return bundle(self.network, FeatureVolume(*condition.parts), cameras + offset, radius) - offset
 
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor:
-        """The mean of what the views say of the opacity, shaped as `points` (..., 3) without the last."""
+        """Mean opacity of the views at `points` (..., 3), in the shape (...)."""
         rows = points.reshape(1, -1, 1, 1, 3)
         cameras = _cameras(condition, poses)[None]
         return self.network.opacity_at(FeatureVolume(*condition.parts), cameras, rows).view(points.shape[:-1])
 
     def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
-        """Features of the wanted views, where guided after those without a known view, and first estimates.
+        """Features of the target views, and first estimates; with guidance, after features without known views.
 
-        Known views together correct each other's first estimates and variances (`ViewNetwork.hear`).
+        Several known views correct each other's first estimates and variances (`ViewNetwork.exchange_views`).
         """
         assert condition.polar is not None
         volume, polar = FeatureVolume(*condition.parts), condition.polar
@@ -142,7 +142,7 @@ class EmbeddedViewPrior:
         if condition.principal is not None:
             known = torch.cat([known, condition.principal], dim=1)
         with self._precision(pose):
-            rendered = self.network.hear(self.network.render(volume, known, pose), together)
+            rendered = self.network.exchange_views(self.network.render(volume, known, pose), together)
             mean, log_variance = self.network.estimate(rendered)
             parts = [rendered]
             if self.guidance != 1:
@@ -163,6 +163,6 @@ class EmbeddedViewPrior:
 
 
 def _cameras(condition: ViewCondition, poses: Tensor) -> Tensor:
-    """Cameras (n, 3) of the known views in these poses, the first at azimuth 0 and the distance `RADIUS`."""
+    """Cameras (n, 3) of known views in these poses, with the first at azimuth 0 and distance `RADIUS`."""
     assert condition.polar is not None
     return poses + torch.stack([condition.polar[0], *poses.new_tensor([0.0, RADIUS])])

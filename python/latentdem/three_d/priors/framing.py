@@ -1,4 +1,4 @@
-"""Where a crop of an object shows the point that a training rendering has in its middle."""
+"""A network that estimates where a crop shows the middle of an object, as training renderings define it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from ..cameras import POLAR_RANGE, RADIUS
+from ..geometry.cameras import POLAR_RANGE, RADIUS
 
-# What is estimated has about these means and standard deviations over crops of the training objects.
+# Approximate means and standard deviations of the estimated values over crops of the training objects.
 MEANS = (sum(POLAR_RANGE) / 2, math.log(RADIUS), 0.0, 0.0)
 DEVIATIONS = (math.radians(23), 0.1, 0.04, 0.04)
-MIRRORED = (1.0, 1.0, -1.0, 1.0)  # the same of a crop turned left to right
-LOG_VARIANCES = (-6.0, 4.0)  # in units of these, between which they are told
+MIRRORED = (1.0, 1.0, -1.0, 1.0)  # factors of the values of a mirrored crop
+LOG_VARIANCES = (-6.0, 4.0)  # range of the logarithms of predicted variances, in units of `DEVIATIONS` squared
 
 
 class Framing(ModelMixin, ConfigMixin):
-    """Estimates the camera of a crop around the middle of what is seen of an object, but for the azimuth.
+    """Estimates the camera, apart from the azimuth, of a crop centred on the visible part of an object.
 
-    Renderings of an object have one point of it in the middle, from all sides. The middle of what is seen is
-    another point from each side, and how large it is says nothing of the distance: a prior that was trained on
-    renderings takes both for a turn of the camera. What an object looks like says something of where its middle
-    is. Trained by tools/train_framing.py.
+    Renderings from all sides are centred on one point of an object. The middle of the visible part is a
+    different point from each side, and its size does not determine the distance; a prior that was trained on
+    renderings mistakes both for a rotation of the camera. The appearance of an object is informative about its
+    middle. Trained by tools/train_framing.py.
 
     Args:
         size: height and width S of the crops, a multiple of 8.
-        widths: channels at half, a quarter and an eighth of it.
-        features: channels of the last that all estimates are made of.
+        widths: channels at a half, a quarter and an eighth of this resolution.
+        features: channels of the last features, from which all estimates are computed.
     """
 
     @register_to_config
@@ -52,7 +52,7 @@ class Framing(ModelMixin, ConfigMixin):
         self.head = nn.Linear(features * (size // 8) ** 2, 2 * len(MEANS))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimates (N, 4), in the units of `standardised`, and the logarithms of their variances.
+        """Estimates (N, 4), in the units of `standardised`, and the logarithms (N, 4) of their variances.
 
         Args:
             x: (N, 3, S, S) crops in [-1, 1] on white.
@@ -64,23 +64,23 @@ class Framing(ModelMixin, ConfigMixin):
     def cameras(self, x: Tensor) -> Tensor:
         """Cameras (N, 5), less `RADIUS` and at azimuth 0, of crops `x` (N, 3, S, S); see cameras.py.
 
-        The mean of what is said of them and of the crops turned left to right.
+        They are the means of the estimates for the crops and for their mirror images.
         """
         means = self(torch.cat([x, x.flip(-1)]))[0]
-        there, back = means.chunk(2)
-        mean = (there + back * back.new_tensor(MIRRORED)) / 2
+        direct, mirror = means.chunk(2)
+        mean = (direct + mirror * mirror.new_tensor(MIRRORED)) / 2
         polar, distance, *principal = (mean * mean.new_tensor(DEVIATIONS) + mean.new_tensor(MEANS)).unbind(1)
         return torch.stack([polar, torch.zeros_like(polar), distance.exp() - RADIUS, *principal], dim=1)
 
 
 def standardised(cameras: Tensor) -> Tensor:
-    """What is to be estimated of cameras (N, 5): polar angle, log distance and principal point, (N, 4).
+    """Standardised polar angle, log distance and principal point (N, 4) of cameras (N, 5).
 
     Args:
-        cameras: distances as they are, not less `RADIUS`.
+        cameras: cameras with absolute distances, not less `RADIUS`.
     """
-    told = torch.cat([cameras[:, :1], cameras[:, 2:3].log(), cameras[:, 3:]], dim=1)
-    return (told - told.new_tensor(MEANS)) / told.new_tensor(DEVIATIONS)
+    values = torch.cat([cameras[:, :1], cameras[:, 2:3].log(), cameras[:, 3:]], dim=1)
+    return (values - values.new_tensor(MEANS)) / values.new_tensor(DEVIATIONS)
 
 
 class _Residual(nn.Module):

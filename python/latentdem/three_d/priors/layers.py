@@ -10,9 +10,9 @@ class Block(nn.Module):
     """`x + conv(silu(norm(conv(silu(norm(x))))))`.
 
     Args:
-        channels: of x.
+        channels: channels of x.
         convolution: `nn.Conv2d` for pixels or `nn.Conv3d` for volumes.
-        groups: of channels that are normalised together.
+        groups: number of groups of channels that are normalised together.
     """
 
     def __init__(self, channels: int, convolution: type[nn.Conv2d] | type[nn.Conv3d], groups: int) -> None:
@@ -31,10 +31,10 @@ class Block(nn.Module):
 
 
 class Exchange(nn.Module):
-    """What several known views, each of which has features of a wanted one, make each other change.
+    """Corrections that several known views make to each other's features of the same target view.
 
-    Every view compares its features with the mean of the others', in `Block`s of its own pixels. Untrained it
-    changes nothing.
+    Every view compares its features with the mean of the others', pixel by pixel, in `Block`s. Before training
+    all corrections are zero.
 
     Args:
         features: channels of the features.
@@ -55,11 +55,11 @@ class Exchange(nn.Module):
         """Corrections (K, n, corrected, h, w), at least in single precision.
 
         Args:
-            features: (K, n, features, h, w), n > 1, of each known view for K wanted ones.
+            features: (K, n, features, h, w), n > 1, features from each known view of K target views.
         """
         views = features.shape[1]
         rows = features.flatten(0, 1)
-        own, told = (layer(rows).unflatten(0, (-1, views)) for layer in (self.own, self.others))
-        hidden = own + (told.sum(1, keepdim=True) - told) / (views - 1)
+        own, shared = (layer(rows).unflatten(0, (-1, views)) for layer in (self.own, self.others))
+        hidden = own + (shared.sum(1, keepdim=True) - shared) / (views - 1)
         correction = self.correction(self.body(hidden.flatten(0, 1))).unflatten(0, (-1, views))
         return correction.to(torch.promote_types(correction.dtype, torch.float32))

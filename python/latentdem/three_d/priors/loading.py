@@ -1,4 +1,4 @@
-"""View-conditioned priors by name."""
+"""Loads view-conditioned priors by name."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import torch
 
-from ...priors.naming import Names
+from ...priors.prior_names import PriorNames
 from .base import ViewPrior
 from .embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from .zero123 import Zero123Prior
 
-NAMES = Names(
+NAMES = PriorNames(
     embedded="embedded-3d",
     weights=EMBEDDED_3D_WEIGHTS,
-    own=EmbeddedViewPrior,
-    public=Zero123Prior,
-    short={"zero123": "kxic/zero123-165000", "zero123-xl": "ashawkey/zero123-xl-diffusers"},
+    native=EmbeddedViewPrior,
+    published=Zero123Prior,
+    aliases={"zero123": "kxic/zero123-165000", "zero123-xl": "ashawkey/zero123-xl-diffusers"},
 )
 
 
 def load_view_prior(prior: str | Path | ViewPrior, device: torch.device) -> ViewPrior:
-    """The prior that `prior` names; nothing is downloaded, and weights are in float16 on CUDA, else in float32.
+    """Loads a prior by name, from local files only, in float16 on CUDA and otherwise in float32.
 
     Args:
         prior: "embedded-3d"; "zero123" or "zero123-xl"; a folder written by tools/train_view_prior.py, or one

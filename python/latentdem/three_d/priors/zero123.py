@@ -13,43 +13,44 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...priors.latents import Latents
 from ...priors.parametrization import Parametrization
-from ..cameras import pose_embedding
+from ..geometry.cameras import pose_embedding
 from .base import PosedCondition, ViewCondition, check_views, equal_variance
 from .zero123_checkpoint import POSE_CHANNELS, Zero123Parts, parts_of_checkpoint, parts_of_file
 
-# Of the pixels that CLIP was trained on, in [0, 1].
+# Statistics of the pixels that CLIP was trained on, in [0, 1].
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Zero123Prior:
-    """Zero123: Stable Diffusion that sees another view of the object and is told the relative pose.
+    """Zero123: Stable Diffusion conditioned on another view of the object and the relative pose.
 
     The U-Net gets the latent of the known view beside the noisy one, in the autoencoder's own scale, and
-    attends to one token: CLIP's embedding of the known view joined with `pose_embedding` of the pose, through a
-    linear layer. Without a known view latent and token are zero. Source: Liu et al. 2023, *Zero-1-to-3*, and
+    attends to one token: CLIP's embedding of the known view and `pose_embedding` of the pose, projected by a
+    linear layer. Without a known view, latent and token are zero. Source: Liu et al. 2023, *Zero-1-to-3*, and
     its code.
 
     Networks may be in half precision; the linear layer, through which the gradient in the pose goes, is in
-    float32 or better, and latents, images and noise come back in the dtype of the caller. The weights are
+    at least float32, and latents, images and noise are returned in the dtype of the caller. The weights are
     frozen.
 
     Args:
         vae: autoencoder.
-        unet: noise predictor, of twice the channels of a latent.
+        unet: noise predictor, with twice as many input channels as a latent.
         image_encoder: transformers' `CLIPVisionModelWithProjection`.
-        projection: from embedding and pose to the width of the token.
-        scheduler: diffusers scheduler the U-Net was trained with; see `Parametrization` for what of it counts.
+        projection: linear layer from embedding and pose to the token.
+        scheduler: diffusers scheduler that the U-Net was trained with; see `Parametrization` for what is used
+            of it.
         guidance: scale of classifier-free guidance towards the known view, 1 for none; the authors' is 3.
-        image_size: of the images it was trained on. It is not that of all public configurations.
-        name: how reports call the prior.
+        image_size: size of the images that the U-Net was trained on; some public configurations differ from it.
+        name: name of the prior in reports.
 
     Attributes:
         alphas_cumprod: (1000,) float32 on the CPU.
         latent_shape: (c, h, w).
 
     Raises:
-        UserError: the parts do not fit each other, or are of a kind that cannot be a prior.
+        UserError: the parts do not match each other, or cannot be used as a prior.
     """
 
     temperature = 1.0
@@ -96,16 +97,16 @@ class Zero123Prior:
         """Loads a checkpoint in diffusers' layout, with the pose's layer in either of its public places.
 
         These are `cc_projection` (as in kxic/zero123-165000) and `clip_camera_projection` (as in
-        ashawkey/zero123-xl-diffusers and bennyguo/zero123-xl-diffusers). Code that a checkpoint brings along is
-        not run. The autoencoder is accelerated (`latentdem_ext.accelerate_vae`).
+        ashawkey/zero123-xl-diffusers and bennyguo/zero123-xl-diffusers). Code in a checkpoint is not
+        executed. The autoencoder is accelerated (`latentdem_ext.accelerate_vae`).
 
         Args:
             id_or_path: id on the Hugging Face hub, or a folder with model_index.json.
-            torch_dtype: of the weights.
-            variant: of the weight files, such as "fp16".
-            device: where the networks run.
+            torch_dtype: dtype of the weights.
+            variant: variant of the weight files, such as "fp16".
+            device: device of the networks.
             guidance, image_size: see the class.
-            local_files_only: take what the hub's cache on this machine has and download nothing.
+            local_files_only: use only the hub's cache on this machine, and download nothing.
 
         Raises:
             UserError: weights are missing, damaged or not those of Zero123, or the package transformers is
@@ -128,13 +129,13 @@ class Zero123Prior:
     ) -> Zero123Prior:
         """Loads a checkpoint of one file in the layout of the original code (.ckpt or .safetensors).
 
-        Such a file holds weights and no configuration. That comes from `config`: a folder in diffusers' layout
-        (weights need not be in it) or the id of one on the hub; None takes ashawkey/zero123-xl-diffusers, whose
-        networks have the shapes of all of the authors' files. The other arguments are those of
+        Such a file contains weights but no configuration. That is taken from `config`: a folder in diffusers'
+        layout (with or without weights) or its id on the hub; None stands for ashawkey/zero123-xl-diffusers,
+        whose networks have the shapes of all of the authors' files. For the other arguments see
         `from_pretrained`.
 
         Raises:
-            UserError: as `from_pretrained`, or the configuration is not on this machine and cannot be
+            UserError: see `from_pretrained`, or the configuration is not on this machine and cannot be
                 downloaded.
         """
         parts = parts_of_file(path, config, torch_dtype, local_files_only)
@@ -165,7 +166,7 @@ class Zero123Prior:
         return self.latents.decode(z)
 
     def framing(self, x: Tensor) -> None:
-        """It does not say."""
+        """None: it estimates no framing."""
 
     def condition(self, x: Tensor) -> ViewCondition:
         """Latents, unscaled, and CLIP's embeddings of the known views `x` (N, 3, S, S) in [-1, 1].
@@ -177,29 +178,29 @@ class Zero123Prior:
         return ViewCondition((self.latents.raw(x), self._embedding(x)))
 
     def _embedding(self, x: Tensor) -> Tensor:
-        """CLIP's embeddings (N, D) of `x` (N, 3, S, S) in [-1, 1], prepared as in the training of Zero123."""
+        """CLIP's embeddings (N, D) of `x` (N, 3, S, S) in [-1, 1], preprocessed as in Zero123's training."""
         size, exact = self.image_encoder.config.image_size, torch.promote_types(x.dtype, torch.float32)
-        seen = F.interpolate(x.to(exact), (size, size), mode="bicubic", align_corners=True)
-        mean, std = (seen.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-        seen = ((seen + 1) / 2 - mean) / std
-        return self.image_encoder(seen.to(self.image_encoder.dtype)).image_embeds.to(x.dtype)
+        pixels = F.interpolate(x.to(exact), (size, size), mode="bicubic", align_corners=True)
+        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+        pixels = ((pixels + 1) / 2 - mean) / std
+        return self.image_encoder(pixels.to(self.image_encoder.dtype)).image_embeds.to(x.dtype)
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
-        """As they are."""
+        """`condition` unchanged."""
         return condition
 
     def bundle(self, condition: ViewCondition, cameras: Tensor, radius: bool) -> Tensor:
-        """As they are: it knows no shape."""
+        """`cameras` unchanged: it represents no shape."""
         return cameras
 
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> None:
-        """It does not say."""
+        """None: it predicts no occupancy."""
 
     def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
-        """Latents of the known views and tokens (B, 1, D) of these and the poses; all are equally sure."""
+        """Latents of the known views and tokens (B, 1, D) of views and poses, with equal variances."""
         latent, embedding = condition.parts
-        told = torch.cat([embedding.to(pose.dtype), pose_embedding(pose)], dim=-1)
-        token = self.projection(told.to(self.projection.weight.dtype))[:, None]
+        embedded = torch.cat([embedding.to(pose.dtype), pose_embedding(pose)], dim=-1)
+        token = self.projection(embedded.to(self.projection.weight.dtype))[:, None]
         return PosedCondition((latent, token), equal_variance(pose))
 
     def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:

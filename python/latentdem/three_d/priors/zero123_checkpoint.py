@@ -1,4 +1,4 @@
-"""Reading checkpoints of Zero123, in both layouts of diffusers and in that of the original code."""
+"""Reads checkpoints of Zero123 in both layouts of diffusers and in that of the original code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...priors.parametrization import Parametrization
 from ...priors.single_file import configuration, network_of, read_weights
 
 POSE_CHANNELS = 4
-# Folder of the projection and name of its layer, as the two pipelines that they were published with have them.
+# Folder of the projection and name of its layer in the two published pipelines.
 PROJECTIONS = {"clip_camera_projection": "proj", "cc_projection": "projection"}
 EXPECTED = "Zero123"
 CONFIGURED_BY = "ashawkey/zero123-xl-diffusers"  # all checkpoints of the original code have the same shape
@@ -45,7 +45,7 @@ CLIP_LAYER_NAMES = {
 
 @dataclass(frozen=True)
 class Zero123Parts:
-    """The networks of a checkpoint of Zero123 and its diffusers scheduler."""
+    """Networks and diffusers scheduler of a checkpoint of Zero123."""
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
@@ -55,7 +55,7 @@ class Zero123Parts:
 
 
 class _Projection(ModelMixin, ConfigMixin):
-    """One linear layer in a folder of its own."""
+    """One linear layer, stored in its own folder."""
 
     @register_to_config
     def __init__(self, layer: str, inputs: int, outputs: int) -> None:
@@ -66,7 +66,7 @@ class _Projection(ModelMixin, ConfigMixin):
 def parts_of_checkpoint(
     source: str, torch_dtype: torch.dtype, variant: str | None, local_files_only: bool
 ) -> Zero123Parts:
-    """The parts of a folder or id in diffusers' layout; see `Zero123Prior.from_pretrained`."""
+    """Parts of a folder or hub id in diffusers' layout; see `Zero123Prior.from_pretrained`."""
     checkpoint = DiffusersCheckpoint(source, torch_dtype, variant, local_files_only, EXPECTED)
     folders = [name for name in PROJECTIONS if name in checkpoint.index]
     if not folders:
@@ -75,10 +75,10 @@ def parts_of_checkpoint(
             f"give a checkpoint of {EXPECTED}."
         )
     scheduler = checkpoint.scheduler()
-    Parametrization.of(scheduler)  # refuses before gigabytes are read
+    Parametrization.of(scheduler)  # fails before gigabytes are read
     encoder, unet = checkpoint.encoder("image_encoder"), checkpoint.unet()
     layer = PROJECTIONS[folders[0]]
-    # The configurations of one of the layouts do not state these sizes.
+    # One of the layouts does not state these sizes in its configuration.
     inputs = encoder.config.projection_dim + POSE_CHANNELS
     sizes = {"layer": layer, "inputs": inputs, "outputs": unet.config["cross_attention_dim"]}
     projection = checkpoint.part(_Projection, folders[0], **sizes)
@@ -88,7 +88,7 @@ def parts_of_checkpoint(
 def parts_of_file(
     path: str | Path, config: str | Path | None, torch_dtype: torch.dtype, local_files_only: bool
 ) -> Zero123Parts:
-    """The parts of a file in the original layout; see `Zero123Prior.from_single_file`."""
+    """Parts of a file in the original layout; see `Zero123Prior.from_single_file`."""
     unreadable = f"{path} cannot be read as a checkpoint of Zero123 in its original layout"
     state = read_weights(path, unreadable)
     weight, bias = (state.get(f"cc_projection.{name}") for name in ("weight", "bias"))
@@ -120,7 +120,7 @@ def _image_encoder(state: dict[str, Tensor], folder: str, unreadable: str) -> An
 
 
 def _clip_state(original: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of CLIP's image encoder under the names of transformers."""
+    """Weights of CLIP's image encoder under the names of transformers."""
     state = {}
     for key, value in original.items():
         start = next((start for start in CLIP_NAMES if key.startswith(start)), "")

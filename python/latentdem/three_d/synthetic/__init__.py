@@ -1,1 +1,1 @@
-"""Procedural objects and their renderings, to train and to test with."""
+"""Procedural objects and their renderings, for training and tests."""

@@ -1,14 +1,14 @@
-"""A view-conditioned prior over finitely many objects, whose score is known in closed form."""
+"""A view-conditioned prior over finitely many objects, whose score has a closed form."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..cameras import FIELD_OF_VIEW, camera_axes
+from ..geometry.cameras import FIELD_OF_VIEW, camera_axes
 from ..priors.base import PosedCondition, ViewCondition, equal_variance
 
-BACK = 12.0  # how fast a point fades as it turns to the far side, per unit of distance
+BACK = 12.0  # decay of a point's opacity towards the far side, per unit of distance
 
 
 class FiniteObjectsPrior:
@@ -16,18 +16,18 @@ class FiniteObjectsPrior:
 
     A view is a sum of Gaussian spots, one for each point, on a white ground; points on the far side of the
     object fade. The latent is the image. A known view shows object o from camera c of a list with probability
-    proportional to exp(-|x - view(o, c)|^2 / (2 tolerance^2)). The wanted view from the camera c + pose then is
+    proportional to exp(-|x - view(o, c)|^2 / (2 tolerance^2)). The target view from the camera c + pose is then
     view(o, c + pose) plus noise of standard deviation `spread`: a mixture of Gaussians, whose posterior mean
     given z_t is a weighted mean of the views (Bayes' rule), differentiable in the pose.
 
     Args:
-        points: (M, P, 3) of M objects.
-        colours: (M, P, 3) of the points, in [-1, 1].
-        cameras: (C, 3) that known views may be taken from.
-        alphas_cumprod: (T,) of the noise schedule.
+        points: (M, P, 3) points of M objects.
+        colours: (M, P, 3) colours of the points, in [-1, 1].
+        cameras: (C, 3) cameras that known views may be taken from.
+        alphas_cumprod: (T,) cumulative alphas of the noise schedule.
         image_size: pixels along one side.
         width: standard deviation of a spot, in the units of the points at the distance of the object.
-        spread: standard deviation of the wanted view.
+        spread: standard deviation of the target view.
         tolerance: standard deviation of the known view.
     """
 
@@ -58,7 +58,7 @@ class FiniteObjectsPrior:
         return z
 
     def view(self, index: Tensor, camera: Tensor) -> Tensor:
-        """Images (N, 3, S, S) of the objects `index` (N,) from `camera` (N, 3), differentiable in that."""
+        """Images (N, 3, S, S) of the objects `index` (N,) from `camera` (N, 3), differentiable in `camera`."""
         position, right, up, forward = (axis[:, None] for axis in camera_axes(camera))
         points = self.points[index]
         offset = points - position
@@ -74,7 +74,7 @@ class FiniteObjectsPrior:
         return 1 + torch.einsum("npc,npy,npx->ncyx", spots, rows, columns)
 
     def framing(self, x: Tensor) -> None:
-        """It does not say."""
+        """None: it estimates no framing."""
 
     def condition(self, x: Tensor) -> ViewCondition:
         """Log-probabilities (N, M * C) of object and camera of the known views `x` (N, 3, S, S)."""
@@ -82,18 +82,18 @@ class FiniteObjectsPrior:
         return ViewCondition((torch.log_softmax(-squared / (2 * self.tolerance**2), dim=1),))
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
-        """As they are."""
+        """`condition` unchanged."""
         return condition
 
     def bundle(self, condition: ViewCondition, cameras: Tensor, radius: bool) -> Tensor:
-        """As they are: it knows no shape."""
+        """`cameras` unchanged: it represents no shape."""
         return cameras
 
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> None:
-        """It does not say."""
+        """None: it predicts no occupancy."""
 
     def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
-        """The same and the wanted views (B, M * C, 3, S, S) of all objects and cameras, equally sure."""
+        """Log-probabilities and target views (B, M * C, 3, S, S) of all objects and cameras."""
         (log_prior,) = condition.parts
         index, camera = self._pairs()
         cameras = (camera[None] + pose[:, None]).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Pictures of procedural objects: rays cast by Embree, one fixed light, soft edges, nothing behind."""
+"""Antialiased renderings of procedural objects: rays cast by Embree, one light, transparent background."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..cameras import OBJECT_RADIUS, camera_axes, pixel_grid
+from ..geometry.cameras import OBJECT_RADIUS, camera_axes, pixel_grid
 from .scenes import Scene
 from .textures import Floats
 
-LIGHT = np.array([0.48, 0.30, 0.82])  # where the light is, from the object; it does not move with the camera
+LIGHT = np.array([0.48, 0.30, 0.82])  # direction from the object to the light, independent of the camera
 AMBIENT = 0.5
 SAMPLES = 2  # rays along each side of a pixel
 
@@ -29,12 +29,12 @@ Shade = Callable[[Hits, Floats, Floats], NDArray[np.float32]]
 def render(scene: Scene, cameras: Tensor, size: int = 64) -> NDArray[np.uint8]:
     """Pictures (V, size, size, 4) of an object: straight RGB and alpha, transparent around the object.
 
-    The brightness of a side falls from that towards the light to that away from it without a dark half, so
-    that the direction of every side can be seen.
+    The brightness of a side falls steadily from facing the light to facing away from it, without a dark half,
+    so that the orientation of every side is visible.
 
     Args:
         scene: the object, inside the sphere of radius `OBJECT_RADIUS`.
-        cameras: (V, 3), polar, azimuth and radius of each (see cameras.py).
+        cameras: (V, 3), polar angle, azimuth and radius of each picture (see cameras.py).
         size: pixels along one side.
     """
     target = EmbreeScene()
@@ -44,7 +44,7 @@ def render(scene: Scene, cameras: Tensor, size: int = 64) -> NDArray[np.uint8]:
 
 
 def render_mesh(mesh: trimesh.Trimesh, cameras: Tensor, size: int = 64) -> NDArray[np.uint8]:
-    """Pictures (V, size, size, 4), as those of `render`, of a mesh in its vertex colours, lit from the camera.
+    """Pictures (V, size, size, 4), as from `render`, of a mesh in its vertex colours, lit from the camera.
 
     Args:
         mesh: inside the sphere of radius `OBJECT_RADIUS`.
@@ -57,13 +57,13 @@ def render_mesh(mesh: trimesh.Trimesh, cameras: Tensor, size: int = 64) -> NDArr
 
 
 def on_white(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGBA pictures (..., 4) as RGB (..., 3) on a white ground."""
+    """RGB pictures (..., 3) of RGBA ones (..., 4) on a white background."""
     alpha = pictures[..., 3:].astype(np.float32) / 255
     return (pictures[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
 
 
 def _cast(target: EmbreeScene, shade: Shade, cameras: Tensor, size: int) -> NDArray[np.uint8]:
-    """Pictures of whatever Embree knows of, several rays to a pixel."""
+    """Pictures of an Embree scene, with several rays per pixel."""
     fine = SAMPLES * size
     origins, directions, ray = _rays(cameras, fine)
     rgba = np.zeros((len(cameras) * fine * fine, 4), np.float32)
@@ -83,46 +83,46 @@ def _cast(target: EmbreeScene, shade: Shade, cameras: Tensor, size: int) -> NDAr
 
 @lru_cache
 def _tangents(size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of the rays of a picture, and their squared length, (size * size, 2) and (size * size,)."""
+    """Tangents (size * size, 2) of the rays of a picture, and their squared lengths (size * size,)."""
     across, upwards = pixel_grid(size)
     tangents = torch.stack([across, upwards], -1).reshape(-1, 2).float().numpy()
     return tangents, (tangents**2).sum(1)
 
 
 def _rays(cameras: Tensor, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Origins and directions (R, 3) of the rays that meet the sphere around the object, and their indices."""
+    """Origins and directions (R, 3) of the rays that hit the sphere around the object, and their indices."""
     tangents, squared = _tangents(size)
     origins, directions, indices = [], [], []
     axes = [axis.float().numpy() for axis in camera_axes(cameras.double())]
     for index, (position, right, up, forward) in enumerate(zip(*axes, strict=True)):
         # Rays beyond the cone of tangents to the sphere miss it.
         sine = OBJECT_RADIUS / np.linalg.norm(position)
-        kept = np.flatnonzero(squared <= sine**2 / (1 - sine**2)) if sine < 1 else np.arange(len(squared))
-        directions.append(tangents[kept] @ np.stack([right, up]) + forward)
-        origins.append(np.broadcast_to(position, (len(kept), 3)))
-        indices.append(kept + index * size * size)
+        hitting = np.flatnonzero(squared <= sine**2 / (1 - sine**2)) if sine < 1 else np.arange(len(squared))
+        directions.append(tangents[hitting] @ np.stack([right, up]) + forward)
+        origins.append(np.broadcast_to(position, (len(hitting), 3)))
+        indices.append(hitting + index * size * size)
     return np.concatenate(origins), np.concatenate(directions), np.concatenate(indices)
 
 
 def _shade(scene: Scene, hits: Hits, origins: Floats, directions: Floats) -> NDArray[np.float32]:
-    """Colours (N, 3) in [0, 1] of rays that have hit something."""
+    """Colours (N, 3) in [0, 1] of rays that hit the object."""
     colours = np.empty((len(origins), 3), np.float32)
     points = origins + hits["tfar"][:, None] * directions
     light = LIGHT / np.linalg.norm(LIGHT)
     for index, part in enumerate(scene.parts):
-        mine = np.flatnonzero(hits["geomID"] == index)
-        # Of the normals only the share towards the light counts; it is interpolated between the corners.
-        towards = (part.normals() @ light)[part.shape.faces[hits["primID"][mine]]]
-        towards = (towards * _shares({name: value[mine] for name, value in hits.items()})).sum(1)
+        own = np.flatnonzero(hits["geomID"] == index)
+        # Only the component of the normals towards the light matters; it is interpolated between the corners.
+        towards = (part.normals() @ light)[part.shape.faces[hits["primID"][own]]]
+        towards = (towards * _shares({name: value[own] for name, value in hits.items()})).sum(1)
         bright = AMBIENT + (1 - AMBIENT) * (0.5 + 0.5 * towards) ** 1.5
-        colours[mine] = part.texture(part.local(points[mine])) * bright[:, None]
+        colours[own] = part.texture(part.local(points[own])) * bright[:, None]
     return colours
 
 
 def _shade_mesh(mesh: trimesh.Trimesh, hits: Hits, origins: Floats, directions: Floats) -> NDArray[np.float32]:
-    """The same for a mesh: as bright as a side is turned to the camera."""
+    """Colours (N, 3) of rays that hit a mesh, the brighter the more a side faces the camera."""
     face = hits["primID"]
-    vertex_colours = np.asarray(cast(Any, mesh.visual).vertex_colors)  # it has them, whatever kind it is
+    vertex_colours = np.asarray(cast(Any, mesh.visual).vertex_colors)  # present for every kind of visual
     colours = vertex_colours[mesh.faces[face], :3] / 255
     colours = (colours * _shares(hits)[..., None]).sum(1)
     facing = np.abs((mesh.face_normals[face] * directions).sum(1)) / np.linalg.norm(directions, axis=1)
@@ -130,5 +130,5 @@ def _shade_mesh(mesh: trimesh.Trimesh, hits: Hits, origins: Floats, directions: 
 
 
 def _shares(hits: Hits) -> NDArray[np.floating]:
-    """How much of each hit (N,) belongs to the three corners of its triangle, (N, 3)."""
+    """Barycentric coordinates (N, 3) of hits in their triangles."""
     return np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=1)

@@ -1,4 +1,4 @@
-"""Procedural objects: random compositions of textured shapes, the same for the same seed."""
+"""Procedural objects: random compositions of textured shapes, reproducible by their seed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from ..cameras import OBJECT_RADIUS
+from ..geometry.cameras import OBJECT_RADIUS
 from . import shapes
 from .shapes import Shape
 from .textures import Floats, Texture, random_colour, random_texture
 
-HELD_OUT = 10_000_000  # objects of seeds from here on are never trained on
+HELD_OUT = 10_000_000  # smallest seed of the objects that are never trained on
 
 
 @dataclass(frozen=True)
 class Part:
-    """A shape in its place: p = linear q + offset for a point q of the shape.
+    """A placed shape: a point q of the shape is at p = linear q + offset.
 
     Attributes:
-        shape: in its own coordinates.
-        texture: in the coordinates of the shape.
+        shape: the shape in its own coordinates.
+        texture: the texture in the coordinates of the shape.
         linear: (3, 3).
         offset: (3,).
     """
@@ -36,15 +36,15 @@ class Part:
     offset: Floats
 
     def local(self, points: Floats) -> Floats:
-        """Points (N, 3) in the coordinates of the shape."""
+        """`points` (N, 3) in the coordinates of the shape."""
         return (points - self.offset) @ np.linalg.inv(self.linear).T
 
     def vertices(self) -> Floats:
-        """(V, 3) of the shape in its place."""
+        """Vertices (V, 3) of the placed shape."""
         return self.shape.vertices @ self.linear.T + self.offset
 
     def normals(self) -> Floats:
-        """(V, 3) of unit length, in its place."""
+        """Unit normals (V, 3) of the placed shape."""
         normals = self.shape.normals @ np.linalg.inv(self.linear)
         return normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
@@ -64,12 +64,12 @@ class Scene:
         return np.any([part.shape.inside(part.local(points)) for part in self.parts], axis=0)
 
     def turned(self, angle: float) -> Scene:
-        """The object turned about the z axis by `angle` (radians) from x towards y."""
+        """The object rotated about the z axis by `angle` (radians) from x towards y."""
         turn = Rotation.from_euler("z", angle).as_matrix()
         return Scene(tuple(part.moved(turn, np.zeros(3)) for part in self.parts))
 
     def mesh(self) -> trimesh.Trimesh:
-        """All surfaces with vertex colours, those inside other parts too."""
+        """All surfaces with vertex colours, including those inside other parts."""
         meshes = []
         for part in self.parts:
             colours = (255 * part.texture(part.shape.vertices)).round().astype(np.uint8)
@@ -87,9 +87,9 @@ class Scene:
 
 
 def random_scene(seed: int) -> Scene:
-    """The procedural object of this seed; the embedded prior has seen none of a seed from `HELD_OUT` on."""
+    """The procedural object of this seed; the embedded prior was trained on seeds below `HELD_OUT` only."""
     rng = np.random.default_rng(seed)
-    make = RECIPES[rng.choice(len(RECIPES), p=SHARES)]
+    make = KINDS[rng.choice(len(KINDS), p=SHARES)]
     parts = make(rng)
     turn = Rotation.from_euler("z", rng.uniform(0, 2 * np.pi))
     if make in TUMBLED:
@@ -132,7 +132,7 @@ def _quarter_turn(rng: np.random.Generator) -> Rotation:
 
 
 def _scatter(rng: np.random.Generator) -> list[Part]:
-    """A body with two to five smaller shapes stuck to it."""
+    """A body with two to five smaller shapes attached to it."""
     size = rng.uniform(0.35, 0.9, 3)
     parts = [_part(_solid(rng), size, np.zeros(3), random_texture(rng))]
     for _ in range(rng.integers(2, 6)):
@@ -144,7 +144,7 @@ def _scatter(rng: np.random.Generator) -> list[Part]:
 
 
 def _tower(rng: np.random.Generator) -> list[Part]:
-    """Shapes on top of each other, not quite in line."""
+    """A stack of shapes, not quite aligned."""
     parts, height = [], 0.0
     for _ in range(rng.integers(1, 5)):
         size = np.append(rng.uniform(0.3, 0.8, 2), rng.uniform(0.15, 0.5))
@@ -255,7 +255,7 @@ def _sign(rng: np.random.Generator) -> list[Part]:
     return parts
 
 
-ReconstructionConfig = Callable[[np.random.Generator], list[Part]]
-RECIPES: tuple[ReconstructionConfig, ...] = (_scatter, _tower, _legged, _vehicle, _figure, _blob, _sign)
+PartsMaker = Callable[[np.random.Generator], list[Part]]
+KINDS: tuple[PartsMaker, ...] = (_scatter, _tower, _legged, _vehicle, _figure, _blob, _sign)
 SHARES = (0.26, 0.12, 0.12, 0.12, 0.1, 0.14, 0.14)
-TUMBLED = (_scatter, _blob)  # these have no side that is up
+TUMBLED = (_scatter, _blob)  # kinds without an upper side

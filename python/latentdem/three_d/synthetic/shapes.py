@@ -1,4 +1,4 @@
-"""The shapes that procedural objects are made of: triangles with normals, and what lies inside."""
+"""Shapes that procedural objects are made of: triangles with normals, and tests of which points are inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .textures import Floats
 
 LETTER_GRID = 24  # vertices of a letter's relief along one side
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789&?!#%"
-SHARP = np.radians(35)  # neighbouring faces that meet at a larger angle have an edge between them
+SHARP = np.radians(35)  # angle above which neighbouring faces have a sharp edge between them
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Shape:
     Attributes:
         vertices: (V, 3).
         faces: (F, 3) indices, counter-clockwise seen from outside.
-        normals: (V, 3) of the vertices, for shading.
-        inside: points (N, 3) to whether each is inside (N,).
+        normals: (V, 3) normals of the vertices, for shading.
+        inside: maps points (N, 3) to whether each is inside, (N,).
     """
 
     vertices: Floats
@@ -37,7 +37,7 @@ class Shape:
 
 
 def _shaded(mesh: trimesh.Trimesh, inside: Callable[[Floats], NDArray[np.bool_]]) -> Shape:
-    """Normals that are smooth except across sharp edges."""
+    """A shape whose normals are smooth except across sharp edges."""
     mesh = trimesh.graph.smooth_shade(mesh, angle=SHARP)
     return Shape(np.array(mesh.vertices), np.array(mesh.faces), np.array(mesh.vertex_normals), inside)
 
@@ -56,14 +56,14 @@ def ball() -> Shape:
 
 @lru_cache
 def cylinder() -> Shape:
-    """Radius 1 around the z axis, z in [-1, 1]."""
+    """Cylinder of radius 1 around the z axis, z in [-1, 1]."""
     mesh = trimesh.creation.cylinder(radius=1, height=2, sections=40)
     return _shaded(mesh, lambda p: (np.hypot(p[:, 0], p[:, 1]) < 1) & (np.abs(p[:, 2]) < 1))
 
 
 @lru_cache
 def cone() -> Shape:
-    """Radius 1 at z = -1, its tip at z = 1."""
+    """Cone with radius 1 at z = -1 and its tip at z = 1."""
     mesh = trimesh.creation.cone(radius=1, height=2, sections=40)
     mesh.apply_translation((0, 0, -1))
     return _shaded(mesh, lambda p: (np.hypot(p[:, 0], p[:, 1]) < (1 - p[:, 2]) / 2) & (p[:, 2] > -1))
@@ -71,7 +71,7 @@ def cone() -> Shape:
 
 @lru_cache
 def torus(tube: float) -> Shape:
-    """Around the z axis, with outer radius 1 and a tube of radius `tube`."""
+    """Torus around the z axis, with outer radius 1 and a tube of radius `tube`."""
     mesh = trimesh.creation.torus(1 - tube, tube, major_sections=40, minor_sections=20)
     return _shaded(mesh, lambda p: (np.hypot(p[:, 0], p[:, 1]) - 1 + tube) ** 2 + p[:, 2] ** 2 < tube**2)
 
@@ -94,7 +94,7 @@ def metaballs(rng: np.random.Generator) -> Shape:
 
 @lru_cache(maxsize=len(LETTERS))
 def letter_mask(letter: str) -> Floats:
-    """The letter as (4 G, 4 G) values in [0, 1], G = `LETTER_GRID`; rows go down."""
+    """Mask (4 G, 4 G) of a letter in [0, 1], G = `LETTER_GRID`; rows go down."""
     side = 4 * LETTER_GRID
     picture = Image.new("L", (side, side))
     font = ImageFont.load_default(size=0.92 * side)
@@ -103,7 +103,7 @@ def letter_mask(letter: str) -> Floats:
 
 
 def sample_mask(mask: Floats, across: Floats, up: Floats) -> Floats:
-    """Values (N,) of a mask that covers [-1, 1]^2 at coordinates (N,) each; its nearest pixels."""
+    """Nearest pixels (N,) of a mask that covers [-1, 1]^2 at coordinates (N,) each."""
     side = len(mask)
     column = np.clip(((across + 1) / 2 * side).astype(int), 0, side - 1)
     row = np.clip(((1 - up) / 2 * side).astype(int), 0, side - 1)
@@ -111,15 +111,15 @@ def sample_mask(mask: Floats, across: Floats, up: Floats) -> Floats:
 
 
 def plate(front: Floats, back: Floats, raised: float) -> Shape:
-    """A slab in the xz plane from which `front` stands out towards -y and `back` towards +y.
+    """A slab in the xz plane with `front` in relief towards -y and `back` towards +y.
 
     Args:
-        front, back: masks as `letter_mask` gives them, each read from its own side.
-        raised: how far the masks stand out, as a share of half the thickness.
+        front, back: masks as returned by `letter_mask`, each read from its own side.
+        raised: height of the relief, as a share of half the thickness.
     """
     side = np.linspace(-1, 1, LETTER_GRID)
     across, up = (a.ravel() for a in np.meshgrid(side, side, indexing="xy"))
-    # The outermost ring stays flat, so that the two sides join.
+    # The outermost ring is flat, so that the two sides join.
     inner = (np.abs(across) < 1) & (np.abs(up) < 1)
 
     def depth(mask: Floats, across: Floats, up: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Solid textures: two colours and where each of them is, in the coordinates of a part."""
+"""Solid textures: two colours mixed by a pattern in the coordinates of a part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Pattern = Callable[[Floats], Floats]
-SOFTNESS = 6.0  # how steep the edges of a pattern are: about two pixels at 64 x 64
+SOFTNESS = 6.0  # steepness of the edges of a pattern: they are about two pixels wide at 64 x 64
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Texture:
 
     Attributes:
         colours: (2, 3) in [0, 1].
-        pattern: (N, 3) points of a part to the share (N,) in [0, 1] of the second colour.
+        pattern: maps points (N, 3) of a part to the share (N,) in [0, 1] of the second colour.
     """
 
     colours: Floats
@@ -44,7 +44,7 @@ def _soft(wave: Floats) -> Floats:
 
 
 def _direction(rng: np.random.Generator) -> Floats:
-    """One of the three axes more often than not."""
+    """A random direction (3,), with probability 0.7 one of the axes."""
     vector = np.eye(3)[rng.integers(3)] if rng.uniform() < 0.7 else rng.normal(size=3)
     return vector / np.linalg.norm(vector)
 

@@ -1,6 +1,6 @@
 """For `util.utils_agem` of FastDiffusionEM and `emutil.utils_agem` of the LatentDEM release.
 
-Blur by complex transforms of the whole lattice; the kernel's origin is at half its side, rounded down. The
+Blur by complex transforms of the whole image; the kernel's origin is at half its side, rounded down. The
 M-step solves each colour channel alone (sums over the batch of x) and averages the channels.
 """
 
@@ -13,9 +13,9 @@ from scipy import ndimage
 
 def p2o(psf, shape):
     height, width = psf.shape[-2:]
-    lattice = psf.new_zeros(*psf.shape[:-2], *shape)
-    lattice[..., :height, :width] = psf
-    return lattice.roll((-(height // 2), -(width // 2)), (-2, -1))
+    padded = psf.new_zeros(*psf.shape[:-2], *shape)
+    padded[..., :height, :width] = psf
+    return padded.roll((-(height // 2), -(width // 2)), (-2, -1))
 
 
 def o2p(otf, shape):
@@ -51,8 +51,8 @@ def regularization_step(k, lamb, beta, denoiser=None, how="l1"):
 def HQS_ker(y, x, sigma, init_ker, denoiser=None, reg="pnp", beta=1e5, lamb=1, n_iter=100, ksize=33):
     kernel = init_ker
     for _ in range(n_iter):
-        lattice = p2o(kernel, tuple(y.shape[-2:]))
-        solution = data_solution_deblur(lattice, x, y, sigma**2 * beta).mean(1, keepdim=True)
+        padded = p2o(kernel, tuple(y.shape[-2:]))
+        solution = data_solution_deblur(padded, x, y, sigma**2 * beta).mean(1, keepdim=True)
         kernel = normalize_kernel(o2p(solution, (ksize, ksize)))
         kernel = normalize_kernel(regularization_step(kernel, lamb, beta, denoiser=denoiser, how=reg))
     return kernel

@@ -1,0 +1,102 @@
+"""Result of a reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..mesh.solid import Solid, fit_solid
+
+if TYPE_CHECKING:
+    import trimesh
+    from matplotlib.figure import Figure
+
+KNOWN_WEIGHT = 2.0  # weight of a known view of certain pose in the fit of a surface; a generated view has 1
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Poses of the known views, and new views; poses are (polar, azimuth, radius), with angles in radians.
+
+    Attributes:
+        inputs: (n, 3, S, S) known views as the prior saw them, in [-1, 1] on white.
+        poses: (n, 3) poses of the known views relative to the first.
+        confidence: (n,) probability that each pose is better than the other hypotheses; 1 for the first view.
+        targets: (K, 3) poses of the new views relative to the first known one.
+        views: (K, 3, S, S) new views in [-1, 1].
+        cut: (n,) whether the object was separated from the background of each input.
+        masks: (S, S) in [0, 1] for each input, the share of each pixel that the object covers; None if the
+            object was not cut out.
+        seconds: wall-clock seconds per phase.
+        settings: everything needed to repeat the run.
+        polar: polar angle of the first view in radians, if the prior estimates it; otherwise None.
+        filled: (N, N, N) probability in [0, 1] that the object is at each point of `cameras.grid_points`, with
+            the first view at azimuth 0, if the prior predicts it; otherwise None.
+    """
+
+    inputs: Tensor
+    poses: Tensor
+    confidence: Tensor
+    targets: Tensor
+    views: Tensor
+    cut: tuple[bool, ...]
+    masks: tuple[Tensor | None, ...]
+    seconds: dict[str, float]
+    settings: dict[str, Any]
+    polar: float | None = None
+    filled: Tensor | None = None
+
+    def solid(self, surface: str = "volume", progress: Callable[[str, int, int], None] | None = None) -> Solid:
+        """Fits a surface to the new views, the known ones and what the prior predicts to be filled.
+
+        Known views are weighted by their confidence; those that were not cut out do not show the outline and
+        are left out.
+
+        Args:
+            surface: "volume" or "gsplat", see `fit_surface`.
+            progress: called as progress("surface", steps done, all steps).
+
+        Raises:
+            UserError: see `check_mesh`, or the views show no object.
+        """
+        known = [i for i, cut in enumerate(self.cut) if cut]
+        return fit_solid(
+            torch.cat([self.inputs[known], self.views]),
+            torch.cat([self.poses[known], self.targets]),
+            [*(self.masks[i] for i in known), *[None] * len(self.views)],
+            torch.cat([KNOWN_WEIGHT * self.confidence[known], torch.ones(len(self.views))]),
+            self.polar,
+            self.filled,
+            surface=surface,
+            progress=progress,
+        )
+
+    @cached_property
+    def mesh(self) -> trimesh.Trimesh:
+        """Mesh of the object with vertex colours and the z axis up, fitted at the first access.
+
+        The fit takes about half a minute; `solid` reports progress and offers Gaussian splatting, and
+        `surface.write_mesh` writes the mesh.
+
+        Raises:
+            UserError: packages are missing, or the views show no object.
+        """
+        return self.solid().mesh
+
+    def plot(self) -> Figure:
+        """Figure of the inputs, the estimated cameras seen from above, and the new views."""
+        from .figure import plot_views
+
+        return plot_views(self.inputs, self.poses, self.confidence, self.views, self.targets)
+
+
+def solid_of(
+    result: Reconstruction, surface: str = "volume", progress: Callable[[str, int, int], None] | None = None
+) -> Solid:
+    """Deprecated form of `Reconstruction.solid`, for `latentdem.three_d.meshing.solid_of`."""
+    return result.solid(surface, progress)

@@ -1,0 +1,137 @@
+"""Scores of sets of cameras by the noise errors of their pairs, and gradient steps that reduce these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import ReconstructionConfig
+from ..geometry.poses import MovingPoses, angle_between
+from .candidates import APART, compared_pairs, pairs_in
+from .noise_error import Draw, PairError
+
+SCORE_DRAWS = 4  # draws of the noise per score
+
+SearchProgress = Callable[[float], None]
+
+
+def ignore_progress(done: float) -> None:
+    """Does nothing with the finished share of the search."""
+
+
+@dataclass
+class CameraObjective:
+    """Noise error of sets of cameras (B, m, 3) or (B, m, 5) of m of the n known views.
+
+    Attributes:
+        error: noise error of a pair of views.
+        config: constants of the reconstruction.
+        generator: source of the noise.
+    """
+
+    error: PairError
+    config: ReconstructionConfig
+    generator: torch.Generator
+
+    @property
+    def views(self) -> Tensor:
+        """Indices (n,) of the known views."""
+        return torch.arange(len(self.error.latents))
+
+    def draws(self, count: int, exact: bool = False) -> list[Draw]:
+        """Draws of the noise, rough ones unless `exact`. A pair needs exact ones: no third view checks it."""
+        return self.error.draws(count, self.generator, rough=len(self.error.latents) > 2 and not exact)
+
+    def cameras(self, poses: Tensor, views: Tensor) -> Tensor:
+        """See `ViewCondition.cameras`."""
+        return self.error.condition.cameras(poses, views.to(poses.device))
+
+    def losses(self, sets: Tensor, views: Tensor, draws: list[Draw], only: int | None = None) -> Tensor:
+        """Noise errors (D, B) of sets of cameras, summed over the pairs that are compared.
+
+        Args:
+            sets: (B, m, 3) cameras.
+            views: (m,) views that they belong to.
+            draws: D draws of the noise.
+            only: index into `views`; pairs without this view are left out.
+        """
+        errors = self.error(*pairs_in(sets, views, *compared_pairs(len(views), only)), draws)
+        return errors.unflatten(1, (len(sets), -1)).sum(2)
+
+    def score(self, sets: Tensor, views: Tensor, exact: bool = False, only: int | None = None) -> Tensor:
+        """Mean of `losses` over a few draws, (B,)."""
+        return self.losses(sets, views, self.draws(SCORE_DRAWS, exact), only).mean(0)
+
+    def score_against_all(self, sets: Tensor, view: int, exact: bool) -> Tensor:
+        """Noise error (B,) of the pairs of one view with all others, in sets of cameras (B, n, 3)."""
+        others = self.views[self.views != view]
+        pairs = pairs_in(sets, self.views, others, torch.full_like(others, view))
+        errors = self.error(*pairs, self.draws(SCORE_DRAWS, exact))
+        return errors.unflatten(1, (len(sets), -1)).sum(2).mean(0)
+
+    def confidence(self, cameras: Tensor, view: int, others: Tensor, draws: list[Draw]) -> float:
+        """Probability that the pose of one view is better than all others that are far from it.
+
+        It is that of a paired comparison over the draws with the best of the others; 1 if none is far.
+
+        Args:
+            cameras: (n, 3) cameras of all views.
+            view: the view.
+            others: (P, 3) other poses of the view relative to the first.
+            draws: draws of the noise.
+        """
+        others = others + cameras[0]
+        others = others[angle_between(others, cameras[view]) >= APART / 2]
+        if not len(others):
+            return 1.0
+        sets = cameras.repeat(1 + len(others), 1, 1)
+        sets[1:, view] = others
+        losses = self.losses(sets, self.views, draws, only=view)
+        better = losses[:, 1:] - losses[:, :1]
+        deviation = better.std(0) / len(draws) ** 0.5
+        return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
+
+    def refine(
+        self,
+        sets: Tensor,
+        views: Tensor,
+        steps: int,
+        rates: tuple[float, float] = (1.0, 0.0),
+        exact: bool = False,
+        on_step: SearchProgress = ignore_progress,
+        only: int | None = None,
+    ) -> Tensor:
+        """Sets of cameras after M-steps at the known views, all sets in one batch.
+
+        The latent of a known view takes the place of the fused one in Algorithm 2, so the alignment loss is the
+        noise error. The polar angle of the first view is optimised, too, if the prior estimates polar angles.
+
+        Args:
+            sets: (B, m, 3) cameras.
+            views: (m,) views that they belong to.
+            steps: number of M-steps.
+            rates: step sizes at the start and the end, in units of `search_rate`.
+            exact: whether to draw the noise where its expectation is known.
+            on_step: called with the finished share.
+            only: index into `views`; the other cameras are fixed.
+        """
+        first = self.error.condition.polar is not None and only is None
+        radius = self.config.radius or sets.shape[-1] > 3  # the size of a crop does not determine the distance
+        moving = MovingPoses(sets, radius, first)
+        pair = compared_pairs(len(views), only)
+        for i, draw in enumerate(self.draws(steps, exact)):
+            poses = moving.poses
+            gradient = self.error.gradient(*pairs_in(poses, views, *pair), draw)
+            gradient = gradient.view(len(sets), -1, 2, sets.shape[-1])
+            total = torch.zeros_like(poses)
+            for side, index in enumerate(pair):
+                total.index_add_(1, index.to(poses.device), gradient[:, :, side])
+            if only is not None:
+                total[:, torch.arange(len(views)) != only] = 0
+            rate = rates[0] + (rates[1] - rates[0]) * i / steps
+            moving.move(total, self.config.search_rate * rate)
+            on_step((i + 1) / steps)
+        return moving.poses

@@ -1,0 +1,81 @@
+"""The noise error of pairs of views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from latentdem.three_d.pose_search.noise_error import POLAR_SCALE, PRINCIPAL_SCALE, Draw, PairError
+
+from ..tiny_priors import finite, in_double_precision, inputs, tiny
+
+
+def test_principal_points_off_their_estimate_cost():
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    condition, pair = prior.condition(x).cropped(), (torch.tensor([0]), torch.tensor([1]))
+    cameras = torch.tensor([[[1.2, 0.0, 0.0, 0.01, 0.0], [1.3, 0.8, 0.05, 0.0, -0.02]]])
+    draws = PairError(prior, condition, prior.encode(x)).draws(2, torch.Generator().manual_seed(0))
+    errors = [
+        PairError(prior, estimate, prior.encode(x))(*pair, cameras, draws)
+        for estimate in (replace(condition, principal=cameras[0, :, 3:]), condition)
+    ]
+    expected = torch.full((2, 1), (0.01**2 + 0.02**2) / PRINCIPAL_SCALE**2)
+    torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)
+
+
+def test_gradient_of_the_error_in_both_cameras():
+    prior = in_double_precision(tiny())
+    x, _, _ = inputs(prior, dtype=torch.float64)
+    error = PairError(prior, prior.condition(x), prior.encode(x))
+    draws = error.draws(1, torch.Generator().manual_seed(0))
+    pair = torch.tensor([0]), torch.tensor([1])
+    cameras = torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.05]]], dtype=torch.float64)
+    direction = torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    step = 1e-7
+    ahead, behind = (error(*pair, cameras + sign * step * direction, draws) for sign in (1, -1))
+    slope = (error.gradient(*pair, cameras, draws[0]) * direction).sum()
+    torch.testing.assert_close(slope, ((ahead - behind) / (2 * step))[0, 0], rtol=1e-4, atol=1e-7)
+
+
+def test_expected_error_is_the_mean_over_noises():
+    """Against many draws of the noise, with an untrained network, which predicts by mean and variance alone."""
+    prior, copies = tiny(), 50  # the same pair many times in one batch, each with its own noise
+    x, _, _ = inputs(prior)
+    index, first = torch.arange(2).repeat(copies), torch.arange(0, 2 * copies, 2)
+    error = PairError(prior, prior.condition(x)[index], prior.encode(x)[index])
+    cameras = torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]]).repeat(copies, 1, 1)
+    generator = torch.Generator().manual_seed(0)
+    for t in (250, 600, 850):
+        draws = [Draw(t, torch.randn(error.latents.shape, generator=generator)) for _ in range(6)]
+        sampled = error(first, first + 1, cameras, draws).flatten()
+        expected = error(first[:1], first[:1] + 1, cameras[:1], [Draw(t, None)])[0]
+        deviation = sampled.std() / len(sampled) ** 0.5
+        assert deviation < 0.02 * expected
+        assert (sampled.mean() - expected).abs() < 4 * deviation
+
+
+def test_only_priors_that_predict_mean_views_do_without_noise():
+    generator = torch.Generator()
+    for prior, without in ((tiny(), True), (finite(), False)):
+        error = PairError(
+            prior, prior.condition(torch.ones(2, 3, prior.image_size, prior.image_size)), torch.ones(2, 1)
+        )
+        assert [draw.noise is None for draw in error.draws(2, generator, rough=True)] == [without] * 2
+        assert all(draw.noise is not None for draw in error.draws(2, generator))
+
+
+def test_polar_angles_off_their_estimate_cost():
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    condition = prior.condition(x)
+    cameras = torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]])
+    errors = []
+    for estimate in (torch.tensor([1.2, 1.3]), torch.tensor([1.0, 1.4])):
+        error = PairError(prior, condition.at(F.pad(estimate[:, None], (0, 2))), prior.encode(x))
+        draws = error.draws(2, torch.Generator().manual_seed(0))
+        errors.append(error(torch.tensor([0]), torch.tensor([1]), cameras, draws))
+    expected = torch.full((2, 1), (0.2**2 + 0.1**2) / POLAR_SCALE**2)
+    torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)

@@ -1,0 +1,93 @@
+"""The network that estimates where a crop shows the middle of an object."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from latentdem.errors import UserError
+from latentdem.priors.loading import load_network
+from latentdem.three_d.geometry.cameras import RADIUS
+from latentdem.three_d.pose_search.known_views import frame_crops
+from latentdem.three_d.priors.framing import Framing, standardised
+
+from ..tiny_priors import crops, finite, tiny
+
+
+def network(size: int = 32, seed: int = 0) -> Framing:
+    """An untrained network whose statistics and estimates are not trivial."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Framing(size, (8, 16, 16), 4)
+        model(torch.randn(8, 3, size, size))
+    return model.eval().requires_grad_(False)
+
+
+def pictures(count: int = 3, size: int = 32) -> torch.Tensor:
+    return 2 * torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)) - 1
+
+
+def test_estimates_are_cameras():
+    """The estimates are averaged over a crop and its mirror image."""
+    model, x = network(), pictures()
+    cameras = model.cameras(x)
+    assert cameras.shape == (3, 5)
+    assert not cameras[:, 1].any()
+    direct, mirror = model(x)[0], model(x.flip(-1))[0]
+    mirror = mirror * torch.tensor([1.0, 1.0, -1.0, 1.0])
+    usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
+    torch.testing.assert_close(standardised(cameras + usual), (direct + mirror) / 2)
+
+
+def test_estimates_are_standardised():
+    camera = torch.tensor(
+        [[math.radians(70), 2.0, RADIUS, 0.0, 0.0], [math.radians(93), 0.0, RADIUS, -0.04, 0.08]]
+    )
+    expected = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, -1.0, 2.0]])
+    torch.testing.assert_close(standardised(camera), expected, atol=1e-6, rtol=1e-5)
+    further = torch.tensor([[math.radians(70), 0.0, RADIUS * math.exp(0.1), 0.0, 0.0]])
+    torch.testing.assert_close(standardised(further)[0, 1], torch.tensor(1.0))
+
+
+def test_mirrored_crops_have_mirrored_cameras():
+    model, x = network(), pictures()
+    expected = model.cameras(x) * torch.tensor([1.0, 1.0, 1.0, -1.0, 1.0])
+    torch.testing.assert_close(model.cameras(x.flip(-1)), expected)
+
+
+def test_crops_do_not_depend_on_each_other():
+    model, x = network(), pictures()
+    torch.testing.assert_close(model.cameras(x)[1:2], model.cameras(x[1:2]))
+
+
+def test_crops_follow_the_estimates_of_the_prior():
+    prior = tiny(framing=network())
+    cut = crops(prior.image_size)
+    pixels = torch.cat([picture.pixels for picture in cut.pictures()])
+    cameras = prior.framing(pixels)
+    assert cameras[:, 2:].abs().min() > 0
+    expected = torch.cat([picture.pixels for picture in cut.framed(cameras).pictures()])
+    recropped = frame_crops(cut, prior, torch.device("cpu"))
+    assert torch.equal(torch.cat([picture.pixels for picture in recropped.pictures()]), expected)
+    assert not torch.equal(expected, pixels)
+
+
+@pytest.mark.parametrize("prior", [tiny(), finite()], ids=["embedded", "finite"])
+def test_crops_are_unchanged_without_an_estimate(prior):
+    cut = crops(prior.image_size)
+    assert frame_crops(cut, prior, torch.device("cpu")) is cut
+
+
+def test_other_sizes_are_refused():
+    prior = tiny(framing=network())
+    with pytest.raises(UserError, match="resize"):
+        prior.framing(pictures(size=48))
+
+
+def test_weights_are_read_again(tmp_path):
+    model, x = network(), pictures()
+    model.save_pretrained(tmp_path)
+    again = load_network(Framing, tmp_path)
+    torch.testing.assert_close(again.cameras(x), model.cameras(x))
