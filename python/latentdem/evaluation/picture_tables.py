@@ -13,6 +13,7 @@ from ..output.report import peak_memory, versions
 from .datasets import Benchmark
 from .picture_rows import PictureRow, PictureSummary
 from .store import EvaluationStore
+from .tables import cell, line
 
 Shown = tuple[Tensor, Tensor | None, Tensor | None]
 _COLUMNS = {
@@ -86,10 +87,10 @@ def table_text(
     lines = [f"## {benchmark.title if benchmark else 'Photographs'}", ""]
     lines += _head(["picture", *(title for title, _ in shown.values()), "explained"])
     for row in rows:
-        cells = [_cell(getattr(row, name), form) for name, (_, form) in shown.items()]
-        lines.append(_line([row.image, *cells, "yes" if row.explained else "no"]))
-    means = [_cell(summary.mean[name], form) for name, (_, form) in shown.items()]
-    lines.append(_line(["mean", *means, f"{summary.explained} of {summary.pictures}"]))
+        cells = [cell(getattr(row, name), form) or "-" for name, (_, form) in shown.items()]
+        lines.append(line([row.image, *cells, "yes" if row.explained else "no"]))
+    means = [cell(summary.mean[name], form) or "-" for name, (_, form) in shown.items()]
+    lines.append(line(["mean", *means, f"{summary.explained} of {summary.pictures}"]))
     lines += ["", *summary.sentences()]
     lines += [f"Skipped: {name}: {reason}" for name, reason in failures.items()]
     if benchmark:
@@ -105,7 +106,8 @@ def _published(summary: PictureSummary, benchmark: Benchmark, non_blind: bool) -
     entries.append((name, summary.mean.get("psnr"), summary.mean.get("mnc"), "latentdem"))
     entries.sort(key=lambda entry: -(entry[1] or 0))
     table = [
-        _line([name, _cell(psnr, ".2f"), _cell(mnc, ".3f"), source]) for name, psnr, mnc, source in entries
+        line([name, cell(psnr, ".2f") or "-", cell(mnc, ".3f") or "-", source])
+        for name, psnr, mnc, source in entries
     ]
     return [
         "",
@@ -117,15 +119,7 @@ def _published(summary: PictureSummary, benchmark: Benchmark, non_blind: bool) -
 
 
 def _head(titles: list[str]) -> list[str]:
-    return [_line(titles), _line(["---"] * len(titles))]
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    return [line(titles), line(["---"] * len(titles))]
 
 
 def _sheet_row(store: EvaluationStore[PictureRow], row: PictureRow, shown: Shown) -> SheetRow:
