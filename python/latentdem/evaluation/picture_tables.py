@@ -130,7 +130,7 @@ def _sheet_row(store: EvaluationStore[PictureRow], row: PictureRow, shown: Shown
         captions = ("", f"{fit}, residual {row.residual:.4f}, noise {row.noise_sigma:.4f}")
     else:
         captions = (f"{row.psnr_input:.2f} dB", f"{row.psnr:.2f} dB ({row.gain:+.2f}), {fit}")
-    known = f"{row.kernel_size} x {row.kernel_size}"
+    known = f"kernel, {row.kernel_size} x {row.kernel_size}"
     return SheetRow(
         name=row.image,
         blurred=blurred,

@@ -43,7 +43,7 @@ LEVIN = (
 
 KOEHLER = (
     Published("SelfDeblur", 25.85, None, f"{_SELF_DEBLUR}; {_LATER}"),
-    Published("Cho and Lee", 28.98, None, f"Cho and Lee 2009; {_LATER}"),
+    Published("Cho and Lee", 28.98, None, "Cho and Lee 2009; source of the figure not recorded"),
     Published("VDIP", 29.58, None, "variational deep image prior, Huo et al. 2023"),
     Published("MCEM", 30.26, None, "Li et al., CVPR 2023"),
     Published("INR", 30.69, None, _INR),
