@@ -23,7 +23,7 @@ Solver = Callable[..., tuple[Tensor, Tensor]]
 
 
 class Checkpoint:
-    """One restoration in a folder: the results of finished runs of the solver, and the state of the current one.
+    """A restoration in a folder: the results of finished runs of the solver, and the state of the current run.
 
     Everything between the runs follows from them, so it is computed again. On a CPU a resumed restoration gives
     the same bits as an uninterrupted one.

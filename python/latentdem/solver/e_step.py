@@ -72,7 +72,7 @@ class Proximal:
         prediction = Prediction(operator, move.x0, move.parameters, move.y, move.variance, r2, move.t)
         rho = self.data_weight(prediction)
         x = operator.proximal(move.x0, move.parameters, move.y, rho, self.iterations)
-        # The encoder was not trained on values beyond black and white; beyond the frame only this prevents them.
+        # The encoder was not trained on values beyond black and white, which appear beyond the frame.
         z0 = prior.encode(x.clamp(-1, 1))
         return ext.renoise(move.z_t, z0, move.abar, move.abar_next, move.noise, self.fresh)
 
