@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..errors import UserError
 from . import _common as common
+from ._pictures import PUBLISHED, evaluate_real, parse_kernel_size, picture_settings
 from .blur import Boundary, Intensity, Noise
 
 if TYPE_CHECKING:
@@ -33,12 +34,21 @@ _SHOWN = {
 
 
 class ProtocolName(str, Enum):
-    """Tables of the paper."""
+    """Tables of the paper, and evaluations on real pictures."""
 
     table1 = "paper-table1"
     table2 = "paper-table2"
     table6 = "paper-table6"
     ablations = "ablations"
+    levin = "levin"
+    koehler = "koehler"
+    lai = "lai"
+    photographs = "photographs"
+
+    @property
+    def real(self) -> bool:
+        """Whether its pictures are blurred already."""
+        return self in (self.levin, self.koehler, self.lai, self.photographs)
 
 
 class PartName(str, Enum):
@@ -50,12 +60,28 @@ class PartName(str, Enum):
 
 
 def evaluate_command(
-    folder: Annotated[Path, typer.Argument(help="Folder of sharp images.", metavar="DIR", show_default=False)],
+    context: typer.Context,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of sharp images, or of real pictures with their --protocol.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the results.", show_default="DIR_evaluation here"),
     ] = None,
-    kernel_size: common.KernelSize = 64,
+    kernel_size: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_kernel_size,
+            metavar=f"INTEGER|{PUBLISHED}",
+            help="Width K of the square blur kernel, in pixels; at least as wide as the blur. With --protocol "
+            f"levin, '{PUBLISHED}' gives the sizes that published methods are given.",
+        ),
+    ] = "64",
     intensity: Intensity = 0.5,
     noise_sigma: Noise = 0.02,
     estimate_noise: Annotated[
@@ -68,6 +94,13 @@ def evaluate_command(
     margin: Annotated[
         int, typer.Option(min=0, help="Pixels at every edge that the image metrics leave out.")
     ] = 0,
+    cases: Annotated[
+        str | None,
+        typer.Option(
+            help="Only these real pictures, as patterns separated by commas: im1_*,im2_kernel4.",
+            show_default="all",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images, this many.")] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Images of one size to restore at a time; takes more memory.")
@@ -90,8 +123,9 @@ def evaluate_command(
     protocol: Annotated[
         ProtocolName | None,
         typer.Option(
-            help="Compare the methods of one of the paper's tables instead: 64 images of 256 x 256 unless "
-            "--limit and --size say otherwise.",
+            help="Compare the methods of one of the paper's tables instead (64 images of 256 x 256 unless "
+            "--limit and --size say otherwise), or restore real pictures: DIR in the layout of the benchmark "
+            "levin, koehler or lai, or photographs without true images.",
             show_default="this package's method alone",
         ),
     ] = None,
@@ -118,12 +152,23 @@ def evaluate_command(
     With --protocol the methods of a table of the paper run on the same inputs, each in a folder of its own;
     then metrics.csv has a row per image and method, and there are table.md and plots. Methods can be added
     later.
+
+    With --protocol levin, koehler or lai, DIR is a benchmark of blurred pictures. They are restored with the
+    defaults of `latentdem deblur` (the noise is estimated unless --noise-sigma is given), scored at the best
+    shift in quarter pixels, and listed with the published figures. With --protocol photographs nothing is
+    scored: look at the contact sheets.
     """
     from ..evaluation import EvaluationSettings, run_evaluation
 
     target = out or Path(f"{folder.resolve().name}_{protocol.value if protocol else 'evaluation'}")
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+    if cases and not (protocol and protocol.real):
+        raise UserError("--cases chooses real pictures; name their --protocol, or use --limit.")
+    if kernel_size == PUBLISHED and not (protocol and protocol.real):
+        raise UserError(f"--kernel-size {PUBLISHED} belongs to --protocol levin; give a number.")
     settings = EvaluationSettings(
-        kernel_size=kernel_size,
+        kernel_size=64 if kernel_size == PUBLISHED else kernel_size,
         intensity=intensity,
         noise_sigma=noise_sigma,
         estimate_noise=estimate_noise,
@@ -146,6 +191,10 @@ def evaluate_command(
                 advance(f"{min(int(done) + 1, total)}/{total} {name}", done, total)
 
             running: dict[str, Any] = {"batch": batch, "device": device.value, "progress": progress}
+            if protocol is not None and protocol.real:
+                chosen = picture_settings(protocol.value, settings, kernel_size, given)
+                evaluate_real(folder, target, chosen, cases, limit, device.value, progress)
+                return
             if protocol is not None:
                 _run_protocol(folder, target, protocol.value, methods, iterations, settings, limit, running)
                 return

@@ -1,6 +1,17 @@
-"""The paper's protocols over a folder of sharp images: blur, restore, compare with the original."""
+"""Evaluations: the paper's protocols over sharp images, benchmarks of blurred pictures, and photographs."""
 
 from .cases import EvaluationSettings, Method, Task
 from .loop import Evaluation, run_evaluation
+from .pictures import PictureEvaluation, PictureSettings, PictureTask, evaluate_pictures
 
-__all__ = ["Evaluation", "EvaluationSettings", "Method", "Task", "run_evaluation"]
+__all__ = [
+    "Evaluation",
+    "EvaluationSettings",
+    "Method",
+    "PictureEvaluation",
+    "PictureSettings",
+    "PictureTask",
+    "Task",
+    "evaluate_pictures",
+    "run_evaluation",
+]

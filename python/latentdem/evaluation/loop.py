@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from ..output.figures import SheetRow, contact_sheet
 from ..output.report import peak_memory, versions
 from ..output.result import Result
 from ..solver.passes import Progress
-from .accuracy import accuracy
+from .accuracy import Moment, accuracy
 from .cases import Case, EvaluationSettings, Method, Task, make_case
 from .methods import deblur_task
+from .runner import ImageProgress, Source, run_cases
 from .store import EvaluationStore, Row, mean_row
 
-ImageProgress = Callable[[float, int, str], None]
 _ROWS_PER_SHEET = 32
 
 
@@ -33,7 +33,7 @@ _ROWS_PER_SHEET = 32
 class Evaluation:
     """Outcome of an evaluation: its folder, a row per image, and the reason for every file that failed."""
 
-    store: EvaluationStore
+    store: EvaluationStore[Row]
     rows: list[Row] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -80,46 +80,21 @@ def run_evaluation(
     if out.resolve() == folder.resolve():
         raise UserError(f"The results cannot go into {folder} itself; choose another folder with -o.")
     identity = _identity(folder, settings, method)
-    store = EvaluationStore(out, identity)
-    evaluation = Evaluation(store)
-    report = progress or (lambda done, total, name: None)
-    waiting: list[tuple[int, str, Case]] = []
+    store = EvaluationStore(out, identity, Row)
 
-    def restore_waiting() -> None:
-        done, shown = len(evaluation.rows) + len(evaluation.failures), ", ".join(name for _, name, _ in waiting)
+    def restore(cases: list[Case], count: Progress) -> Result:
+        blurred, kernels = torch.cat([c.blurred for c in cases]), torch.cat([c.kernel for c in cases])
+        return method(Task(blurred, kernels, settings, torch_device, count))
 
-        def count(stage: str, part: int, whole: int) -> None:
-            report(done + len(waiting) * part / max(whole, 1), len(names), shown)
+    def measure(source: Source[Case], case: Case, result: Result, seconds: float) -> tuple[Row, list[Moment]]:
+        moments = [] if settings.non_blind else accuracy(result, case.kernel)
+        return _row(source.index, source.name, case, result, settings, seconds), moments
 
-        for index, name, case, result in (
-            _restore(waiting, method, settings, torch_device, count) if waiting else ()
-        ):
-            if not result.finite:
-                evaluation.failures[name] = "the result has values that are not finite."
-                continue
-            row = _row(index, name, case, result, settings, result.seconds["total"] / len(waiting))
-            moments = [] if settings.non_blind else accuracy(result, case.kernel)
-            store.add(row, result.image, result.kernel, moments)
-            evaluation.rows.append(row)
-        waiting.clear()
-
-    for index, name in enumerate(names):
-        report(len(evaluation.rows) + len(evaluation.failures), len(names), name)
-        row = store.find(index, name)
-        if row is not None:
-            evaluation.rows.append(row)
-            continue
-        try:
-            case = make_case(folder / name, index, settings)
-        except UserError as error:
-            evaluation.failures[name] = str(error)
-            continue
-        if waiting and (len(waiting) == batch or waiting[0][2].blurred.shape != case.blurred.shape):
-            restore_waiting()
-        waiting.append((index, name, case))
-    restore_waiting()
-    evaluation.rows.sort(key=lambda row: row.index)
-    report(len(names), len(names), "contact sheet")
+    sources = [Source(i, name, partial(make_case, folder / name, i, settings)) for i, name in enumerate(names)]
+    rows, failures = run_cases(sources, store, restore, measure, batch=batch, progress=progress)
+    evaluation = Evaluation(store, rows, failures)
+    if progress is not None:
+        progress(len(names), len(names), "contact sheet")
     if evaluation.rows:
         _write_summary(out / "summary.json", evaluation, identity)
         _write_sheets(store, evaluation.rows, folder, settings)
@@ -136,28 +111,13 @@ def finished(
     """
     if not (Path(out) / "metrics.csv").exists():
         return None
-    store = EvaluationStore(Path(out), _identity(Path(folder), settings, method))
+    store = EvaluationStore(Path(out), _identity(Path(folder), settings, method), Row)
     return Evaluation(store, list(store.rows))
 
 
 def _identity(folder: Path, settings: EvaluationSettings, method: Method) -> dict[str, Any]:
     identity = {"folder": str(folder.resolve()), **asdict(settings), "latentdem": versions()["latentdem"]}
     return identity if method is deblur_task else {**identity, "method": str(method)}
-
-
-def _restore(
-    cases: list[tuple[int, str, Case]],
-    method: Method,
-    settings: EvaluationSettings,
-    device: torch.device,
-    progress: Progress,
-) -> list[tuple[int, str, Case, Result]]:
-    """Restores cases (index, name, case) of one size together; returns each with its result."""
-    blurred, kernels = (
-        torch.cat([getattr(case, name) for _, _, case in cases]) for name in ("blurred", "kernel")
-    )
-    results = method(Task(blurred, kernels, settings, device, progress))
-    return [(*case, results[i]) for i, case in enumerate(cases)]
 
 
 def _row(
@@ -215,7 +175,9 @@ def _mean_and_worst(gains: list[float]) -> dict[str, float]:
     return {"mean": float(np.mean(gains)), "worst": min(gains)}
 
 
-def _write_sheets(store: EvaluationStore, rows: list[Row], folder: Path, settings: EvaluationSettings) -> None:
+def _write_sheets(
+    store: EvaluationStore[Row], rows: list[Row], folder: Path, settings: EvaluationSettings
+) -> None:
     for page, first in enumerate(range(0, len(rows), _ROWS_PER_SHEET)):
         name = f"contact_sheet_{page + 1}.png" if page else "contact_sheet.png"
         shown = [
@@ -225,7 +187,7 @@ def _write_sheets(store: EvaluationStore, rows: list[Row], folder: Path, setting
         contact_sheet(shown, store.folder / name)
 
 
-def _sheet_row(store: EvaluationStore, row: Row, case: Case) -> SheetRow:
+def _sheet_row(store: EvaluationStore[Row], row: Row, case: Case) -> SheetRow:
     image, kernel = store.load(row)
     return SheetRow(
         name=row.image,

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -47,7 +47,23 @@ FIGURES = COLUMNS[2:]
 MOMENTS = tuple(field.name for field in fields(Moment))
 
 
+class ImageRow(Protocol):
+    """A row about an image."""
+
+    @property
+    def index(self) -> int:
+        """Number of the image."""
+        ...
+
+    @property
+    def image(self) -> str:
+        """Name of the image."""
+        ...
+
+
 RowT = TypeVar("RowT")
+ImageRowT = TypeVar("ImageRowT", bound=ImageRow)
+_PARSERS: dict[Any, Callable[[str], Any]] = {"int": int, "str": str, "bool": lambda text: text == "True"}
 
 
 class TableStore(Generic[RowT]):
@@ -56,7 +72,7 @@ class TableStore(Generic[RowT]):
     Args:
         folder: created if it does not exist.
         settings: everything that determines the figures; a folder with other settings is refused.
-        row: dataclass of the rows: an index, a name, and figures that are numbers or None.
+        row: dataclass of the rows: an index, a name, and figures annotated as numbers or numbers or None.
 
     Attributes:
         rows: all rows of the table.
@@ -67,22 +83,21 @@ class TableStore(Generic[RowT]):
 
     def __init__(self, folder: Path, settings: dict[str, Any], row: type[RowT]) -> None:
         self.folder, self._table = folder, folder / "metrics.csv"
-        self._columns = [field.name for field in fields(row)]  # type: ignore[arg-type]
+        self._parsers = {
+            field.name: _PARSERS.get(field.type, _figure)
+            for field in fields(row)  # type: ignore[arg-type]
+        }
+        self._columns = list(self._parsers)
         make_folder(folder)
         remedy = "choose another folder with -o, or delete this one"
         keep_settings(folder / "settings.json", settings, "an evaluation", remedy)
         self.rows = self._read(row) if self._table.exists() else []
 
     def _read(self, row: Callable[..., RowT]) -> list[RowT]:
-        index, name, *figures = self._columns
         try:
             with self._table.open(newline="", encoding="utf-8") as file:
                 return [
-                    row(
-                        int(record[index]),
-                        record[name],
-                        **{key: float(record[key]) if record[key] else None for key in figures},
-                    )
+                    row(**{name: parse(record[name]) for name, parse in self._parsers.items()})
                     for record in csv.DictReader(file)
                 ]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -99,13 +114,13 @@ class TableStore(Generic[RowT]):
         write_table(self._table, self._columns, cells)
 
 
-class EvaluationStore(TableStore[Row]):
+class EvaluationStore(TableStore[ImageRowT]):
     """The output folder of one evaluation on images; see `TableStore`."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], row: type[ImageRowT]) -> None:
         self.images = folder / "images"
         make_folder(self.images)
-        super().__init__(folder, settings, Row)
+        super().__init__(folder, settings, row)
 
     def restored_path(self, index: int, name: str) -> Path:
         """Path of a restored image; the index keeps a.png and a.jpg apart."""
@@ -114,12 +129,12 @@ class EvaluationStore(TableStore[Row]):
     def _kernel_stem(self, index: int, name: str) -> Path:
         return self.images / f"{index:03d}_{Path(name).stem}_kernel"
 
-    def find(self, index: int, name: str) -> Row | None:
+    def find(self, index: int, name: str) -> ImageRowT | None:
         """The finished row of an image, if its restored image still exists."""
         rows = (row for row in self.rows if (row.index, row.image) == (index, name))
         return next(rows, None) if self.restored_path(index, name).exists() else None
 
-    def add(self, row: Row, image: Tensor, kernel: Tensor, moments: Sequence[Moment] = ()) -> None:
+    def add(self, row: ImageRowT, image: Tensor, kernel: Tensor, moments: Sequence[Moment] = ()) -> None:
         """Writes the files of a result, and then the table with its row.
 
         Args:
@@ -134,16 +149,16 @@ class EvaluationStore(TableStore[Row]):
             write_table(self._accuracy_path(row), MOMENTS, map(astuple, moments))
         self.write_rows([*(other for other in self.rows if other.index != row.index), row])
 
-    def load(self, row: Row) -> tuple[Tensor, Tensor]:
+    def load(self, row: ImageRowT) -> tuple[Tensor, Tensor]:
         """The restored image (1, C, H, W) and the kernel (1, 1, K, K) of a finished row."""
         kernel_path = self._kernel_stem(row.index, row.image)
         image = read_image(self.restored_path(row.index, row.image)).pixels
         return image, read_kernel(kernel_path.with_name(kernel_path.name + ".npy"))
 
-    def _accuracy_path(self, row: Row) -> Path:
+    def _accuracy_path(self, row: ImageRowT) -> Path:
         return self.images / f"{row.index:03d}_{Path(row.image).stem}_accuracy.csv"
 
-    def moments(self, row: Row) -> list[Moment]:
+    def moments(self, row: ImageRowT) -> list[Moment]:
         """The kernel's accuracy over the run of a finished row; empty without a trace."""
         path = self._accuracy_path(row)
         if not path.exists():
@@ -178,3 +193,7 @@ def mean_row(rows: Sequence[Row]) -> dict[str, float | None]:
 
 def _cell(value: int | str | float | None) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _figure(text: str) -> float | None:
+    return float(text) if text else None

@@ -11,9 +11,10 @@ from ..metrics import lpips_available
 from ..output.figures import comparison_sheet
 from ..output.report import peak_memory, versions
 from .cases import EvaluationSettings, make_case
-from .loop import Evaluation, ImageProgress, finished, run_evaluation
+from .loop import Evaluation, finished, run_evaluation
 from .plots import plot_accuracy, plot_seconds
 from .protocols import Entry, Protocol, differences
+from .runner import ImageProgress
 from .store import COLUMNS, write_table
 
 _SHEET_IMAGES = 8
@@ -146,17 +147,18 @@ def table_text(protocol: Protocol, rows: list[TableRow], differing: list[str]) -
     means = [row.evaluation.mean for row in rows]
     columns = {name: column for name, column in SHOWN.items() if any(mean[name] is not None for mean in means)}
     head = ["method", "images", *(title for title, _ in columns.values())]
-    lines = [f"## {protocol.title}", "", _line(head), _line(["---"] * len(head))]
+    lines = [f"## {protocol.title}", "", line(head), line(["---"] * len(head))]
     for row, mean in zip(rows, means, strict=True):
         cells = [cell(mean[name], form) or "-" for name, (_, form) in columns.items()]
-        lines.append(_line([row.entry.title, str(len(row.evaluation.rows)), *cells]))
+        lines.append(line([row.entry.title, str(len(row.evaluation.rows)), *cells]))
     lines += ["", 'PSNR in dB, "input" that of the blurred images, "aligned" after the best whole-pixel shift.']
     if differing:
         lines.append(f"Different from the paper: {'; '.join(differing)}.")
     return "\n".join(lines) + "\n"
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """A row of a table in Markdown."""
     return f"| {' | '.join(cells)} |"
 
 

@@ -226,33 +226,39 @@ class SheetRow:
     name: str
     blurred: Tensor
     image: Tensor
-    reference: Tensor
+    reference: Tensor | None
     kernel: Tensor
-    true_kernel: Tensor
+    true_kernel: Tensor | None
     blurred_caption: str = ""
     image_caption: str = ""
     kernel_caption: str = ""
 
 
-def contact_sheet(rows: Sequence[SheetRow], path: str | Path) -> None:
+def contact_sheet(rows: Sequence[SheetRow], path: str | Path, cell: float = 1.9) -> None:
     """Writes a figure with one row per image: input, result, reference, estimated and true kernel.
+
+    Reference and true kernel are left out where they are unknown. Images are `cell` inches wide.
 
     Raises:
         UserError: `path` cannot be written.
     """
-    cell, kernel_cell = 1.9, 1.3
+    kernel_cell = cell * 1.3 / 1.9
     heights = [max(cell * min(1.0, r.image.shape[-2] / r.image.shape[-1]), kernel_cell) for r in rows]
-    width = 2 * _MARGIN + 3 * cell + 2 * kernel_cell + 4 * _GAP
+    images = 3 if any(r.reference is not None for r in rows) else 2
+    kernels = 2 if any(r.true_kernel is not None for r in rows) else 1
+    width = 2 * _MARGIN + images * (cell + _GAP) + kernels * (kernel_cell + _GAP) - _GAP
     sheet = _Sheet(width, 2 * _MARGIN + sum(heights) + len(rows) * (_TITLE + _GAP))
     top = _MARGIN
     for row, height in zip(rows, heights, strict=True):
-        cells = (
+        cells = [
             (cell, _pixels(row.blurred), f"{_shortened(row.name)}  {row.blurred_caption}"),
             (cell, _pixels(row.image), row.image_caption),
-            (cell, _pixels(row.reference), "reference"),
-            (kernel_cell, _kernel(row.kernel), row.kernel_caption),
-            (kernel_cell, _kernel(row.true_kernel), "true kernel"),
-        )
+        ]
+        if row.reference is not None:
+            cells.append((cell, _pixels(row.reference), "reference"))
+        cells.append((kernel_cell, _kernel(row.kernel), row.kernel_caption))
+        if row.true_kernel is not None:
+            cells.append((kernel_cell, _kernel(row.true_kernel), "true kernel"))
         left = _MARGIN
         for size, pixels, title in cells:
             sheet.picture(left, top, size, min(height, size), pixels, title)

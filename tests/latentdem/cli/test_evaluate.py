@@ -69,3 +69,59 @@ def test_evaluate_refuses_a_missing_device(cli: Any, here: Path, monkeypatch: py
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "No CUDA device" in cli.sentence("evaluate", "..", "--device", "cuda")
     assert cli.names(here) == []
+
+
+@pytest.fixture
+def levin(here: Path, scene: Scene) -> Path:
+    """A folder of one blurred picture of Levin's set, without kernels."""
+    folder = here / "levin"
+    for part in ("blurred", "sharp"):
+        (folder / part).mkdir(parents=True)
+    write_image(folder / "sharp" / "im1.png", scene(60, 60, channels=1))
+    write_image(folder / "blurred" / "im1_kernel1_img.png", scene(60, 60, channels=1))
+    return folder
+
+
+def test_benchmark_uses_the_defaults_of_deblur_but_for_what_is_given(
+    cli: Any, levin: Path, fake_deblur: Any
+) -> None:
+    run = ("evaluate", "levin", "--protocol", "levin", "--kernel-size")
+    result = cli.run(*run, "published", "-o", "a")
+    assert "| SelfDeblur | 33.07 | 0.875 |" in result.stdout
+    assert "Written to a" in result.stdout
+    cli.run(*run, 9, "-o", "b", "--noise-sigma", 0.02, "--boundary", "circular", "--steps", 4)
+    calls = fake_deblur.calls
+    assert [call["kernel_size"] for call in calls] == [17, 9]
+    assert [call["noise_sigma"] for call in calls] == [None, 0.02]
+    assert [call["boundary"] for call in calls] == ["auto", "circular"]
+    assert [call["steps"] for call in calls] == [None, 4]
+    assert cli.names(Path("a")) == [
+        "contact_sheet.png",
+        "images",
+        "metrics.csv",
+        "settings.json",
+        "summary.json",
+        "table.md",
+    ]
+
+
+def test_options_that_do_not_fit_the_pictures_are_refused(cli: Any, levin: Path, fake_deblur: Any) -> None:
+    run = ("evaluate", "levin", "--protocol", "levin")
+    assert "--intensity does not apply to the real pictures" in cli.sentence(*run, "--intensity", 0.5)
+    assert "No picture is called 'im3'; there are im1_kernel1." in cli.sentence(*run, "--cases", "im3")
+    assert "There are no true kernels" in cli.sentence(*run, "--non-blind")
+    assert "--cases chooses real pictures" in cli.sentence("evaluate", "levin", "--cases", "a")
+    assert "belongs to --protocol levin" in cli.sentence("evaluate", "levin", "--kernel-size", "published")
+    assert "neither a number of pixels" in cli.run("evaluate", "levin", "--kernel-size", "x", status=2).stderr
+    assert "levin/blurred/blurred is missing" in cli.sentence("evaluate", "levin/blurred", *run[2:])
+
+
+def test_photographs_that_cannot_be_read_are_skipped(cli: Any, here: Path, fake_deblur: Any) -> None:
+    (here / "photos").mkdir()
+    (here / "photos" / "bad.jpg").write_text("broken")
+    run = ("evaluate", "photos", "--protocol", "photographs")
+    assert "Skipped: photos/bad.jpg is not an image" in cli.sentence(*run)
+    write_image(here / "photos" / "good.png", torch.zeros(1, 3, 70, 70))
+    result = cli.run(*run)
+    assert "| good.png |" in result.stdout
+    assert "Explained: 1 of 1." in result.stdout
