@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..checks import check_backend, resolve_device
 from ..errors import UserError
+from ..io.channels import from_rgb, to_rgb
 from ..io.images import read_image, read_kernel, to_tensor
 from ..operators import (
     AntiAliasing,
@@ -197,10 +198,10 @@ def _restore_parametric(
     restoration = ParametricRestoration(prior, operator, settings.seed)
     if settings.steps is not None:
         restoration = restoration.with_steps(settings.steps)
-    measurement = Measurement(y if y.shape[1] == 3 else y.expand(-1, 3, -1, -1), sigmas).to(device)
+    measurement = Measurement(to_rgb(y), sigmas).to(device)
     hooks = Hooks(WorkCounter(restoration.work(measurement.y), progress))
     candidates = restoration.run(measurement, initial, hooks)
-    image = candidates.image if y.shape[1] == 3 else candidates.image.mean(1, keepdim=True)
+    image = from_rgb(candidates.image, y.shape[1])
     values = {key: value.cpu() for key, value in operator.unpack(candidates.parameters).items()}
     if isinstance(operator, Denoising):
         values["sigma"] = sigmas

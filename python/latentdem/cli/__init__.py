@@ -12,10 +12,10 @@ from ._common import CommandGroup
 from .blur import blur_command
 from .deblur import deblur_command
 from .evaluate import evaluate_command
-from .evaluate_3d import evaluate_3d
+from .evaluate_3d import evaluate_3d_command
 from .info import info_command
 from .restore import EPILOG, restore_command
-from .views import views
+from .views import views_command
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -31,8 +31,8 @@ for name, command, example in (
     ("deblur", deblur_command, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
     ("blur", blur_command, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
     ("evaluate", evaluate_command, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
-    ("views", views, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
-    ("evaluate-3d", evaluate_3d, "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
+    ("views", views_command, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
+    ("evaluate-3d", evaluate_3d_command, "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
     ("info", info_command, "latentdem info"),
 ):
     notes = f"\n\n{EPILOG}" if name == "restore" else ""

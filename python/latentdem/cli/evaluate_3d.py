@@ -12,7 +12,7 @@ from . import _common as common
 from .views import ViewPriorName
 
 
-def evaluate_3d(
+def evaluate_3d_command(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the results.", metavar="DIR", show_default=False)
     ],

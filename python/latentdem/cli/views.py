@@ -29,7 +29,7 @@ class SurfaceName(str, Enum):
     gsplat = "gsplat"
 
 
-def views(
+def views_command(
     images: Annotated[
         list[Path],
         typer.Argument(

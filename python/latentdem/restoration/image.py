@@ -16,6 +16,7 @@ from latentdem_ext.vae import Window, blend_tiles
 
 from ..checks import check_backend
 from ..errors import UserError
+from ..io.channels import from_rgb, to_rgb
 from ..operators import Blur, KernelFamily
 from ..output.result import Result
 from ..priors.base import LatentPrior
@@ -151,7 +152,7 @@ class ImageRestoration:
                 results.append(Candidates(image, kernels, unknown, unknown, trace))
         restored = join(results)
         return Result(
-            image=(restored.image if self.y.shape[1] == 3 else restored.image.mean(1, keepdim=True)).cpu(),
+            image=from_rgb(restored.image, self.y.shape[1]).cpu(),
             kernel=restored.parameters.cpu(),
             blurred=self.y,
             noise_sigma=measurement.sigma.cpu(),
@@ -177,7 +178,7 @@ class ImageRestoration:
             sigma = torch.full((len(y),), float(settings.noise_sigma))
         boundary = settings.boundary
         circular = looks_circular(y) if boundary == "auto" else boundary == "circular"
-        return Measurement(y.expand(-1, 3, -1, -1), sigma, self.mask, circular)
+        return Measurement(to_rgb(y), sigma, self.mask, circular)
 
     def _search(
         self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily, config: RestorationConfig

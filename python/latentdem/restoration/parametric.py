@@ -20,9 +20,9 @@ from ..solver.state import TraceStep
 SEARCH = (Pass(30), Pass(40, 600))
 FINAL = (Pass(30),)
 _HYPOTHESES = 4  # of the search, in one batch: the same start with different noise
-SAMPLES = 4  # posterior samples; the image is their mean
-NO_M_STEP = -1  # `m_step_from` below every timestep
-CG_ITERATIONS = 8  # of conjugate gradients per E-step, where there is no closed form
+_SAMPLES = 4  # posterior samples; the image is their mean
+_NO_M_STEP = -1  # `m_step_from` below every timestep
+_CG_ITERATIONS = 8  # of conjugate gradients per E-step, where there is no closed form
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class ParametricRestoration:
                 return candidates
             parameters, trace = candidates.parameters, candidates.trace
         generator.manual_seed(self.seed)
-        e_step = Proximal(data_weight, iterations=CG_ITERATIONS)
-        solver = LatentDEM(self.prior, self.operator, e_step, num_samples=SAMPLES, m_step_from=NO_M_STEP)
+        e_step = Proximal(data_weight, iterations=_CG_ITERATIONS)
+        solver = LatentDEM(self.prior, self.operator, e_step, num_samples=_SAMPLES, m_step_from=_NO_M_STEP)
         restored = run_passes(
             solver,
             self.final,
@@ -90,7 +90,7 @@ class ParametricRestoration:
         self, measurement: Measurement, parameters: Tensor, generator: torch.Generator, hooks: Hooks
     ) -> Candidates:
         """The hypothesis of each image that explains it best."""
-        e_step = Proximal(ModellingError(), iterations=CG_ITERATIONS)
+        e_step = Proximal(ModellingError(), iterations=_CG_ITERATIONS)
         solver = LatentDEM(self.prior, self.operator, e_step, m_step_from=950, hypotheses=_HYPOTHESES)
         candidates = run_passes(
             solver,
@@ -113,5 +113,5 @@ class ParametricRestoration:
         if self.operator.ambiguous or not self._known:
             steps += _HYPOTHESES * full_steps(self.search, EVERY_STEP)
         if not self.operator.ambiguous:
-            steps += SAMPLES * full_steps(self.final, EVERY_STEP)
+            steps += _SAMPLES * full_steps(self.final, EVERY_STEP)
         return y[:, 0].numel() * steps

@@ -172,8 +172,8 @@ def test_meaningless_latents_are_refused(
 
 def test_prompt_and_guidance(open_pipeline: Load, sd15: Path, scene: Scene) -> None:
     pipe, x = open_pipeline(sd15), scene(16, 16)
-    told = {"prompt": "a photo", "negative_prompt": "a drawing", "guidance_scale": 3.0}
-    plain, guided = (run(pipe, x, kernel=KERNEL, **options).images for options in ({}, told))
+    guidance = {"prompt": "a photo", "negative_prompt": "a drawing", "guidance_scale": 3.0}
+    plain, guided = (run(pipe, x, kernel=KERNEL, **options).images for options in ({}, guidance))
     assert not torch.allclose(plain, guided, atol=1e-4)
 
 

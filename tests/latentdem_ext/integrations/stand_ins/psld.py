@@ -1,6 +1,6 @@
 """For `ldm.models.diffusion.psld` of PSLD: one DDIM step in latent space, measured and glued.
 
-Norms are over the whole batch and not squared; the measurement noise is drawn anew for the prediction; the
+Norms are over the whole batch and not squared; the measurement noise is drawn again for the prediction; the
 gluing term compares the clean latent with the code of A^T y + x - A^T A x.
 """
 
