@@ -21,9 +21,11 @@ class Operator(ABC):
 
     Attributes:
         linear: whether A is linear in x.
+        warm_start: state of the last proximal step, from which the next one starts; None where there is none.
     """
 
     linear: bool = True
+    warm_start: Tensor | None = None
 
     @abstractmethod
     def __call__(self, x: Tensor, parameters: Tensor) -> Tensor:

@@ -11,9 +11,6 @@ import latentdem_ext as ext
 
 from .blur import HQS, Blur
 
-# Conjugate gradients where part of the grid is unmeasured; their preconditioner ignores the sampling.
-_ITERATIONS = 20
-
 
 class StridedBlur(Blur):
     """y = (k * x) on a grid of `stride` pixels + n; y has the size of x, and `mask` marks the grid.
@@ -61,7 +58,7 @@ class StridedBlur(Blur):
     def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
         """x0 + A^T (A A^T + rho)^-1 (y - A x0), in closed form where the whole grid was measured."""
         if self._share < 1:
-            return super().proximal(x0, kernel, y, rho, max(iterations, _ITERATIONS))
+            return super().proximal(x0, kernel, y, rho, iterations)
         gap = (y - self(x0, kernel))[self._grid]
         weight = self._gain(kernel, (y.shape[-2], y.shape[-1]))[:, None] + rho.view(-1, 1, 1, 1)
         on_grid = torch.zeros_like(x0)

@@ -88,10 +88,15 @@ class Checkpoint:
             steps.append(state.step)
             if time.monotonic() - last >= self.interval:
                 tensors = {"latents": state.latents, "parameters": state.parameters, "clean": state.clean}
+                if state.warm_start is not None:
+                    tensors["warm_start"] = state.warm_start
                 _write(running, tensors, steps, generator)
                 last = time.monotonic()
 
-        resume = State(saved["latents"], saved["parameters"], saved["clean"], steps[-1]) if saved else None
+        resume = None
+        if saved:
+            latents, last_parameters, clean = (saved[name] for name in ("latents", "parameters", "clean"))
+            resume = State(latents, last_parameters, clean, steps[-1], saved.get("warm_start"))
         image, parameters = solver(
             y, parameters, noise_sigma, generator=generator, on_step=record, resume=resume, **options
         )

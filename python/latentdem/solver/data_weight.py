@@ -77,37 +77,40 @@ class ModellingError:
 _CLASSES = 64  # of coefficients with similar gain, over the six decades below its greatest value, 1
 _DECADES = 6
 _CANDIDATES = torch.logspace(-4.5, 0, 73)  # for r^2; the image range is 2
+_EXCESS = torch.logspace(0, 4, 33)  # for v, in units of the variance of the sensor's noise, its least value
 
 
 @dataclass(frozen=True)
 class MaximumLikelihood:
-    """v = sigma^2 and the r^2 under which y - A x0 is most likely, for correct parameters.
+    """The v, at least sigma^2, and the r^2 under which y - A x0 is most likely, for correct parameters.
 
     See `most_likely`. The r^2 of the schedule is not used.
     """
 
     def __call__(self, prediction: Prediction) -> Tensor:
         p = prediction
-        return p.variance / most_likely(p.operator, p.x0, p.parameters, p.y, p.variance)[0]
+        variance, error, _ = most_likely(p.operator, p.x0, p.parameters, p.y, p.variance)
+        return variance / error
 
 
 def most_likely(
     operator: Operator, x0: Tensor, parameters: Tensor, y: Tensor, variance: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Variance r^2 of the error of x0 that makes y - A x0 most likely, and the logarithm of that likelihood.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Variances v of y - A x and r^2 of the error of x0 that make y - A x0 most likely, and that likelihood.
 
     If the error of x0 is white with variance r^2, the coefficients of y - A x0 in the basis that makes A A^T
-    diagonal are independent with variance sigma^2 + r^2 g, g being the eigenvalues (`Operator.spectrum`; of a
-    blur |F k|^2). The parameter is found on a logarithmic grid, after the coefficients are sorted into
-    classes of similar g.
+    diagonal are independent with variance v + r^2 g, g being the eigenvalues (`Operator.spectrum`; of a blur
+    |F k|^2). v is the sensor's noise and everything that no image explains: rounding, JPEG, an operator that is
+    not quite right. The coefficients that the operator suppresses distinguish v from r^2. Both are found on a
+    logarithmic grid, after the coefficients are sorted into classes of similar g.
 
     Args:
         x0: (N, C, H, W); parameters: (N, ...); y: (N, C, h, w).
-        variance: (N,) sigma^2 of the measurement noise.
+        variance: (N,) of the sensor's noise, the least value of v.
 
     Returns:
-        r^2 (N,), and the logarithm of the likelihood per coefficient (N,), up to a constant that is the same
-        for all parameters of an operator.
+        v and r^2 (N,), and the logarithm of the likelihood per coefficient (N,), up to a constant that is the
+        same for all parameters of an operator.
     """
     gain, power = operator.spectrum(x0, parameters, y)
     position = (gain.clamp_min(1e-30).log10() / _DECADES + 1) * _CLASSES
@@ -116,11 +119,14 @@ def most_likely(
         gain.new_zeros(len(gain), _CLASSES).scatter_add(1, index, values)
         for values in (torch.ones_like(gain), gain, power)
     )
-    candidates = _CANDIDATES.to(gain).view(-1, 1)
-    spectrum = variance.view(-1, 1, 1) + candidates * (gains / count.clamp_min(1))[:, None]
-    cost = (powers[:, None] / spectrum + count[:, None] * spectrum.log()).sum(-1)
-    least, best = cost.min(1)
-    return candidates[best, 0], -0.5 * least / count.sum(1)
+    errors = _CANDIDATES.to(gain)
+    noise = variance.view(-1, 1) * _EXCESS.to(gain)  # (N, V)
+    signal = errors[:, None] * (gains / count.clamp_min(1))[:, None]  # (N, R, classes)
+    spectrum = noise[:, :, None, None] + signal[:, None]
+    cost = (powers[:, None, None] / spectrum + count[:, None, None] * spectrum.log()).sum(-1)
+    least, best = cost.flatten(1).min(1)
+    chosen = noise.gather(1, (best // len(errors))[:, None])[:, 0]
+    return chosen, errors[best % len(errors)], -0.5 * least / count.sum(1)
 
 
 @dataclass(frozen=True)

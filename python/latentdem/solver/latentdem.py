@@ -87,6 +87,7 @@ class LatentDEM:
         samples = self.num_samples
         y_all = y.repeat_interleave(samples, 0)
         variance = noise_sigma.square()
+        self.operator.warm_start = None if resume is None else resume.warm_start
         if resume is None:
             z = self._start(y, image, start, generator, latents)
         else:
@@ -123,9 +124,10 @@ class LatentDEM:
             if on_step is not None:
                 residual = self.operator.residual(x, repeated, y_all).unflatten(0, (batch, samples)).mean(1)
                 step = TraceStep(stage, t, residual.cpu(), parameters.cpu())
-                state = State(z, parameters, z0.detach(), step)
+                state = State(z, parameters, z0.detach(), step, self.operator.warm_start)
                 on_step(state)
                 z, parameters = state.latents, state.parameters
+        self.operator.warm_start = None  # the caller's next proximal step is of other images
         x = self.prior.decode(z, height, width)
         return x.unflatten(0, (batch, samples)).mean(1), parameters
 

@@ -180,7 +180,7 @@ def run_passes(
             on_step=record,
         )
         latents = None
-        evidence = most_likely(operator, image, parameters, y, variance)[1]
+        evidence = most_likely(operator, image, parameters, y, variance)[2]
         rho = consistency(Prediction(operator, image, parameters, y, variance, r2))
         image = operator.proximal(image, parameters, y, rho).clamp(-1, 1)
     if image is None:

@@ -34,9 +34,11 @@ class State:
         parameters: (B, ...) of the operator.
         clean: (B S, c, h, w) clean latents z0 that were predicted at this step.
         step: its entry in a trace.
+        warm_start: that of the operator, see `Operator`.
     """
 
     latents: Tensor
     parameters: Tensor
     clean: Tensor
     step: TraceStep
+    warm_start: Tensor | None = None

@@ -9,7 +9,7 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem import Annealed, Blur, MaximumLikelihood, ModellingError, MostCautious
 from latentdem.operators.kernels import gaussian_kernel
-from latentdem.solver.data_weight import DataWeight, Prediction
+from latentdem.solver.data_weight import DataWeight, Prediction, most_likely
 
 Scene = Callable[..., Tensor]
 
@@ -70,3 +70,47 @@ def test_most_cautious_is_the_greatest_ratio_of_each_image(scene: Scene) -> None
     assert torch.equal(rho(MostCautious(), Blur(9), x0, y, variance), each[:2].amax(0))
     assert each[0, 0] > each[1, 0]  # the prediction is right
     assert each[0, 1] < each[1, 1]  # the kernel, or the image, is wrong
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_variances_are_found(masked: bool) -> None:
+    """The noise is three times that of the sensor, or equal to it; the predictions have known errors."""
+    generator = torch.Generator().manual_seed(0)
+    kernel = gaussian_kernel(9, 1.2).repeat(2, 1, 1, 1)
+    x = torch.rand(2, 3, 96, 128, generator=generator) - 0.5
+    error, noise, sensor = (
+        torch.tensor([3e-2, 1e-3]),
+        torch.tensor([0.06, 0.02]).square(),
+        torch.full((2,), 4e-4),
+    )
+    x0 = x + error.sqrt().view(-1, 1, 1, 1) * torch.randn(x.shape, generator=generator)
+    y = ext.blur(x, kernel) + noise.sqrt().view(-1, 1, 1, 1) * torch.randn(x.shape, generator=generator)
+    mask = None
+    if masked:
+        mask = torch.zeros(1, 1, 96, 128)
+        mask[..., 8:-8, 10:-5] = 1
+    v, r2, _ = most_likely(Blur(9, mask=mask), x0, kernel, y, sensor)
+    torch.testing.assert_close(v, noise, rtol=0.2, atol=0)
+    torch.testing.assert_close(r2, error, rtol=0.35, atol=0)
+
+
+def test_variance_is_at_least_that_of_the_sensor() -> None:
+    kernel, x = (
+        gaussian_kernel(9, 1.2),
+        torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) - 0.5,
+    )
+    v, r2, _ = most_likely(Blur(9), x, kernel, ext.blur(x, kernel), torch.tensor([4e-4]))
+    assert v.item() == pytest.approx(4e-4)
+    assert r2.item() == pytest.approx(10**-4.5, rel=1e-3)
+
+
+def test_the_true_kernel_is_most_likely() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 3, 96, 96, generator=generator) - 0.5
+    y = ext.blur(x, gaussian_kernel(9, 1.2)) + 0.05 * torch.randn(x.shape, generator=generator)
+    x0 = x + 0.05 * torch.randn(x.shape, generator=generator)
+    right, wide, narrow = (
+        most_likely(Blur(9), x0, gaussian_kernel(9, s), y, torch.tensor([1e-4]))[2] for s in (1.2, 2.0, 0.6)
+    )
+    assert right > wide
+    assert right > narrow
