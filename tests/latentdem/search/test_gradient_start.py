@@ -1,0 +1,182 @@
+"""Kernel estimates from gradients alone, on simulated photographs with and without a periodic boundary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from torch import Tensor
+
+from latentdem.errors import UserError
+from latentdem.io.images import read_image
+from latentdem.metrics import kernel_metrics
+from latentdem.search.gradient_input import edge_window
+from latentdem.search.gradient_start import SETTINGS, estimate_kernels, score_kernels, starts_for
+from latentdem.solver.measurement import Measurement
+
+K = 15
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Tensor:
+    """A hook (1, 1, K, K) that differs much from its own turned copy."""
+    kernel = torch.zeros(K, K)
+    for t in np.linspace(0, 1, 200):
+        kernel[round(3 + 9 * t), round(3 + 8 * t * t)] += 1 + t
+    kernel[12, 8:12] += 25
+    return (kernel / kernel.sum())[None, None]
+
+
+def blurred(kernel: Tensor, circular: bool, noise: float = 0.005) -> Tensor:
+    """(1, 1, H, W) of a photograph in [-1, 1]: 160 x 160, or the part of it that a valid blur leaves."""
+    x = torch.from_numpy(data.camera()[60:380:2, 120:440:2].astype(np.float32)) / 127.5 - 1
+    half = K // 2
+    padded = torch.nn.functional.pad(x[None, None], (half,) * 4, mode="circular")
+    y = torch.nn.functional.conv2d(padded, kernel.flip(-1, -2))
+    if not circular:
+        y = y[..., half:-half, half:-half]
+    return y + noise * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+
+
+def mnc(estimate: Tensor, truth: Tensor) -> float:
+    return kernel_metrics(estimate, truth).mnc
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_the_kernel_is_recovered(kernel: Tensor, circular: bool) -> None:
+    kernels, scores = estimate_kernels(blurred(kernel, circular), K, noise_sigma=0.005, circular=circular)
+    assert kernels.shape == (1, len(SETTINGS), 1, K, K)
+    assert (kernels >= 0).all()
+    torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(1, len(SETTINGS), 1))
+    assert (scores.diff() >= 0).all()
+    assert mnc(kernels[0, 0], kernel[0]) > 0.9
+
+
+def test_the_kernel_is_recovered_from_a_noisy_photograph(kernel: Tensor) -> None:
+    kernels, _ = estimate_kernels(blurred(kernel, False, 0.03), K, noise_sigma=0.03)
+    assert mnc(kernels[0, 0], kernel[0]) > 0.75
+
+
+def test_an_even_size_has_its_origin_at_half(kernel: Tensor) -> None:
+    kernels, _ = estimate_kernels(blurred(kernel, False), 16, settings=SETTINGS[:1])
+    assert kernels.shape[-2:] == (16, 16)
+    offsets = torch.arange(16.0) - 8
+    assert abs(float((kernels[0, 0, 0].sum(0) * offsets).sum())) <= 0.51
+
+
+def test_a_circular_shift_of_the_photograph_does_not_change_the_kernel(kernel: Tensor) -> None:
+    y = blurred(kernel, True)
+    first, _ = estimate_kernels(y, K, circular=True, settings=SETTINGS[:1])
+    second, _ = estimate_kernels(y.roll((40, 24), (-2, -1)), K, circular=True, settings=SETTINGS[:1])
+    assert mnc(first[0, 0], second[0, 0]) > 0.97
+
+
+def test_a_batch_equals_its_photographs_one_by_one(kernel: Tensor) -> None:
+    y = blurred(kernel, False)[..., :128, :128]
+    both = torch.cat([y, y.transpose(-1, -2).contiguous()])
+    together, scores = estimate_kernels(both, K, settings=SETTINGS[:2])
+    for n in (0, 1):
+        alone, score = estimate_kernels(both[n : n + 1], K, settings=SETTINGS[:2])
+        assert mnc(together[n, 0], alone[0, 0]) > 0.99
+        torch.testing.assert_close(scores[n], score[0], atol=0.02, rtol=0)
+
+
+def test_estimates_are_deterministic(kernel: Tensor) -> None:
+    y = blurred(kernel, False)[..., :96, :96]
+    first, second = (estimate_kernels(y, 9)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_a_constant_photograph_gives_finite_kernels() -> None:
+    kernels, scores = estimate_kernels(torch.zeros(1, 3, 64, 64), 9)
+    assert kernels.isfinite().all()
+    assert scores.isfinite().all()
+    torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(1, len(SETTINGS), 1))
+
+
+def test_a_masked_part_has_no_influence(kernel: Tensor) -> None:
+    y = blurred(kernel, False)
+    mask = torch.ones_like(y)
+    y[..., 100:140, 20:90] = torch.sign(torch.randn(40, 70, generator=torch.Generator().manual_seed(1)))
+    mask[..., 100:140, 20:90] = 0
+    kernels, _ = estimate_kernels(y, K, mask=mask)
+    assert mnc(kernels[0, 0], kernel[0]) > 0.8
+
+
+def test_the_turned_kernel_scores_worse(kernel: Tensor) -> None:
+    scores = score_kernels(blurred(kernel, False), torch.stack([kernel, kernel.flip(-1, -2)], 1))
+    assert scores[0, 0] < scores[0, 1]
+
+
+@pytest.mark.parametrize("size", [2, 33])
+def test_kernel_sizes_outside_the_photograph_are_refused(size: int) -> None:
+    with pytest.raises(UserError, match="kernel size"):
+        estimate_kernels(torch.zeros(1, 1, 32, 40), size)
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_a_kernel_may_be_as_large_as_the_photograph(circular: bool) -> None:
+    y = torch.rand(1, 1, 24, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    kernels, scores = estimate_kernels(y, 24, circular=circular, settings=SETTINGS[:1])
+    assert scores.isfinite().all()
+    assert score_kernels(y, kernels, circular=circular).isfinite().all()
+
+
+def test_the_edge_window_holds_the_texture_and_avoids_masked_pixels() -> None:
+    y = torch.zeros(1, 3, 90, 120)
+    y[..., 10:40, 20:50] = torch.rand(30, 30, generator=torch.Generator().manual_seed(0))
+    rows, columns = edge_window(y, 40, 7)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (40, 40)
+    assert rows.start <= 10
+    assert rows.stop >= 40
+    assert columns.start <= 20
+    assert columns.stop >= 50
+    y[..., 50:80, 80:110] = torch.rand(30, 30, generator=torch.Generator().manual_seed(1)) / 2
+    mask = torch.ones(1, 1, 90, 120)
+    mask[..., 5:45, 15:55] = 0
+    rows, columns = edge_window(y, 40, 7, mask)
+    assert rows.stop >= 80
+    assert columns.stop >= 110
+    assert edge_window(y, 100, 7)[0] == slice(0, 90)
+
+
+def test_starts_of_two_sizes_are_sorted_by_one_score(kernel: Tensor) -> None:
+    y = blurred(kernel, False).expand(-1, 3, -1, -1)
+    y = torch.cat([y, y.flip(-1)])
+    measurement = Measurement(y, torch.tensor([0.005, 0.01]), circular=False)
+    kernels, scores = starts_for(measurement, 20, settings=SETTINGS[:2])
+    assert kernels.shape == (2, 4, 1, 20, 20)
+    torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(2, 4, 1))
+    assert (scores.diff() >= 0).all()
+    assert mnc(kernels[0, 0], kernel[0]) > 0.9
+    assert mnc(kernels[1, 0], kernel[0].flip(-1)) > 0.9
+    offsets = torch.arange(20.0) - 10
+    assert ((kernels.sum(-1) * offsets).sum(-1).abs() <= 1).all()
+    alone, score = starts_for(measurement.rows(slice(1, 2)), 20, settings=SETTINGS[:2])
+    assert torch.equal(alone[0], kernels[1])
+    assert torch.equal(score[0], scores[1])
+
+
+def test_starts_are_no_larger_than_the_photograph() -> None:
+    y = torch.rand(1, 3, 25, 30, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    kernels, scores = starts_for(Measurement(y, torch.tensor([0.02])), 32, settings=SETTINGS[:1])
+    assert kernels.shape == (1, 2, 1, 32, 32)  # of 20 and 24 pixels, padded
+    assert scores.isfinite().all()
+    torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(1, 2, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [48, 64])
+def test_the_start_for_the_example_is_close_to_its_kernel(size: int) -> None:
+    y = read_image(EXAMPLES / "blurred.png").pixels
+    truth = torch.from_numpy(np.load(EXAMPLES / "kernel.npy"))
+    kernels, scores = starts_for(Measurement(y, torch.tensor([0.02]), circular=False), size)
+    values = [mnc(estimate, truth) for estimate in kernels[0]]
+    print(f"K {size}, MNC {[round(v, 3) for v in values]}, scores {[round(v, 4) for v in scores[0].tolist()]}")
+    assert values[0] > 0.88  # .93 for 48 and .94 for 64 pixels
+    padded = torch.nn.functional.pad(truth.view(1, 1, 1, 48, 48), ((size - 48) // 2,) * 4)
+    assert score_kernels(y, padded, noise_sigma=0.02) < scores[0, 0]
