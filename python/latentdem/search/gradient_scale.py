@@ -248,7 +248,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def cleaned(kernel: Tensor, fallback: Tensor) -> Tensor:
     """Removes faint values and small parts, normalises to sum 1 and centres the mass at K // 2.
 
-    Centring wraps around, unlike `operators.blur.centre_kernel`: the search may still need what it moves.
+    Centring wraps around, unlike `operators.blur.centre_kernel`, so that no part of the kernel is lost.
 
     Args:
         kernel: (N, 1, K, K).

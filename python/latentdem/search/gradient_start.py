@@ -172,11 +172,12 @@ def score_kernels(
     noise_sigma: float | None = None,
     circular: bool = False,
 ) -> Tensor:
-    """Scores (B, S) of kernels (B, S, 1, K, K) from any source, lower is better; arguments as above.
+    """Scores (B, S) of kernels (B, S, 1, K, K) from any source; lower is better.
 
-    A score is the natural logarithm of the root mean square of the whitened residual's gradients, in units of
-    [0, 1], averaged over two deconvolutions with few edges. Scores of one photograph and one K are comparable:
-    kernels of several sizes have to be padded to the largest, since the window and the frame follow K.
+    The other arguments are those of `estimate_kernels`. A score is the natural logarithm of the root mean
+    square of the whitened residual's gradients, in units of [0, 1], averaged over two deconvolutions with few
+    edges. Scores of one photograph, one K and one noise level are comparable: kernels of several sizes have to
+    be padded to the largest, since the window and the frame follow K.
 
     Raises:
         UserError: K is below 3 or above the smaller side of the photographs.
