@@ -80,7 +80,7 @@ def _fast_em() -> RestorationConfig:
     search = SearchConfig()
     coarse, fine = (tuple(replace(part, hqs=hqs) for part in rounds) for rounds in (search.coarse, search.fine))
     starts = tuple(replace(start, level=None, width=0.05) for start in search.starts)
-    return RestorationConfig(replace(search, starts=starts, coarse=coarse, fine=fine))
+    return RestorationConfig(replace(search, starts=starts, coarse=coarse, fine=fine), gradients=None)
 
 
 _OURS = Entry("proximal", "LatentDEM, proximal (ours)", ConfiguredLatentDEM())

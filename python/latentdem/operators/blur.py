@@ -38,6 +38,7 @@ class HQS:
     noise_level: float | Tensor | None = None
     centre: bool = False
     per_channel: bool = False
+    gradients: bool = False
 
 
 class Blur(Operator):
@@ -120,16 +121,20 @@ class Blur(Operator):
         if self.fixed:
             return kernel
         hqs = self.hqs
-        samples = x.clamp(-1, 1)
+        samples, interior = x.clamp(-1, 1), self._interior
+        if hqs.gradients:
+            samples, y = differences(samples), differences(y)
+            if interior is not None:
+                interior = interior * interior.roll(-1, -1) * interior.roll(-1, -2)
         delta = hqs.delta * (1.0 if hqs.pixels is None else y[0, 0].numel() / hqs.pixels)
         update: Callable[[Tensor], Tensor]
-        if self._interior is None and hqs.per_channel:
+        if interior is None and hqs.per_channel:
             update = _per_channel_update(samples, y, delta * variance, self.kernel_size)
-        elif self._interior is None:
+        elif interior is None:
             factors = ext.hqs_prepare(samples, y, delta * variance, self.kernel_size)
             update = partial(ext.hqs_kernel_update, factors=factors)
         else:
-            update = MaskedKernelUpdate(samples, y, self._interior, delta * variance)
+            update = MaskedKernelUpdate(samples, y, interior, delta * variance)
         for _ in range(hqs.iterations):
             kernel = update(kernel)
             if self.denoiser is not None:
@@ -141,6 +146,15 @@ class Blur(Operator):
         if level is None:
             return delta**-0.5 / kernel.amax((1, 2, 3))
         return torch.as_tensor(level, dtype=kernel.dtype, device=kernel.device).expand(kernel.shape[0])
+
+
+def differences(image: Tensor) -> Tensor:
+    """Differences to the next pixel across and down, as channels: (..., C, H, W) -> (..., 2 C, H, W), circular.
+
+    They whiten a photograph: its least squares for a kernel no longer weigh the few low frequencies most, where
+    the error of a blur model is greatest (Cho and Lee 2009).
+    """
+    return torch.cat([image - image.roll(-1, -1), image - image.roll(-1, -2)], -3)
 
 
 def _per_channel_update(

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..operators.blur import HQS
 from ..search.config import PAPER, SearchConfig
+from ..search.gradient_first import GradientFirst
 from ..solver.data_weight import DataWeight, MaximumLikelihood, MostCautious
 from ..solver.e_step import EStep, Posterior, Proximal
 from ..solver.passes import Pass, full_steps
@@ -48,6 +49,7 @@ class RestorationConfig:
 
     Attributes:
         search: constants of the blind search.
+        gradients: constants of the start from gradients; None for the blind search alone.
         known: how the image is restored with a known kernel.
         e_step: E-step of the search; None for `Proximal` with each hypothesis's modelling error.
         skip: which steps of the search are full ones.
@@ -55,6 +57,7 @@ class RestorationConfig:
     """
 
     search: SearchConfig = SearchConfig()
+    gradients: GradientFirst | None = GradientFirst()
     known: KnownKernelConfig = KnownKernelConfig()
     e_step: EStep | None = None
     skip: Skip = EVERY_STEP
@@ -77,7 +80,7 @@ def algorithm_1(
     e_step, skip = e_step or Posterior(), skip or Skip()
     search = PAPER if hqs is None else replace(PAPER, coarse=(replace(PAPER.coarse[0], hqs=hqs),))
     known = KnownKernelConfig(PAPER.coarse[0].passes, e_step, skip, 1)
-    return RestorationConfig(search, known, e_step, skip, again)
+    return RestorationConfig(search, None, known, e_step, skip, again)
 
 
 def _with_steps(part: Any, steps: int) -> Any:

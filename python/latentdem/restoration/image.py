@@ -24,6 +24,7 @@ from ..priors.kernel_denoiser import KernelDenoiser
 from ..priors.prior_names import name_of
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
+from ..search.gradient_first import GradientFirstSearch
 from ..solver.checkpoint import Checkpoint
 from ..solver.latentdem import LatentDEM
 from ..solver.measurement import Measurement
@@ -186,7 +187,8 @@ class ImageRestoration:
         if isinstance(denoiser, KernelFamily):
             return FamilySearch(prior, denoiser, self.operator)
         samples = self.settings.num_samples
-        return BlindSearch(prior, denoiser, config.search, config.e_step, config.skip, samples, self.operator)
+        search = BlindSearch(prior, denoiser, config.search, config.e_step, config.skip, samples, self.operator)
+        return search if config.gradients is None else GradientFirstSearch(search, config.gradients)
 
     def _work(
         self, layout: Layout, known: KnownKernelConfig, config: RestorationConfig, search: KernelSearch | None

@@ -23,7 +23,7 @@ from ..solver.schedules import EVERY_STEP, Skip
 from ..solver.state import TraceStep
 from .config import Round, SearchConfig, reduced_kernel
 from .selection import choose, merged_kernels, most_plausible, plausibility, together, with_turned
-from .trials import TRIAL_STEPS, run_trials
+from .trials import TRIAL_STEPS, trial
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ class BlindSearch:
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels of all full EM steps together, for one measurement of this size."""
         total, alive = 0, len(self.config.starts)
-        trial = 2 * TRIAL_STEPS if alive > 1 else 0  # turned kernels are tried too, at the coarsest scale
+        trials = 2 * TRIAL_STEPS if alive > 1 else 0  # turned kernels are tried too, at the coarsest scale
         for factor, rounds in self.config.scales(min(height, width), kernel_size):
             steps = 0
             for current in rounds:
-                steps += alive * (self.num_samples * full_steps(current.passes, self.skip) + trial)
+                steps += alive * (self.num_samples * full_steps(current.passes, self.skip) + trials)
                 alive = current.keep
             total += (height // factor) * (width // factor) * steps
-            trial = min(trial, TRIAL_STEPS)
+            trials = min(trials, TRIAL_STEPS)
         return total
 
     def __call__(
@@ -118,7 +118,18 @@ class BlindSearch:
             scale = self._scale(measurement, kernel_size, factor)
             hypotheses = self._first(scale) if survivors is None else self._enlarged(*survivors, scale)
             for number, current in enumerate(rounds):
-                latest = self._run_round(current, scale, hypotheses, generator, hooks)
+                latest = run_passes(
+                    self._solver(current, scale, hypotheses),
+                    current.passes,
+                    scale.measurement.repeated(len(hypotheses.kernel) // images),
+                    hypotheses.kernel,
+                    generator,
+                    consistency=self.config.consistency,
+                    image=hypotheses.image,
+                    stage=scale.name,
+                    hooks=hooks,
+                )
+                latest.trace[:0] = hypotheses.trace
                 if number == 0:
                     results, starts = latest, hypotheses.start
                 else:
@@ -134,16 +145,11 @@ class BlindSearch:
                 if survivors is None:
                     results, turned = with_turned(results, images)
                     starts = starts.view(images, -1).repeat(1, 2).flatten()
-                trial = run_trials(
-                    self.prior,
-                    self.operator(scale.kernel_size, mask=scale.measurement.mask, fixed=True),
-                    scale.measurement,
-                    results.parameters,
-                    generator.initial_seed(),
-                    stage=scale.name,
-                    hooks=hooks,
-                )
-                results = _judged(results, trial, turned)
+                operator = self.operator(scale.kernel_size, mask=scale.measurement.mask, fixed=True)
+                seed = generator.initial_seed()
+                arguments = trial(self.prior, operator, scale.measurement, results.parameters, seed)
+                tried = run_passes(**arguments, stage=scale.name, hooks=hooks)
+                results = _judged(results, tried, turned)
             score = plausibility(results).view(images, -1)
             best = most_plausible(score, rounds[-1].keep)
             kept = results.pick(best)
@@ -185,16 +191,8 @@ class BlindSearch:
         image = F.interpolate(survivors.image, scale.measurement.size, mode="bicubic")
         return _Hypotheses(kernel, image, survivors.trace, start)
 
-    def _run_round(
-        self,
-        current: Round,
-        scale: _Scale,
-        hypotheses: _Hypotheses,
-        generator: torch.Generator,
-        hooks: Hooks,
-    ) -> Candidates:
-        """All passes of a round, for all hypotheses at once; the trace includes the steps before."""
-        count = len(hypotheses.kernel) // len(scale.measurement)
+    def _solver(self, current: Round, scale: _Scale, hypotheses: _Hypotheses) -> LatentDEM:
+        """The solver of a round, for all hypotheses at once."""
         operator = self.operator(
             scale.kernel_size,
             self.denoiser.denoise,
@@ -204,28 +202,15 @@ class BlindSearch:
         e_step = self.e_step or Proximal(
             ModellingError(self._of_start("modelling_error", hypotheses.start, self.num_samples))
         )
-        solver = LatentDEM(
+        return LatentDEM(
             self.prior,
             operator,
             e_step,
             skip=self.skip,
             num_samples=self.num_samples,
             m_step_from=self._of_start("m_step_from", hypotheses.start),
-            hypotheses=count,
+            hypotheses=len(hypotheses.kernel) // len(scale.measurement),
         )
-        candidates = run_passes(
-            solver,
-            current.passes,
-            scale.measurement.repeated(count),
-            hypotheses.kernel,
-            generator,
-            consistency=self.config.consistency,
-            image=hypotheses.image,
-            stage=scale.name,
-            hooks=hooks,
-        )
-        candidates.trace[:0] = hypotheses.trace
-        return candidates
 
     def _of_start(self, name: str, start: Tensor, repeats: int = 1) -> Any:
         """A setting of the hypotheses as a tensor, `repeats` times each; None where a start has none."""
@@ -235,13 +220,13 @@ class BlindSearch:
         return torch.tensor(values, device=start.device)[start].repeat_interleave(repeats)
 
 
-def _judged(results: Candidates, trial: Candidates, turned: Tensor | None) -> Candidates:
+def _judged(results: Candidates, tried: Candidates, turned: Tensor | None) -> Candidates:
     """The results with the evidence of their trial; turned ones get its image, having none of their own."""
-    results = replace(results, evidence=trial.evidence)
+    results = replace(results, evidence=tried.evidence)
     if turned is None:
         return results
-    image = torch.where(turned[:, None, None, None], trial.image, results.image)
-    return replace(results, image=image, residual=torch.where(turned, trial.residual, results.residual))
+    image = torch.where(turned[:, None, None, None], tried.image, results.image)
+    return replace(results, image=image, residual=torch.where(turned, tried.residual, results.residual))
 
 
 def shrink_mask(mask: Tensor | None, factor: int) -> Tensor | None:

@@ -11,9 +11,9 @@ from ..operators.blur import Blur
 from ..operators.families import KernelFamily
 from ..priors.base import LatentPrior
 from ..solver.measurement import Measurement
-from ..solver.passes import NO_HOOKS, Candidates, Hooks, join
+from ..solver.passes import NO_HOOKS, Candidates, Hooks, join, run_passes
 from .selection import most_plausible
-from .trials import TRIAL_STEPS, run_trials
+from .trials import TRIAL_STEPS, trial
 
 _GRIDS = {1: (17, 9), 2: (7, 5, 5)}  # points along each parameter, for families of 1 and 2 parameters
 _AT_ONCE = 16  # kernels that are tried in one batch, per image
@@ -59,17 +59,11 @@ class FamilySearch:
             line = torch.linspace(-1, 1, points, device=y.device, dtype=y.dtype)
             grid = torch.cartesian_prod(*[line] * count).view(-1, count)
             for part in (centre + half * grid).clamp(low, high).split(_AT_ONCE, 1):
-                trial = run_trials(
-                    self.prior,
-                    operator,
-                    measurement,
-                    self.family.kernel(part.exp().flatten(0, 1), kernel_size),
-                    generator.initial_seed(),
-                    stage="kernel search",
-                    hooks=hooks,
-                )
-                best = most_plausible(trial.evidence.view(images, -1), 1)
-                winners.append(trial.pick(best))
+                kernels = self.family.kernel(part.exp().flatten(0, 1), kernel_size)
+                arguments = trial(self.prior, operator, measurement, kernels, generator.initial_seed())
+                tried = run_passes(**arguments, stage="kernel search", hooks=hooks)
+                best = most_plausible(tried.evidence.view(images, -1), 1)
+                winners.append(tried.pick(best))
                 values.append(part.flatten(0, 1)[best])
             top = most_plausible(torch.stack([one.evidence for one in winners], 1), 1)
             centre, half = torch.stack(values, 1).flatten(0, 1)[top][:, None], half * (line[1] - line[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,24 +13,19 @@ from ..solver.data_weight import MaximumLikelihood
 from ..solver.e_step import Proximal
 from ..solver.latentdem import LatentDEM
 from ..solver.measurement import Measurement
-from ..solver.passes import NO_HOOKS, Candidates, Hooks, Pass, full_steps, run_passes
+from ..solver.passes import Pass, full_steps
 from ..solver.schedules import EVERY_STEP
 
 TRIAL = Pass(5)
 TRIAL_STEPS = full_steps((TRIAL,), EVERY_STEP)
 
 
-def run_trials(
-    prior: LatentPrior,
-    operator: Operator,
-    measurement: Measurement,
-    parameters: Tensor,
-    seed: int,
-    *,
-    stage: str = "",
-    hooks: Hooks = NO_HOOKS,
-) -> Candidates:
-    """Restores each measurement with parameters that stay as they are, to compare their `evidence`.
+def trial(
+    prior: LatentPrior, operator: Operator, measurement: Measurement, parameters: Tensor, seed: int
+) -> dict[str, Any]:
+    """Arguments of `run_passes` for a trial: a short restoration with parameters that stay as they are.
+
+    The `evidence` of its candidates compares the parameters.
 
     Args:
         prior: latent diffusion prior.
@@ -36,17 +33,13 @@ def run_trials(
         measurement: of B images.
         parameters: (B * H, ...), those of one image next to each other.
         seed: of the noise, which is the same for all, so that chance favours none.
-        stage: name of the stage.
-        hooks: what follows the run.
     """
     data_weight = MaximumLikelihood()
-    return run_passes(
-        LatentDEM(prior, operator, Proximal(data_weight)),
-        (TRIAL,),
-        measurement.repeated(len(parameters) // len(measurement)),
-        parameters,
-        torch.Generator(measurement.y.device).manual_seed(seed),
-        consistency=data_weight,
-        stage=stage,
-        hooks=hooks,
-    )
+    return {
+        "solver": LatentDEM(prior, operator, Proximal(data_weight)),
+        "passes": (TRIAL,),
+        "measurement": measurement.repeated(len(parameters) // len(measurement)),
+        "parameters": parameters,
+        "generator": torch.Generator(measurement.y.device).manual_seed(seed),
+        "consistency": data_weight,
+    }

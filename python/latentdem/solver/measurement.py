@@ -47,6 +47,19 @@ class Measurement:
         mask = None if self.mask is None else self.mask[..., rows, columns]
         return Measurement(part, self.sigma, mask, self.circular and part.shape == self.y.shape)
 
+    def measured_part(self) -> Measurement:
+        """The rectangle that holds all pixels that count, without a padded frame around them."""
+        if self.mask is None:
+            return self
+        shown = self.mask.amax((0, 1)) > 0
+        rows, columns = (
+            slice(int(inside.nonzero()[0]), int(inside.nonzero()[-1]) + 1)
+            for inside in (shown.any(1), shown.any(0))
+        )
+        part = self.window(rows, columns)
+        full = part.mask is None or bool(part.mask.all())
+        return Measurement(part.y, part.sigma, None if full else part.mask, part.circular)
+
     def repeated(self, count: int) -> Measurement:
         """Every photograph `count` times, one after the other: a batch of hypotheses."""
         return Measurement(
