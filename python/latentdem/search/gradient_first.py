@@ -9,8 +9,9 @@ import torch
 from ..solver.measurement import Measurement
 from ..solver.passes import NO_HOOKS, Candidates, Hooks, run_passes
 from .blind import BlindSearch
+from .gradient_refine import kernels_from_images
 from .gradient_start import starts_for
-from .selection import merged_kernels, most_plausible, plausibility
+from .selection import most_plausible, plausibility, together
 from .trials import TRIAL_STEPS, trial
 
 
@@ -21,11 +22,15 @@ class GradientFirst:
     Attributes:
         tried: kernels of the gradient-based start that are tried, besides the first one turned by 180 degrees.
         explained: residual of a trial, in units of the noise, up to which its kernel needs no search.
+        refined: best kernels that are estimated again from the images of their trials.
+        rounds: how often.
         low_noise: standard deviation of the noise, in units of [-1, 1], above which a search follows always.
         least_sigma: least noise that the blind search assumes, whose M-steps lose the kernel under less.
     """
 
     tried: int = 6
+    refined: int = 2
+    rounds: int = 2
     explained: float = 2.0
     low_noise: float = 0.01
     least_sigma: float = 0.01
@@ -53,7 +58,8 @@ class GradientFirstSearch:
         return self._start_work(height, width) + self._search_work(height, width, kernel_size)
 
     def _start_work(self, height: int, width: int) -> int:
-        return height * width * TRIAL_STEPS * (self.config.tried + 1)
+        trials = self.config.tried + 1 + self.config.rounds * self.config.refined
+        return height * width * TRIAL_STEPS * trials
 
     def _search_work(self, height: int, width: int, kernel_size: int) -> int:
         return 2 * height * width * TRIAL_STEPS + self.search.work(height, width, kernel_size)
@@ -69,15 +75,22 @@ class GradientFirstSearch:
         images, seed, name = len(measurement), generator.initial_seed(), "kernel search"
         prior = self.search.prior
         operator = self.search.operator(kernel_size, mask=measurement.mask, fixed=True)
-        kernels = starts_for(measurement.measured_part(), kernel_size)[0][:, : self.config.tried]
+        rows, columns = measurement.measured_window
+        part = measurement.window(rows, columns)
+        kernels = starts_for(part, kernel_size)[0][:, : self.config.tried]
         kernels = torch.cat([kernels, kernels[:, :1].flip(-2, -1)], 1)
-        tried = run_passes(
-            **trial(prior, operator, measurement, kernels.flatten(0, 1), seed), stage=name, hooks=hooks
-        )
-        score = plausibility(tried).view(images, -1)
-        best = most_plausible(score, 1)
-        merged = merged_kernels(tried.parameters, score, best, kernels.shape[1])
-        start = replace(tried.pick(best), parameters=merged)
+        arguments = trial(prior, operator, measurement, kernels.flatten(0, 1), seed)
+        tried = run_passes(**arguments, stage=name, hooks=hooks)
+        latest = tried
+        for _ in range(self.config.rounds):
+            score = plausibility(latest).view(images, -1)
+            best = latest.pick(most_plausible(score, self.config.refined))
+            refined = kernels_from_images(part, best.image[..., rows, columns], kernel_size)
+            arguments = trial(prior, operator, measurement, refined, seed)
+            latest = run_passes(**arguments, stage=name, hooks=hooks)
+            latest.trace[:0] = best.trace
+            tried = together(tried, latest, images)
+        start = tried.pick(most_plausible(plausibility(tried).view(images, -1), 1))
         explained = start.residual <= self.config.explained * measurement.sigma
         if bool((explained & (measurement.sigma <= self.config.low_noise)).all()):
             if hooks.on_work is not None:
@@ -87,8 +100,7 @@ class GradientFirstSearch:
         noisier = replace(measurement, sigma=measurement.sigma.clamp_min(self.config.least_sigma))
         searched = self.search(noisier, kernel_size, generator, hooks)
         both = torch.stack([start.parameters, searched.parameters], 1)
-        tried = run_passes(
-            **trial(prior, operator, measurement, both.flatten(0, 1), seed), stage=name, hooks=hooks
-        )
-        best = most_plausible(plausibility(tried).view(images, -1), 1)
-        return replace(tried.pick(best), trace=searched.trace)
+        arguments = trial(prior, operator, measurement, both.flatten(0, 1), seed)
+        tried = run_passes(**arguments, stage=name, hooks=hooks)
+        chosen = tried.pick(most_plausible(plausibility(tried).view(images, -1), 1))
+        return replace(chosen, trace=searched.trace)

@@ -12,7 +12,7 @@ from latentdem_ext.vae import Window
 
 from .gradient_scale import TINY, squared_gradient
 
-_WINDOW_SIZE = 384  # pixels a side of the window in which the kernel of a larger photograph is estimated
+WINDOW_SIZE = 384  # pixels a side of the window in which the kernel of a larger photograph is estimated
 _KERNELS_PER_SIDE = 5  # the window is at least this many kernels wide
 
 
@@ -39,7 +39,7 @@ class GradientInput:
         """Prepares photographs (B, C, H, W) in [-1, 1] for `repeats` hypotheses each; `kernel_size` is odd."""
         grey = (y.float().mean(1, keepdim=True) + 1) / 2
         valid = torch.ones_like(grey) if mask is None else mask.to(grey).expand_as(grey)
-        rows, columns = edge_window(grey, _WINDOW_SIZE, kernel_size, mask)
+        rows, columns = edge_window(grey, WINDOW_SIZE, kernel_size, mask)
         circular = circular and grey[..., rows, columns].shape == grey.shape
         grey, valid = grey[..., rows, columns], valid[..., rows, columns]
         if mask is not None:

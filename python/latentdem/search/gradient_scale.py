@@ -57,7 +57,7 @@ class Scale:
     """
 
     def __init__(self, y: Tensor, mask: Tensor, kernel_size: int, frames: list[float], circular: bool) -> None:
-        self.y = y if circular else _extended(y, kernel_size)
+        self.y = y if circular else extended(y, kernel_size)
         self.size = (self.y.shape[-2], self.y.shape[-1])
         if circular:
             self.inside = mask
@@ -150,7 +150,7 @@ def _gradient_power(size: tuple[int, int], like: Tensor) -> Tensor:
     return 4 * torch.sin(math.pi * rows) ** 2 + 4 * torch.sin(math.pi * columns) ** 2
 
 
-def _extended(y: Tensor, margin: int) -> Tensor:
+def extended(y: Tensor, margin: int) -> Tensor:
     """Adds at least `margin` rows and columns after the end of y that lead smoothly back to its beginning.
 
     Both ends are mirrored outwards and cross-faded (the aim of Liu and Jia, ICIP 2008, without their solver).

@@ -47,18 +47,14 @@ class Measurement:
         mask = None if self.mask is None else self.mask[..., rows, columns]
         return Measurement(part, self.sigma, mask, self.circular and part.shape == self.y.shape)
 
-    def measured_part(self) -> Measurement:
-        """The rectangle that holds all pixels that count, without a padded frame around them."""
+    @property
+    def measured_window(self) -> tuple[slice, slice]:
+        """Rows and columns of the rectangle that holds all pixels that count, without a padded frame."""
         if self.mask is None:
-            return self
-        shown = self.mask.amax((0, 1)) > 0
-        rows, columns = (
-            slice(int(inside.nonzero()[0]), int(inside.nonzero()[-1]) + 1)
-            for inside in (shown.any(1), shown.any(0))
-        )
-        part = self.window(rows, columns)
-        full = part.mask is None or bool(part.mask.all())
-        return Measurement(part.y, part.sigma, None if full else part.mask, part.circular)
+            return slice(0, self.size[0]), slice(0, self.size[1])
+        counts = self.mask.amax((0, 1)) > 0
+        rows, columns = (line.nonzero()[[0, -1], 0].tolist() for line in (counts.any(1), counts.any(0)))
+        return slice(rows[0], rows[1] + 1), slice(columns[0], columns[1] + 1)
 
     def repeated(self, count: int) -> Measurement:
         """Every photograph `count` times, one after the other: a batch of hypotheses."""
