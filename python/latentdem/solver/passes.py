@@ -180,6 +180,7 @@ def run_passes(
             on_step=record,
         )
         latents = None
+        operator.warm_start = None  # that of the pass before, if this pass was read from a checkpoint
         evidence = most_likely(operator, image, parameters, y, variance)[2]
         rho = consistency(Prediction(operator, image, parameters, y, variance, r2))
         image = operator.proximal(image, parameters, y, rho).clamp(-1, 1)
