@@ -56,7 +56,7 @@ def test_circular_update_weighs_frequencies_by_their_gradients(scene: Scene, siz
 
 @pytest.mark.parametrize("size", [6, 7])
 def test_masked_update_is_the_dense_solution(scene: Scene, size: int) -> None:
-    """min_k ||m D (y - k * x)||^2 + a ||k - k_0||^2, m the pixels whose neighbours are measured and far enough."""
+    """min_k ||m D (y - k * x)||^2 + a ||k - k_0||^2, m = 1 far enough from unmeasured pixels."""
     mask, margin, delta, variance = torch.zeros(1, 1, *SHAPE), size // 4, 40.0, 0.01
     mask[..., 4:-3, 5:-6] = 1
     x, kernel, start = scene(*SHAPE), motion_kernels(1, size, 0.5, 3), gaussian_kernel(size, 1.5)

@@ -113,7 +113,7 @@ def test_the_search_follows_where_noise_hides_the_gradients(
     blind = CountedSearch(oracle(x))
     result = run(GradientFirstSearch(blind, TWO), measured(x, kernel, sigma=0.02))
     assert [sigma.tolist() for sigma in blind.sigmas] == [[pytest.approx(0.02)]]
-    # The evidence chooses the kernel from the gradients: the short blind search with a random denoiser has none.
+    # The evidence chooses the kernel from the gradients: the blind search has a random denoiser.
     assert kernel_metrics(result.parameters[0], kernel[0]).mnc > 0.9
 
 

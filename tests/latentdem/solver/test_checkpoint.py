@@ -81,7 +81,7 @@ def test_interrupted_runs_end_like_others(
 def test_finished_passes_without_a_periodic_boundary_give_the_same_bits(
     scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path
 ) -> None:
-    """The least squares after a pass must not start from what is left of another one, which only a whole run has."""
+    """The least squares after a pass do not start from those of the pass before, which a file does not have."""
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 4:-4, 4:-4] = 1
     measurement = Measurement(scene(32, 32), torch.tensor([0.005]), mask, circular=False)
