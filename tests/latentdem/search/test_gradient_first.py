@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -70,8 +69,12 @@ def frame() -> Tensor:
 
 @pytest.fixture
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The start with one of its settings, two kernels."""
-    monkeypatch.setattr(gradient_first, "starts_for", partial(starts_for, settings=SETTINGS[:1]))
+    """The start at one size with two of its settings."""
+
+    def quick(measurement: Measurement, size: int, *_: Any) -> tuple[Tensor, Tensor]:
+        return starts_for(measurement, size, (size,), SETTINGS[:2])
+
+    monkeypatch.setattr(gradient_first, "starts_for", quick)
 
 
 TWO = GradientFirst(tried=2)  # the constants that belong to it
@@ -108,13 +111,38 @@ def test_a_kernel_that_explains_the_photograph_needs_no_search(
 def test_the_search_follows_where_noise_hides_the_gradients(
     oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
 ) -> None:
-    """The kernel explains the photograph, but so may wrong ones."""
+    """The kernel explains the photograph, but so may wrong ones: of two, three cannot agree."""
     x = photographs[:1]
     blind = CountedSearch(oracle(x))
     result = run(GradientFirstSearch(blind, TWO), measured(x, kernel, sigma=0.02))
     assert [sigma.tolist() for sigma in blind.sigmas] == [[pytest.approx(0.02)]]
     # The evidence chooses the kernel from the gradients: the blind search has a random denoiser.
     assert kernel_metrics(result.parameters[0], kernel[0]).mnc > 0.9
+
+
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize(("needed", "searches"), [(2, 0), (3, 1)])
+def test_kernels_that_agree_need_no_search_in_spite_of_noise(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, needed: int, searches: int
+) -> None:
+    x = photographs[:1]
+    blind = CountedSearch(oracle(x))
+    config = GradientFirst(tried=2, agreeing=needed)
+    run(GradientFirstSearch(blind, config), measured(x, kernel, sigma=0.012))
+    assert len(blind.sigmas) == searches
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_a_photograph_that_needs_no_search_keeps_its_kernel_beside_one_that_does(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
+) -> None:
+    measurement = measured(photographs, kernel)
+    measurement.sigma[1] = 0.03
+    blind = CountedSearch(oracle(photographs))
+    both = run(GradientFirstSearch(blind, TWO), measurement)
+    assert len(blind.sigmas) == 1
+    alone = run(GradientFirstSearch(CountedSearch(oracle(photographs[:1])), TWO), measurement.rows(slice(0, 1)))
+    torch.testing.assert_close(both.parameters[:1], alone.parameters, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.usefixtures("quick_start")
