@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import latentdem
 from latentdem.cli import app
 from latentdem.io.images import write_image
+from latentdem.operators.kernels import delta_kernel
 from latentdem.output.result import Result
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
@@ -81,14 +82,13 @@ class FakeDeblur:
         self.fail_at: int | None = None
         self.error: BaseException = KeyboardInterrupt()
 
-    def __call__(self, image: Tensor, kernel_size: int = 64, **options: Any) -> Result:
+    def __call__(self, image: Tensor, kernel_size: int | None = None, **options: Any) -> Result:
         if len(self.calls) == self.fail_at:
             raise self.error
         self.calls.append({"image": image, "kernel_size": kernel_size, **options})
         kernel = options.get("kernel")
         if kernel is None:
-            kernel = torch.zeros(len(image), 1, kernel_size, kernel_size)
-            kernel[..., kernel_size // 2, kernel_size // 2] = 1
+            kernel = delta_kernel(kernel_size or 9).repeat(len(image), 1, 1, 1)
         for done in range(3):
             options["progress"]("stage", done + 1, 3)
         residuals = np.geomspace(0.3, 0.02, 12)
