@@ -96,6 +96,9 @@ class GradientFirstSearch:
         settings = SETTINGS[: self.config.automatic_settings] if self.automatic else SETTINGS
         kernels = starts_for(part, kernel_size, sizes, settings)[0][:, : self.config.tried]
         kernels = torch.cat([kernels, kernels[:, :1].flip(-2, -1)], 1)
+        fewer = self.config.tried + 1 - kernels.shape[1]  # than `work` counts, in small photographs
+        if hooks.on_work is not None and fewer:
+            hooks.on_work(name, fewer * images * measurement.size[0] * measurement.size[1] * TRIAL_STEPS)
         arguments = trial(prior, operator, measurement, kernels.flatten(0, 1), seed)
         tried = run_passes(**arguments, stage=name, hooks=hooks)
         latest = tried
