@@ -179,12 +179,17 @@ def test_batch_gives_what_single_runs_give(
 
 
 @pytest.mark.usefixtures("quick_start")
-@pytest.mark.parametrize("sigma", [0.004, 0.02], ids=["gradients alone", "with the search"])
+@pytest.mark.parametrize(
+    ("sigma", "tried"),
+    [(0.004, 2), (0.02, 2), (0.004, 5)],
+    ids=["gradients alone", "with the search", "fewer kernels than are tried"],
+)
 def test_work_is_what_is_done(
-    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, sigma: float
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, sigma: float, tried: int
 ) -> None:
-    """The search that is not needed is counted at once, so that the progress ends at its total."""
-    search, seen = GradientFirstSearch(CountedSearch(oracle(photographs)), TWO), []
+    """What is not needed is counted at once, so that the progress ends at its total."""
+    config = GradientFirst(tried=tried)
+    search, seen = GradientFirstSearch(CountedSearch(oracle(photographs)), config), []
     total = len(photographs) * search.work(SIZE, SIZE, K)
     counter = WorkCounter(10 * total, lambda _, done, __: seen.append(done))
     run(search, measured(photographs, kernel, sigma), hooks=Hooks(counter))
