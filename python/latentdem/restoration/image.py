@@ -117,7 +117,7 @@ class ImageRestoration:
         measurement, config = self._measurement().to(device), self.config or self.settings.config()
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
-        size, automatic = self._kernel_size(search)
+        size, automatic = self._kernel_size(search, measurement)
         layout = Layout.of(measurement, size)
         known = replace(config.known, num_samples=max(config.known.num_samples, self.settings.num_samples))
         if self.cautious or (blind and search.cautious):
@@ -132,7 +132,7 @@ class ImageRestoration:
         results: list[Candidates] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
-            together = layout.fits and not automatic  # a photograph has a kernel size of its own
+            together = layout.fits and not automatic and self._alike(search, measurement)
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
                 part, trace, final = measurement.rows(rows), None, layout
                 if kernel is None:
@@ -217,12 +217,18 @@ class ImageRestoration:
             total += pixels * known.steps()
         return total
 
-    def _kernel_size(self, search: KernelSearch) -> tuple[int, bool]:
+    @staticmethod
+    def _alike(search: KernelSearch, measurement: Measurement) -> bool:
+        """Whether the search treats all photographs of a batch in the same way."""
+        rows = [measurement.rows(slice(i, i + 1)) for i in range(len(measurement))]
+        return not isinstance(search, GradientFirstSearch) or len({search.noisy(row) for row in rows}) == 1
+
+    def _kernel_size(self, search: KernelSearch, measurement: Measurement) -> tuple[int, bool]:
         """K, or its upper limit where the search finds it, and whether it does."""
         size, side = self.settings.kernel_size, min(self.y.shape[-2:])
         if size is not None:
             return size, False
-        if isinstance(search, GradientFirstSearch):
+        if isinstance(search, GradientFirstSearch) and not search.noisy(measurement):
             return automatic_sizes(side)[-1], True
         return min(_DEFAULT_SIZE, side), False
 
