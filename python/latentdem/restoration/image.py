@@ -35,6 +35,7 @@ from .config import KnownKernelConfig, RestorationConfig
 from .noise import estimate_noise_sigma
 from .settings import Settings
 from .tiles import Layout, informative_window
+from .unexplained import unexplained_share
 
 
 class KernelSearch(Protocol):
@@ -42,9 +43,11 @@ class KernelSearch(Protocol):
 
     Attributes:
         cautious: whether the kernel may be so wrong that the image must be restored with care.
+        tried: whether residual and variance of the candidates are those of a trial, see `trial`.
     """
 
     cautious: bool
+    tried: bool
 
     def work(self, height: int, width: int, kernel_size: int) -> int: ...
 
@@ -121,10 +124,11 @@ class ImageRestoration:
         total = len(measurement) * self._work(layout, known, config, search if blind else None)
         hooks = Hooks(WorkCounter(total, progress), on_step, checkpoint)
         results: list[Candidates] = []
+        shares: list[Tensor] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
             for rows in [slice(None)] if layout.fits else [slice(i, i + 1) for i in range(len(measurement))]:
-                part, trace = measurement.rows(rows), None
+                part, candidates = measurement.rows(rows), None
                 if kernel is None:
                     window, frame = part, layout.frame
                     if not layout.fits:
@@ -133,7 +137,9 @@ class ImageRestoration:
                     generator = torch.Generator(device).manual_seed(self.settings.seed)
                     with _timed(seconds, "kernel search"):
                         candidates = search(frame.extend(window), size, generator, hooks)
-                    kernels, trace = candidates.parameters, candidates.trace
+                    kernels = candidates.parameters
+                    if search.tried:
+                        shares.append(unexplained_share(window, candidates))
                     if layout.fits and not config.again:
                         results.append(replace(candidates, image=frame.crop(candidates.image)))
                         continue
@@ -147,10 +153,13 @@ class ImageRestoration:
                         image = restore(part.y, None)
                     else:
                         image = blend_tiles(part.y, restore, layout.tile_size, layout.overlap)
-                if trace is None:  # the steps of tiles are left out
+                if candidates is not None:
+                    trace, variance = candidates.trace, candidates.variance
+                else:  # the steps of tiles are left out
                     trace = restore.trace if layout.fits else []
+                    variance = torch.stack(restore.variances).mean(0)
                 unknown = torch.zeros_like(part.sigma)  # residuals are measured for all photographs together
-                results.append(Candidates(image, kernels, unknown, unknown, trace))
+                results.append(Candidates(image, kernels, unknown, unknown, variance, trace))
         restored = join(results)
         return Result(
             image=from_rgb(restored.image, self.y.shape[1]).cpu(),
@@ -159,6 +168,8 @@ class ImageRestoration:
             noise_sigma=measurement.sigma.cpu(),
             residual=self._residual(restored, measurement).cpu(),
             trace=restored.trace,
+            model_error=restored.variance.sqrt().cpu(),
+            unexplained=torch.cat(shares).cpu() if shares else None,
             seconds={**seconds, "total": time.perf_counter() - started},
             settings={
                 **self.settings.as_dict(kernel_known=not blind),
@@ -215,6 +226,7 @@ class _Restorer:
     Attributes:
         measurement: the whole photographs; kernel: (B, 1, K, K) their kernels.
         trace: the steps of the last call.
+        variances: (B,) of every call, of what the model does not explain.
     """
 
     prior: LatentPrior
@@ -227,6 +239,7 @@ class _Restorer:
     measurement: Measurement
     kernel: Tensor
     trace: list[TraceStep] = field(default_factory=list)
+    variances: list[Tensor] = field(default_factory=list)
 
     def __call__(self, y: Tensor, window: Window | None) -> Tensor:
         """The image of the pixels `y` (B, 3, h, w) in a window of the photographs; None for the whole."""
@@ -253,6 +266,7 @@ class _Restorer:
             hooks=self.hooks,
         )
         self.trace = restored.trace
+        self.variances.append(restored.variance)
         return frame.crop(restored.image)
 
 

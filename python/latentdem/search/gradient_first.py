@@ -49,6 +49,7 @@ class GradientFirstSearch:
     """
 
     cautious = True
+    tried = True
 
     def __init__(self, search: BlindSearch, config: GradientFirst | None = None) -> None:
         self.search, self.config = search, config or GradientFirst()
