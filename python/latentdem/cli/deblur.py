@@ -153,8 +153,8 @@ def deblur_command(
         raise typer.Exit(common.UNEXPLAINED)
     if not result.explained[0]:
         common.say_error(
-            "The kernel does not explain the picture: the residual is far above the noise; check --noise-sigma and "
-            "that the kernel belongs to the picture and is not turned."
+            "The kernel does not explain the picture: the residual is far above the noise; check --noise-sigma "
+            "and that the kernel belongs to the picture and is not turned."
         )
 
 

@@ -36,7 +36,7 @@ def restoration(
     y: Tensor, size: int, circular: bool, *, kernel: Tensor | None = None, again: bool = True
 ) -> ImageRestoration:
     settings = Settings(size, 0.02, boundary="circular" if circular else "valid")
-    config = RestorationConfig(QUICK, KnownKernelConfig((Pass(3),), num_samples=2), again=again)
+    config = RestorationConfig(QUICK, None, KnownKernelConfig((Pass(3),), num_samples=2), again=again)
     return ImageRestoration(y, settings, kernel, config=config)
 
 
@@ -87,9 +87,7 @@ def test_default_search_measures_what_its_kernels_leave_unexplained(
 
 
 def test_searches_without_a_trial_measure_only_the_model_error(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
-    job = restoration(scene(32, 32), 9, True)
-    job.config = replace(job.config, gradients=None)
-    result = run(job, tiny_prior)
+    result = run(restoration(scene(32, 32), 9, True), tiny_prior)
     assert result.unexplained is None
     assert result.model_error >= result.noise_sigma * 0.999
 
