@@ -143,7 +143,7 @@ class LatentDEMPipeline(DiffusionPipeline):
         self,
         image: Any,
         kernel: Tensor | None = None,
-        kernel_size: int = 64,
+        kernel_size: int | None = None,
         noise_sigma: float | None = None,
         prompt: str = "",
         negative_prompt: str | None = None,
@@ -164,7 +164,7 @@ class LatentDEMPipeline(DiffusionPipeline):
             image: a path, a PIL image, a tensor (C, H, W) or (B, C, H, W) in [0, 1], an array (H, W[, C]) or
                 (B, H, W, C) of uint8, uint16 or floats in [0, 1]; or a list of such images. C is 1 or 3.
             kernel: (1 or B, 1, K, K) the true kernel, if it is known; then `kernel_size` is ignored.
-            kernel_size: K of the K x K kernel, at least as wide as the blur.
+            kernel_size: K of the K x K kernel, at least as wide as the blur; None finds it.
             noise_sigma: standard deviation of the measurement noise for images in [-1, 1] (twice that of images
                 in [0, 1]); None estimates it.
             prompt: description of the images; "" for any image.

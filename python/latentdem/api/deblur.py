@@ -24,7 +24,7 @@ from ..solver.passes import Progress
 
 def deblur(
     image: Any,
-    kernel_size: int = 64,
+    kernel_size: int | None = None,
     *,
     kernel: Tensor | None = None,
     noise_sigma: float | None = None,

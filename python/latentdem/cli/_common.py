@@ -56,6 +56,24 @@ class SimulatedBoundaryName(str, Enum):
     valid = "valid"
 
 
+AUTO = "auto"
+
+
+def parse_kernel_size(text: str) -> int | str:
+    """A kernel size as a number, or "auto"."""
+    if text != AUTO and not text.isdecimal():
+        raise typer.BadParameter(f"'{text}' is neither a number of pixels nor '{AUTO}'.")
+    return text if text == AUTO else int(text)
+
+
+UnknownKernelSize = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_kernel_size,
+        metavar=f"INTEGER|{AUTO}",
+        help=f"Width K of the square blur kernel, in pixels; at least as wide as the blur. '{AUTO}' finds it.",
+    ),
+]
 KernelSize = Annotated[
     int, typer.Option(help="Width K of the square blur kernel, in pixels; at least as wide as the blur.")
 ]

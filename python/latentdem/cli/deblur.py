@@ -40,7 +40,7 @@ def deblur_command(
         str | None,
         typer.Option("--out", "-o", help="File or folder of the result.", show_default="IMAGE_deblurred here"),
     ] = None,
-    kernel_size: common.KernelSize = 64,
+    kernel_size: common.UnknownKernelSize = common.AUTO,
     noise_sigma: common.NoiseSigma = None,
     prior: common.Prior = "embedded",
     e_step: common.EStep = common.EStepName.proximal,
@@ -98,7 +98,8 @@ def deblur_command(
     from ..restoration.settings import Settings
 
     known_kernel = None if kernel is None else read_kernel(kernel)
-    settings = Settings(kernel_size, noise_sigma, e_step.value, steps=steps, seed=seed, boundary=boundary.value)
+    size = None if kernel_size == common.AUTO else kernel_size
+    settings = Settings(size, noise_sigma, e_step.value, steps=steps, seed=seed, boundary=boundary.value)
     if image.is_dir():
         for name, value in (("reference", reference), ("json", json), ("checkpoint", checkpoint)):
             if value is not None:

@@ -73,7 +73,7 @@ class PictureCase:
     blurred: Tensor
     reference: Tensor | None
     kernel: Tensor | None
-    kernel_size: int
+    kernel_size: int | None
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,8 @@ def _load(picture: Picture, settings: PictureSettings) -> PictureCase:
     if kernel is not None and settings.non_blind:
         size = kernel.shape[-1]
     try:
-        check_kernel_size(size, *blurred.shape[-2:])
+        if size is not None:
+            check_kernel_size(size, *blurred.shape[-2:])
     except UserError as error:
         raise UserError(f"{picture.blurred}: {error}") from None
     reference = None

@@ -202,6 +202,30 @@ def shifted(kernel: Tensor, rows: int, columns: int) -> Tensor:
     return padded[..., top : top + size, left : left + size]
 
 
+def pad_kernel(kernel: Tensor, size: int) -> Tensor:
+    """Kernels (..., K, K) in a frame of `size`, at least K, with the origin at `size` // 2."""
+    before = size // 2 - kernel.shape[-1] // 2
+    after = size - kernel.shape[-1] - before
+    return F.pad(kernel, (before, after, before, after))
+
+
+def crop_kernel(kernel: Tensor, size: int) -> Tensor:
+    """The `size` x `size` part of kernels (B, 1, K, K) around their origin, not normalised."""
+    first = kernel.shape[-1] // 2 - size // 2
+    return kernel[..., first : first + size, first : first + size]
+
+
+def support_size(kernel: Tensor) -> int:
+    """The least odd size of a frame around the origin that holds kernels (B, 1, K, K), and 2 pixels more.
+
+    Values below 2 % of a kernel's peak do not count. The result is at least 9 and at most the odd size below K.
+    """
+    size = kernel.shape[-1]
+    rows, columns = (kernel > 0.02 * kernel.amax((-2, -1), keepdim=True)).flatten(0, 1).any(0).nonzero().T
+    reach = max(int((index - size // 2).abs().max()) for index in (rows, columns))
+    return min(max(2 * reach + 5, 9), size - 1 + size % 2)
+
+
 def resize_kernel(kernel: Tensor, size: int, factor: float) -> Tensor:
     """Kernels (B, 1, K, K) enlarged by `factor` about their origin, cut or padded to `size`, sum 1."""
     old = kernel.shape[-1]

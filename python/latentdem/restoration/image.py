@@ -11,13 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from latentdem_ext import record_backends
+from latentdem_ext import project_kernel, record_backends
 from latentdem_ext.vae import Window, blend_tiles
 
 from ..checks import check_backend
 from ..errors import UserError
 from ..io.channels import from_rgb, to_rgb
 from ..operators import Blur, KernelFamily
+from ..operators.blur import crop_kernel, pad_kernel, support_size
 from ..output.result import Result
 from ..priors.base import LatentPrior
 from ..priors.kernel_denoiser import KernelDenoiser
@@ -25,6 +26,7 @@ from ..priors.prior_names import name_of
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
 from ..search.gradient_first import GradientFirstSearch
+from ..search.gradient_start import automatic_sizes
 from ..solver.checkpoint import Checkpoint
 from ..solver.latentdem import LatentDEM
 from ..solver.measurement import Measurement
@@ -36,6 +38,8 @@ from .noise import estimate_noise_sigma
 from .settings import Settings
 from .tiles import Layout, informative_window
 from .unexplained import unexplained_share
+
+_DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
 
 
 class KernelSearch(Protocol):
@@ -52,7 +56,11 @@ class KernelSearch(Protocol):
     def work(self, height: int, width: int, kernel_size: int) -> int: ...
 
     def __call__(
-        self, measurement: Measurement, kernel_size: int, generator: torch.Generator, hooks: Hooks = ...
+        self,
+        measurement: Measurement,
+        kernel_size: int,
+        generator: torch.Generator,
+        hooks: Hooks = ...,
     ) -> Candidates: ...
 
 
@@ -108,11 +116,12 @@ class ImageRestoration:
         Raises:
             UserError: latents to start from where the kernel is unknown or the image is restored in tiles.
         """
-        started, backend, size = time.perf_counter(), check_backend(), self.settings.kernel_size
-        measurement = self._measurement().to(device)
-        layout, config = Layout.of(measurement, size), self.config or self.settings.config()
+        started, backend = time.perf_counter(), check_backend()
+        measurement, config = self._measurement().to(device), self.config or self.settings.config()
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
+        size, automatic = self._kernel_size(search)
+        layout = Layout.of(measurement, size)
         known = replace(config.known, num_samples=max(config.known.num_samples, self.settings.num_samples))
         if self.cautious or (blind and search.cautious):
             known = known.cautious()
@@ -127,8 +136,9 @@ class ImageRestoration:
         shares: list[Tensor] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
-            for rows in [slice(None)] if layout.fits else [slice(i, i + 1) for i in range(len(measurement))]:
-                part, candidates = measurement.rows(rows), None
+            together = layout.fits and not automatic  # a photograph has a kernel size of its own
+            for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
+                part, candidates, final = measurement.rows(rows), None, layout
                 if kernel is None:
                     window, frame = part, layout.frame
                     if not layout.fits:
@@ -141,32 +151,38 @@ class ImageRestoration:
                     if search.tried:
                         shares.append(unexplained_share(window, candidates))
                     if layout.fits and not config.again:
-                        results.append(replace(candidates, image=frame.crop(candidates.image)))
+                        image = frame.crop(candidates.image)
+                        residual = self._residual(image, kernels, part)
+                        results.append(replace(candidates, image=image, residual=residual))
                         continue
+                    if automatic:
+                        kernels = project_kernel(crop_kernel(kernels, support_size(kernels)))
+                        final = Layout.of(part, kernels.shape[-1])
                 else:
                     kernels = kernel[rows]
                 restore = _Restorer(
-                    prior, self.operator, known, self.settings.seed, layout, hooks, latents, part, kernels
+                    prior, self.operator, known, self.settings.seed, final, hooks, latents, part, kernels
                 )
                 with _timed(seconds, "restoration"):
-                    if layout.fits:
+                    if final.fits:
                         image = restore(part.y, None)
                     else:
-                        image = blend_tiles(part.y, restore, layout.tile_size, layout.overlap)
+                        image = blend_tiles(part.y, restore, final.tile_size, final.overlap)
                 if candidates is not None:
                     trace, variance = candidates.trace, candidates.variance
                 else:  # the steps of tiles are left out
-                    trace = restore.trace if layout.fits else []
+                    trace = restore.trace if final.fits else []
                     variance = torch.stack(restore.variances).mean(0)
-                unknown = torch.zeros_like(part.sigma)  # residuals are measured for all photographs together
-                results.append(Candidates(image, kernels, unknown, unknown, variance, trace))
-        restored = join(results)
+                residual = self._residual(image, kernels, part)
+                evidence = torch.zeros_like(residual)
+                results.append(Candidates(image, kernels, residual, evidence, variance, trace))
+        restored = join(_same_size(results))
         return Result(
             image=from_rgb(restored.image, self.y.shape[1]).cpu(),
             kernel=restored.parameters.cpu(),
             blurred=self.y,
             noise_sigma=measurement.sigma.cpu(),
-            residual=self._residual(restored, measurement).cpu(),
+            residual=restored.residual.cpu(),
             trace=restored.trace,
             model_error=restored.variance.sqrt().cpu(),
             unexplained=torch.cat(shares).cpu() if shares else None,
@@ -199,7 +215,9 @@ class ImageRestoration:
             return FamilySearch(prior, denoiser, self.operator)
         samples = self.settings.num_samples
         search = BlindSearch(prior, denoiser, config.search, config.e_step, config.skip, samples, self.operator)
-        return search if config.gradients is None else GradientFirstSearch(search, config.gradients)
+        if config.gradients is None:
+            return search
+        return GradientFirstSearch(search, config.gradients, automatic=self.settings.kernel_size is None)
 
     def _work(
         self, layout: Layout, known: KnownKernelConfig, config: RestorationConfig, search: KernelSearch | None
@@ -211,12 +229,32 @@ class ImageRestoration:
             total += pixels * known.steps()
         return total
 
-    def _residual(self, restored: Candidates, measurement: Measurement) -> Tensor:
+    def _kernel_size(self, search: KernelSearch) -> tuple[int, bool]:
+        """K, or its upper limit where the search finds it, and whether it does."""
+        size, side = self.settings.kernel_size, min(self.y.shape[-2:])
+        if size is not None:
+            return size, False
+        if isinstance(search, GradientFirstSearch):
+            return automatic_sizes(side)[-1], True
+        return min(_DEFAULT_SIZE, side), False
+
+    @staticmethod
+    def _residual(image: Tensor, kernel: Tensor, measurement: Measurement) -> Tensor:
         """Root mean square (B,) of y - k * x where a blur sees only pixels of the image."""
-        size = self.settings.kernel_size
+        size = kernel.shape[-1]
         inside = interior_mask(*measurement.size, 1 if measurement.circular else size, measurement.y.device)
         operator = Blur(size, mask=intersection(inside, measurement.mask))
-        return operator.residual(restored.image, restored.parameters, measurement.y)
+        return operator.residual(image, kernel, measurement.y)
+
+
+def _same_size(results: list[Candidates]) -> list[Candidates]:
+    """Results with kernels of the size of the largest, and without traces that cannot be joined."""
+    size = max(result.parameters.shape[-1] for result in results)
+    same = len({tuple((step.stage, step.t) for step in result.trace) for result in results}) == 1
+    return [
+        replace(result, parameters=pad_kernel(result.parameters, size), trace=result.trace if same else [])
+        for result in results
+    ]
 
 
 @dataclass

@@ -23,7 +23,7 @@ class Settings:
 
     Attributes:
         kernel_size: K of the K x K kernel in pixels, from 3 to the smaller side of the image; at least as wide
-            as the blur. The size of a given kernel takes its place.
+            as the blur. None finds it. The size of a given kernel takes its place.
         noise_sigma: standard deviation of the measurement noise, in units of [-1, 1]; None estimates it.
         e_step: "proximal" (closed form, the default) or "posterior" (Algorithm 1 of the paper with its
             constants; far slower).
@@ -40,7 +40,7 @@ class Settings:
         UserError: a value is wrong; the message says which and what to do.
     """
 
-    kernel_size: int = 64
+    kernel_size: int | None = None
     noise_sigma: float | None = None
     e_step: Literal["proximal", "posterior"] = "proximal"
     without: Collection[str] = ()
@@ -80,7 +80,8 @@ class Settings:
         if kernel is not None:
             kernel = check_kernel(kernel, len(y))
             settings = replace(self, kernel_size=kernel.shape[-1])
-        check_kernel_size(settings.kernel_size, *y.shape[-2:])
+        if settings.kernel_size is not None:
+            check_kernel_size(settings.kernel_size, *y.shape[-2:])
         return settings, kernel
 
     def config(self) -> RestorationConfig:

@@ -6,13 +6,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..operators.blur import pad_kernel
 from ..solver.measurement import Measurement
 from ..solver.passes import NO_HOOKS, Candidates, Hooks, run_passes
 from .blind import BlindSearch
 from .gradient_refine import kernels_from_images
-from .gradient_start import starts_for
-from .selection import most_plausible, plausibility, together
+from .gradient_start import SETTINGS, automatic_sizes, sizes_around, starts_for
+from .selection import agreeing, most_plausible, plausibility, together
 from .trials import TRIAL_STEPS, trial
+
+_LARGEST_SEARCHED = (
+    64  # K of the blind search where the kernel size is unknown, and larger kernels are possible
+)
 
 
 @dataclass(frozen=True)
@@ -21,18 +26,23 @@ class GradientFirst:
 
     Attributes:
         tried: kernels of the gradient-based start that are tried, besides the first one turned by 180 degrees.
+        automatic_settings: settings of the start that each kernel size is estimated with if it is unknown.
         explained: residual of a trial, in units of the noise, up to which its kernel needs no search.
         refined: best kernels that are estimated again from the images of their trials.
         rounds: how often.
-        low_noise: standard deviation of the noise, in units of [-1, 1], above which a search follows always.
+        low_noise: standard deviation of the noise, in units of [-1, 1], above which the kernels of the start
+            need no search only if some of them agree.
+        agreeing: how many kernels have to agree with the best one, besides those refined from it.
         least_sigma: least noise that the blind search assumes, whose M-steps lose the kernel under less.
     """
 
-    tried: int = 6
+    tried: int = 8
+    automatic_settings: int = 2
     refined: int = 2
     rounds: int = 2
     explained: float = 2.0
     low_noise: float = 0.01
+    agreeing: int = 3
     least_sigma: float = 0.01
 
 
@@ -46,13 +56,16 @@ class GradientFirstSearch:
     Args:
         search: the blind search.
         config: constants.
+        automatic: whether the size of the kernel is unknown, and the given K only its upper limit.
     """
 
     cautious = True
     tried = True
 
-    def __init__(self, search: BlindSearch, config: GradientFirst | None = None) -> None:
-        self.search, self.config = search, config or GradientFirst()
+    def __init__(
+        self, search: BlindSearch, config: GradientFirst | None = None, automatic: bool = False
+    ) -> None:
+        self.search, self.config, self.automatic = search, config or GradientFirst(), automatic
 
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels of all full EM steps if the blind search is needed, for one measurement of this size."""
@@ -63,7 +76,8 @@ class GradientFirstSearch:
         return height * width * TRIAL_STEPS * trials
 
     def _search_work(self, height: int, width: int, kernel_size: int) -> int:
-        return 2 * height * width * TRIAL_STEPS + self.search.work(height, width, kernel_size)
+        search = self.search.work(height, width, min(kernel_size, _LARGEST_SEARCHED))
+        return 2 * height * width * TRIAL_STEPS + search
 
     def __call__(
         self,
@@ -72,36 +86,43 @@ class GradientFirstSearch:
         generator: torch.Generator,
         hooks: Hooks = NO_HOOKS,
     ) -> Candidates:
-        """The most plausible kernel of each image; the arguments are those of `BlindSearch`."""
+        """The most plausible kernel (B, 1, K, K) of each image; the arguments are those of `BlindSearch`."""
         images, seed, name = len(measurement), generator.initial_seed(), "kernel search"
         prior = self.search.prior
         operator = self.search.operator(kernel_size, mask=measurement.mask, fixed=True)
         rows, columns = measurement.measured_window
         part = measurement.window(rows, columns)
-        kernels = starts_for(part, kernel_size)[0][:, : self.config.tried]
+        side = min(part.size)
+        sizes = automatic_sizes(side) if self.automatic else sizes_around(kernel_size, side)
+        settings = SETTINGS[: self.config.automatic_settings] if self.automatic else SETTINGS
+        kernels = starts_for(part, kernel_size, sizes, settings)[0][:, : self.config.tried]
         kernels = torch.cat([kernels, kernels[:, :1].flip(-2, -1)], 1)
         arguments = trial(prior, operator, measurement, kernels.flatten(0, 1), seed)
         tried = run_passes(**arguments, stage=name, hooks=hooks)
         latest = tried
         for _ in range(self.config.rounds):
             score = plausibility(latest).view(images, -1)
-            best = latest.pick(most_plausible(score, self.config.refined))
-            refined = kernels_from_images(part, best.image[..., rows, columns], kernel_size)
+            chosen = latest.pick(most_plausible(score, self.config.refined))
+            refined = kernels_from_images(part, chosen.image[..., rows, columns], kernel_size)
             arguments = trial(prior, operator, measurement, refined, seed)
             latest = run_passes(**arguments, stage=name, hooks=hooks)
-            latest.trace[:0] = best.trace
+            latest.trace[:0] = chosen.trace
             tried = together(tried, latest, images)
-        start = tried.pick(most_plausible(plausibility(tried).view(images, -1), 1))
+        best = most_plausible(plausibility(tried).view(images, -1), 1)
+        start = tried.pick(best)
         explained = start.residual <= self.config.explained * measurement.sigma
-        if bool((explained & (measurement.sigma <= self.config.low_noise)).all()):
+        agreed = agreeing(start.parameters, kernels[:, :-1]) >= self.config.agreeing
+        suffices = explained & (agreed | (measurement.sigma <= self.config.low_noise))
+        if bool(suffices.all()):
             if hooks.on_work is not None:
                 hooks.on_work(name, images * self._search_work(*measurement.size, kernel_size))
             return start
 
         noisier = replace(measurement, sigma=measurement.sigma.clamp_min(self.config.least_sigma))
-        searched = self.search(noisier, kernel_size, generator, hooks)
-        both = torch.stack([start.parameters, searched.parameters], 1)
+        searched = self.search(noisier, min(kernel_size, _LARGEST_SEARCHED), generator, hooks)
+        both = torch.stack([start.parameters, pad_kernel(searched.parameters, kernel_size)], 1)
         arguments = trial(prior, operator, measurement, both.flatten(0, 1), seed)
         tried = run_passes(**arguments, stage=name, hooks=hooks)
-        chosen = tried.pick(most_plausible(plausibility(tried).view(images, -1), 1))
-        return replace(chosen, trace=searched.trace)
+        score = plausibility(tried).view(images, 2)
+        score[:, 1] = torch.where(suffices, -torch.inf, score[:, 1])  # as if each image were alone
+        return replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import latentdem_ext as ext
 
 from ..checks import check_kernel_size
 from ..errors import UserError
+from ..operators.blur import crop_kernel, pad_kernel
 from ..solver.measurement import Measurement
 from .gradient_input import GradientInput
 from .gradient_scale import (
@@ -54,7 +54,8 @@ _SCORE_PENALTIES = (
     1e-4,
 )  # lambdas; the larger detects turned kernels, the smaller separates similar ones
 _SCORE_FRAME = 0.25  # of the refinement and the score, in kernel sizes
-_SIZE_FACTORS = (0.6, 1.0)  # kernel sizes that `starts_for` tries, in units of the given one
+_ROOM = 1.6  # size of the larger frame in which a kernel of a given size is estimated too
+_AUTOMATIC = (15, 27, 45, 75)  # kernel sizes that are tried where none is given
 
 
 @dataclass(frozen=True)
@@ -88,26 +89,26 @@ SETTINGS = (
 
 @torch.no_grad()
 def starts_for(
-    measurement: Measurement, kernel_size: int, *, settings: tuple[GradientSettings, ...] = SETTINGS
+    measurement: Measurement, kernel_size: int, sizes: tuple[int, ...], settings: tuple[GradientSettings, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Kernels to start a search from, estimated at 0.6 and 1 times the given size, best score first.
+    """Kernels to start a search from, estimated at several sizes, best score first.
 
-    A photograph's kernels do not depend on the others of its batch.
+    The kernels of a photograph do not depend on the others of its batch.
 
     Args:
         measurement: photographs on their own pixels, not on a padded grid.
-        kernel_size: K, at least 3; estimates are at most as large as the smaller side of the photographs.
+        kernel_size: K of the results; larger estimates are cropped, and lose what lies outside.
+        sizes: at which kernels are estimated, from 3 to the smaller side of the photographs.
         settings: each gives one hypothesis per size.
 
     Returns:
         Kernels (B, H, 1, K, K), float32, non-negative, sum 1, and scores (B, H) as `score_kernels` gives them,
-        ascending; H is the number of settings times that of different sizes.
+        ascending; H is the number of settings times that of sizes.
 
     Raises:
-        UserError: the size is below 3.
+        UserError: a size is below 3 or above the smaller side.
     """
-    sizes = _sizes(kernel_size, min(kernel_size, *measurement.size))
-    mask, circular = measurement.mask, measurement.circular
+    mask, circular, largest = measurement.mask, measurement.circular, max(*sizes, kernel_size)
     kernels, scores = [], []
     for n in range(len(measurement)):
         y, sigma = measurement.y[n : n + 1], float(measurement.sigma[n])
@@ -115,12 +116,29 @@ def starts_for(
             estimate_kernels(y, size, mask=mask, noise_sigma=sigma, circular=circular, settings=settings)[0]
             for size in sizes
         ]
-        joined = torch.cat([_padded(estimate, sizes[-1]) for estimate in estimates], 1)
+        joined = torch.cat([pad_kernel(estimate, largest) for estimate in estimates], 1)
         score = score_kernels(y, joined, mask=mask, noise_sigma=sigma, circular=circular)
-        ordered, score = _sorted(_padded(joined, kernel_size), score)
-        kernels.append(ordered)
+        ordered, score = _sorted(joined, score)
+        kernels.append(ext.project_kernel(crop_kernel(ordered[0], kernel_size))[None])
         scores.append(score)
     return torch.cat(kernels), torch.cat(scores)
+
+
+def sizes_around(kernel_size: int, side: int) -> tuple[int, ...]:
+    """A given kernel size and one larger: a kernel is estimated better in a frame with some room.
+
+    Args:
+        kernel_size: K.
+        side: the smaller side of the photographs, which no size exceeds.
+    """
+    larger = min(round(_ROOM * kernel_size), side)
+    larger -= (larger - kernel_size) % 2  # odd or even as K is, so that the origin stays
+    return tuple(sorted({kernel_size, max(larger, kernel_size)}))
+
+
+def automatic_sizes(side: int) -> tuple[int, ...]:
+    """Kernel sizes to try in photographs of this smaller side whose kernel size is unknown."""
+    return tuple(size for size in _AUTOMATIC if size <= side // 3) or (min(_AUTOMATIC[0], side - 1 + side % 2),)
 
 
 @torch.no_grad()
@@ -160,7 +178,7 @@ def estimate_kernels(
     scale = _full_scale(inputs)
     kernels = _refined(scale, _coarse_to_fine(inputs, list(settings) * len(y), sigma), sigma)
     scores = _scores(scale, kernels, sigma).reshape(len(y), -1)
-    return _sorted(_padded(kernels.unflatten(0, scores.shape), kernel_size), scores)
+    return _sorted(pad_kernel(kernels.unflatten(0, scores.shape), kernel_size), scores)
 
 
 @torch.no_grad()
@@ -187,20 +205,6 @@ def score_kernels(
     inputs = GradientInput.of(y, size + 1 - size % 2, mask, circular, kernels.shape[1])
     flat = kernels.to(inputs.grey).flatten(0, 1)
     return _scores(_full_scale(inputs), flat, (noise_sigma or 0.0) / 2).reshape(len(y), -1)
-
-
-def _sizes(kernel_size: int, largest: int) -> list[int]:
-    """The sizes that `starts_for` tries, odd or even as `kernel_size` is, at most `largest`, ascending."""
-    least, most = 4 - kernel_size % 2, largest - (kernel_size - largest) % 2
-    sizes = (kernel_size - 2 * round((1 - factor) * kernel_size / 2) for factor in _SIZE_FACTORS)
-    return sorted({max(least, min(size, most)) for size in sizes})
-
-
-def _padded(kernels: Tensor, size: int) -> Tensor:
-    """Kernels (..., K, K) in a frame of `size`, at least K, with the origin at its `size` // 2."""
-    before = size // 2 - kernels.shape[-1] // 2
-    after = size - kernels.shape[-1] - before
-    return F.pad(kernels, (before, after, before, after))
 
 
 def _sorted(kernels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,6 +115,24 @@ def connectedness(kernel: Tensor) -> float:
     return float(masses.max() / values.sum()) if len(masses) else 0.0
 
 
+def correlations(reference: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Greatest normalised correlation (B, H) of kernels over all shifts, and the flat index of the shift.
+
+    Args:
+        reference: (B, 1, K, K).
+        others: (B, H, K, K).
+    """
+    side = 2 * reference.shape[-1]  # room for every shift without wrapping
+    product = torch.fft.rfft2(reference, s=(side, side)) * torch.fft.rfft2(others, s=(side, side)).conj()
+    overlap, place = torch.fft.irfft2(product, s=(side, side)).flatten(2).max(2)
+    return overlap / (reference.flatten(2).norm(dim=2) * others.flatten(2).norm(dim=2)), place
+
+
+def agreeing(kernel: Tensor, others: Tensor) -> Tensor:
+    """(B,) how many of other kernels (B, H, 1, K, K) agree with a kernel (B, 1, K, K) of each image."""
+    return (correlations(kernel, others.squeeze(2))[0] >= _AGREEMENT).sum(1)
+
+
 def merged_kernels(kernel: Tensor, score: Tensor, best: Tensor, latest: int) -> Tensor:
     """The best kernels, averaged with those of the last round that agree with them, (B, 1, K, K).
 
@@ -130,12 +148,9 @@ def merged_kernels(kernel: Tensor, score: Tensor, best: Tensor, latest: int) -> 
         latest: how many of the H belong to the last round.
     """
     images, size = len(score), kernel.shape[-1]
-    side = 2 * size  # room for every shift without wrapping
-    reference = kernel[best]
-    others = kernel.view(images, -1, size, size)[:, -latest:]
-    product = torch.fft.rfft2(reference, s=(side, side)) * torch.fft.rfft2(others, s=(side, side)).conj()
-    overlap, place = torch.fft.irfft2(product, s=(side, side)).flatten(2).max(2)
-    norms = reference.flatten(2).norm(dim=2) * others.flatten(2).norm(dim=2)
+    side = 2 * size
+    reference, others = kernel[best], kernel.view(images, -1, size, size)[:, -latest:]
+    correlation, place = correlations(reference, others)
     shifts = torch.stack([place // side, place % side], -1)
     shifts = torch.where(shifts < size, shifts, shifts - side)
     moved = [
@@ -144,7 +159,7 @@ def merged_kernels(kernel: Tensor, score: Tensor, best: Tensor, latest: int) -> 
     ]
     lead = score.flatten()[best][:, None] - score[:, -latest:]
     itself = torch.arange(len(kernel), device=best.device).view(images, -1)[:, -latest:] == best[:, None]
-    counts = (overlap >= _AGREEMENT * norms) & lead.isfinite() & ~itself
+    counts = (correlation >= _AGREEMENT) & lead.isfinite() & ~itself
     weight = torch.where(counts, (-lead / _RESOLUTION).exp(), torch.zeros_like(lead))
     mean = reference + (weight[..., None, None] * torch.stack(moved).view_as(others)).sum(1, keepdim=True)
     return ext.project_kernel(mean)
