@@ -37,6 +37,7 @@ from .config import KnownKernelConfig, RestorationConfig
 from .noise import estimate_noise_sigma
 from .settings import Settings
 from .tiles import Layout, informative_window
+from .unexplained import unexplained_share
 
 _DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
 
@@ -46,9 +47,11 @@ class KernelSearch(Protocol):
 
     Attributes:
         cautious: whether the kernel may be so wrong that the image must be restored with care.
+        tried: whether residual and variance of the candidates are those of a trial, see `trial`.
     """
 
     cautious: bool
+    tried: bool
 
     def work(self, height: int, width: int, kernel_size: int) -> int: ...
 
@@ -130,11 +133,12 @@ class ImageRestoration:
         total = len(measurement) * self._work(layout, known, config, search if blind else None)
         hooks = Hooks(WorkCounter(total, progress), on_step, checkpoint)
         results: list[Candidates] = []
+        shares: list[Tensor] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
             together = layout.fits and not automatic and self._alike(search, measurement)
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
-                part, trace, final = measurement.rows(rows), None, layout
+                part, candidates, final = measurement.rows(rows), None, layout
                 if kernel is None:
                     window, frame = part, layout.frame
                     if not layout.fits:
@@ -143,7 +147,9 @@ class ImageRestoration:
                     generator = torch.Generator(device).manual_seed(self.settings.seed)
                     with _timed(seconds, "kernel search"):
                         candidates = search(frame.extend(window), size, generator, hooks)
-                    kernels, trace = candidates.parameters, candidates.trace
+                    kernels = candidates.parameters
+                    if search.tried:
+                        shares.append(unexplained_share(window, candidates))
                     if layout.fits and not config.again:
                         image = frame.crop(candidates.image)
                         residual = self._residual(image, kernels, part)
@@ -162,10 +168,14 @@ class ImageRestoration:
                         image = restore(part.y, None)
                     else:
                         image = blend_tiles(part.y, restore, final.tile_size, final.overlap)
-                if trace is None:  # the steps of tiles are left out
+                if candidates is not None:
+                    trace, variance = candidates.trace, candidates.variance
+                else:  # the steps of tiles are left out
                     trace = restore.trace if final.fits else []
+                    variance = torch.stack(restore.variances).mean(0)
                 residual = self._residual(image, kernels, part)
-                results.append(Candidates(image, kernels, residual, torch.zeros_like(residual), trace))
+                evidence = torch.zeros_like(residual)
+                results.append(Candidates(image, kernels, residual, evidence, variance, trace))
         restored = join(_same_size(results))
         return Result(
             image=from_rgb(restored.image, self.y.shape[1]).cpu(),
@@ -174,6 +184,8 @@ class ImageRestoration:
             noise_sigma=measurement.sigma.cpu(),
             residual=restored.residual.cpu(),
             trace=restored.trace,
+            model_error=restored.variance.sqrt().cpu(),
+            unexplained=torch.cat(shares).cpu() if shares else None,
             seconds={**seconds, "total": time.perf_counter() - started},
             settings={
                 **self.settings.as_dict(kernel_known=not blind),
@@ -258,6 +270,7 @@ class _Restorer:
     Attributes:
         measurement: the whole photographs; kernel: (B, 1, K, K) their kernels.
         trace: the steps of the last call.
+        variances: (B,) of every call, of what the model does not explain.
     """
 
     prior: LatentPrior
@@ -270,6 +283,7 @@ class _Restorer:
     measurement: Measurement
     kernel: Tensor
     trace: list[TraceStep] = field(default_factory=list)
+    variances: list[Tensor] = field(default_factory=list)
 
     def __call__(self, y: Tensor, window: Window | None) -> Tensor:
         """The image of the pixels `y` (B, 3, h, w) in a window of the photographs; None for the whole."""
@@ -296,6 +310,7 @@ class _Restorer:
             hooks=self.hooks,
         )
         self.trace = restored.trace
+        self.variances.append(restored.variance)
         return frame.crop(restored.image)
 
 

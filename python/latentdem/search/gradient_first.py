@@ -47,8 +47,8 @@ class GradientFirstSearch:
 
     A start from the gradients takes seconds. Short restorations with each of its kernels show how well the
     prior explains the measurement with them, and the evidence chooses. Where the best one does not explain a
-    photograph the blind search runs too, and the evidence chooses again. Where the noise hides the gradients the
-    blind search runs alone.
+    photograph the blind search runs too, and the evidence chooses again. Where the noise hides the gradients
+    the blind search runs alone.
 
     Args:
         search: the blind search.
@@ -57,6 +57,7 @@ class GradientFirstSearch:
     """
 
     cautious = True
+    tried = True
 
     def __init__(
         self, search: BlindSearch, config: GradientFirst | None = None, automatic: bool = False
