@@ -31,6 +31,7 @@ from ..solver.passes import Candidates, Hooks, Progress, WorkCounter, join, run_
 from ..solver.state import State, TraceStep
 from .boundary import interior_mask, intersection, looks_circular
 from .config import KnownKernelConfig, RestorationConfig
+from .examination import Examination
 from .noise import estimate_noise_sigma
 from .settings import Settings
 from .tiles import Layout, informative_window
@@ -60,9 +61,10 @@ class ImageRestoration:
         y: (B, C, H, W) float32 photographs in [-1, 1], C = 1 or 3, on the CPU.
         settings: what the user chose; `kernel_size` becomes that of a given kernel.
         kernel: (1 or B, 1, K, K) the true kernel; None to search for it.
-        mask: (1, 1, H, W), 1 where the photographs count; None for everywhere.
+        mask: (1 or B, 1, H, W), 1 where the photographs count; None for everywhere.
         operator: makes the operator, see `BlindSearch`.
         cautious: whether the measured modelling error counts although the kernel is given.
+        examine: whether the photographs' own range and the pixels that no blur explains are looked for.
         config: constants; None for those that belong to the settings.
 
     Raises:
@@ -75,6 +77,7 @@ class ImageRestoration:
     mask: Tensor | None = None
     operator: Callable[..., Blur] = Blur
     cautious: bool = False
+    examine: bool = True
     config: RestorationConfig | None = None
 
     def __post_init__(self) -> None:
@@ -105,7 +108,8 @@ class ImageRestoration:
             UserError: latents to start from where the kernel is unknown or the image is restored in tiles.
         """
         started, backend, size = time.perf_counter(), check_backend(), self.settings.kernel_size
-        measurement = self._measurement().to(device)
+        examined = (Examination.of if self.examine else Examination.none)(self.y, self.mask)
+        measurement = self._measurement(examined).to(device)
         layout, config = Layout.of(measurement, size), self.config or self.settings.config()
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
@@ -122,7 +126,8 @@ class ImageRestoration:
         results: list[Candidates] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
-            for rows in [slice(None)] if layout.fits else [slice(i, i + 1) for i in range(len(measurement))]:
+            together = layout.fits and (measurement.mask is None or len(measurement.mask) == 1)
+            for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
                 part, trace = measurement.rows(rows), None
                 if kernel is None:
                     window, frame = part, layout.frame
@@ -138,8 +143,11 @@ class ImageRestoration:
                         continue
                 else:
                     kernels = kernel[rows]
+                start = latents
+                if latents is not None and not together:
+                    start = latents.unflatten(0, (len(measurement), -1))[rows].flatten(0, 1)
                 restore = _Restorer(
-                    prior, self.operator, known, self.settings.seed, layout, hooks, latents, part, kernels
+                    prior, self.operator, known, self.settings.seed, layout, hooks, start, part, kernels
                 )
                 with _timed(seconds, "restoration"):
                     if layout.fits:
@@ -150,14 +158,14 @@ class ImageRestoration:
                     trace = restore.trace if layout.fits else []
                 unknown = torch.zeros_like(part.sigma)  # residuals are measured for all photographs together
                 results.append(Candidates(image, kernels, unknown, unknown, trace))
-        restored = join(results)
+        restored, scale = join(results), examined.data_range.scale
         return Result(
-            image=from_rgb(restored.image, self.y.shape[1]).cpu(),
+            image=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
             kernel=restored.parameters.cpu(),
             blurred=self.y,
-            noise_sigma=measurement.sigma.cpu(),
-            residual=self._residual(restored, measurement).cpu(),
-            trace=restored.trace,
+            noise_sigma=measurement.sigma.cpu() * scale,
+            residual=self._residual(restored, measurement).cpu() * scale,
+            trace=[replace(step, residual=step.residual.cpu() * scale) for step in restored.trace],
             seconds={**seconds, "total": time.perf_counter() - started},
             settings={
                 **self.settings.as_dict(kernel_known=not blind),
@@ -169,16 +177,16 @@ class ImageRestoration:
             },
         )
 
-    def _measurement(self) -> Measurement:
+    def _measurement(self, examined: Examination) -> Measurement:
         """The photographs in three channels, their noise level and boundary estimated where not given."""
-        settings, y = self.settings, self.y
+        settings, y = self.settings, examined.y
         if settings.noise_sigma is None:
-            sigma = estimate_noise_sigma(y)
+            sigma = estimate_noise_sigma(y, examined.mask, examined.step)
         else:
-            sigma = torch.full((len(y),), float(settings.noise_sigma))
+            sigma = float(settings.noise_sigma) / examined.data_range.scale
         boundary = settings.boundary
-        circular = looks_circular(y) if boundary == "auto" else boundary == "circular"
-        return Measurement(to_rgb(y), sigma, self.mask, circular)
+        circular = looks_circular(self.y) if boundary == "auto" else boundary == "circular"
+        return Measurement(to_rgb(y), sigma, examined.mask, circular)
 
     def _search(
         self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily, config: RestorationConfig
