@@ -25,8 +25,8 @@ class DataRange:
     def of(cls, y: Tensor, counts: Tensor | None = None) -> DataRange:
         """The range of (B, C, H, W); `counts` (B, 1, H, W) is 0 for pixels without a say, such as hot ones.
 
-        It is [-1, 1] for data with the levels of 8 bits. For finer data it is that of the smallest number of bits
-        that suffices, or of the values themselves if they fill less than a quarter of that.
+        It is [-1, 1] for data with the levels of 8 bits. For finer data it is that of the smallest number of
+        bits that suffices, or of the values themselves if they fill less than a quarter of that.
         """
         ends = [_ends(sample if counts is None else sample[:, counts[i, 0] > 0]) for i, sample in enumerate(y)]
         return cls(*(torch.tensor(end, dtype=torch.float64) for end in zip(*ends, strict=True)))
@@ -64,7 +64,7 @@ class DataRange:
 def quantisation_step(y: Tensor) -> float:
     """Difference between two levels of photographs `y` (...), in units of [-1, 1]: the least that occurs.
 
-    It is that of 8 bits for data with such levels, whether or not two neighbouring ones occur, and for a constant.
+    It is that of 8 bits for data with such levels, whether or not two neighbouring ones occur.
     """
     if has_eight_bits(y):
         return 1 / _EIGHT_BITS

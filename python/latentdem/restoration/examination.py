@@ -74,7 +74,7 @@ class Examination:
         return cls(smooth, mask, original if original.any() else None, data_range, step)
 
     def restored(self, image: Tensor, photographs: Tensor) -> Tensor:
-        """The restored image (B, C, H, W) in the range of the file, with the pixels that come back as they were."""
+        """The restored image (B, C, H, W) in the range of the file, its `original` pixels as they were."""
         image = self.data_range.restored(image)
         return image if self.original is None else torch.where(self.original, photographs.to(image), image)
 
