@@ -95,14 +95,16 @@ def sharp_pixels(y: Tensor) -> Tensor:
     sharp = edges & (sharpness > _SHARP * contrast)
     if not sharp.any():
         return sharp
+    apart = edges & ~_dilated(sharp, 17)
+    if apart.any() and _quantile((sharpness / contrast)[apart], 0.98) > _BLURRED:
+        return torch.zeros_like(sharp)
     # Straight strokes are sharp across, and only near corners in every direction.
-    across, near = edges & (steepness > _ACROSS * contrast), sharp
+    own = _quantile(steepness[apart], 0.99) if apart.any() else 0.0
+    across, stamp = edges & (steepness > (_ACROSS * contrast).clamp_min(own)), sharp
     for _ in range(_GROWTH):
-        near = across & _dilated(near, 9)
-    stamp = ~_dilated(~_dilated(near, 5), 3)
-    ratio = (sharpness / contrast)[edges & ~_dilated(stamp | sharp, 9)]
-    foreign = stamp.float().mean() <= _LARGEST and (len(ratio) == 0 or _quantile(ratio, 0.98) <= _BLURRED)
-    return stamp if foreign else torch.zeros_like(stamp)
+        stamp = across & _dilated(stamp, 9)
+    stamp = ~_dilated(~_dilated(stamp, 5), 3)
+    return stamp if stamp.float().mean() <= _LARGEST else torch.zeros_like(stamp)
 
 
 def blown_out_pixels(y: Tensor) -> Tensor:
