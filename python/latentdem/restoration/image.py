@@ -34,6 +34,7 @@ from ..solver.passes import Candidates, Hooks, Progress, WorkCounter, join, run_
 from ..solver.state import State, TraceStep
 from .boundary import interior_mask, intersection, looks_circular
 from .config import KnownKernelConfig, RestorationConfig
+from .examination import Examination
 from .noise import estimate_noise_sigma
 from .settings import Settings
 from .tiles import Layout, informative_window
@@ -72,9 +73,10 @@ class ImageRestoration:
         y: (B, C, H, W) float32 photographs in [-1, 1], C = 1 or 3, on the CPU.
         settings: what the user chose; `kernel_size` becomes that of a given kernel.
         kernel: (1 or B, 1, K, K) the true kernel; None to search for it.
-        mask: (1, 1, H, W), 1 where the photographs count; None for everywhere.
+        mask: (1 or B, 1, H, W), 1 where the photographs count; None for everywhere.
         operator: makes the operator, see `BlindSearch`.
         cautious: whether the measured modelling error counts although the kernel is given.
+        examine: whether the photographs' own range and the pixels that no blur explains are looked for.
         config: constants; None for those that belong to the settings.
 
     Raises:
@@ -87,6 +89,7 @@ class ImageRestoration:
     mask: Tensor | None = None
     operator: Callable[..., Blur] = Blur
     cautious: bool = False
+    examine: bool = True
     config: RestorationConfig | None = None
 
     def __post_init__(self) -> None:
@@ -117,7 +120,9 @@ class ImageRestoration:
             UserError: latents to start from where the kernel is unknown or the image is restored in tiles.
         """
         started, backend = time.perf_counter(), check_backend()
-        measurement, config = self._measurement().to(device), self.config or self.settings.config()
+        examined = (Examination.of if self.examine else Examination.none)(self.y, self.mask)
+        measurement = self._measurement(examined).to(device)
+        config = self.config or self.settings.config()
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
         size, automatic = self._kernel_size(search, measurement)
@@ -136,7 +141,8 @@ class ImageRestoration:
         shares: list[Tensor] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
-            together = layout.fits and not automatic and self._alike(search, measurement)
+            same_mask = measurement.mask is None or len(measurement.mask) == 1
+            together = layout.fits and same_mask and not automatic and self._alike(search, measurement)
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
                 part, candidates, final = measurement.rows(rows), None, layout
                 if kernel is None:
@@ -160,8 +166,11 @@ class ImageRestoration:
                         final = Layout.of(part, kernels.shape[-1])
                 else:
                     kernels = kernel[rows]
+                start = latents
+                if latents is not None and not together:
+                    start = latents.unflatten(0, (len(measurement), -1))[rows].flatten(0, 1)
                 restore = _Restorer(
-                    prior, self.operator, known, self.settings.seed, final, hooks, latents, part, kernels
+                    prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
                 with _timed(seconds, "restoration"):
                     if final.fits:
@@ -176,15 +185,15 @@ class ImageRestoration:
                 residual = self._residual(image, kernels, part)
                 evidence = torch.zeros_like(residual)
                 results.append(Candidates(image, kernels, residual, evidence, variance, trace))
-        restored = join(_same_size(results))
+        restored, scale = join(_same_size(results)), examined.data_range.scale
         return Result(
-            image=from_rgb(restored.image, self.y.shape[1]).cpu(),
+            image=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
             kernel=restored.parameters.cpu(),
             blurred=self.y,
-            noise_sigma=measurement.sigma.cpu(),
-            residual=restored.residual.cpu(),
-            trace=restored.trace,
-            model_error=restored.variance.sqrt().cpu(),
+            noise_sigma=measurement.sigma.cpu() * scale,
+            residual=restored.residual.cpu() * scale,
+            trace=[replace(step, residual=step.residual.cpu() * scale) for step in restored.trace],
+            model_error=restored.variance.sqrt().cpu() * scale,
             unexplained=torch.cat(shares).cpu() if shares else None,
             seconds={**seconds, "total": time.perf_counter() - started},
             settings={
@@ -197,16 +206,16 @@ class ImageRestoration:
             },
         )
 
-    def _measurement(self) -> Measurement:
+    def _measurement(self, examined: Examination) -> Measurement:
         """The photographs in three channels, their noise level and boundary estimated where not given."""
-        settings, y = self.settings, self.y
+        settings, y = self.settings, examined.y
         if settings.noise_sigma is None:
-            sigma = estimate_noise_sigma(y)
+            sigma = estimate_noise_sigma(y, examined.mask, examined.step)
         else:
-            sigma = torch.full((len(y),), float(settings.noise_sigma))
+            sigma = float(settings.noise_sigma) / examined.data_range.scale
         boundary = settings.boundary
-        circular = looks_circular(y) if boundary == "auto" else boundary == "circular"
-        return Measurement(to_rgb(y), sigma, self.mask, circular)
+        circular = looks_circular(self.y) if boundary == "auto" else boundary == "circular"
+        return Measurement(to_rgb(y), sigma, examined.mask, circular)
 
     def _search(
         self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily, config: RestorationConfig
