@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from latentdem_ext import project_kernel, record_backends
-from latentdem_ext.vae import Window, blend_tiles
+from latentdem_ext.vae import blend_tiles
 
 from ..checks import check_backend
 from ..errors import UserError
@@ -28,13 +28,13 @@ from ..search.family import FamilySearch
 from ..search.gradient_first import GradientFirstSearch
 from ..search.gradient_start import automatic_sizes
 from ..solver.checkpoint import Checkpoint
-from ..solver.latentdem import LatentDEM
 from ..solver.measurement import Measurement
-from ..solver.passes import Candidates, Hooks, Progress, WorkCounter, join, run_passes
-from ..solver.state import State, TraceStep
+from ..solver.passes import Candidates, Hooks, Progress, WorkCounter, join
+from ..solver.state import State
 from .boundary import interior_mask, intersection, looks_circular
 from .config import KnownKernelConfig, RestorationConfig
 from .examination import Examination
+from .known_kernel import KnownKernelRestorer
 from .noise import estimate_noise_sigma
 from .settings import Settings
 from .tiles import Layout, informative_window
@@ -169,7 +169,7 @@ class ImageRestoration:
                 start = latents
                 if latents is not None and not together:
                     start = latents.unflatten(0, (len(measurement), -1))[rows].flatten(0, 1)
-                restore = _Restorer(
+                restore = KnownKernelRestorer(
                     prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
                 with _timed(seconds, "restoration"):
@@ -270,57 +270,6 @@ def _same_size(results: list[Candidates]) -> list[Candidates]:
         replace(result, parameters=pad_kernel(result.parameters, size), trace=result.trace if same else [])
         for result in results
     ]
-
-
-@dataclass
-class _Restorer:
-    """Restores photographs, or tiles of them, with a known kernel.
-
-    Attributes:
-        measurement: the whole photographs; kernel: (B, 1, K, K) their kernels.
-        trace: the steps of the last call.
-        variances: (B,) of every call, of what the model does not explain.
-    """
-
-    prior: LatentPrior
-    operator: Callable[..., Blur]
-    config: KnownKernelConfig
-    seed: int
-    layout: Layout
-    hooks: Hooks
-    latents: Tensor | None
-    measurement: Measurement
-    kernel: Tensor
-    trace: list[TraceStep] = field(default_factory=list)
-    variances: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, y: Tensor, window: Window | None) -> Tensor:
-        """The image of the pixels `y` (B, 3, h, w) in a window of the photographs; None for the whole."""
-        part, frame = self.measurement, self.layout.frame
-        if window is not None:
-            part, frame = part.window(*window), self.layout.frame_of_part(*y.shape[-2:])
-        measurement, config = frame.extend(part), self.config
-        solver = LatentDEM(
-            self.prior,
-            self.operator(self.layout.kernel_size, mask=measurement.mask, fixed=True),
-            config.e_step,
-            skip=config.skip,
-            num_samples=config.num_samples,
-        )
-        restored = run_passes(
-            solver,
-            config.passes,
-            measurement,
-            self.kernel,
-            torch.Generator(y.device).manual_seed(self.seed),
-            consistency=config.consistency,
-            latents=self.latents,
-            stage="restoration",
-            hooks=self.hooks,
-        )
-        self.trace = restored.trace
-        self.variances.append(restored.variance)
-        return frame.crop(restored.image)
 
 
 @contextmanager
