@@ -75,12 +75,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Callable[..., T
 
 
 class FakeDeblur:
-    """Stands in for `latentdem.deblur`: returns its input and a delta at once, and remembers its arguments."""
+    """Stands in for `latentdem.deblur`: returns `image` or its input, and a delta; remembers its arguments."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self.fail_at: int | None = None
         self.error: BaseException = KeyboardInterrupt()
+        self.image: Tensor | None = None
 
     def __call__(self, image: Tensor, kernel_size: int | None = None, **options: Any) -> Result:
         if len(self.calls) == self.fail_at:
@@ -98,8 +99,9 @@ class FakeDeblur:
         ]
         sigma = torch.full((len(image),), options.get("noise_sigma") or 0.01)
         settings = {"kernel_size": kernel_size, "seed": options["seed"], "device": "cpu"}
+        settings["kernel_known"] = options.get("kernel") is not None
         return Result(
-            image.clone(),
+            image.clone() if self.image is None else self.image,
             kernel,
             image,
             sigma,

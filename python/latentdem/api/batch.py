@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ..restoration.boundary import looks_circular
 from ..restoration.settings import BoundaryChoice
 from ..solver.passes import Progress
 
-Restore = Callable[[Tensor, BoundaryChoice, Progress], Result]
+Restore = Callable[[Tensor, BoundaryChoice, Progress, Tensor | None], Result]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class FolderReport:
         restored: names restored in this run.
         found: names restored before.
         failures: reasons by name.
-        unexplained: the names in `restored` whose result is probably wrong, see `Result.explained`.
+        unexplained: the names in `restored` that the result does not explain, see `Result.explained`.
     """
 
     restored: list[str] = field(default_factory=list)
@@ -89,6 +90,7 @@ def restore_folder(
     batch_size: int = 1,
     boundary: BoundaryChoice = "auto",
     figure: bool = True,
+    unexplained: Literal["input", "result"] = "result",
     share: Share | None = None,
     progress: Callable[[float, int, str], None] | None = None,
 ) -> FolderReport:
@@ -99,10 +101,12 @@ def restore_folder(
     Args:
         folder: of blurred photographs.
         out: existing folder for the outputs.
-        restore: restores (B, C, H, W) images in [-1, 1] of one size and boundary.
+        restore: restores (B, C, H, W) images in [-1, 1] of one size and boundary, given their mask too, see
+            `latentdem.deblur`.
         batch_size: images of one size, colour and boundary that are restored together.
         boundary: "auto" decides for every image.
         figure: whether figures are drawn.
+        unexplained: what is written where no kernel found explains an image, see `Result.or_input`.
         share: the part of the files to restore; None for all.
         progress: called with the number of finished files (fractions while some are being restored), their
             total, and the names of those being restored.
@@ -123,7 +127,7 @@ def restore_folder(
         def within(stage: str, part: int, whole: int) -> None:
             notify(done + len(batch) * part / max(whole, 1), len(own), shown)
 
-        _restore_batch(batch, key[1], restore, within, report)
+        _restore_batch(batch, key[1], restore, within, report, unexplained)
 
     for name in own:
         notify(report.done, len(own), name)
@@ -159,10 +163,20 @@ def _targets(names: list[str]) -> dict[str, str]:
 
 
 def _restore_batch(
-    batch: list[_Pending], boundary: BoundaryChoice, restore: Restore, within: Progress, report: FolderReport
+    batch: list[_Pending],
+    boundary: BoundaryChoice,
+    restore: Restore,
+    within: Progress,
+    report: FolderReport,
+    unexplained: Literal["input", "result"],
 ) -> None:
     try:
-        result = restore(torch.cat([item.source.pixels for item in batch]), boundary, within)
+        pixels = torch.cat([item.source.pixels for item in batch])
+        masks = [item.source.opaque for item in batch]
+        mask = None
+        if any(one is not None for one in masks):
+            mask = torch.cat([torch.ones_like(pixels[:1, :1]) if one is None else one for one in masks])
+        result = restore(pixels, boundary, within, mask)
     except UserError as error:
         report.failures |= {item.name: f"{item.source.path}: {error}" for item in batch}
         return
@@ -171,7 +185,7 @@ def _restore_batch(
         if not one.finite:
             report.failures[item.name] = f"{item.source.path}: the result has values that are not finite."
             continue
-        item.outputs.write(one, item.source)
+        item.outputs.write(one.or_input() if unexplained == "input" else one, item.source)
         report.restored.append(item.name)
         if not one.explained[0]:
             report.unexplained.append(item.name)

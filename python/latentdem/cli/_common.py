@@ -23,6 +23,7 @@ from rich.text import Text
 
 from ..errors import UserError
 
+UNEXPLAINED = 3  # exit status if no kernel was found that explains the picture
 INTERRUPTED = 130  # exit status that a shell reports for a command ended by Ctrl-C
 
 
@@ -39,6 +40,13 @@ class DeviceName(str, Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class UnexplainedName(str, Enum):
+    """What to write of a picture that no kernel explains."""
+
+    input = "input"
+    result = "result"
 
 
 class SimulatedBoundaryName(str, Enum):

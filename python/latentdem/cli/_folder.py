@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -29,6 +29,7 @@ def deblur_folder(
     device: str,
     batch_size: int,
     figure: bool,
+    unexplained: Literal["input", "result"],
 ) -> None:
     """Restores the images of `folder` that have no results yet.
 
@@ -40,6 +41,7 @@ def deblur_folder(
         prior, device: as in `latentdem.deblur`.
         batch_size: images to restore at a time.
         figure: whether figures are drawn.
+        unexplained: what to write of images that no kernel found explains.
 
     Raises:
         UserError: there are no images, the options cannot be used, or `out` holds results of others.
@@ -67,16 +69,23 @@ def deblur_folder(
         "prior": prior,
         **settings.as_dict(kernel_known=kernel is not None),
         "kernel": None if kernel is None else digest(kernel),
+        "unexplained": unexplained,
         "latentdem": versions()["latentdem"],
     }
     keep_settings(
         target / "settings.json", identity, "results", "choose another folder with -o, or delete this one"
     )
 
-    def restore(images: Tensor, boundary: BoundaryChoice, progress: Progress) -> Result:
+    def restore(images: Tensor, boundary: BoundaryChoice, progress: Progress, mask: Tensor | None) -> Result:
         chosen = vars(replace(settings, boundary=boundary))
         return latentdem.deblur(
-            images, kernel=kernel, prior=loaded, device=str(torch_device), progress=progress, **chosen
+            images,
+            kernel=kernel,
+            mask=mask,
+            prior=loaded,
+            device=str(torch_device),
+            progress=progress,
+            **chosen,
         )
 
     try:
@@ -92,6 +101,7 @@ def deblur_folder(
                 batch_size=batch_size,
                 boundary=settings.boundary,
                 figure=figure,
+                unexplained=unexplained,
                 share=share,
                 progress=progress if share.index == 0 else None,
             )
@@ -101,14 +111,21 @@ def deblur_folder(
     for reason in report.failures.values():
         common.say_error(f"Skipped: {reason}")
     if report.unexplained:
-        common.say_error(
-            f"Probably wrong, the residual being far above the noise: {', '.join(report.unexplained)}; "
-            "try another --kernel-size or --seed for these."
-        )
+        names = ", ".join(report.unexplained)
+        if kernel is not None:
+            sentence = f"Not explained by the kernel, the residual being far above the noise: {names}."
+        else:
+            written = {"input": "written as they were", "result": "probably wrong"}[unexplained]
+            sentence = (
+                f"Not explained by any kernel found and {written}: {names}; "
+                "try another --kernel-size or --seed for these."
+            )
+        common.say_error(sentence)
     common.print_table(
         [
             ("written to", str(target)),
             ("restored", str(len(report.restored))),
+            ("not explained", str(len(report.unexplained))),
             ("there before", str(len(report.found))),
             ("skipped", str(len(report.failures))),
         ]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..output.result import Result
 
 
+_WRITTEN = {"input": "the picture as it was", "result": "probably wrong"}
+
+
 class BoundaryName(str, Enum):
     """What the blur did at the frame."""
 
@@ -69,12 +72,21 @@ def deblur_command(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images of a folder to restore at a time; takes more memory.")
     ] = 1,
+    unexplained: Annotated[
+        common.UnexplainedName,
+        typer.Option(
+            help="What to write where no kernel found explains the picture: the picture as it was, or the "
+            "result all the same."
+        ),
+    ] = common.UnexplainedName.input,
 ) -> None:
     """Restore a blurred photograph and find its blur kernel.
 
     Writes the restored image (size and format of IMAGE), the kernel as *_kernel.png and *_kernel.npy, and a
     figure of the run as *_figure.png. In a folder every image is restored; if interrupted, the same command
     resumes, and under torchrun the processes share the images.
+
+    Exit status: 0; 1 after an error; 3 if no kernel was found that explains IMAGE; 130 if interrupted.
     """
     import latentdem
 
@@ -92,7 +104,9 @@ def deblur_command(
         for name, value in (("reference", reference), ("json", json), ("checkpoint", checkpoint)):
             if value is not None:
                 raise UserError(f"--{name} belongs to one image and {image} is a folder; leave it out.")
-        deblur_folder(image, out, settings, known_kernel, prior, device.value, batch_size, figure)
+        deblur_folder(
+            image, out, settings, known_kernel, prior, device.value, batch_size, figure, unexplained.value
+        )
         return
     source = read_image(image)
     sharp = None if reference is None else _read_reference(reference, source)
@@ -108,6 +122,7 @@ def deblur_command(
             result = latentdem.deblur(
                 source.pixels,
                 kernel=known_kernel,
+                mask=source.opaque,
                 prior=prior,
                 device=device.value,
                 progress=advance,
@@ -119,18 +134,29 @@ def deblur_command(
             raise
         common.say_error(f"Interrupted; the run is saved in {checkpoint}, and the same command resumes it.")
         raise typer.Exit(common.INTERRUPTED) from None
+    refused = known_kernel is None and not result.explained[0]
+    if unexplained.value == "input":
+        result = result.or_input()
     after = before = None
     if sharp is not None:
         after, before = image_metrics(result.image, sharp.pixels), image_metrics(source.pixels, sharp.pixels)
     report = build_report(result, image=after, blurred=before)
+    report["written"] = unexplained.value if refused else "result"
     files.write(result, source)
     if json is not None:
         write_json(json, report)
     common.print_table(_summary(result, outputs, before, after))
+    if refused:
+        common.say_error(
+            "No kernel was found that explains the picture better than leaving it alone, so "
+            f"{target} is {_WRITTEN[unexplained.value]}; try another --kernel-size or --seed, or a part of the "
+            "picture with clear edges."
+        )
+        raise typer.Exit(common.UNEXPLAINED)
     if not result.explained[0]:
         common.say_error(
-            "The result does not explain the picture: the residual is far above the noise, so the kernel is "
-            "probably wrong; try another --kernel-size or --seed, or a part of the picture."
+            "The kernel does not explain the picture: the residual is far above the noise; check --noise-sigma "
+            "and that the kernel belongs to the picture and is not turned."
         )
 
 
@@ -156,6 +182,8 @@ def _summary(
 ) -> list[tuple[str, str]]:
     rows = [(("written" if i == 0 else ""), str(path)) for i, path in enumerate(outputs)]
     rows.append(("noise sigma", f"{float(result.noise_sigma[0]):.4f}"))
+    if result.model_error is not None:
+        rows.append(("model error", f"{float(result.model_error[0]):.4f}"))
     rows.append(("residual", f"{float(result.residual[0]):.4f}"))
     rows.append(("seconds", f"{result.seconds['total']:.1f}"))
     if before is not None and after is not None:

@@ -63,10 +63,12 @@ def build_report(
         blurred: quality of the input, where a reference is known.
     """
     measured = {"result": image, "input": blurred}
+    estimated = {"model_error": result.model_error, "unexplained": result.unexplained}
     return {
         **_run(result),
         "kernel_size": result.kernel.shape[-1],
         "explained": bool(result.explained[0]),
+        **{name: None if value is None else round(float(value[0]), 6) for name, value in estimated.items()},
         "metrics": {name: asdict(value) for name, value in measured.items() if value is not None},
     }
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..operators.kernels import delta_kernel
 from ..solver.state import TraceStep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNEXPLAINED = 2.0  # residual in units of the noise above which something is wrong (docs/reference/method.md)
+# Above these something is wrong (docs/research/deblurring.md): the residual in units of the noise, where the
+# kernel was not tried; and what a tried kernel leaves unexplained, without and with clipped areas in the input.
+UNEXPLAINED = 2.0
+UNEXPLAINED_SHARE, UNEXPLAINED_CLIPPED = 0.1, 0.2
+_CLIPPED = 0.005  # share of the pixels within 1 % of black or white from which an input has clipped areas
 
 
 @dataclass
@@ -60,6 +65,10 @@ class Result:
         trace: full EM steps of the run that led to the result, in order.
         seconds: wall-clock seconds by phase.
         settings: everything needed to repeat the run.
+        model_error: (B,) standard deviation of what no image explains with the kernel, at least `noise_sigma`,
+            in units of [-1, 1]: the sensor's noise, compression, and all that is not the assumed blur.
+        unexplained: (B,) what a trial of the estimated kernel leaves unexplained, in units of the contrast of
+            the photograph's edges, see `unexplained_share`; None where the kernel is known or was not tried.
     """
 
     image: Tensor
@@ -70,6 +79,8 @@ class Result:
     trace: list[TraceStep] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    model_error: Tensor | None = None
+    unexplained: Tensor | None = None
 
     def __getitem__(self, index: int) -> Result:
         """The result of one image of the batch, with a batch dimension of 1."""
@@ -84,6 +95,8 @@ class Result:
             trace,
             self.seconds,
             self.settings,
+            None if self.model_error is None else self.model_error[pick],
+            None if self.unexplained is None else self.unexplained[pick],
         )
 
     def __len__(self) -> int:
@@ -97,8 +110,27 @@ class Result:
 
     @property
     def explained(self) -> Tensor:
-        """(B,) bool, False where the residual is far above the noise, so that the kernel is probably wrong."""
-        return self.residual <= UNEXPLAINED * self.noise_sigma
+        """(B,) bool, False where the kernel is probably wrong, so that leaving the image alone is better.
+
+        That is where `unexplained` is above 0.1 (0.2 if 0.5 % of the input are black or white), or without it,
+        where the residual is above twice the noise.
+        """
+        if self.unexplained is None:
+            return self.residual <= UNEXPLAINED * self.noise_sigma
+        clipped = (self.blurred.abs() > 0.98).flatten(1).float().mean(1) > _CLIPPED
+        return self.unexplained <= torch.where(clipped, UNEXPLAINED_CLIPPED, UNEXPLAINED_SHARE)
+
+    def or_input(self) -> Result:
+        """The result with the input and a kernel without blur where an estimated kernel explains nothing.
+
+        A known kernel is never refused. All else stays as it is, `explained` too.
+        """
+        if self.settings.get("kernel_known") or bool(self.explained.all()):
+            return self
+        explained = self.explained[:, None, None, None]
+        image = torch.where(explained, self.image, self.blurred)
+        kernel = torch.where(explained, self.kernel, delta_kernel(self.kernel.shape[-1]))
+        return replace(self, image=image, kernel=kernel)
 
     @property
     def finite(self) -> bool:

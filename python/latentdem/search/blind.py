@@ -66,6 +66,7 @@ class BlindSearch:
     """
 
     cautious = True
+    tried = False
 
     def __init__(
         self,
@@ -222,7 +223,7 @@ class BlindSearch:
 
 def _judged(results: Candidates, tried: Candidates, turned: Tensor | None) -> Candidates:
     """The results with the evidence of their trial; turned ones get its image, having none of their own."""
-    results = replace(results, evidence=tried.evidence)
+    results = replace(results, evidence=tried.evidence, variance=tried.variance)
     if turned is None:
         return results
     image = torch.where(turned[:, None, None, None], tried.image, results.image)

@@ -31,6 +31,7 @@ class FamilySearch:
     """
 
     cautious = False
+    tried = True
 
     def __init__(self, prior: LatentPrior, family: KernelFamily, operator: Callable[..., Blur] = Blur) -> None:
         self.prior, self.family, self.operator = prior, family, operator

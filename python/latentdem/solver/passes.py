@@ -88,6 +88,7 @@ class Candidates:
         image: (N, 3, H, W) in [-1, 1]; residual: (N,) root mean square of y - A x.
         parameters: (N, ...) of the operator; for a blur these are its kernels (N, 1, K, K).
         evidence: (N,) log-likelihood of the measurement given the diffusion's clean image, see `most_likely`.
+        variance: (N,) variance of what the model does not explain, at least that of the sensor's noise.
         trace: the steps of all N that led to these candidates.
     """
 
@@ -95,6 +96,7 @@ class Candidates:
     parameters: Tensor
     residual: Tensor
     evidence: Tensor
+    variance: Tensor
     trace: list[TraceStep]
 
     def pick(self, index: Tensor) -> Candidates:
@@ -102,7 +104,12 @@ class Candidates:
         rows = index.cpu()
         trace = [TraceStep(s.stage, s.t, s.residual[rows], s.parameters[rows]) for s in self.trace]
         return Candidates(
-            self.image[index], self.parameters[index], self.residual[index], self.evidence[index], trace
+            self.image[index],
+            self.parameters[index],
+            self.residual[index],
+            self.evidence[index],
+            self.variance[index],
+            trace,
         )
 
 
@@ -117,11 +124,11 @@ def join(parts: list[Candidates]) -> Candidates:
         )
         for steps in zip(*(part.trace for part in parts), strict=True)
     ]
-    image, parameters, residual, evidence = (
+    image, parameters, residual, evidence, variance = (
         torch.cat([getattr(part, name) for part in parts])
-        for name in ("image", "parameters", "residual", "evidence")
+        for name in ("image", "parameters", "residual", "evidence", "variance")
     )
-    return Candidates(image, parameters, residual, evidence, trace)
+    return Candidates(image, parameters, residual, evidence, variance, trace)
 
 
 def run_passes(
@@ -181,9 +188,9 @@ def run_passes(
         )
         latents = None
         operator.warm_start = None  # that of the pass before, if this pass was read from a checkpoint
-        evidence = most_likely(operator, image, parameters, y, variance)[2]
+        model, _, evidence = most_likely(operator, image, parameters, y, variance)
         rho = consistency(Prediction(operator, image, parameters, y, variance, r2))
         image = operator.proximal(image, parameters, y, rho).clamp(-1, 1)
     if image is None:
         raise ValueError("at least one pass is needed")
-    return Candidates(image, parameters, operator.residual(image, parameters, y), evidence, trace)
+    return Candidates(image, parameters, operator.residual(image, parameters, y), evidence, model, trace)

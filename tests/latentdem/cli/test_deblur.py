@@ -47,11 +47,32 @@ def test_deblur_writes_image_kernel_and_figure_here(cli: Any, here: Path, fake_d
     )
 
 
-def test_deblur_says_that_a_result_is_not_to_be_believed(cli: Any, here: Path, fake_deblur: Any) -> None:
-    assert not cli.run("deblur", "../photo.png", "--no-figure").stderr
-    result = cli.run("deblur", "../photo.png", "--no-figure", "--noise-sigma", 0.009, "--json", "r.json")
-    assert "does not explain the picture" in result.stderr
-    assert json.loads((here / "r.json").read_text())["explained"] is False
+@pytest.mark.parametrize("written", ["input", "result"])
+def test_picture_that_no_kernel_explains_comes_back_as_it_was(
+    cli: Any, here: Path, fake_deblur: Any, scene: Scene, written: str
+) -> None:
+    fake_deblur.image = -scene()
+    arguments = ["deblur", "../photo.png", "--no-figure", "--kernel-size", 9]
+    assert not cli.run(*arguments).stderr
+    options = ["--noise-sigma", 0.009, "--json", "r.json", "--unexplained", written]
+    result = cli.run(*arguments, *options, status=3)
+    sentence = {"input": "is the picture as it was; try", "result": "is probably wrong; try"}[written]
+    assert sentence in result.stderr
+    report = json.loads((here / "r.json").read_text())
+    assert report["explained"] is False
+    assert report["written"] == written
+    same = decode(here / "photo_deblurred.png").array == decode(Path("../photo.png")).array
+    assert bool(same.all()) == (written == "input")
+
+
+def test_known_kernel_is_reported_and_not_refused(cli: Any, here: Path, fake_deblur: Any, scene: Scene) -> None:
+    write_kernel("known", gaussian_kernel(7, 1.5))
+    fake_deblur.image = -scene()
+    options = ["--noise-sigma", 0.009, "--kernel", "known.npy", "--json", "r.json"]
+    result = cli.run("deblur", "../photo.png", "--no-figure", *options)
+    assert "The kernel does not explain the picture" in result.stderr
+    assert json.loads((here / "r.json").read_text())["written"] == "result"
+    assert (decode(here / "photo_deblurred.png").array != decode(Path("../photo.png")).array).any()
 
 
 def test_deblur_passes_its_options_on(cli: Any, here: Path, fake_deblur: Any) -> None:

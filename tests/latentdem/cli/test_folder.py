@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from latentdem.io.codecs import decode
 from latentdem.io.images import write_image, write_kernel
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
@@ -75,12 +77,17 @@ def test_a_folder_in_batches(cli: Any, photos: Path, here: Path, fake_deblur: An
     assert not fake_deblur.calls
 
 
-def test_results_that_are_not_to_be_believed_are_named(
-    cli: Any, photos: Path, here: Path, fake_deblur: Any
+def test_pictures_that_no_kernel_explains_are_named_and_written_as_they_were(
+    cli: Any, photos: Path, here: Path, fake_deblur: Any, scene: Scene
 ) -> None:
-    result = cli.run("deblur", "photos", "--no-figure", "--noise-sigma", 0.009)
-    assert "Probably wrong" in result.stderr
-    assert "0.png, 1.png, 2.png, 3.png" in result.stderr
+    fake_deblur.image = -scene(20, 24)
+    result = cli.run("deblur", "photos", "--no-figure", "--noise-sigma", 0.009, "--kernel-size", 5)
+    assert (
+        "Not explained by any kernel found and written as they were: 0.png, 1.png, 2.png, 3.png"
+        in result.stderr
+    )
+    written = decode(here / "photos_deblurred" / "3_deblurred.png").array
+    np.testing.assert_array_equal(written, decode(photos / "3.png").array)
 
 
 def test_interrupted_the_same_command_continues(cli: Any, photos: Path, here: Path, fake_deblur: Any) -> None:

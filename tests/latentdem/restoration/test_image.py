@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,6 +78,28 @@ def test_any_size(
     assert torch.isfinite(result.residual).all()
     assert seen[-1][1] == seen[-1][2]
     assert list(result.seconds)[:-1] == (["restoration"] if known else ["kernel search", "restoration"])
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("side", [40, 80], ids=["whole", "tiles"])
+@pytest.mark.parametrize("known", [True, False])
+def test_default_search_measures_what_its_kernels_leave_unexplained(
+    scene: Scene, tiny_prior: EmbeddedPrior, side: int, known: bool
+) -> None:
+    y = torch.cat([scene(side, side, seed=1), scene(side, side, seed=2)])
+    job = restoration(y, 9, False, kernel=gaussian_kernel(9, 1.5) if known else None)
+    job.config = replace(job.config, gradients=GradientFirst(tried=1, rounds=0, explained=1e9, low_noise=1))
+    result = run(job, tiny_prior)
+    assert result.model_error.shape == (2,)
+    assert (result.model_error >= result.noise_sigma * 0.999).all()
+    assert (result.unexplained is None) == known
+    assert known or (result.unexplained.shape == (2,) and bool((result.unexplained >= 0).all()))
+
+
+def test_searches_without_a_trial_measure_only_the_model_error(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    result = run(restoration(scene(32, 32), 9, True), tiny_prior)
+    assert result.unexplained is None
+    assert result.model_error >= result.noise_sigma * 0.999
 
 
 @pytest.mark.parametrize("gradients", [None, GradientFirst()], ids=["blind", "gradients first"])

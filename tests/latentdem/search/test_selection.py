@@ -25,7 +25,14 @@ def candidates(energies: list[float], residuals: list[float]) -> Candidates:
     n = len(energies)
     trace = [TraceStep("s", t, torch.arange(n) + t, kernel) for t in (9, 0)]
     image = torch.arange(n).view(n, 1, 1, 1).float()
-    return Candidates(image, kernel, torch.tensor(residuals), -torch.tensor(residuals), trace)
+    return Candidates(
+        image,
+        kernel,
+        torch.tensor(residuals),
+        -torch.tensor(residuals),
+        torch.tensor(residuals).square(),
+        trace,
+    )
 
 
 def test_choose_takes_neither_no_blur_nor_divergence() -> None:

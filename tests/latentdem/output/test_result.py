@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import torch
+
+from latentdem.operators.kernels import delta_kernel, gaussian_kernel
+from latentdem.output.report import build_report
+from latentdem.output.result import Result
+
+
+def result(unexplained: list[float] | None, blurred: float = 0.5, **settings: object) -> Result:
+    n = 2
+    shares = None if unexplained is None else torch.tensor(unexplained)
+    return Result(
+        torch.zeros(n, 1, 10, 10),
+        gaussian_kernel(5, 1.0).repeat(n, 1, 1, 1),
+        torch.full((n, 1, 10, 10), blurred),
+        torch.tensor([0.01, 0.01]),
+        torch.tensor([0.019, 0.021]),
+        settings=dict(settings),
+        model_error=torch.tensor([0.01, 0.03]),
+        unexplained=shares,
+    )
+
+
+def test_explained_depends_on_the_residual_only_where_the_kernel_was_not_tried() -> None:
+    assert result(None).explained.tolist() == [True, False]
+    assert result([0.11, 0.09]).explained.tolist() == [False, True]
+    assert result([float("nan"), 0.0]).explained.tolist() == [False, True]
+
+
+def test_inputs_with_clipped_areas_may_leave_more_unexplained() -> None:
+    assert result([0.19, 0.21], blurred=-1.0).explained.tolist() == [True, False]
+
+
+def test_only_images_that_no_estimated_kernel_explains_are_replaced_by_the_input() -> None:
+    found = result([0.0, 0.5])
+    kept = found.or_input()
+    assert torch.equal(kept.image[0], found.image[0])
+    assert torch.equal(kept.kernel[0], found.kernel[0])
+    assert torch.equal(kept.image[1], found.blurred[1])
+    assert torch.equal(kept.kernel[1:], delta_kernel(5))
+    assert kept.explained.tolist() == [True, False]
+    assert result([0.0, 0.0]).or_input().image.eq(0).all()
+
+
+def test_known_kernel_is_never_refused() -> None:
+    known = result(None, kernel_known=True)
+    assert known.or_input() is known
+
+
+def test_one_result_of_a_batch_keeps_its_own_measures_and_reports_them() -> None:
+    report = build_report(result([0.0, 0.5])[1])
+    assert (report["noise_sigma"], report["model_error"], report["unexplained"]) == (0.01, 0.03, 0.5)
+    assert report["explained"] is False
+    assert build_report(result(None)[0])["unexplained"] is None
