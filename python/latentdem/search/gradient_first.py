@@ -89,6 +89,10 @@ class GradientFirstSearch:
     ) -> Candidates:
         """The most plausible kernel (B, 1, K, K) of each image; the arguments are those of `BlindSearch`."""
         if self.noisy(measurement):
+            if hooks.on_work is not None:
+                height, width = measurement.size
+                skipped = self._start_work(height, width) + 2 * height * width * TRIAL_STEPS
+                hooks.on_work("kernel search", len(measurement) * skipped)
             return self.search(measurement, kernel_size, generator, hooks)
         images, seed, name = len(measurement), generator.initial_seed(), "kernel search"
         prior = self.search.prior
