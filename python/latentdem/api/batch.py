@@ -19,7 +19,7 @@ from ..restoration.boundary import looks_circular
 from ..restoration.settings import BoundaryChoice
 from ..solver.passes import Progress
 
-Restore = Callable[[Tensor, BoundaryChoice, Progress], Result]
+Restore = Callable[[Tensor, BoundaryChoice, Progress, Tensor | None], Result]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def restore_folder(
     Args:
         folder: of blurred photographs.
         out: existing folder for the outputs.
-        restore: restores (B, C, H, W) images in [-1, 1] of one size and boundary.
+        restore: restores (B, C, H, W) images in [-1, 1] of one size and boundary, given their mask too, see
+            `latentdem.deblur`.
         batch_size: images of one size, colour and boundary that are restored together.
         boundary: "auto" decides for every image.
         figure: whether figures are drawn.
@@ -170,7 +171,12 @@ def _restore_batch(
     unexplained: Literal["input", "result"],
 ) -> None:
     try:
-        result = restore(torch.cat([item.source.pixels for item in batch]), boundary, within)
+        pixels = torch.cat([item.source.pixels for item in batch])
+        masks = [item.source.opaque for item in batch]
+        mask = None
+        if any(one is not None for one in masks):
+            mask = torch.cat([torch.ones_like(pixels[:1, :1]) if one is None else one for one in masks])
+        result = restore(pixels, boundary, within, mask)
     except UserError as error:
         report.failures |= {item.name: f"{item.source.path}: {error}" for item in batch}
         return

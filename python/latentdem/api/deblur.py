@@ -10,7 +10,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..checks import check_backend, resolve_device
-from ..io.images import to_tensor
+from ..errors import UserError
+from ..io.images import read_image, to_tensor
 from ..output.report import versions
 from ..output.result import Result
 from ..priors import LatentPrior, load_prior
@@ -36,6 +37,7 @@ def deblur(
     device: str = "auto",
     boundary: BoundaryChoice = "auto",
     num_samples: int = 1,
+    mask: Tensor | None = None,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
 ) -> Result:
@@ -48,6 +50,9 @@ def deblur(
             `latentdem.Settings`.
         kernel: (1 or B, 1, K, K) the true kernel, non-negative with sum 1 and its origin at K // 2: then only
             the image is restored and `kernel_size` does not count.
+        mask: (1 or B, 1, H, W), 0 for pixels that do not count, such as transparent ones, and come back as they
+            were. None for all, and for the transparency of a file given as a path. Frames, dead pixels, stamps
+            and blown-out lights are found without it.
         prior: "embedded", "sd15", a folder, a file, an id on the Hugging Face hub (see `load_prior`) or a
             `LatentPrior`.
         device: "auto", "cpu" or "cuda".
@@ -61,9 +66,13 @@ def deblur(
     Raises:
         UserError: an argument is wrong; the message says which and what to do.
     """
-    started, y = time.perf_counter(), to_tensor(image)
+    started = time.perf_counter()
+    if isinstance(image, (str, Path)):
+        source = read_image(image)
+        image, mask = source.pixels, source.opaque if mask is None else mask
+    y = to_tensor(image)
     settings = Settings(kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples)
-    restoration = ImageRestoration(y, settings, kernel)
+    restoration = ImageRestoration(y, settings, kernel, _checked(mask, y))
     torch_device = resolve_device(device)
     check_backend()
     saved = None
@@ -80,10 +89,22 @@ def deblur(
     return result
 
 
+def _checked(mask: Tensor | None, y: Tensor) -> Tensor | None:
+    """The mask as float32, 0 or 1."""
+    if mask is None:
+        return None
+    if mask.ndim != 4 or len(mask) not in (1, len(y)) or mask.shape[1:] != (1, *y.shape[2:]):
+        raise UserError(f"A mask has the shape (1 or B, 1, H, W) of the image, not {tuple(mask.shape)}.")
+    mask = (mask > 0).float()
+    if not mask.flatten(1).any(1).all():
+        raise UserError("No pixel of the image counts; give a mask with pixels, or an image that can be seen.")
+    return mask
+
+
 def _identity(restoration: ImageRestoration, prior: str, device: str) -> dict[str, Any]:
     """Everything that determines the bits of the result, as plain data for a checkpoint."""
-    kernel = restoration.kernel
-    tensors = (restoration.y,) if kernel is None else (restoration.y, kernel)
+    kernel, mask = restoration.kernel, restoration.mask
+    tensors = [tensor for tensor in (restoration.y, kernel, mask) if tensor is not None]
     return {
         **restoration.settings.as_dict(kernel_known=kernel is not None),
         "prior": prior,

@@ -161,7 +161,9 @@ def _restore_one_kernel(
         kernel = family.kernel(values, size)
     settings = replace(settings, kernel_size=size, noise_sigma=sigma)
     # No model includes lights beyond the range of the result.
-    restoration = ImageRestoration(grid, settings, kernel, mask, operator, cautious=name == "saturation")
+    restoration = ImageRestoration(
+        grid, settings, kernel, mask, operator, cautious=name == "saturation", examine=mask is None
+    )
     result = restoration.run(prior, family or load_kernel_denoiser(device=device), device, progress=progress)
     if family is None:
         parameters = {"kernel": result.kernel}

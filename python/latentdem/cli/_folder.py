@@ -76,10 +76,16 @@ def deblur_folder(
         target / "settings.json", identity, "results", "choose another folder with -o, or delete this one"
     )
 
-    def restore(images: Tensor, boundary: BoundaryChoice, progress: Progress) -> Result:
+    def restore(images: Tensor, boundary: BoundaryChoice, progress: Progress, mask: Tensor | None) -> Result:
         chosen = vars(replace(settings, boundary=boundary))
         return latentdem.deblur(
-            images, kernel=kernel, prior=loaded, device=str(torch_device), progress=progress, **chosen
+            images,
+            kernel=kernel,
+            mask=mask,
+            prior=loaded,
+            device=str(torch_device),
+            progress=progress,
+            **chosen,
         )
 
     try:

@@ -122,6 +122,7 @@ def deblur_command(
             result = latentdem.deblur(
                 source.pixels,
                 kernel=known_kernel,
+                mask=source.opaque,
                 prior=prior,
                 device=device.value,
                 progress=advance,

@@ -48,6 +48,13 @@ class ImageFile:
     exif: bytes | None
 
     @property
+    def opaque(self) -> Tensor | None:
+        """(1, 1, H, W), 0 for the pixels that are wholly transparent, else 1; None if none is, or all are."""
+        if self.alpha is None or self.alpha.all() or not self.alpha.any():
+            return None
+        return torch.from_numpy(self.alpha > 0).float()[None, None]
+
+    @property
     def suffix(self) -> str:
         """Suffix of a file of the same format family (PNG where that family is not written)."""
         suffixes = WRITABLE.get(self.family, (".png",))

@@ -15,6 +15,8 @@ import latentdem_ext as ext
 from .base import Operator
 from .masked import MaskedKernelUpdate, masked_proximal
 
+_HOLE = 9  # pixels; smaller gaps in a mask are no frame
+
 
 @dataclass(frozen=True)
 class HQS:
@@ -174,8 +176,14 @@ def _per_channel_update(
 
 
 def _eroded(mask: Tensor, margin: int) -> Tensor:
-    """`mask` (B, 1, H, W) without its pixels nearer than `margin` to a 0; unchanged if none would remain."""
-    inside = 1 - F.max_pool2d(1 - mask, 2 * margin + 1, 1, margin)
+    """`mask` (B, 1, H, W) without its pixels nearer than `margin` to its frame; unchanged if none would remain.
+
+    Holes of few pixels inside the measured rectangle are no frame: what lies behind them is known well.
+    """
+    rectangle = (mask.amax(-1, keepdim=True) * mask.amax(-2, keepdim=True)) > 0
+    closed = 1 - F.max_pool2d(1 - F.max_pool2d(mask, _HOLE, 1, _HOLE // 2), _HOLE, 1, _HOLE // 2)
+    closed = torch.where(rectangle, closed.maximum(mask), mask)
+    inside = mask * (1 - F.max_pool2d(1 - closed, 2 * margin + 1, 1, margin))
     return inside if inside.any() else mask
 
 

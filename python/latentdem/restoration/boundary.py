@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..solver.measurement import Measurement
+from .outliers import constant_lines
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,12 @@ def looks_circular(y: Tensor) -> bool:
 
     Compares the step across each seam with the steps between neighbours and between pixels half an image
     apart, which is how far apart the two edges of a photograph really are; the threshold is their geometric
-    mean. Both seams have to be closed.
+    mean. Both seams have to be closed. A photograph with a border of constant rows or columns is not circular,
+    although its seams are.
     """
+    for lines in map(constant_lines, y):
+        if lines[[0, -1]].all(1).any() or lines[:, [0, -1]].all(0).any():
+            return False
 
     def step(a: Tensor, b: Tensor) -> float:
         return float((a - b).abs().mean())

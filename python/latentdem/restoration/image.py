@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from latentdem_ext import project_kernel, record_backends
-from latentdem_ext.vae import Window, blend_tiles
+from latentdem_ext.vae import blend_tiles
 
 from ..checks import check_backend
 from ..errors import UserError
@@ -28,12 +28,13 @@ from ..search.family import FamilySearch
 from ..search.gradient_first import GradientFirstSearch
 from ..search.gradient_start import automatic_sizes
 from ..solver.checkpoint import Checkpoint
-from ..solver.latentdem import LatentDEM
 from ..solver.measurement import Measurement
-from ..solver.passes import Candidates, Hooks, Progress, WorkCounter, join, run_passes
-from ..solver.state import State, TraceStep
+from ..solver.passes import Candidates, Hooks, Progress, WorkCounter, join
+from ..solver.state import State
 from .boundary import interior_mask, intersection, looks_circular
 from .config import KnownKernelConfig, RestorationConfig
+from .examination import Examination
+from .known_kernel import KnownKernelRestorer
 from .noise import estimate_noise_sigma
 from .settings import Settings
 from .tiles import Layout, informative_window
@@ -72,9 +73,10 @@ class ImageRestoration:
         y: (B, C, H, W) float32 photographs in [-1, 1], C = 1 or 3, on the CPU.
         settings: what the user chose; `kernel_size` becomes that of a given kernel.
         kernel: (1 or B, 1, K, K) the true kernel; None to search for it.
-        mask: (1, 1, H, W), 1 where the photographs count; None for everywhere.
+        mask: (1 or B, 1, H, W), 1 where the photographs count; None for everywhere.
         operator: makes the operator, see `BlindSearch`.
         cautious: whether the measured modelling error counts although the kernel is given.
+        examine: whether the photographs' own range and the pixels that no blur explains are looked for.
         config: constants; None for those that belong to the settings.
 
     Raises:
@@ -87,6 +89,7 @@ class ImageRestoration:
     mask: Tensor | None = None
     operator: Callable[..., Blur] = Blur
     cautious: bool = False
+    examine: bool = True
     config: RestorationConfig | None = None
 
     def __post_init__(self) -> None:
@@ -117,10 +120,12 @@ class ImageRestoration:
             UserError: latents to start from where the kernel is unknown or the image is restored in tiles.
         """
         started, backend = time.perf_counter(), check_backend()
-        measurement, config = self._measurement().to(device), self.config or self.settings.config()
+        examined = (Examination.of if self.examine else Examination.none)(self.y, self.mask)
+        measurement = self._measurement(examined).to(device)
+        config = self.config or self.settings.config()
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
-        size, automatic = self._kernel_size(search)
+        size, automatic = self._kernel_size(search, measurement)
         layout = Layout.of(measurement, size)
         known = replace(config.known, num_samples=max(config.known.num_samples, self.settings.num_samples))
         if self.cautious or (blind and search.cautious):
@@ -136,7 +141,8 @@ class ImageRestoration:
         shares: list[Tensor] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
-            together = layout.fits and not automatic  # a photograph has a kernel size of its own
+            same_mask = measurement.mask is None or len(measurement.mask) == 1
+            together = layout.fits and same_mask and not automatic and self._alike(search, measurement)
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
                 part, candidates, final = measurement.rows(rows), None, layout
                 if kernel is None:
@@ -160,8 +166,11 @@ class ImageRestoration:
                         final = Layout.of(part, kernels.shape[-1])
                 else:
                     kernels = kernel[rows]
-                restore = _Restorer(
-                    prior, self.operator, known, self.settings.seed, final, hooks, latents, part, kernels
+                start = latents
+                if latents is not None and not together:
+                    start = latents.unflatten(0, (len(measurement), -1))[rows].flatten(0, 1)
+                restore = KnownKernelRestorer(
+                    prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
                 with _timed(seconds, "restoration"):
                     if final.fits:
@@ -176,15 +185,15 @@ class ImageRestoration:
                 residual = self._residual(image, kernels, part)
                 evidence = torch.zeros_like(residual)
                 results.append(Candidates(image, kernels, residual, evidence, variance, trace))
-        restored = join(_same_size(results))
+        restored, scale = join(_same_size(results)), examined.data_range.scale
         return Result(
-            image=from_rgb(restored.image, self.y.shape[1]).cpu(),
+            image=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
             kernel=restored.parameters.cpu(),
             blurred=self.y,
-            noise_sigma=measurement.sigma.cpu(),
-            residual=restored.residual.cpu(),
-            trace=restored.trace,
-            model_error=restored.variance.sqrt().cpu(),
+            noise_sigma=measurement.sigma.cpu() * scale,
+            residual=restored.residual.cpu() * scale,
+            trace=[replace(step, residual=step.residual.cpu() * scale) for step in restored.trace],
+            model_error=restored.variance.sqrt().cpu() * scale,
             unexplained=torch.cat(shares).cpu() if shares else None,
             seconds={**seconds, "total": time.perf_counter() - started},
             settings={
@@ -197,16 +206,16 @@ class ImageRestoration:
             },
         )
 
-    def _measurement(self) -> Measurement:
+    def _measurement(self, examined: Examination) -> Measurement:
         """The photographs in three channels, their noise level and boundary estimated where not given."""
-        settings, y = self.settings, self.y
+        settings, y = self.settings, examined.y
         if settings.noise_sigma is None:
-            sigma = estimate_noise_sigma(y)
+            sigma = estimate_noise_sigma(y, examined.mask, examined.step)
         else:
-            sigma = torch.full((len(y),), float(settings.noise_sigma))
+            sigma = float(settings.noise_sigma) / examined.data_range.scale
         boundary = settings.boundary
-        circular = looks_circular(y) if boundary == "auto" else boundary == "circular"
-        return Measurement(to_rgb(y), sigma, self.mask, circular)
+        circular = looks_circular(self.y) if boundary == "auto" else boundary == "circular"
+        return Measurement(to_rgb(y), sigma, examined.mask, circular)
 
     def _search(
         self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily, config: RestorationConfig
@@ -229,12 +238,18 @@ class ImageRestoration:
             total += pixels * known.steps()
         return total
 
-    def _kernel_size(self, search: KernelSearch) -> tuple[int, bool]:
+    @staticmethod
+    def _alike(search: KernelSearch, measurement: Measurement) -> bool:
+        """Whether the search treats all photographs of a batch in the same way."""
+        rows = [measurement.rows(slice(i, i + 1)) for i in range(len(measurement))]
+        return not isinstance(search, GradientFirstSearch) or len({search.noisy(row) for row in rows}) == 1
+
+    def _kernel_size(self, search: KernelSearch, measurement: Measurement) -> tuple[int, bool]:
         """K, or its upper limit where the search finds it, and whether it does."""
         size, side = self.settings.kernel_size, min(self.y.shape[-2:])
         if size is not None:
             return size, False
-        if isinstance(search, GradientFirstSearch):
+        if isinstance(search, GradientFirstSearch) and not search.noisy(measurement):
             return automatic_sizes(side)[-1], True
         return min(_DEFAULT_SIZE, side), False
 
@@ -255,57 +270,6 @@ def _same_size(results: list[Candidates]) -> list[Candidates]:
         replace(result, parameters=pad_kernel(result.parameters, size), trace=result.trace if same else [])
         for result in results
     ]
-
-
-@dataclass
-class _Restorer:
-    """Restores photographs, or tiles of them, with a known kernel.
-
-    Attributes:
-        measurement: the whole photographs; kernel: (B, 1, K, K) their kernels.
-        trace: the steps of the last call.
-        variances: (B,) of every call, of what the model does not explain.
-    """
-
-    prior: LatentPrior
-    operator: Callable[..., Blur]
-    config: KnownKernelConfig
-    seed: int
-    layout: Layout
-    hooks: Hooks
-    latents: Tensor | None
-    measurement: Measurement
-    kernel: Tensor
-    trace: list[TraceStep] = field(default_factory=list)
-    variances: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, y: Tensor, window: Window | None) -> Tensor:
-        """The image of the pixels `y` (B, 3, h, w) in a window of the photographs; None for the whole."""
-        part, frame = self.measurement, self.layout.frame
-        if window is not None:
-            part, frame = part.window(*window), self.layout.frame_of_part(*y.shape[-2:])
-        measurement, config = frame.extend(part), self.config
-        solver = LatentDEM(
-            self.prior,
-            self.operator(self.layout.kernel_size, mask=measurement.mask, fixed=True),
-            config.e_step,
-            skip=config.skip,
-            num_samples=config.num_samples,
-        )
-        restored = run_passes(
-            solver,
-            config.passes,
-            measurement,
-            self.kernel,
-            torch.Generator(y.device).manual_seed(self.seed),
-            consistency=config.consistency,
-            latents=self.latents,
-            stage="restoration",
-            hooks=self.hooks,
-        )
-        self.trace = restored.trace
-        self.variances.append(restored.variance)
-        return frame.crop(restored.image)
 
 
 @contextmanager

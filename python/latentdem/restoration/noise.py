@@ -10,9 +10,10 @@ _BLOCK = 64  # pixels; an estimate each, large enough for the eigenvalues to be 
 _BLOCKS_PER_AXIS = 8  # bounds time and memory on large photographs
 _QUANTILE = 0.1  # of the blocks' estimates: the smoothest places, without trusting a single one
 _STEP = 2 / 255  # one grey level of an 8-bit image
+LEAST = 5e-4  # least level that restorations are tested with
 
 
-def estimate_noise_sigma(y: Tensor) -> Tensor:
+def estimate_noise_sigma(y: Tensor, mask: Tensor | None = None, step: Tensor | None = None) -> Tensor:
     """Standard deviation of white noise in blurred photographs.
 
     The patches of a photograph, above all of a blurred one, span few directions; noise fills all of them
@@ -24,22 +25,27 @@ def estimate_noise_sigma(y: Tensor) -> Tensor:
 
     Args:
         y: (B, C, H, W) photographs in [-1, 1]; each side should have 32 pixels or more.
+        mask: (1 or B, 1, H, W), 0 for pixels that do not count; None if all do.
+        step: (B,) difference between two levels of the data; None for 8 bits.
 
     Returns:
-        (B,) float32 on the device of `y`, in the units of [-1, 1]; at least the rounding noise of 8 bits
-        (0.0023), which is part of what it measures.
+        (B,) float32 on the device of `y`, in the units of [-1, 1]; at least the rounding noise of the data
+        (0.0023 for 8 bits), which is part of what it measures, and `LEAST`.
     """
-    sigma = torch.stack([_estimate(sample) for sample in y.float().cpu()])
-    return sigma.clamp_min(_STEP / 12**0.5).to(y.device, torch.float32)
+    least = torch.full((len(y),), _STEP) if step is None else step
+    masks = [None] * len(y) if mask is None else mask.cpu().expand(len(y), -1, -1, -1)
+    sigma = torch.stack([_estimate(one, counts) for one, counts in zip(y.float().cpu(), masks, strict=True)])
+    return sigma.maximum((least / 12**0.5).clamp_min(LEAST)).to(y.device, torch.float32)
 
 
-def _estimate(y: Tensor) -> Tensor:
-    """Unbounded estimate () for one photograph (C, H, W)."""
+def _estimate(y: Tensor, mask: Tensor | None) -> Tensor:
+    """Unbounded estimate () for one photograph (C, H, W) and its mask (1, H, W)."""
     side = min(_BLOCK, *y.shape[1:])
     covariances, usable = [], []
     for top in _starts(y.shape[1], side):
         for left in _starts(y.shape[2], side):
-            covariance, share = _covariance(y[:, top : top + side, left : left + side])
+            block = slice(None), slice(top, top + side), slice(left, left + side)
+            covariance, share = _covariance(y[block], None if mask is None else mask[block])
             covariances.append(covariance)
             usable.append(share)
     # Patches picked for not touching the ends of the range have too little noise where many do touch them.
@@ -54,13 +60,16 @@ def _starts(length: int, side: int) -> list[int]:
     return torch.linspace(0, length - side, count).round().int().tolist()
 
 
-def _covariance(block: Tensor) -> tuple[Tensor, Tensor]:
+def _covariance(block: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Covariance (25, 25) of the usable patches of a block (C, h, w), and their share () of all."""
     centre = block.mean()  # taken off, so that float32 is precise enough for sums over patches
     patches = (block - centre).unfold(1, _PATCH, 1).unfold(2, _PATCH, 1)
     patches = patches.permute(3, 4, 0, 1, 2).reshape(_PATCH**2, -1)
     low, high = patches.amin(dim=0) + centre, patches.amax(dim=0) + centre
     usable = (low > -1 + 0.75 * _STEP) & (high < 1 - 0.75 * _STEP) & (high > low)
+    if mask is not None:
+        measured = mask.unfold(1, _PATCH, 1).unfold(2, _PATCH, 1).flatten(3).amin(-1) > 0
+        usable &= measured.expand(len(block), -1, -1).flatten()
     weights = usable.float() / usable.sum().clamp_min(1)
     mean = patches @ weights
     return (patches * weights) @ patches.T - torch.outer(mean, mean), usable.float().mean()

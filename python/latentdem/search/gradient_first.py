@@ -12,12 +12,10 @@ from ..solver.passes import NO_HOOKS, Candidates, Hooks, run_passes
 from .blind import BlindSearch
 from .gradient_refine import kernels_from_images
 from .gradient_start import SETTINGS, automatic_sizes, sizes_around, starts_for
-from .selection import agreeing, most_plausible, plausibility, together
+from .selection import most_plausible, plausibility, together
 from .trials import TRIAL_STEPS, trial
 
-_LARGEST_SEARCHED = (
-    64  # K of the blind search where the kernel size is unknown, and larger kernels are possible
-)
+_LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,8 @@ class GradientFirst:
         explained: residual of a trial, in units of the noise, up to which its kernel needs no search.
         refined: best kernels that are estimated again from the images of their trials.
         rounds: how often.
-        low_noise: standard deviation of the noise, in units of [-1, 1], above which the kernels of the start
-            need no search only if some of them agree.
-        agreeing: how many kernels have to agree with the best one, besides those refined from it.
+        low_noise: standard deviation of the noise, in units of [-1, 1], above which it hides the gradients, and
+            the blind search runs alone.
         least_sigma: least noise that the blind search assumes, whose M-steps lose the kernel under less.
     """
 
@@ -42,7 +39,6 @@ class GradientFirst:
     rounds: int = 2
     explained: float = 2.0
     low_noise: float = 0.01
-    agreeing: int = 3
     least_sigma: float = 0.01
 
 
@@ -51,7 +47,8 @@ class GradientFirstSearch:
 
     A start from the gradients takes seconds. Short restorations with each of its kernels show how well the
     prior explains the measurement with them, and the evidence chooses. Where the best one does not explain a
-    photograph, or the noise hides the gradients, the blind search runs too, and the evidence chooses again.
+    photograph the blind search runs too, and the evidence chooses again. Where the noise hides the gradients
+    the blind search runs alone.
 
     Args:
         search: the blind search.
@@ -66,6 +63,10 @@ class GradientFirstSearch:
         self, search: BlindSearch, config: GradientFirst | None = None, automatic: bool = False
     ) -> None:
         self.search, self.config, self.automatic = search, config or GradientFirst(), automatic
+
+    def noisy(self, measurement: Measurement) -> bool:
+        """Whether the noise hides the gradients of all photographs, so that the blind search runs alone."""
+        return bool((measurement.sigma > self.config.low_noise).all())
 
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels of all full EM steps if the blind search is needed, for one measurement of this size."""
@@ -87,6 +88,8 @@ class GradientFirstSearch:
         hooks: Hooks = NO_HOOKS,
     ) -> Candidates:
         """The most plausible kernel (B, 1, K, K) of each image; the arguments are those of `BlindSearch`."""
+        if self.noisy(measurement):
+            return self.search(measurement, kernel_size, generator, hooks)
         images, seed, name = len(measurement), generator.initial_seed(), "kernel search"
         prior = self.search.prior
         operator = self.search.operator(kernel_size, mask=measurement.mask, fixed=True)
@@ -111,9 +114,7 @@ class GradientFirstSearch:
         best = most_plausible(plausibility(tried).view(images, -1), 1)
         start = tried.pick(best)
         explained = start.residual <= self.config.explained * measurement.sigma
-        agreed = agreeing(start.parameters, kernels[:, :-1]) >= self.config.agreeing
-        suffices = explained & (agreed | (measurement.sigma <= self.config.low_noise))
-        if bool(suffices.all()):
+        if bool(explained.all()):
             if hooks.on_work is not None:
                 hooks.on_work(name, images * self._search_work(*measurement.size, kernel_size))
             return start
@@ -124,5 +125,5 @@ class GradientFirstSearch:
         arguments = trial(prior, operator, measurement, both.flatten(0, 1), seed)
         tried = run_passes(**arguments, stage=name, hooks=hooks)
         score = plausibility(tried).view(images, 2)
-        score[:, 1] = torch.where(suffices, -torch.inf, score[:, 1])  # as if each image were alone
+        score[:, 1] = torch.where(explained, -torch.inf, score[:, 1])  # as if each image were alone
         return replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)

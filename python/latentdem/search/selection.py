@@ -128,11 +128,6 @@ def correlations(reference: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return overlap / (reference.flatten(2).norm(dim=2) * others.flatten(2).norm(dim=2)), place
 
 
-def agreeing(kernel: Tensor, others: Tensor) -> Tensor:
-    """(B,) how many of other kernels (B, H, 1, K, K) agree with a kernel (B, 1, K, K) of each image."""
-    return (correlations(kernel, others.squeeze(2))[0] >= _AGREEMENT).sum(1)
-
-
 def merged_kernels(kernel: Tensor, score: Tensor, best: Tensor, latest: int) -> Tensor:
     """The best kernels, averaged with those of the last round that agree with them, (B, 1, K, K).
 

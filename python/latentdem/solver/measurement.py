@@ -15,7 +15,7 @@ class Measurement:
     Attributes:
         y: (B, C, H, W) float32, in [-1, 1] for an image.
         sigma: (B,) standard deviation of the measurement noise, in units of [-1, 1].
-        mask: (1, 1, H, W), 1 where the measurement counts, else 0; None for everywhere.
+        mask: (1 or B, 1, H, W), 1 where the measurement counts, else 0; None for everywhere.
         circular: whether the blur wraps around; otherwise light came in from beyond the frame.
     """
 
@@ -39,7 +39,8 @@ class Measurement:
 
     def rows(self, rows: slice) -> Measurement:
         """Some photographs of the batch."""
-        return Measurement(self.y[rows], self.sigma[rows], self.mask, self.circular)
+        mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[rows]
+        return Measurement(self.y[rows], self.sigma[rows], mask, self.circular)
 
     def window(self, rows: slice, columns: slice) -> Measurement:
         """A part of every photograph; the whole of a circular one stays circular, a part is not."""

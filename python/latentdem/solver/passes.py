@@ -187,6 +187,7 @@ def run_passes(
             on_step=record,
         )
         latents = None
+        operator.warm_start = None  # that of the pass before, if this pass was read from a checkpoint
         model, _, evidence = most_likely(operator, image, parameters, y, variance)
         rho = consistency(Prediction(operator, image, parameters, y, variance, r2))
         image = operator.proximal(image, parameters, y, rho).clamp(-1, 1)

@@ -24,7 +24,7 @@ class Restore:
         self.calls: list[tuple[tuple[int, ...], str]] = []
         self.refused: tuple[int, int] | None = None
 
-    def __call__(self, images: Tensor, boundary: str, progress: Progress) -> Result:
+    def __call__(self, images: Tensor, boundary: str, progress: Progress, mask: Tensor | None) -> Result:
         if tuple(images.shape[-2:]) == self.refused:
             raise UserError("Too small.")
         self.calls.append((tuple(images.shape), boundary))
@@ -86,8 +86,8 @@ def test_bad_files_are_passed_over(photos: Path) -> None:
 
 def test_result_that_is_not_finite_is_a_failure(photos: Path) -> None:
     class Broken(Restore):
-        def __call__(self, images: Tensor, boundary: str, progress: Progress) -> Result:
-            result = super().__call__(images, boundary, progress)
+        def __call__(self, images: Tensor, boundary: str, progress: Progress, mask: Tensor | None) -> Result:
+            result = super().__call__(images, boundary, progress, mask)
             result.image[0] = torch.nan
             return result
 

@@ -33,10 +33,18 @@ QUICK = SearchConfig(
 
 
 def restoration(
-    y: Tensor, size: int, circular: bool, *, kernel: Tensor | None = None, again: bool = True
+    y: Tensor,
+    size: int,
+    circular: bool,
+    *,
+    kernel: Tensor | None = None,
+    again: bool = True,
+    gradients: GradientFirst | None = None,
 ) -> ImageRestoration:
+    """A quick one; with the blind search alone unless there are `gradients`."""
     settings = Settings(size, 0.02, boundary="circular" if circular else "valid")
-    config = RestorationConfig(QUICK, None, KnownKernelConfig((Pass(3),), num_samples=2), again=again)
+    known = KnownKernelConfig((Pass(3),), num_samples=2)
+    config = RestorationConfig(search=QUICK, gradients=gradients, known=known, again=again)
     return ImageRestoration(y, settings, kernel, config=config)
 
 
@@ -54,13 +62,15 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("circular", [True, False])
 @pytest.mark.parametrize(("height", "width", "size"), [(40, 51, 9), (47, 33, 14), (17, 60, 17)])
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("search", ["none", "blind", "gradients first"])
 def test_any_size(
-    scene: Scene, tiny_prior: EmbeddedPrior, height: int, width: int, size: int, circular: bool, known: bool
+    scene: Scene, tiny_prior: EmbeddedPrior, height: int, width: int, size: int, circular: bool, search: str
 ) -> None:
-    y, seen = scene(height, width), []
+    y, seen, known = scene(height, width), [], search == "none"
     kernel = gaussian_kernel(size, 1.5)
-    result = run(restoration(y, size, circular, kernel=kernel if known else None), tiny_prior, seen)
+    gradients = GradientFirst() if search == "gradients first" else None
+    run_once = restoration(y, size, circular, kernel=kernel if known else None, gradients=gradients)
+    result = run(run_once, tiny_prior, seen)
     assert result.image.shape == y.shape
     assert result.image.abs().max() <= 1
     assert result.kernel.shape == kernel.shape
@@ -92,9 +102,12 @@ def test_searches_without_a_trial_measure_only_the_model_error(scene: Scene, tin
     assert result.model_error >= result.noise_sigma * 0.999
 
 
-def test_image_of_the_search_can_be_the_result(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+@pytest.mark.parametrize("gradients", [None, GradientFirst()], ids=["blind", "gradients first"])
+def test_image_of_the_search_can_be_the_result(
+    scene: Scene, tiny_prior: EmbeddedPrior, gradients: GradientFirst | None
+) -> None:
     y, seen = scene(32, 32), []
-    result = run(restoration(y, 9, True, again=False), tiny_prior, seen)
+    result = run(restoration(y, 9, True, again=False, gradients=gradients), tiny_prior, seen)
     assert result.image.shape == y.shape
     assert seen[-1][1] == seen[-1][2]
     assert list(result.seconds) == ["kernel search", "total"]

@@ -14,7 +14,14 @@ from latentdem.errors import UserError
 from latentdem.io.images import read_image
 from latentdem.metrics import kernel_metrics
 from latentdem.search.gradient_input import edge_window
-from latentdem.search.gradient_start import SETTINGS, estimate_kernels, score_kernels, starts_for
+from latentdem.search.gradient_start import (
+    SETTINGS,
+    automatic_sizes,
+    estimate_kernels,
+    score_kernels,
+    sizes_around,
+    starts_for,
+)
 from latentdem.solver.measurement import Measurement
 
 K = 15
@@ -148,7 +155,7 @@ def test_starts_of_two_sizes_are_sorted_by_one_score(kernel: Tensor) -> None:
     y = blurred(kernel, False).expand(-1, 3, -1, -1)
     y = torch.cat([y, y.flip(-1)])
     measurement = Measurement(y, torch.tensor([0.005, 0.01]), circular=False)
-    kernels, scores = starts_for(measurement, 20, settings=SETTINGS[:2])
+    kernels, scores = starts_for(measurement, 20, (12, 20), SETTINGS[:2])
     assert kernels.shape == (2, 4, 1, 20, 20)
     torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(2, 4, 1))
     assert (scores.diff() >= 0).all()
@@ -156,17 +163,37 @@ def test_starts_of_two_sizes_are_sorted_by_one_score(kernel: Tensor) -> None:
     assert mnc(kernels[1, 0], kernel[0].flip(-1)) > 0.9
     offsets = torch.arange(20.0) - 10
     assert ((kernels.sum(-1) * offsets).sum(-1).abs() <= 1).all()
-    alone, score = starts_for(measurement.rows(slice(1, 2)), 20, settings=SETTINGS[:2])
+    alone, score = starts_for(measurement.rows(slice(1, 2)), 20, (12, 20), SETTINGS[:2])
     assert torch.equal(alone[0], kernels[1])
     assert torch.equal(score[0], scores[1])
 
 
-def test_starts_are_no_larger_than_the_photograph() -> None:
-    y = torch.rand(1, 3, 25, 30, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    kernels, scores = starts_for(Measurement(y, torch.tensor([0.02])), 32, settings=SETTINGS[:1])
-    assert kernels.shape == (1, 2, 1, 32, 32)  # of 20 and 24 pixels, padded
-    assert scores.isfinite().all()
-    torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(1, 2, 1))
+def test_starts_at_a_larger_size_are_cropped_to_the_kernel(kernel: Tensor) -> None:
+    y = blurred(kernel, False).expand(-1, 3, -1, -1)
+    measurement = Measurement(y, torch.tensor([0.005]), circular=False)
+    whole, scores = starts_for(measurement, 23, (23,), SETTINGS[:1])
+    cropped, same = starts_for(measurement, K, (23,), SETTINGS[:1])
+    part = whole[..., 4:-4, 4:-4]
+    torch.testing.assert_close(cropped, part / part.sum())
+    torch.testing.assert_close(same, scores)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [(27, 255, (27, 43)), (20, 255, (20, 32)), (20, 25, (20, 24)), (25, 25, (25,)), (3, 16, (3, 5))],
+)
+def test_sizes_around_a_given_one_keep_its_origin(size: int, side: int, expected: tuple[int, ...]) -> None:
+    assert sizes_around(size, side) == expected
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(255, (15, 27, 45, 75)), (200, (15, 27, 45)), (45, (15,)), (30, (15,)), (16, (15,))]
+)
+def test_automatic_sizes_are_at_most_a_third_of_the_side_or_the_least(
+    side: int, expected: tuple[int, ...]
+) -> None:
+    assert automatic_sizes(side) == expected
+    assert max(expected) <= side
 
 
 @pytest.mark.slow
@@ -174,7 +201,8 @@ def test_starts_are_no_larger_than_the_photograph() -> None:
 def test_the_start_for_the_example_is_close_to_its_kernel(size: int) -> None:
     y = read_image(EXAMPLES / "blurred.png").pixels
     truth = torch.from_numpy(np.load(EXAMPLES / "kernel.npy"))
-    kernels, scores = starts_for(Measurement(y, torch.tensor([0.02]), circular=False), size)
+    sizes = sizes_around(size, min(y.shape[-2:]))
+    kernels, scores = starts_for(Measurement(y, torch.tensor([0.02]), circular=False), size, sizes, SETTINGS)
     values = [mnc(estimate, truth) for estimate in kernels[0]]
     print(f"K {size}, MNC {[round(v, 3) for v in values]}, scores {[round(v, 4) for v in scores[0].tolist()]}")
     assert values[0] > 0.88  # .93 for 48 and .94 for 64 pixels

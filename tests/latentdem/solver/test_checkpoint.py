@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 import latentdem
-from latentdem import UserError
+from latentdem import Blur, LatentDEM, MaximumLikelihood, Pass, Proximal, UserError
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 from latentdem.restoration import tiles
 from latentdem.solver.checkpoint import Checkpoint
+from latentdem.solver.measurement import Measurement
+from latentdem.solver.passes import Hooks, run_passes
 
 Scene = Callable[..., Tensor]
 
@@ -55,7 +57,8 @@ def same(first: latentdem.Result, second: latentdem.Result) -> bool:
 @pytest.mark.parametrize(
     ("options", "stops"),
     [
-        ({"steps": 2}, (0, 3, 5)),
+        # Stops in the first trial, in the second one, and in the blind search.
+        ({"steps": 2, "boundary": "valid"}, (3, 7, 17)),
         ({"e_step": "posterior", "steps": 5}, (0, 3)),
         ({"kernel": gaussian_kernel(5, 1), "boundary": "valid"}, (2,)),
     ],
@@ -73,6 +76,31 @@ def test_interrupted_runs_end_like_others(
     assert same(whole, resumed)
     assert seen == sorted(set(seen))
     assert not folder.exists()
+
+
+def test_finished_passes_without_a_periodic_boundary_give_the_same_bits(
+    scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path
+) -> None:
+    """The least squares after a pass do not start from those of the pass before, which a file does not have."""
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 4:-4, 4:-4] = 1
+    measurement = Measurement(scene(32, 32), torch.tensor([0.005]), mask, circular=False)
+    images = []
+    for folder in (None, "kept", "kept"):  # a whole run, one that is saved, and one that is read
+        hooks = Hooks(checkpoint=folder and Checkpoint(tmp_path / folder, {}))
+        operator = Blur(5, mask=mask, fixed=True)
+        result = run_passes(
+            LatentDEM(tiny_prior, operator, Proximal()),
+            (Pass(3), Pass(4, 600), Pass(4, 600)),
+            measurement,
+            gaussian_kernel(5, 1),
+            torch.Generator().manual_seed(0),
+            consistency=MaximumLikelihood(),
+            hooks=hooks,
+        )
+        images.append(result.image)
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(images[0], images[2])
 
 
 def test_finished_steps_are_not_made_again(

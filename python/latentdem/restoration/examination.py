@@ -1,0 +1,100 @@
+"""What a photograph says about itself: its range, and the pixels that take part in the restoration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .data_range import DataRange, quantisation_step
+from .outliers import blown_out_pixels, constant_lines, isolated_pixels, sharp_pixels
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Photographs as they are restored.
+
+    Attributes:
+        y: (B, C, H, W) with the range of the data at [-1, 1], smooth where pixels do not count.
+        mask: (1 or B, 1, H, W), 1 where pixels count; None for everywhere.
+        original: (B, 1, H, W) bool, frames and other pixels that come back as they were; None for none.
+        data_range: that of the data in the file.
+        step: (B,) difference between two levels of the data, on the scale of `y`; None for 8 bits.
+    """
+
+    y: Tensor
+    mask: Tensor | None
+    original: Tensor | None
+    data_range: DataRange
+    step: Tensor | None = None
+
+    @classmethod
+    def none(cls, y: Tensor, mask: Tensor | None = None) -> Examination:
+        """The photographs as they are, with the mask that is given."""
+        return cls(y, mask, None, DataRange.full(len(y)))
+
+    @classmethod
+    def of(cls, y: Tensor, shown: Tensor | None = None) -> Examination:
+        """Finds the range and the pixels that no blur explains.
+
+        Args:
+            y: (B, C, H, W) photographs in [-1, 1].
+            shown: (1 or B, 1, H, W), 0 for pixels that do not count in any case, such as transparent ones; they
+                come back as they were.
+        """
+        known = torch.ones_like(y[:, :1]) if shown is None else (shown > 0).to(y).expand(len(y), -1, -1, -1)
+        steps = torch.tensor([quantisation_step(sample) for sample in y])
+        y = torch.where(known > 0, y, filled(y, known)) if shown is not None else y
+        isolated = torch.stack([isolated_pixels(sample) for sample in y])[:, None]
+        data_range = DataRange.of(y, known * ~isolated)
+        step = steps / data_range.scale
+        stretched = data_range.stretched(y)
+        clean = filled(stretched, (~isolated).to(y)) if isolated.any() else stretched
+        lines = torch.stack([constant_lines(sample) for sample in clean])[:, None]
+        wrong = isolated | lines
+        if lines.any():
+            clean = filled(clean, (~lines).to(y))
+        for find in (sharp_pixels, blown_out_pixels):
+            found = torch.stack([find(sample) for sample in clean])[:, None] & ~lines
+            wrong |= found
+        original = lines | (known == 0)
+        # One pixel more beside a frame, which may be a mixture.
+        beside = F.max_pool2d(lines.to(y), 3, 1, 1) > 0
+        mask = known * ~(wrong | beside)
+        for i in range(len(mask)):
+            if not mask[i].any():  # nothing to restore from
+                mask[i], original[i] = 1, False
+        if bool(mask.all()):
+            return cls(stretched, None, None, data_range, step)
+        if bool((mask == mask[:1]).all()):
+            mask = mask[:1]
+        smooth = torch.where(mask > 0, stretched, filled(stretched, mask.expand(len(y), -1, -1, -1)))
+        return cls(smooth, mask, original if original.any() else None, data_range, step)
+
+    def restored(self, image: Tensor, photographs: Tensor) -> Tensor:
+        """The restored image (B, C, H, W) in the range of the file, its `original` pixels as they were."""
+        image = self.data_range.restored(image)
+        return image if self.original is None else torch.where(self.original, photographs.to(image), image)
+
+
+def filled(y: Tensor, mask: Tensor) -> Tensor:
+    """`y` (B, C, H, W) with smooth values from the surroundings where `mask` (1 or B, 1, H, W) is 0.
+
+    Means over squares that double until each contains a pixel of the mask; for wide gaps the coarse ones.
+    """
+    mask = mask.to(y).expand(len(y), -1, -1, -1)
+    levels = [(y * mask, mask)]
+    while not bool((levels[-1][1] > 0).all()) and max(levels[-1][0].shape[-2:]) > 1:
+        levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
+    values, weights = levels[-1]
+    result = values / weights.clamp_min(1e-6)
+    for values, weights in reversed(levels[:-1]):
+        upper = F.interpolate(result, values.shape[-2:], mode="bilinear", align_corners=False)
+        result = torch.where(weights > 0, values / weights.clamp_min(1e-6), upper)
+    return result
+
+
+def _halved(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, 2, ceil_mode=True)

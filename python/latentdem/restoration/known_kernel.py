@@ -1,0 +1,71 @@
+"""The restoration of photographs, or tiles of them, with a known kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from latentdem_ext.vae import Window
+
+from ..operators import Blur
+from ..priors.base import LatentPrior
+from ..solver.latentdem import LatentDEM
+from ..solver.measurement import Measurement
+from ..solver.passes import Hooks, run_passes
+from ..solver.state import TraceStep
+from .config import KnownKernelConfig
+from .tiles import Layout
+
+
+@dataclass
+class KnownKernelRestorer:
+    """Restores photographs, or tiles of them, with a known kernel.
+
+    Attributes:
+        measurement: the whole photographs; kernel: (B, 1, K, K) their kernels.
+        trace: the steps of the last call.
+        variances: (B,) of every call, of what the model does not explain.
+    """
+
+    prior: LatentPrior
+    operator: Callable[..., Blur]
+    config: KnownKernelConfig
+    seed: int
+    layout: Layout
+    hooks: Hooks
+    latents: Tensor | None
+    measurement: Measurement
+    kernel: Tensor
+    trace: list[TraceStep] = field(default_factory=list)
+    variances: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, y: Tensor, window: Window | None) -> Tensor:
+        """The image of the pixels `y` (B, 3, h, w) in a window of the photographs; None for the whole."""
+        part, frame = self.measurement, self.layout.frame
+        if window is not None:
+            part, frame = part.window(*window), self.layout.frame_of_part(*y.shape[-2:])
+        measurement, config = frame.extend(part), self.config
+        solver = LatentDEM(
+            self.prior,
+            self.operator(self.layout.kernel_size, mask=measurement.mask, fixed=True),
+            config.e_step,
+            skip=config.skip,
+            num_samples=config.num_samples,
+        )
+        restored = run_passes(
+            solver,
+            config.passes,
+            measurement,
+            self.kernel,
+            torch.Generator(y.device).manual_seed(self.seed),
+            consistency=config.consistency,
+            latents=self.latents,
+            stage="restoration",
+            hooks=self.hooks,
+        )
+        self.trace = restored.trace
+        self.variances.append(restored.variance)
+        return frame.crop(restored.image)

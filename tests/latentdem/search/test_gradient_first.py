@@ -1,0 +1,228 @@
+"""The default search: kernels from gradients, tried with a prior, and the blind search where they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from skimage import data
+from torch import Tensor
+
+import latentdem_ext as ext
+from latentdem import HQS, BlindSearch, Pass, SearchConfig, Start
+from latentdem.metrics import kernel_metrics
+from latentdem.operators.kernels import gaussian_kernel
+from latentdem.priors.kernel_denoiser import KernelDenoiser
+from latentdem.search import gradient_first
+from latentdem.search.config import Round
+from latentdem.search.gradient_first import GradientFirst, GradientFirstSearch
+from latentdem.search.gradient_start import SETTINGS, starts_for
+from latentdem.solver.measurement import Measurement
+from latentdem.solver.passes import Candidates, Hooks, WorkCounter
+
+K = 9
+SIZE = 96
+QUICK = SearchConfig(
+    starts=(Start(0.3), Start(0.2)), coarse=(Round((Pass(2),), HQS(1, 1e6)),), largest_kernel=10
+)
+
+
+class CountedSearch(BlindSearch):
+    """The blind search with a random denoiser; remembers the noise it was given at each call."""
+
+    def __init__(self, prior: Any) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__(prior, KernelDenoiser().requires_grad_(False), QUICK)
+        self.sigmas: list[Tensor] = []
+
+    def __call__(self, measurement: Measurement, *arguments: Any, **options: Any) -> Candidates:
+        self.sigmas.append(measurement.sigma)
+        return super().__call__(measurement, *arguments, **options)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Tensor:
+    """A hook (1, 1, K, K), centred, that differs much from its own turned copy."""
+    kernel = torch.zeros(1, 1, K, K)
+    kernel[..., 2, 2:6] = torch.tensor([0.5, 0.7, 0.9, 1.0])
+    kernel[..., 3:7, 5] = torch.tensor([0.9, 0.7, 0.5, 0.3])
+    return kernel / kernel.sum()
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Tensor:
+    """(2, 3, SIZE, SIZE) parts of a photograph in [-1, 1]."""
+    camera = torch.from_numpy(data.camera()).float() / 127.5 - 1
+    parts = [camera[top : top + 2 * SIZE : 2, 180 : 180 + 2 * SIZE : 2] for top in (60, 90)]
+    return torch.stack(parts)[:, None].repeat(1, 3, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def frame() -> Tensor:
+    mask = torch.zeros(1, 1, SIZE, SIZE)
+    mask[..., 6:-6, 6:-6] = 1
+    return mask
+
+
+@pytest.fixture
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start at one size with two of its settings."""
+
+    def quick(measurement: Measurement, size: int, *_: Any) -> tuple[Tensor, Tensor]:
+        return starts_for(measurement, size, (size,), SETTINGS[:2])
+
+    monkeypatch.setattr(gradient_first, "starts_for", quick)
+
+
+TWO = GradientFirst(tried=2)  # the constants that belong to it
+
+
+def measured(x: Tensor, kernel: Tensor, sigma: float = 0.004, mask: Tensor | None = None) -> Measurement:
+    noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0))
+    y = ext.blur(x, kernel.expand(len(x), -1, -1, -1).contiguous()) + sigma * noise
+    y = y if mask is None else torch.where(mask > 0, y, torch.zeros(()))
+    return Measurement(y, torch.full((len(x),), sigma), mask, circular=mask is None)
+
+
+def run(
+    search: GradientFirstSearch, measurement: Measurement, size: int = K, hooks: Hooks | None = None
+) -> Candidates:
+    return search(measurement, size, torch.Generator().manual_seed(0), hooks or Hooks())
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_kernel_that_explains_the_photograph_needs_no_search(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, frame: Tensor, framed: bool
+) -> None:
+    x = photographs[:1]
+    blind = CountedSearch(oracle(x))
+    result = run(GradientFirstSearch(blind), measured(x, kernel, mask=frame if framed else None))
+    assert blind.sigmas == []
+    assert kernel_metrics(result.parameters[0], kernel[0]).mnc > (0.93 if framed else 0.97)
+    assert result.residual < 1.2 * 0.004
+    assert result.parameters.shape == (1, 1, K, K)
+    assert result.image.shape == x.shape
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_the_search_follows_where_noise_hides_the_gradients(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
+) -> None:
+    """The kernel explains the photograph, but so may wrong ones: of two, three cannot agree."""
+    x = photographs[:1]
+    blind = CountedSearch(oracle(x))
+    result = run(GradientFirstSearch(blind, TWO), measured(x, kernel, sigma=0.02))
+    assert [sigma.tolist() for sigma in blind.sigmas] == [[pytest.approx(0.02)]]
+    # The evidence chooses the kernel from the gradients: the blind search has a random denoiser.
+    assert kernel_metrics(result.parameters[0], kernel[0]).mnc > 0.9
+
+
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize(("needed", "searches"), [(2, 0), (3, 1)])
+def test_kernels_that_agree_need_no_search_in_spite_of_noise(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, needed: int, searches: int
+) -> None:
+    x = photographs[:1]
+    blind = CountedSearch(oracle(x))
+    config = GradientFirst(tried=2, agreeing=needed)
+    run(GradientFirstSearch(blind, config), measured(x, kernel, sigma=0.012))
+    assert len(blind.sigmas) == searches
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_a_photograph_that_needs_no_search_keeps_its_kernel_beside_one_that_does(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
+) -> None:
+    measurement = measured(photographs, kernel)
+    measurement.sigma[1] = 0.03
+    blind = CountedSearch(oracle(photographs))
+    both = run(GradientFirstSearch(blind, TWO), measurement)
+    assert len(blind.sigmas) == 1
+    alone = run(GradientFirstSearch(CountedSearch(oracle(photographs[:1])), TWO), measurement.rows(slice(0, 1)))
+    torch.testing.assert_close(both.parameters[:1], alone.parameters, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_the_search_follows_a_large_residual_and_assumes_its_least_noise(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
+) -> None:
+    """The photograph has ten times the noise that it is said to have; no image explains it."""
+    x = photographs[:1]
+    blind = CountedSearch(oracle(x))
+    measurement = measured(x, kernel, sigma=0.04)
+    measurement.sigma.fill_(0.004)
+    config = GradientFirst(tried=2, least_sigma=0.008)
+    run(GradientFirstSearch(blind, config), measurement)
+    assert [sigma.tolist() for sigma in blind.sigmas] == [[pytest.approx(0.008)]]
+
+
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize("searched", [False, True])
+def test_batch_gives_what_single_runs_give(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, frame: Tensor, searched: bool
+) -> None:
+    measurement = measured(photographs, kernel, 0.02 if searched else 0.004, frame)
+    blind = CountedSearch(oracle(photographs))
+    both = run(GradientFirstSearch(blind, TWO), measurement)
+    assert len(blind.sigmas) == searched
+    for n in (0, 1):
+        rows = slice(n, n + 1)
+        search = GradientFirstSearch(CountedSearch(oracle(photographs[rows])), TWO)
+        one = run(search, measurement.rows(rows))
+        torch.testing.assert_close(both.parameters[rows], one.parameters, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(both.image[rows], one.image, atol=5e-3, rtol=0)
+        torch.testing.assert_close(both.residual[rows], one.residual, atol=1e-4, rtol=1e-2)
+        assert [step.stage for step in both.trace] == [step.stage for step in one.trace]
+
+
+@pytest.mark.usefixtures("quick_start")
+@pytest.mark.parametrize("sigma", [0.004, 0.02], ids=["gradients alone", "with the search"])
+def test_work_is_what_is_done(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, sigma: float
+) -> None:
+    """The search that is not needed is counted at once, so that the progress ends at its total."""
+    search, seen = GradientFirstSearch(CountedSearch(oracle(photographs)), TWO), []
+    total = len(photographs) * search.work(SIZE, SIZE, K)
+    counter = WorkCounter(10 * total, lambda _, done, __: seen.append(done))
+    run(search, measured(photographs, kernel, sigma), hooks=Hooks(counter))
+    assert len(search.search.sigmas) == (sigma > 0.01)
+    assert seen[-1] == total
+    assert seen == sorted(set(seen))
+
+
+def test_the_turned_kernel_loses(
+    oracle: Callable[[Tensor], Any],
+    photographs: Tensor,
+    kernel: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The start has the kernel the wrong way round; its turned copy is tried beside it and wins."""
+    x, turned = photographs[:1], kernel.flip(-2, -1)
+    start = torch.stack([turned, gaussian_kernel(K, 2.0)], 1)
+    monkeypatch.setattr(gradient_first, "starts_for", lambda *_: (start, torch.zeros(1, 2)))
+    search = GradientFirstSearch(CountedSearch(oracle(x)), GradientFirst(tried=2, rounds=0))
+    result = run(search, measured(x, kernel))
+    torch.testing.assert_close(result.parameters, kernel)
+    assert search.search.sigmas == []
+
+
+def test_a_kernel_that_the_blind_search_finds_wins_over_a_wrong_start(
+    oracle: Callable[[Tensor], Any],
+    photographs: Tensor,
+    kernel: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = photographs[:1]
+    wrong = torch.stack([gaussian_kernel(K, 3.0), gaussian_kernel(K, 2.5)], 1)
+    monkeypatch.setattr(gradient_first, "starts_for", lambda *_: (wrong, torch.zeros(1, 2)))
+    blind = CountedSearch(oracle(x))
+    blind._first_kernels = lambda _: torch.cat([kernel, gaussian_kernel(K, 2.0)])  # type: ignore[method-assign]
+    blind.config = SearchConfig(
+        starts=(Start(0.3, m_step_from=-1), Start(0.2, m_step_from=-1)), coarse=QUICK.coarse, largest_kernel=10
+    )
+    result = run(GradientFirstSearch(blind, GradientFirst(tried=2, rounds=0)), measured(x, kernel))
+    assert len(blind.sigmas) == 1
+    torch.testing.assert_close(result.parameters, kernel, atol=1e-5, rtol=1e-4)
