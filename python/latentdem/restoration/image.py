@@ -136,7 +136,8 @@ class ImageRestoration:
                 "as a whole; leave them out, or give the kernel and a smaller image."
             )
         total = len(measurement) * self._work(layout, known, config, search if blind else None)
-        hooks = Hooks(WorkCounter(total, progress), on_step, checkpoint)
+        counter = WorkCounter(total, progress)
+        hooks = Hooks(counter, on_step, checkpoint)
         results: list[Candidates] = []
         shares: list[Tensor] = []
         seconds: dict[str, float] = {}
@@ -185,6 +186,7 @@ class ImageRestoration:
                 residual = self._residual(image, kernels, part)
                 evidence = torch.zeros_like(residual)
                 results.append(Candidates(image, kernels, residual, evidence, variance, trace))
+        counter.finish("restoration")
         restored, scale = join(_same_size(results)), examined.data_range.scale
         return Result(
             image=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),

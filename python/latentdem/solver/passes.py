@@ -61,6 +61,11 @@ class WorkCounter:
         if self._progress is not None:
             self._progress(stage, min(self._done, self._total), self._total)
 
+    def finish(self, stage: str) -> None:
+        """Counts what turned out not to be needed, such as pixels of a padded grid for a larger kernel."""
+        if self._done < self._total:
+            self(stage, self._total - self._done)
+
 
 @dataclass(frozen=True)
 class Hooks:
