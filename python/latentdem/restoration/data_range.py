@@ -83,7 +83,8 @@ def _ends(values: Tensor) -> tuple[float, float]:
     if least < -1 - _BEYOND or greatest > 1 + _BEYOND or least == greatest or has_eight_bits(values):
         return -1.0, 1.0
     top = 2.0**_MOST_BITS - 1
-    bits = next(n for n in range(1, _MOST_BITS + 1) if (greatest + 1) / 2 * top <= 2**n - 1 + 0.01)
+    sufficient = (n for n in range(1, _MOST_BITS) if (greatest + 1) / 2 * top <= 2**n - 1 + 0.01)
+    bits = next(sufficient, _MOST_BITS)  # also for values that noise has taken a little beyond white
     high = -1 + 2 * (2**bits - 1) / top
     if greatest - least < _PEDESTAL * (high + 1):
         return least, greatest
