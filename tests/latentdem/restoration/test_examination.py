@@ -126,3 +126,11 @@ def test_mask_of_another_shape_is_refused(
 ) -> None:
     with pytest.raises(latentdem.UserError, match="A mask has the shape"):
         latentdem.deblur(scene(40, 40), 9, mask=torch.ones(shape), prior=tiny_prior, device="cpu")
+
+
+def test_values_a_little_beyond_white_have_the_full_range(scene: Scene) -> None:
+    """Noise takes simulated measurements out of [-1, 1]."""
+    y = scene()
+    y[..., 0, 0] = 1.01
+    data_range = DataRange.of(y)
+    assert (float(data_range.low), float(data_range.high)) == (-1, 1)
