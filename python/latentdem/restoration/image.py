@@ -26,6 +26,7 @@ from ..priors.prior_names import name_of
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
 from ..search.gradient_first import GradientFirstSearch
+from ..search.gradient_input import edge_window
 from ..search.gradient_start import automatic_sizes
 from ..solver.checkpoint import Checkpoint
 from ..solver.measurement import Measurement
@@ -149,7 +150,8 @@ class ImageRestoration:
                 if kernel is None:
                     window, frame = part, layout.frame
                     if not layout.fits:
-                        window = part.window(*informative_window(part.y, layout.search_size, size))
+                        choose = edge_window if self._by_gradients(search, part) else informative_window
+                        window = part.window(*choose(part.y, layout.search_size, size))
                         frame = layout.frame_of_part(*window.size)
                     generator = torch.Generator(device).manual_seed(self.settings.seed)
                     with _timed(seconds, "kernel search"):
@@ -241,17 +243,21 @@ class ImageRestoration:
         return total
 
     @staticmethod
-    def _alike(search: KernelSearch, measurement: Measurement) -> bool:
+    def _by_gradients(search: KernelSearch, measurement: Measurement) -> bool:
+        """Whether the search estimates kernels from gradients, and not from noise."""
+        return isinstance(search, GradientFirstSearch) and not search.noisy(measurement)
+
+    def _alike(self, search: KernelSearch, measurement: Measurement) -> bool:
         """Whether the search treats all photographs of a batch in the same way."""
-        rows = [measurement.rows(slice(i, i + 1)) for i in range(len(measurement))]
-        return not isinstance(search, GradientFirstSearch) or len({search.noisy(row) for row in rows}) == 1
+        rows = (measurement.rows(slice(i, i + 1)) for i in range(len(measurement)))
+        return len({self._by_gradients(search, row) for row in rows}) == 1
 
     def _kernel_size(self, search: KernelSearch, measurement: Measurement) -> tuple[int, bool]:
         """K, or its upper limit where the search finds it, and whether it does."""
         size, side = self.settings.kernel_size, min(self.y.shape[-2:])
         if size is not None:
             return size, False
-        if isinstance(search, GradientFirstSearch) and not search.noisy(measurement):
+        if self._by_gradients(search, measurement):
             return automatic_sizes(side)[-1], True
         return min(_DEFAULT_SIZE, side), False
 

@@ -37,7 +37,7 @@ class GradientFirst:
     automatic_settings: int = 2
     refined: int = 2
     rounds: int = 2
-    explained: float = 2.0
+    explained: float = 3.0
     low_noise: float = 0.01
     least_sigma: float = 0.01
 
