@@ -78,7 +78,7 @@ def deblur_command(
             help="What to write where no kernel found explains the picture: the picture as it was, or the "
             "result all the same."
         ),
-    ] = common.UnexplainedName.input,
+    ] = common.UnexplainedName.result,
 ) -> None:
     """Restore a blurred photograph and find its blur kernel.
 

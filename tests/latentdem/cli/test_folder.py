@@ -81,7 +81,8 @@ def test_pictures_that_no_kernel_explains_are_named_and_written_as_they_were(
     cli: Any, photos: Path, here: Path, fake_deblur: Any, scene: Scene
 ) -> None:
     fake_deblur.image = -scene(20, 24)
-    result = cli.run("deblur", "photos", "--no-figure", "--noise-sigma", 0.009, "--kernel-size", 5)
+    options = ["--noise-sigma", 0.009, "--kernel-size", 5, "--unexplained", "input"]
+    result = cli.run("deblur", "photos", "--no-figure", *options)
     assert (
         "Not explained by any kernel found and written as they were: 0.png, 1.png, 2.png, 3.png"
         in result.stderr
