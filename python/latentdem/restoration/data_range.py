@@ -50,7 +50,7 @@ class DataRange:
         """(B, C, H, W) such that the range becomes [-1, 1]."""
         if self.is_full:
             return y
-        low, width = ((v).view(-1, 1, 1, 1) for v in (self.low, self.high - self.low))
+        low, width = (v.view(-1, 1, 1, 1) for v in (self.low, self.high - self.low))
         return (2 * (y.double() - low) / width - 1).to(y.dtype)
 
     def restored(self, image: Tensor) -> Tensor:

@@ -150,8 +150,11 @@ class ImageRestoration:
                 if kernel is None:
                     window, frame = part, layout.frame
                     if not layout.fits:
-                        choose = edge_window if self._by_gradients(search, part) else informative_window
-                        window = part.window(*choose(part.y, layout.search_size, size))
+                        if self._by_gradients(search, part):
+                            place = edge_window(part.y, layout.search_size, size, part.mask)
+                        else:
+                            place = informative_window(part.y, layout.search_size, size)
+                        window = part.window(*place)
                         frame = layout.frame_of_part(*window.size)
                     generator = torch.Generator(device).manual_seed(self.settings.seed)
                     with _timed(seconds, "kernel search"):
