@@ -34,9 +34,9 @@ class Settings:
         boundary: "circular" when the blur wraps around, "valid" when light came in from beyond the frame as
             in every photograph, "auto" to look at the edges and decide.
         num_samples: posterior samples that the M-step sums over; the image is the mean of at least these.
-        quality: how much time the restoration takes once the kernel is known: "best" is the mean of 4 runs of 30
-            steps, "balanced" is one of 8 steps, "fast" one of 3; "auto" is "best" where the image is restored as a
-            whole and "balanced" where it is restored in tiles. Of no effect with the posterior E-step.
+        quality: how much time the restoration takes once the kernel is known: "best" is the mean of 4 runs of
+            30 steps, "balanced" is one of 8 steps, "fast" one of 3; "auto" is "best" where the image is
+            restored as a whole and "balanced" where it is in tiles. Of no effect with the posterior E-step.
 
     Raises:
         UserError: a value is wrong; the message says which and what to do.
