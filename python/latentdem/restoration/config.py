@@ -41,11 +41,16 @@ class KnownKernelConfig:
         """The same for an estimated kernel, which may be wrong: its measured modelling error counts too.
 
         Args:
-            factor: how much, see `ModellingError`; a tensor (N,) for each sample of each image.
+            factor: how much, see `ModellingError`; a tensor (B,) for each image.
         """
-        weight = MostCautious((ModellingError(factor), MaximumLikelihood()))
-        e_step = replace(self.e_step, data_weight=weight) if isinstance(self.e_step, Proximal) else self.e_step
-        return replace(self, e_step=e_step, consistency=weight)
+        samples = factor.repeat_interleave(self.num_samples) if isinstance(factor, Tensor) else factor
+        of_samples, of_images = (
+            MostCautious((ModellingError(one), MaximumLikelihood())) for one in (samples, factor)
+        )
+        e_step = self.e_step
+        if isinstance(e_step, Proximal):
+            e_step = replace(e_step, data_weight=of_samples)
+        return replace(self, e_step=e_step, consistency=of_images)
 
     def steps(self) -> int:
         """Full EM steps of all samples."""

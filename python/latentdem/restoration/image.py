@@ -199,8 +199,6 @@ class ImageRestoration:
         known = replace(known, num_samples=max(known.num_samples, self.settings.num_samples))
         if caution is None and self.cautious:
             caution = 1.0
-        if isinstance(caution, Tensor):
-            caution = caution.repeat_interleave(known.num_samples)
         return known if caution is None else known.cautious(caution)
 
     def _work(self, layout: Layout, config: RestorationConfig, search: KernelSearch | None) -> int:

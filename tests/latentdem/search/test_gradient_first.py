@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from latentdem import HQS, BlindSearch, Pass, SearchConfig, Start
 from latentdem.metrics import kernel_metrics
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors.kernel_denoiser import KernelDenoiser
+from latentdem.restoration.kernel_search import KernelSearch
 from latentdem.search import gradient_first
 from latentdem.search.config import Round
 from latentdem.search.gradient_first import GradientFirst, GradientFirstSearch
@@ -87,10 +89,10 @@ def measured(x: Tensor, kernel: Tensor, sigma: float = 0.004, mask: Tensor | Non
     return Measurement(y, torch.full((len(x),), sigma), mask, circular=mask is None)
 
 
-def run(
-    search: GradientFirstSearch, measurement: Measurement, size: int = K, hooks: Hooks | None = None
-) -> Candidates:
-    return search(measurement, size, torch.Generator().manual_seed(0), hooks or Hooks())
+def run(search: GradientFirstSearch, photographs: Measurement, hooks: Hooks | None = None) -> Candidates:
+    """What is found, the blind search included, with the image without its padded grid."""
+    found = KernelSearch(search.search, search)(photographs, K, 0, hooks or Hooks())
+    return replace(found.candidates, image=found.frame.crop(found.candidates.image))
 
 
 @pytest.mark.parametrize("framed", [False, True])
