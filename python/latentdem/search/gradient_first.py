@@ -18,7 +18,7 @@ from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
 from .gradient_start import SETTINGS, automatic_sizes, sizes_around, starts_for
 from .layout import Layout
-from .selection import most_plausible, plausibility, together
+from .selection import most_plausible, together
 from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
@@ -33,11 +33,11 @@ class GradientFirst:
         tried: kernels of the gradient-based start that are tried, besides the first one turned by 180 degrees.
         automatic_settings: settings of the start that each kernel size is estimated with if it is unknown.
         score_margin: kernels whose score is worse than the best one by more are not tried.
-        score_weight: of the scores beside the plausibility.
+        score_weight: of the scores beside the evidence.
         explained: residual of a trial, in units of the noise, up to which its kernel needs no search.
         refined: best kernels that are estimated again from the images of their trials.
         rounds: how often.
-        refinement_bonus: how much less plausible a kernel may become by a round of refinement. The image is
+        refinement_bonus: how much evidence a kernel may lose in a round of refinement. The image is
             nearer to the truth with it, which the evidence, blind to small differences, does not show.
         low_noise: standard deviation of the noise, in units of [-1, 1], above which it hides the gradients, and
             the blind search runs alone.
@@ -130,7 +130,7 @@ class GradientFirstSearch:
         tried = latest = run_passes(**arguments, stage=name, hooks=hooks)
         lag = scores - scores.amin(1, keepdim=True)
         advantage = torch.where(lag > config.score_margin, -torch.inf, -config.score_weight * lag)
-        values = latest_values = plausibility(tried).view(images, -1) + advantage
+        values = latest_values = _evidence(tried, images) + advantage
         for _ in range(config.rounds):
             best = most_plausible(latest_values, config.refined)
             advantage = advantage.flatten()[best].view(images, -1) + config.refinement_bonus
@@ -139,7 +139,7 @@ class GradientFirstSearch:
             arguments = trial(self.search.prior, operator, measurement, refined, seed)
             latest = run_passes(**arguments, stage=name, hooks=hooks)
             latest.trace[:0] = chosen.trace
-            latest_values = plausibility(latest).view(images, -1) + advantage
+            latest_values = _evidence(latest, images) + advantage
             tried, values = together(tried, latest, images), torch.cat([values, latest_values], 1)
         return Found.tried(tried.pick(most_plausible(values, 1)), window, frame)
 
@@ -189,11 +189,20 @@ class GradientFirstSearch:
         both = torch.stack([pad_kernel(one, size) for one in kernels], 1).flatten(0, 1)
         arguments = trial(self.search.prior, operator, measurement, both, seed)
         tried = run_passes(**arguments, stage="kernel search", hooks=hooks)
-        score = plausibility(tried).view(images, 2)
+        score = _evidence(tried, images)
         # As if each photograph were alone.
         score[:, 1] = torch.where(self.explains(found), -torch.inf, score[:, 1])
         chosen = replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)
         return Found.tried(chosen, window, frame)
+
+
+def _evidence(candidates: Candidates, images: int) -> Tensor:
+    """Evidence (B, H) of the trials.
+
+    Whether a kernel is in one piece, which counts in the blind search, says nothing here: pieces without mass are
+    removed from the estimates, and where the camera moves fast beside a place of rest a true path is faint.
+    """
+    return candidates.evidence.nan_to_num(nan=-torch.inf).view(images, -1)
 
 
 def _window(photographs: Measurement, kernel_size: int) -> tuple[Measurement, Frame]:
