@@ -199,8 +199,8 @@ class GradientFirstSearch:
 def _evidence(candidates: Candidates, images: int) -> Tensor:
     """Evidence (B, H) of the trials.
 
-    Whether a kernel is in one piece, which counts in the blind search, says nothing here: pieces without mass are
-    removed from the estimates, and where the camera moves fast beside a place of rest a true path is faint.
+    Whether a kernel is in one piece, which counts in the blind search, says nothing here: pieces without mass
+    are removed from the estimates, and where the camera moves fast beside a place of rest a path is faint.
     """
     return candidates.evidence.nan_to_num(nan=-torch.inf).view(images, -1)
 
