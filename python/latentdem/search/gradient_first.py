@@ -50,7 +50,7 @@ class GradientFirst:
     score_weight: float = 0.05
     explained: float = 3.0
     refined: int = 2
-    rounds: int = 2
+    rounds: int = 1
     refinement_bonus: float = 0.007
     low_noise: float = 0.01
     least_sigma: float = 0.01
@@ -64,19 +64,11 @@ class Found:
         candidates: the kernel of each photograph, and its image on the padded grid.
         window: the part of the photographs that was searched.
         frame: where the window lies in the padded grid.
-        caution: (B,) share of the modelling error in what the kernel leaves unexplained, for the restoration.
     """
 
     candidates: Candidates
     window: Measurement
     frame: Frame
-    caution: float | Tensor = 1.0
-
-    @classmethod
-    def tried(cls, candidates: Candidates, window: Measurement, frame: Frame) -> Found:
-        """What a trial found. Its model error is that of the kernel as far as it is more than the noise."""
-        caution = 1 - (window.sigma.square() / candidates.variance).clamp_max(1)
-        return cls(candidates, window, frame, caution)
 
 
 class GradientFirstSearch:
@@ -141,7 +133,7 @@ class GradientFirstSearch:
             latest.trace[:0] = chosen.trace
             latest_values = _evidence(latest, images) + advantage
             tried, values = together(tried, latest, images), torch.cat([values, latest_values], 1)
-        return Found.tried(tried.pick(most_plausible(values, 1)), window, frame)
+        return Found(tried.pick(most_plausible(values, 1)), window, frame)
 
     def _starts(self, photographs: Measurement, kernel_size: int) -> tuple[Tensor, Tensor]:
         """Kernels (B, H, 1, K, K) to try and their scores (B, H); the last one is the first, turned."""
@@ -193,7 +185,7 @@ class GradientFirstSearch:
         # As if each photograph were alone.
         score[:, 1] = torch.where(self.explains(found), -torch.inf, score[:, 1])
         chosen = replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)
-        return Found.tried(chosen, window, frame)
+        return Found(chosen, window, frame)
 
 
 def _evidence(candidates: Candidates, images: int) -> Tensor:
