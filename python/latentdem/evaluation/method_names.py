@@ -73,7 +73,7 @@ def external_method(spec: str, *, non_blind: bool = False, time_limit: float = T
         raise UserError(f"'{spec}' is neither published:FOLDER nor command:PROGRAM.")
     text = special["rest"].strip()
     if special["kind"] == "published":
-        folder = Path(text)
+        folder = Path(text).expanduser()
         if not text or not folder.is_dir():
             raise UserError(f"There is no folder '{text}' of published results; check the path.")
         name = (special["name"] or folder.resolve().name).strip()

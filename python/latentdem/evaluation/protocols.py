@@ -66,7 +66,7 @@ class Protocol:
         for name in names:
             if name not in known:
                 raise UserError(
-                    f"This protocol has no method '{name}'; it has {', '.join(known)}, published:FOLDER and "
+                    f"This table has no method '{name}'; it has {', '.join(known)}, published:FOLDER and "
                     "command:PROGRAM."
                 )
         return tuple(e for e in self.entries if e.name in names or (not names and not e.on_request))
