@@ -31,57 +31,77 @@ class NamedMethod:
     non_blind: bool
 
 
+@dataclass(frozen=True)
+class Spec:
+    """[NAME=]published:FOLDER or [NAME=]command:PROGRAM: its name, its kind and what follows the colon."""
+
+    name: str
+    kind: str
+    text: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of published results.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        folder = Path(self.text).expanduser()
+        if not self.text or not folder.is_dir():
+            raise UserError(f"There is no folder '{self.text}' of published results; check the path.")
+        return folder
+
+
+def split_methods(values: Sequence[str]) -> tuple[list[str], list[Spec]]:
+    """Names of methods of a table, and specifications of methods of other people.
+
+    Args:
+        values: each a list of methods separated by commas: a name, [NAME=]published:FOLDER, or
+            [NAME=]command:PROGRAM, which reaches to the end of the value because programs contain commas.
+    """
+    names: list[str] = []
+    specs: list[Spec] = []
+    for value in values:
+        rest = value
+        while rest.strip():
+            special = _SPECIAL.match(rest)
+            part, _, after = rest.partition(",")
+            if special is None:
+                names.append(part.strip())
+            elif special["kind"] == "published":
+                folder = part.partition("published:")[2].strip()
+                name = special["name"] or Path(folder).expanduser().resolve().name
+                specs.append(Spec(name.strip(), "published", folder))
+            else:
+                command, after = special["rest"].strip(), ""
+                specs.append(Spec((special["name"] or _program_name(command)).strip(), "command", command))
+            rest = after
+    return names, specs
+
+
 def parse_methods(
     values: Sequence[str], *, non_blind: bool = False, time_limit: float = TIME_LIMIT
 ) -> tuple[list[str], tuple[NamedMethod, ...]]:
     """Names of methods of a table, and the methods of other people.
 
     Args:
-        values: each a list of methods separated by commas: a name, [NAME=]published:FOLDER, or
-            [NAME=]command:PROGRAM, which reaches to the end of the value because programs contain commas.
+        values: see `split_methods`.
         non_blind: whether published results were made with the true kernels.
         time_limit: seconds for a program and one input.
 
     Raises:
         UserError: a folder is missing, or a command has a wrong placeholder.
     """
-    names: list[str] = []
-    others: list[NamedMethod] = []
-    for value in values:
-        rest = value
-        while rest.strip():
-            special = _SPECIAL.match(rest)
-            if special is None or special["kind"] == "published":
-                part, _, rest = rest.partition(",")
-            else:
-                part, rest = rest, ""
-            if special is None:
-                names.append(part.strip())
-            else:
-                others.append(external_method(part, non_blind=non_blind, time_limit=time_limit))
+    names, specs = split_methods(values)
+    others = []
+    for spec in specs:
+        if spec.kind == "published":
+            others.append(NamedMethod(spec.name, Published(spec.folder), non_blind))
+        else:
+            program = Program(Command(spec.text, time_limit))
+            program.check()
+            others.append(NamedMethod(spec.name, program, program.non_blind))
     return names, tuple(others)
-
-
-def external_method(spec: str, *, non_blind: bool = False, time_limit: float = TIME_LIMIT) -> NamedMethod:
-    """The method of one [NAME=]published:FOLDER or [NAME=]command:PROGRAM.
-
-    Raises:
-        UserError: as `parse_methods`.
-    """
-    special = _SPECIAL.fullmatch(spec)
-    if special is None:
-        raise UserError(f"'{spec}' is neither published:FOLDER nor command:PROGRAM.")
-    text = special["rest"].strip()
-    if special["kind"] == "published":
-        folder = Path(text).expanduser()
-        if not text or not folder.is_dir():
-            raise UserError(f"There is no folder '{text}' of published results; check the path.")
-        name = (special["name"] or folder.resolve().name).strip()
-        return NamedMethod(name, Published(folder), non_blind)
-    program = Program(Command(text, time_limit))
-    program.check()
-    name = (special["name"] or _program_name(text)).strip()
-    return NamedMethod(name, program, program.non_blind)
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from latentdem.errors import UserError
 from latentdem.evaluation import EvaluationSettings, loop, picture_tables, run_evaluation, tables
 from latentdem.evaluation.cases import make_case
 from latentdem.evaluation.external import Program, Published
-from latentdem.evaluation.method_names import external_method, parse_methods
+from latentdem.evaluation.method_names import parse_methods
 from latentdem.evaluation.programs import Command
 from latentdem.io.images import read_image, write_image, write_kernel
 
@@ -238,9 +238,8 @@ def test_names_folders_and_commands_are_told_apart(tmp_path: Path) -> None:
     assert names == ["known", "posterior", "vanilla-em"]
     assert [(other.name, other.non_blind) for other in others] == [("a", False), ("x", False)]
     assert str(others[1].method) == "command:x a,b {input} {output}"
-    spec = "command:cd ~/MPRNet && python3 tools/demo.py {input} {output} {kernel}"
-    assert external_method(spec).name == "demo"
-    assert external_method(spec).non_blind
+    (other,) = parse_methods(["command:cd ~/MPRNet && python3 tools/demo.py {input} {output} {kernel}"])[1]
+    assert (other.name, other.non_blind) == ("demo", True)
     with pytest.raises(UserError, match="There is no folder 'missing' of published results"):
         parse_methods(["published:missing"])
     with pytest.raises(UserError, match=r"does not say where {input} or {input_folder} goes"):
