@@ -55,18 +55,18 @@ def evaluate_3d_command(
     from ..three_d.mesh.solid import check_mesh
 
     check_mesh("volume", drawn=True)
-    from ..evaluation.method_names import split_methods
-    from ..three_d.evaluation.cases import FILE_SIZE, ViewSettings
+    from ..evaluation.method_names import ALL, split_methods
+    from ..three_d.evaluation.cases import ViewSettings
     from ..three_d.evaluation.external import ExternalViews, export_objects, external_views
     from ..three_d.evaluation.loop import evaluate_views
     from ..three_d.evaluation.methods import METHODS, ViewMethod, pick
 
     settings, known = ViewSettings(prior, views, steps, seed), [method.name for method in METHODS]
-    names, specs = split_methods(methods) if methods else (known, [])
-    own = pick(",".join(names)) if names else ()
+    names, specs = split_methods(methods or [ALL])
+    own = pick(None if ALL in names else ",".join(names)) if names else ()
     chosen: list[ViewMethod | ExternalViews] = [*own, *external_views(specs, known, time_limit)]
     if export is not None:
-        export_objects(export, settings, objects, FILE_SIZE)
+        export_objects(export, settings, objects)
         Console().print(f"Written to {export}", soft_wrap=True, markup=False, highlight=False)
         return
     try:

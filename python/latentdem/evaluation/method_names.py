@@ -13,6 +13,7 @@ from ..errors import UserError
 from .external import External, Program, Published
 from .programs import TIME_LIMIT, Command
 
+ALL = "all"  # the name for all methods of a table that run without being named
 _SPECIAL = re.compile(r"\s*(?:(?P<name>[\w .+-]+)=)?(?P<kind>published|command):(?P<rest>.*)", re.DOTALL)
 
 

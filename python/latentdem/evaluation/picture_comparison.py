@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import UserError
 from ..io.files import atomic_path, make_folder, write_json
 from ..output.report import versions
-from .method_names import NamedMethod, check_names, earlier_methods
+from .method_names import ALL, NamedMethod, check_names, earlier_methods
 from .picture_rows import PictureRow, PictureSummary
 from .picture_tables import COLUMNS, head_lines, published_lines
 from .pictures import (
@@ -47,14 +49,14 @@ def picture_methods(
         UserError: an unknown name, or two methods of the same name.
     """
     for name in names:
-        if name not in OWN:
+        if name not in (*OWN, ALL):
             known = ", ".join(OWN)
             raise UserError(
                 f"There is no method '{name}' for real pictures; there are {known}, published:FOLDER and "
                 "command:PROGRAM."
             )
     check_names([*OWN, *(other.name for other in others)])
-    ours = [ComparedMethod(name, method, non_blind) for name, method in OWN.items() if name in names]
+    ours = [ComparedMethod(name, method, non_blind) for name, method in OWN.items() if {name, ALL} & set(names)]
     return (*ours, *(ComparedMethod(other.name, other.method, other.non_blind) for other in others))
 
 
@@ -179,6 +181,32 @@ def comparison_text(
         text.append(line([name, count, *cells, cell(worst, "+.2f") or "-"]))
     text += ["", "Means over the pictures of each method; PSNR in dB at the best shift."]
     text += failure_lines({name: evaluation.failures for name, evaluation in done.items()})
+    if settings.protocol == "lai":
+        text += _category_lines(done)
     if benchmark:
         text += published_lines(summaries, benchmark)
     return "\n".join(text) + "\n"
+
+
+def _category_lines(done: dict[str, PictureEvaluation]) -> list[str]:
+    """Mean PSNR by the category of the picture, which its name begins with, as in the paper's Table 5."""
+    by_method = {
+        name: {
+            category: [row.psnr for row in rows if row.psnr is not None]
+            for category, rows in _by_category(evaluation.rows).items()
+        }
+        for name, evaluation in done.items()
+    }
+    categories = sorted({category for means in by_method.values() for category in means})
+    lines = ["", "Mean PSNR by category:", "", *head_lines(["method", *categories])]
+    for name, values in by_method.items():
+        means = [float(np.mean(psnrs)) if (psnrs := values.get(each)) else None for each in categories]
+        lines.append(line([name, *(cell(mean, ".2f") or "-" for mean in means)]))
+    return lines
+
+
+def _by_category(rows: Sequence[PictureRow]) -> dict[str, list[PictureRow]]:
+    found: dict[str, list[PictureRow]] = {}
+    for row in rows:
+        found.setdefault(row.image.partition("_")[0], []).append(row)
+    return found

@@ -14,7 +14,7 @@ from ..solver.e_step import Posterior
 from ..solver.schedules import EVERY_STEP, Annealing, Skip
 from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardsonLucy, KnownWiener
 from .cases import EvaluationSettings, Method
-from .method_names import NamedMethod, check_names
+from .method_names import ALL, NamedMethod, check_names
 from .methods import ConfiguredLatentDEM, VanillaEM, deblur_task
 from .self_deblur import SelfDeblur
 
@@ -57,19 +57,20 @@ class Protocol:
     paper: bool = True
 
     def pick(self, names: Collection[str]) -> tuple[Entry, ...]:
-        """The entries called `names`, in the order of the table; without names all but those on request.
+        """The entries called `names`, in the order of the table; "all" or none for all but those on request.
 
         Raises:
             UserError: no entry has one of the names.
         """
         known = [entry.name for entry in self.entries]
         for name in names:
-            if name not in known:
+            if name not in (*known, ALL):
                 raise UserError(
                     f"This table has no method '{name}'; it has {', '.join(known)}, published:FOLDER and "
                     "command:PROGRAM."
                 )
-        return tuple(e for e in self.entries if e.name in names or (not names and not e.on_request))
+        everything = not names or ALL in names
+        return tuple(e for e in self.entries if e.name in names or (everything and not e.on_request))
 
     def with_methods(self, methods: tuple[NamedMethod, ...]) -> Protocol:
         """The same table with rows for methods of other people.

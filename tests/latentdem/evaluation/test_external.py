@@ -20,8 +20,10 @@ from latentdem.errors import UserError
 from latentdem.evaluation import EvaluationSettings, loop, picture_tables, run_evaluation, tables
 from latentdem.evaluation.cases import make_case
 from latentdem.evaluation.external import Program, Published
-from latentdem.evaluation.method_names import parse_methods
+from latentdem.evaluation.method_names import parse_methods, split_methods
+from latentdem.evaluation.picture_comparison import OWN
 from latentdem.evaluation.programs import Command
+from latentdem.evaluation.protocols import PROTOCOLS
 from latentdem.io.images import read_image, write_image, write_kernel
 
 from . import stand_ins
@@ -224,6 +226,20 @@ def test_real_pictures_are_compared(levin: Path, tmp_path: Path, cli: Any, fake_
     )
 
 
+def test_lai_is_split_by_category(tmp_path: Path, scene: Scene, cli: Any, fake_deblur: Any) -> None:
+    folder = tmp_path / "lai"
+    for part in ("blurred", "sharp"):
+        (folder / part).mkdir(parents=True)
+    for name in ("manmade_01", "text_01"):
+        write_image(folder / "sharp" / f"{name}.png", scene(60, 60))
+        write_image(folder / "blurred" / f"{name}_kernel_01.png", scene(60, 60) * 0.9)
+    run = ("evaluate", folder, "--protocol", "lai", "--kernel-size", 9, "-o", tmp_path / "out")
+    result = cli.run(*run, "--methods", f"all,copy=command:{COPY}")
+    assert "| method | manmade | text |" in result.stdout
+    assert re.search(r"\| copy \| \d\d\.\d\d \| \d\d\.\d\d \|", result.stdout)
+    assert "| deblur | 2 |" in result.stdout
+
+
 def test_photographs_are_compared_without_scores(photos: Path, tmp_path: Path, cli: Any) -> None:
     run = ("evaluate", photos, "--protocol", "photographs", "-o", tmp_path / "out", "--methods")
     result = cli.run(*run, f"copy=command:{COPY}")
@@ -296,3 +312,15 @@ def test_recipe_runs_a_program_of_the_same_conventions(
     (row,) = table(out / "metrics.csv")
     assert float(row["psnr"]) == pytest.approx(float(row["psnr_input"]), abs=0.2)
     assert (row["mnc"] != "") == (name == "Self-Deblur")
+
+
+def test_commands_of_the_paper_tables_name_methods_of_their_tables() -> None:
+    page = (RECIPES.parents[1] / "research" / "reproduction.md").read_text()
+    line = r"^    latentdem evaluate \S+ .*--protocol (\S+) .*--methods '?([^'\n]+)'?$"
+    commands = re.findall(line, page, re.MULTILINE)
+    tables = {name for name, _ in commands}
+    assert {"paper-table1", "paper-table2", "paper-table6", "lai"} <= tables
+    for protocol, methods in commands:
+        names, _ = split_methods([methods])
+        known = [entry.name for entry in PROTOCOLS[protocol].entries] if protocol in PROTOCOLS else list(OWN)
+        assert set(names) <= {*known, "all"}

@@ -30,6 +30,7 @@ from .measures import compare_surface, view_quality
 from .store import ViewRow
 
 MESHES = ("mesh.ply", "mesh.obj", "mesh.glb")
+_SMALL = 16  # pixels of views that are not used
 PLACEHOLDERS = (*(f"view{i + 1}" for i in range(KNOWN)), "targets", "output")
 
 
@@ -144,14 +145,14 @@ def write_inputs(folder: Path, case: ViewCase, settings: ViewSettings) -> dict[s
     return {**paths, "targets": folder / "targets.json"}
 
 
-def export_objects(out: Path, settings: ViewSettings, objects: int, size: int) -> None:
+def export_objects(out: Path, settings: ViewSettings, objects: int) -> None:
     """Writes the inputs of the first objects to `out`/NNN, as programs get them.
 
     Raises:
         UserError: a file cannot be written.
     """
     for index in range(objects):
-        write_inputs(out / f"{index:03d}", make_case(index, settings, size), settings)
+        write_inputs(out / f"{index:03d}", make_case(index, settings, _SMALL), settings)
 
 
 def _read(folder: Path, count: int) -> tuple[Tensor | None, trimesh.Trimesh | None]:

@@ -147,7 +147,7 @@ def test_wrong_names_and_commands_are_refused(tmp_path: Path) -> None:
         external_views([Spec("a", "command", "true {output}")], [], 9.0)
     with pytest.raises(UserError, match="Two methods are called 'one'"):
         external_views([Spec("one", "command", "true {view1} {output}")], ["one"], 9.0)
-    assert "there are one, two, " in run("-o", tmp_path / "out", "--methods", "all").replace("\n", " ")
+    assert "there are one, two, " in run("-o", tmp_path / "out", "--methods", "best").replace("\n", " ")
 
 
 RECIPES = Path(__file__).resolve().parents[4] / "docs" / "reference" / "three_d.md"
