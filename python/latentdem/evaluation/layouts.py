@@ -33,6 +33,7 @@ class Layout:
     turned: bool = False
 
 
+_PICTURES = (".png", *sorted(SUFFIXES - {".png"}))
 LAYOUTS = (
     Layout("any, MPRNet, NAFNet, DeblurGAN-v2", "{stem}", "{stem}_kernel"),
     Layout("latentdem deblur", "{stem}_restored", "{stem}_kernel"),
@@ -87,13 +88,13 @@ def find_result(folder: Path, stems: Collection[str], index: int) -> Found | Non
     """
     for layout in LAYOUTS:
         for stem in stems:
-            picture = _file(folder, layout.picture.format(stem=stem, index=index), sorted(SUFFIXES))
+            picture = _file(folder, layout.picture.format(stem=stem, index=index), _PICTURES)
             if picture is None:
                 continue
             kernel = None
             if layout.kernel is not None:
                 place = layout.kernel.format(stem=stem, index=index)
-                kernel = _file(folder, place, [".npy", *sorted(SUFFIXES)])
+                kernel = _file(folder, place, (".npy", *_PICTURES))
             return Found(picture, kernel, layout.turned)
     return None
 

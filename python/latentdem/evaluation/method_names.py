@@ -14,7 +14,7 @@ from .external import External, Program, Published
 from .programs import TIME_LIMIT, Command
 
 ALL = "all"  # the name for all methods of a table that run without being named
-_SPECIAL = re.compile(r"\s*(?:(?P<name>[\w .+-]+)=)?(?P<kind>published|command):(?P<rest>.*)", re.DOTALL)
+_SPECIAL = re.compile(r"\s*(?:(?P<name>\w[\w .+-]*)=)?(?P<kind>published|command):(?P<rest>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def split_methods(values: Sequence[str]) -> tuple[list[str], list[Spec]]:
             elif special["kind"] == "published":
                 folder = part.partition("published:")[2].strip()
                 name = special["name"] or Path(folder).expanduser().resolve().name
-                specs.append(Spec(name.strip(), "published", folder))
+                specs.append(Spec(_row_name(name), "published", folder))
             else:
                 command, after = special["rest"].strip(), ""
-                specs.append(Spec((special["name"] or _program_name(command)).strip(), "command", command))
+                specs.append(Spec(_row_name(special["name"] or _script(command)), "command", command))
             rest = after
     return names, specs
 
@@ -134,12 +134,17 @@ def earlier_methods(out: Path, known: Sequence[str]) -> tuple[NamedMethod, ...]:
     return tuple(found)
 
 
-def _program_name(command: str) -> str:
-    """A name for a command: that of its script, or of its first word."""
+def _script(command: str) -> str:
+    """Name of the script of a command, or else of its first word."""
     try:
         words = shlex.split(command)
     except ValueError:
         words = command.split()
     paths = [Path(word) for word in words]
     scripts = [path for path in paths if path.suffix in (".py", ".sh")]
-    return re.sub(r"[^\w .+-]", "_", (scripts or paths)[0].stem)
+    return next((path.stem for path in (*scripts, *paths)), "")
+
+
+def _row_name(text: str) -> str:
+    """A name that can be that of a folder."""
+    return re.sub(r"[^\w .+-]", "_", text).strip(" .") or "other"

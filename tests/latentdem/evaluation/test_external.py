@@ -110,7 +110,7 @@ def test_program_gets_what_its_command_names(photos: Path, tmp_path: Path) -> No
     row = evaluation.rows[1]
     assert row.psnr == pytest.approx(row.psnr_input, abs=0.1)  # but for clipping and rounding
     assert row.seconds is not None
-    assert 0 < row.seconds < 30
+    assert row.seconds > 0
     assert row.mnc is None
     kernel = np.load(tmp_path / "out" / "images" / "001_street 1_kernel.npy")
     np.testing.assert_allclose(kernel, make_case(photos / "street 1.png", 1, SETTINGS).kernel[0, 0], atol=1e-6)
@@ -256,6 +256,12 @@ def test_names_folders_and_commands_are_told_apart(tmp_path: Path) -> None:
     assert str(others[1].method) == "command:x a,b {input} {output}"
     (other,) = parse_methods(["command:cd ~/MPRNet && python3 tools/demo.py {input} {output} {kernel}"])[1]
     assert (other.name, other.non_blind) == ("demo", True)
+    assert [spec.name for spec in split_methods(["published:/", "command:./a(b).sh 'x"])[1]] == [
+        "other",
+        "a_b_",
+    ]
+    with pytest.raises(UserError, match="does not say where"):
+        parse_methods(["command:"])
     with pytest.raises(UserError, match="There is no folder 'missing' of published results"):
         parse_methods(["published:missing"])
     with pytest.raises(UserError, match=r"does not say where {input} or {input_folder} goes"):
