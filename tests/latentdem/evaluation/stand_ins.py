@@ -72,7 +72,26 @@ for path in sorted(glob.glob(os.path.join(args.data_path, "*.png"))):
     kernel(os.path.join(args.save_path, stem(path) + "_k.png"), 17)
 """
 
+_FAST_EM = """
+import pickle
+import numpy as np
+parser.add_argument("--diffusion_config")
+parser.add_argument("--input_dir")
+parser.add_argument("--save_dir")
+args = parser.parse_args()
+os.makedirs(os.path.join(args.save_dir, "recon"))
+for path in os.listdir(args.input_dir):
+    with open(os.path.join(args.input_dir, path), "rb") as file:
+        sample = pickle.load(file)
+    picture, blur = np.asarray(sample["L"])[0], np.asarray(sample["kernel"])[0, 0]
+    assert picture.shape[0] == 3 and 0 <= picture.min() and picture.max() <= 1 and sample["sigma"] == 0.01
+    place = os.path.join(args.save_dir, "recon", path[:-7])
+    Image.fromarray((255 * picture.transpose(1, 2, 0)).round().astype("uint8")).save(place + "_E.png")
+    Image.fromarray((255 * blur / blur.max()).round().astype("uint8")).save(place + "_ker.png")
+"""
+
 _FILES = {
+    "FastDiffusionEM": {"test_FastDiffEM.py": _FAST_EM},
     "MPRNet": {"demo.py": _MPRNET, "Deblurring/MPRNet.py": ""},
     "Restormer": {"demo.py": _RESTORMER},
     "NAFNet": {"basicsr/demo.py": _NAFNET, "options/test/GoPro/NAFNet-width64.yml": ""},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -318,6 +319,27 @@ def test_recipe_runs_a_program_of_the_same_conventions(
     (row,) = table(out / "metrics.csv")
     assert float(row["psnr"]) == pytest.approx(float(row["psnr_input"]), abs=0.2)
     assert (row["mnc"] != "") == (name == "Self-Deblur")
+
+
+def test_recipe_of_fast_diffusion_em_runs_on_exported_inputs(
+    photos: Path, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins.install(tmp_path / "home")
+    page = RECIPES.read_text().partition("### FastDiffusionEM")[2].partition("### BlindDPS")[0]
+    monkeypatch.chdir(tmp_path)
+    cli.run("evaluate", photos, "--kernel-size", 9, "--export", "inputs")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    exec(block, {})
+    (command,) = re.findall(r"^    (cd ~/.*)$", page, re.MULTILINE)
+    command = command.replace("~/", f"{tmp_path}/home/").replace("python ", f"{sys.executable} ")
+    subprocess.run(command.replace("PICKLES", f"{tmp_path}/pickles"), shell=True, check=True)
+    (method,) = re.findall(r"--methods 'FastEM=(published:\S+)'$", page, re.MULTILINE)
+    method = method.replace("~/", f"{tmp_path}/home/")
+    result = cli.run("evaluate", photos, "--kernel-size", 9, "-o", "out", "--methods", f"FastEM={method}")
+    assert "| FastEM | 2 |" in result.stdout
+    for row in table(Path("out/metrics.csv")):
+        assert float(row["psnr"]) == pytest.approx(float(row["psnr_input"]), abs=0.2)
+        assert float(row["mnc"]) > 0.99  # but for the rounding of the picture of the kernel
 
 
 def test_commands_of_the_paper_tables_name_methods_of_their_tables() -> None:
