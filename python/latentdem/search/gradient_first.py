@@ -34,6 +34,9 @@ class GradientFirst:
         automatic_settings: settings of the start that each kernel size is estimated with if it is unknown.
         score_margin: kernels whose score is worse than the best one by more are not tried.
         score_weight: of the scores beside the evidence.
+        spread_weight: of the entropies of the kernels beside the evidence. A part of the true kernel leaves a
+            picture that is still blurred, which is easier to predict than a sharp one, so that its evidence may be
+            the greater one.
         explained: residual of a trial, in units of the noise, up to which its kernel needs no search.
         refined: best kernels that are estimated again from the images of their trials.
         rounds: how often.
@@ -48,6 +51,7 @@ class GradientFirst:
     automatic_settings: int = 2
     score_margin: float = 0.1
     score_weight: float = 0.05
+    spread_weight: float = 0.02
     explained: float = 3.0
     refined: int = 2
     rounds: int = 1
@@ -122,7 +126,7 @@ class GradientFirstSearch:
         tried = latest = run_passes(**arguments, stage=name, hooks=hooks)
         lag = scores - scores.amin(1, keepdim=True)
         advantage = torch.where(lag > config.score_margin, -torch.inf, -config.score_weight * lag)
-        values = latest_values = _evidence(tried, images) + advantage
+        values = latest_values = self._value(tried, images) + advantage
         for _ in range(config.rounds):
             best = most_plausible(latest_values, config.refined)
             advantage = advantage.flatten()[best].view(images, -1) + config.refinement_bonus
@@ -131,7 +135,7 @@ class GradientFirstSearch:
             arguments = trial(self.search.prior, operator, measurement, refined, seed)
             latest = run_passes(**arguments, stage=name, hooks=hooks)
             latest.trace[:0] = chosen.trace
-            latest_values = _evidence(latest, images) + advantage
+            latest_values = self._value(latest, images) + advantage
             tried, values = together(tried, latest, images), torch.cat([values, latest_values], 1)
         return Found(tried.pick(most_plausible(values, 1)), window, frame)
 
@@ -150,6 +154,17 @@ class GradientFirstSearch:
             size = min(support_size(flat) + _ROOM, kernel_size)
             kernels = ext.project_kernel(crop_kernel(flat, size)).unflatten(0, kernels.shape[:2])
         return kernels, torch.cat([scores, scores[:, :1]], 1)
+
+    def _value(self, tried: Candidates, images: int) -> Tensor:
+        """What the trials say of their kernels (B, H): the evidence, and how far they spread.
+
+        Whether a kernel is in one piece, which counts in the blind search, says nothing here: pieces without
+        mass are removed from the estimates, and where the camera moves fast beside a place of rest, a path is
+        faint.
+        """
+        spread = torch.special.entr(tried.parameters).sum((1, 2, 3))
+        value = tried.evidence + self.config.spread_weight * spread
+        return value.nan_to_num(nan=-torch.inf).view(images, -1)
 
     def explains(self, found: Found) -> Tensor:
         """(B,) bool, where the kernel that was found needs no further search."""
@@ -181,20 +196,11 @@ class GradientFirstSearch:
         both = torch.stack([pad_kernel(one, size) for one in kernels], 1).flatten(0, 1)
         arguments = trial(self.search.prior, operator, measurement, both, seed)
         tried = run_passes(**arguments, stage="kernel search", hooks=hooks)
-        score = _evidence(tried, images)
+        score = self._value(tried, images)
         # As if each photograph were alone.
         score[:, 1] = torch.where(self.explains(found), -torch.inf, score[:, 1])
         chosen = replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)
         return Found(chosen, window, frame)
-
-
-def _evidence(candidates: Candidates, images: int) -> Tensor:
-    """Evidence (B, H) of the trials.
-
-    Whether a kernel is in one piece, which counts in the blind search, says nothing here: pieces without mass
-    are removed from the estimates, and where the camera moves fast beside a place of rest a path is faint.
-    """
-    return candidates.evidence.nan_to_num(nan=-torch.inf).view(images, -1)
 
 
 def _window(photographs: Measurement, kernel_size: int) -> tuple[Measurement, Frame]:
