@@ -35,8 +35,8 @@ class GradientFirst:
         score_margin: kernels whose score is worse than the best one by more are not tried.
         score_weight: of the scores beside the evidence.
         spread_weight: of the entropies of the kernels beside the evidence. A part of the true kernel leaves a
-            picture that is still blurred, which is easier to predict than a sharp one, so that its evidence may be
-            the greater one.
+            picture that is still blurred, which is easier to predict than a sharp one, so that the evidence
+            may prefer it.
         explained: residual of a trial, in units of the noise, up to which its kernel needs no search.
         refined: best kernels that are estimated again from the images of their trials.
         rounds: how often.
