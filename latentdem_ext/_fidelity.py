@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _native, _spectra, reference
+from . import _checks, _compiled, _native, _spectra, reference
 from ._blur import blur, blur_adjoint, kernel_gradient
 from ._registry import Implementation, Operation
 from .reference import Fidelity
@@ -177,6 +177,7 @@ _fidelity = Operation(
     reference=reference.blur_fidelity,
     fake=_fake_fidelity,
     backends={
+        "compiled": Implementation(_compiled.Program(reference.blur_fidelity), _compiled.refusal),
         "cuda": Implementation(_fidelity_cuda, _native.cuda_refusal),
         "cpp": Implementation(_fidelity_cpp, _spectra.cpp_refusal),
     },

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _backends, _checks, _native, _spectra, reference
+from . import _backends, _checks, _compiled, _native, _spectra, reference
 from ._registry import Implementation, Operation
 from .reference import HQSFactors
 
@@ -82,6 +82,18 @@ def hqs_kernel_update(
         "hqs_kernel_update", **{"kernel": kernel, "factors.data_term": data_term, "factors.filter": gains}
     )
     result: Tensor = _update.run(kernel, data_term, gains, project, iterations)
+    return result
+
+
+_prepare_on_grid = _compiled.Program(reference.hqs_prepare_on_grid)
+
+
+def _prepare_compiled(
+    x: Tensor, y: Tensor, weight: Tensor, kernel_size: int, per_channel: bool, y_hat: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The padded grid is found outside: it would be compiled again for every size of a kernel."""
+    side = reference.padded_side(kernel_size, x.device)
+    result: HQSFactors = _prepare_on_grid(x, y, weight, kernel_size, per_channel, y_hat, side)
     return result
 
 
@@ -228,6 +240,7 @@ _prepare = Operation(
     reference=reference.hqs_prepare,
     fake=_fake_prepare,
     backends={
+        "compiled": Implementation(_prepare_compiled, _compiled.refusal),
         "cuda": Implementation(_prepare_cuda, _native.cuda_refusal),
         "cpp": Implementation(_prepare_cpp, _spectra.cpp_refusal),
     },

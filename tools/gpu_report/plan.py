@@ -128,13 +128,13 @@ class Step:
 STEPS = (
     Step("ceilings", 20, program("ceilings")),
     Step("build", 40, build),
-    Step("comparisons", 40, program("compare")),
+    Step("comparisons", 55, program("compare")),
     Step("native tests", 20, native_tests),
     *(Step(tool, 12, sanitize) for tool in ("memcheck", "racecheck", "synccheck", "initcheck")),
     Step("times", 72, program("times")),
-    Step("compiled times", 60, program("times", "--compiled")),
+    Step("compiled times", 50, program("times", "--compiled")),
     Step("counters", 40, read_counters),
-    Step("whole run", 80, whole_run),
+    Step("whole run", 75, whole_run),
     Step("tests", 60, test),
 )
 NEEDS_DEVICE = ("build", "native tests")  # a rehearsal has none to build for, and runs what is installed
