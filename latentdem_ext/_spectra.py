@@ -1,9 +1,10 @@
 """Shared by the native implementations of the Fourier-domain operations.
 
 On a CPU PyTorch (MKL) transforms the rows of the images; the compiled module does the columns and everything
-between their two transforms, in blocks that stay in the processor's cache. On a CUDA device torch.fft
-transforms images and compiled kernels do the rest. All work goes to the current stream, and nothing waits for
-it.
+between their two transforms, in blocks that stay in the processor's cache. On a CUDA device torch.fft (cuFFT)
+and compiled kernels share the work in the same way where the height is a power of two; else torch.fft
+transforms whole images and compiled kernels do the rest. All work goes to the current stream, and nothing waits
+for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from . import _backends, _native
 
 _THREADS = 256  # numbers that a block of the element-wise CUDA kernels handles at a time
 _MAX_PARTS = 1024  # blocks for one image
+_COLUMNS = 4  # of a block of the CUDA kernels that transform columns
+COLUMN_HEIGHTS = (64, 128, 256, 512, 1024)  # of the images that those kernels take
 
 
 def cpp_refusal(name: str, image: Tensor, *_: Any) -> str:
@@ -40,9 +43,14 @@ def transformed_measurement(y: Tensor, y_hat: Tensor | None) -> Tensor:
 def blur_rows(rows: Tensor, kernel: Tensor, width: int, **options: Any) -> None:
     """The native pass over transformed rows (B, C, H, W // 2 + 1), in place."""
     batch, channels, height, columns = rows.shape
-    kernel_rows = transform_rows(origin_first(kernel, kernel.shape[-1] // 2, width, dim=-1))
     sizes = {"batch": batch, "channels": channels, "height": height, "columns": columns}
-    _native.call_cpp("blur", x=rows, kernel=kernel_rows, size=kernel.shape[-1], **sizes, **options)
+    sizes["size"] = kernel.shape[-1]
+    _native.call_cpp("blur", x=rows, kernel=kernel_rows(kernel, width), **sizes, **options)
+
+
+def kernel_rows(kernel: Tensor, width: int) -> Tensor:
+    """The transforms (B, 1, K, W // 2 + 1) of the rows of a kernel, its origin moved to column 0."""
+    return transform_rows(origin_first(kernel, kernel.shape[-1] // 2, width, dim=-1))
 
 
 def origin_first(values: Tensor, origin: int, length: int, dim: int) -> Tensor:
@@ -62,5 +70,10 @@ def transform(image: Tensor) -> Tensor:
 
 
 def parts(points: int) -> int:
-    """The number of blocks of a CUDA kernel for one image."""
+    """The number of blocks of an element-wise CUDA kernel for one image."""
     return min(-(-points // _THREADS), _MAX_PARTS)
+
+
+def column_blocks(columns: int) -> int:
+    """The number of blocks of a CUDA kernel that transforms the columns of one plane."""
+    return -(-columns // _COLUMNS)

@@ -15,9 +15,11 @@
 
 #include <cuda_runtime.h>
 
+#include "blur_columns.hpp"
 #include "blur_residual.hpp"
 #include "hqs_finish.hpp"
 #include "hqs_kernel_update.hpp"
+#include "hqs_lags.hpp"
 #include "hqs_prepare.hpp"
 
 using namespace latentdem::cuda;
@@ -196,6 +198,43 @@ void blur(int height, int width, bool proximal) {
     });
 }
 
+void lags(int height, int width, int size, bool per_channel) {
+    const std::int64_t batch = 2, samples = 2, channels = 2, columns = width / 2 + 1, points = height * columns;
+    Array rows(random_floats(2 * batch * samples * channels * points));
+    Array y_hat(random_floats(2 * batch * channels * points)), weight(Floats{0.5f, 3.0f});
+    repeat("hqs_lags", [&] {
+        Output found_lags(2 * 2 * batch * (2 * size - 1) * columns);
+        expect_success("hqs_lags", launch(HqsLags{rows.complex(), y_hat.complex(), weight.get(), found_lags.complex(),
+                                                  batch, samples, channels, height, width, size, per_channel},
+                                          nullptr));
+        Floats found;
+        found_lags.append_to(found);
+        return found;
+    });
+}
+
+void blur_columns(int height, int width, int size, bool proximal) {
+    const std::int64_t batch = 2, channels = 2, columns = width / 2 + 1, points = height * columns;
+    const int parts = static_cast<int>(columns + 3) / 4;
+    const Floats transformed = random_floats(2 * batch * channels * points);
+    Array kernel(random_floats(2 * batch * size * columns)), y_hat(random_floats(2 * batch * channels * points));
+    Array rho(Floats{0.1f, 2.0f});
+    repeat("blur_columns", [&] {
+        Array rows(transformed);
+        Output norm2(batch * channels * parts);
+        expect_success("blur_columns",
+                       launch(BlurColumns{rows.complex(), kernel.complex(), y_hat.complex(),
+                                          proximal ? rho.get() : nullptr, proximal ? nullptr : norm2.get(), batch,
+                                          channels, height, width, size, parts},
+                              nullptr));
+        Floats found;
+        rows.append_to(found);
+        if (!proximal)
+            norm2.append_to(found);
+        return found;
+    });
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -221,6 +260,11 @@ int main(int argc, char **argv) {
     for (const bool proximal : {false, true}) {
         blur(16, 33, proximal);
         blur(31, 20, proximal);
+        lags(64, 18, 9, proximal);
+        lags(128, 70, 64, proximal);
+        blur_columns(64, 17, 64, proximal);
+        blur_columns(128, 30, 5, proximal);
+        blur_columns(1024, 4, 33, proximal);
     }
     std::printf("%d failures\n", failures);
     return failures != 0;
