@@ -1,6 +1,6 @@
 // Every kernel on arrays of exactly its size, several times: on a GPU for the tools of compute-sanitizer (nvcc; no
-// PyTorch is needed), and on the CPU for the sanitizers of a C++ compiler (with shim/), in several orders of the threads.
-// Ends with 0 where every launch succeeds, every output is written and every run gives the same bits.
+// PyTorch is needed), and on the CPU for the sanitizers of a C++ compiler (with shim/), in several orders of the
+// threads. Ends with 0 where every launch succeeds, every output is written and every run gives the same bits.
 //
 //     sanitize               fills outputs with NaN before a launch and looks for it afterwards
 //     sanitize --unfilled    leaves them as allocated, so that initcheck sees what is not written
@@ -174,11 +174,11 @@ void blur(int height, int width, bool proximal) {
     repeat("blur_residual", [&] {
         Array spectrum(x_hat);
         Output norm2(batch * parts);
-        expect_success("blur_residual",
-                       launch(BlurResidual{spectrum.complex(), y_hat.complex(), otf.complex(),
-                                           proximal ? rho.get() : nullptr, proximal ? nullptr : norm2.get(), batch,
-                                           channels, height, width, parts},
-                              nullptr));
+        expect_success(
+            "blur_residual",
+            launch(BlurResidual{spectrum.complex(), y_hat.complex(), otf.complex(), proximal ? rho.get() : nullptr,
+                                proximal ? nullptr : norm2.get(), batch, channels, height, width, parts},
+                   nullptr));
         Floats found;
         spectrum.append_to(found);
         if (!proximal)
@@ -188,9 +188,9 @@ void blur(int height, int width, bool proximal) {
     repeat("blur_glue", [&] {
         Array correction(x), image(x);
         Output glued(x.size());
-        expect_success("blur_glue", launch(BlurGlue{correction.get(), image.get(), glued.get(),
-                                                    static_cast<std::int64_t>(x.size())},
-                                           nullptr));
+        expect_success(
+            "blur_glue",
+            launch(BlurGlue{correction.get(), image.get(), glued.get(), static_cast<std::int64_t>(x.size())}, nullptr));
         Floats found;
         correction.append_to(found);
         glued.append_to(found);
@@ -222,11 +222,11 @@ void blur_columns(int height, int width, int size, bool proximal) {
     repeat("blur_columns", [&] {
         Array rows(transformed);
         Output norm2(batch * channels * parts);
-        expect_success("blur_columns",
-                       launch(BlurColumns{rows.complex(), kernel.complex(), y_hat.complex(),
-                                          proximal ? rho.get() : nullptr, proximal ? nullptr : norm2.get(), batch,
-                                          channels, height, width, size, parts},
-                              nullptr));
+        expect_success(
+            "blur_columns",
+            launch(BlurColumns{rows.complex(), kernel.complex(), y_hat.complex(), proximal ? rho.get() : nullptr,
+                               proximal ? nullptr : norm2.get(), batch, channels, height, width, size, parts},
+                   nullptr));
         Floats found;
         rows.append_to(found);
         if (!proximal)
@@ -243,8 +243,7 @@ int main(int argc, char **argv) {
     if (option == "--fault") {
         Array response(random_floats(16));
         Output updated(15);
-        expect_success("hqs_finish",
-                       launch(HqsFinish{response.get(), nullptr, updated.get(), 1, 4, 4, true}, nullptr));
+        expect_success("hqs_finish", launch(HqsFinish{response.get(), nullptr, updated.get(), 1, 4, 4, true}, nullptr));
         expect_success("hqs_finish", cudaDeviceSynchronize());
         return 0;
     }
