@@ -386,6 +386,12 @@ def test_programs_run_with_the_arguments_of_their_steps(module, place, monkeypat
         assert f"## {kind.capitalize()}" in report
 
 
+def test_ceilings_are_measured_before_anything_is_built():
+    program = "import sys, gpu_report.ceilings; sys.exit('latentdem_ext' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tools")}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
+
+
 def test_three_operations_are_profiled(module):
     assert module("profiled").main(["--small"]) == 0
 
@@ -431,7 +437,7 @@ def test_wrong_results_fail(module, monkeypatch, tmp_path, capsys):
     run = cases.Case.run
     off = lambda self, variant: run(self, variant) * (1 if variant == "reference" else 1.001)  # noqa: E731
     monkeypatch.setattr(cases.Case, "run", off)
-    assert cases.for_each([case], module("compare").compare, "comparison", tmp_path / "rows") == 1
+    assert module("rows").for_each([case], module("compare").compare, "comparison", tmp_path / "rows") == 1
     found = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
     assert [row["passed"] for row in found] == [row["backend"] == "reference" for row in found]
     assert "rows, " in capsys.readouterr().out

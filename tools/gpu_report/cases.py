@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -189,32 +186,3 @@ class Maker:
         x = self.random(1, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
         weight = self.random(channels, channels, 3, 3) / (3 * channels**0.5)
         return case("upsample_conv", x, weight.to(dtype), self.random(channels, dtype=dtype))
-
-
-def for_each(
-    cases: Iterable[Case], measure: Callable[[Case], Sequence[dict[str, Any]]], kind: str, out: Path
-) -> int:
-    """Writes the rows of every case at once, even after one that failed, and the exit status of the program.
-
-    A row with `passed` false is a failure too.
-    """
-    count = failures = 0
-    for each in cases:
-        try:
-            rows = measure(each)
-        except Exception as error:
-            failures += 1
-            print(f"{each.name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            continue
-        for row in rows:
-            count += 1
-            failures += not row.get("passed", True)
-            write_row(out, {"kind": kind} | each.name | row)
-    print(f"{count} rows, {failures} failed", flush=True)
-    return 1 if failures else 0
-
-
-def write_row(out: Path, row: dict[str, Any]) -> None:
-    """Appends a row to a file of JSON lines, on disk when this returns."""
-    with out.open("a") as file:
-        file.write(json.dumps(row) + "\n")

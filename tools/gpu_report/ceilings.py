@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from .cases import write_row
 from .clocks import device_time
+from .rows import write_row
 
 COPIED_BYTES = 2**30
 SIDE = 8192

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from .cases import HALF, Case, Maker, error_of, for_each
+from .cases import HALF, Case, Maker, error_of
+from .rows import for_each
 
 # Batch, channels, height, width and K: one sample and several, odd and even sides, kernels as large as the
 # image, padded grids of every size that is kept in shared memory and one that is not.

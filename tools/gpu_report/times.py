@@ -15,8 +15,9 @@ import torch
 
 from latentdem_ext import reference
 
-from .cases import COMPILED, Case, Maker, error_of, for_each, tensors
+from .cases import COMPILED, Case, Maker, error_of, tensors
 from .clocks import device_time, host_time
+from .rows import for_each
 
 ROTATED_BYTES = 256 * 2**20  # of all inputs together, more than any cache holds
 MOST_INPUTS = 32  # of small arrays, which stay in the cache in a real run too
