@@ -37,7 +37,13 @@ def everything(x: Tensor, kernel: Tensor, y: Tensor, backend: str = "cuda") -> t
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("shape", [(16, 16, 16), (33, 40, 31), (65, 64, 64), (250, 140, 129), (600, 401, 33)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *((16, 16, 16), (33, 40, 31), (65, 64, 64), (250, 140, 129), (600, 401, 33)),
+        *((64, 60, 64), (128, 77, 33), (256, 40, 17), (512, 129, 64), (1024, 70, 65)),  # columns in one kernel
+    ],
+)
 @pytest.mark.parametrize(("batch", "channels"), [(1, 1), (7, 3)])
 def test_operations_are_those_of_the_reference(problem, shape, batch, channels):
     double = [value.cuda() for value in problem(batch, channels, shape)]
