@@ -164,7 +164,7 @@ def _correct_columns(x: Tensor, kernel: Tensor, y_hat: Tensor, rho: Tensor | Non
     _native.call_cuda(
         "blur_columns",
         rows=rows,
-        kernel=_spectra.kernel_rows(_native.plain(kernel), width),
+        kernel=_native.plain(kernel),
         y_hat=y_hat,
         rho=rho,
         norm2=norm2,

@@ -43,14 +43,9 @@ def transformed_measurement(y: Tensor, y_hat: Tensor | None) -> Tensor:
 def blur_rows(rows: Tensor, kernel: Tensor, width: int, **options: Any) -> None:
     """The native pass over transformed rows (B, C, H, W // 2 + 1), in place."""
     batch, channels, height, columns = rows.shape
+    kernel_rows = transform_rows(origin_first(kernel, kernel.shape[-1] // 2, width, dim=-1))
     sizes = {"batch": batch, "channels": channels, "height": height, "columns": columns}
-    sizes["size"] = kernel.shape[-1]
-    _native.call_cpp("blur", x=rows, kernel=kernel_rows(kernel, width), **sizes, **options)
-
-
-def kernel_rows(kernel: Tensor, width: int) -> Tensor:
-    """The transforms (B, 1, K, W // 2 + 1) of the rows of a kernel, its origin moved to column 0."""
-    return transform_rows(origin_first(kernel, kernel.shape[-1] // 2, width, dim=-1))
+    _native.call_cpp("blur", x=rows, kernel=kernel_rows, size=kernel.shape[-1], **sizes, **options)
 
 
 def origin_first(values: Tensor, origin: int, length: int, dim: int) -> Tensor:

@@ -135,7 +135,7 @@ PYBIND11_MODULE(_cuda, module) {
         [](Address rows, Address kernel, Address y_hat, Address rho, Address norm2, int64_t batch, int64_t channels,
            int height, int width, int size, int parts, int device, Address stream) {
             run("blur_columns",
-                cuda::BlurColumns{pointer<float2>(rows), pointer<const float2>(kernel), pointer<const float2>(y_hat),
+                cuda::BlurColumns{pointer<float2>(rows), pointer<const float>(kernel), pointer<const float2>(y_hat),
                                   pointer<const float>(rho), pointer<float>(norm2), batch, channels, height, width,
                                   size, parts},
                 device, stream);

@@ -1,4 +1,5 @@
-// Columns of the residual of a blurred image: transformed, filtered and transformed back by the same block.
+// Columns of the residual of a blurred image: transformed, filtered and transformed back by the same block. The rows of
+// the kernel are transformed by direct sums, a few columns of few points: another launch would take longer.
 #include "blur_columns.hpp"
 
 #include "block_sum.cuh"
@@ -17,15 +18,26 @@ __global__ void __launch_bounds__(H) columns_kernel(BlurColumns b) {
     const std::int64_t plane = blockIdx.x, image = plane / b.channels;
     const int columns = b.width / 2 + 1, column = static_cast<int>(blockIdx.y) * kColumns + Block::column();
     const bool inside = column < columns;
-    const float2 *const kernel = b.kernel + image * b.size * columns + column;
+    const float *const kernel = b.kernel + image * b.size * b.size;
     const float2 *const y_hat = b.y_hat + plane * H * columns + column;
     float2 *const rows = b.rows + plane * H * columns + column;
 
-    // The transfer function: row i of the kernel lies at i - size / 2, modulo H.
+    // The transfer function: point (i, j) of the kernel lies at (i - size / 2, j - size / 2), modulo H and width.
+    float2 *const factors = block.spare; // exp(-2 pi i column (j - size / 2) / width)
+    for (int j = Block::row(0); j < b.size; j += H / kColumns) {
+        const std::int64_t turns = static_cast<std::int64_t>(column) * (j - b.size / 2) % b.width;
+        float2 &factor = factors[j * kColumns + Block::column()];
+        sincospif(-2.0f * static_cast<float>(turns) / static_cast<float>(b.width), &factor.y, &factor.x);
+    }
+    __syncthreads();
 #pragma unroll
     for (int n = 0; n < Block::points; ++n) {
         const int row = Block::row(n), i = (row + b.size / 2) & (H - 1);
-        block.at(row) = inside && i < b.size ? kernel[i * columns] : float2{0.0f, 0.0f};
+        float2 sum{0.0f, 0.0f};
+        if (i < b.size)
+            for (int j = 0; j < b.size; ++j)
+                sum = sum + kernel[i * b.size + j] * factors[j * kColumns + Block::column()];
+        block.at(row) = sum;
     }
     block.template transform<false>();
     float2 otf[Block::points];
@@ -83,7 +95,7 @@ cudaError_t launch_height(const BlurColumns &blur, cudaStream_t stream) {
 } // namespace
 
 cudaError_t launch(const BlurColumns &blur, cudaStream_t stream) {
-    if (blur.parts != column_blocks(blur.width / 2 + 1) || blur.size > blur.height)
+    if (blur.parts != column_blocks(blur.width / 2 + 1) || blur.size > blur.height || blur.size > blur.width)
         return cudaErrorInvalidValue;
     if (blur.batch * blur.channels == 0)
         return cudaSuccess;

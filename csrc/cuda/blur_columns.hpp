@@ -13,14 +13,14 @@ namespace latentdem::cuda {
 // conj(otf) (y_hat - otf x_hat), divided by |otf|^2 + rho where rho is given, transformed back along columns and
 // scaled by 1 / (height width).
 struct BlurColumns {
-    float2 *rows;         // batch x channels x height x columns: transforms of the rows of x, overwritten by the result
-    const float2 *kernel; // batch x size x columns: transforms of the rows of the kernel, its origin in column 0
-    const float2 *y_hat;  // batch x channels x height x columns: the whole transform of y
-    const float *rho;     // batch or null
-    float *norm2;         // batch x channels x parts or null: sums that add up to ||y - k*x||^2
+    float2 *rows;        // batch x channels x height x columns: transforms of the rows of x, overwritten by the result
+    const float *kernel; // batch x size x size
+    const float2 *y_hat; // batch x channels x height x columns: the whole transform of y
+    const float *rho;    // batch or null
+    float *norm2;        // batch x channels x parts or null: sums that add up to ||y - k*x||^2
     std::int64_t batch, channels;
     int height, width; // of the image
-    int size;          // of the kernel, at most height
+    int size;          // of the kernel, at most height and width
     int parts;         // ceil(columns / 4)
 };
 
