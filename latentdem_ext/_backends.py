@@ -129,20 +129,21 @@ def give_up_compiling(reason: str) -> None:
 def _compiled_state() -> Backend:
     if os.environ.get("TORCH_COMPILE_DISABLE") == "1":
         return Backend(False, "TORCH_COMPILE_DISABLE=1 is set")
-    if _cannot_compile:
-        return Backend(False, _cannot_compile)
-    if without_cuda_device() or triton_interprets():
-        return Backend(False, without_cuda_device() or "Triton interprets its kernels (TRITON_INTERPRET=1)")
-    if not _triton_state().available:
-        return Backend(False, f"it needs Triton, and {_triton_state().reason}")
-    return Backend(*_c_compiler())
+    return Backend(False, _cannot_compile) if _cannot_compile else _compiler_state()
 
 
 @cache
-def _c_compiler() -> tuple[bool, str]:
-    """Whether there is the C compiler that Triton builds its launchers with, and if not, that it is missing."""
-    found = any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang", "cc"))))
-    return found, "" if found else "it needs a C compiler (gcc or clang), which was not found"
+def _compiler_state() -> Backend:
+    """Whether what PyTorch compiles with is here; asked once, because every call on a GPU needs the answer."""
+    triton = _triton_state()
+    if without_cuda_device() or triton_interprets():
+        return Backend(False, without_cuda_device() or "Triton interprets its kernels (TRITON_INTERPRET=1)")
+    if not triton.available:
+        return Backend(False, f"it needs Triton: {triton.reason}")
+    # Triton builds the launchers of its kernels with it.
+    if not any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang", "cc")))):
+        return Backend(False, "it needs a C compiler (gcc or clang), which was not found")
+    return Backend(True, "")
 
 
 # Functions, so that PyTorch looks for a CUDA device only where the answer is needed.

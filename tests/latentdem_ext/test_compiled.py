@@ -137,28 +137,28 @@ def test_a_caller_that_compiles_gets_the_definition(compiler):
 
 
 def test_state_says_what_is_missing(monkeypatch):
-    state = _backends._compiled_state
+    def state() -> ext.Backend:
+        _backends._compiler_state.cache_clear()
+        return _backends._compiled_state()
+
     monkeypatch.setattr(_backends, "_cannot_compile", "")
     monkeypatch.delenv("TORCH_COMPILE_DISABLE", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert state() == ext.Backend(False, _backends.without_cuda_device())
+    monkeypatch.setattr(_backends, "without_cuda_device", lambda: "there is no device")
+    assert state() == ext.Backend(False, "there is no device")
     monkeypatch.setattr(_backends, "without_cuda_device", lambda: "")
-    monkeypatch.setattr(
-        _backends, "_triton_state", lambda: ext.Backend(False, "the package is gone", built=False)
-    )
-    assert state() == ext.Backend(False, "it needs Triton, and the package is gone")
+    monkeypatch.setattr(_backends, "_triton_state", lambda: ext.Backend(False, "it is gone", built=False))
+    assert state() == ext.Backend(False, "it needs Triton: it is gone")
     monkeypatch.setattr(_backends, "_triton_state", lambda: ext.Backend(True, ""))
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    _backends._c_compiler.cache_clear()
     assert state().reason == "it needs a C compiler (gcc or clang), which was not found"
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
-    _backends._c_compiler.cache_clear()
     assert state() == ext.Backend(True, "")
-    _backends._c_compiler.cache_clear()
     _backends.give_up_compiling("it failed")
     assert state() == ext.Backend(False, "it failed")
     monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
     assert state() == ext.Backend(False, "TORCH_COMPILE_DISABLE=1 is set")
+    _backends._compiler_state.cache_clear()
 
 
 @pytest.mark.gpu
