@@ -47,8 +47,11 @@ class Place:
         """Runs a command that finds the built packages, then those of the repository."""
         paths = [self.site, ROOT / "tools", ROOT]
         before = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-        path = {"PYTHONPATH": os.pathsep.join([*map(str, paths), *before]), "PYTHONUNBUFFERED": "1"}
-        return run(name, command, self.log, seconds, self.folder, environment | path)
+        environment["PYTHONPATH"] = os.pathsep.join([*map(str, paths), *before])
+        environment["PYTHONUNBUFFERED"] = "1"
+        if self.small:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        return run(name, command, self.log, seconds, self.folder, environment)
 
 
 def program(module: str, *options: str) -> Callable[[str, Place, float], Outcome]:
