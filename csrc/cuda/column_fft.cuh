@@ -1,7 +1,7 @@
-// Complex Fourier transforms of whole columns of a few neighbouring columns of a plane, in shared memory: H points, a
-// power of two. A block of H threads works on kColumns columns; a row of theirs is one sector of global memory, and
-// what is done between the transform and its inverse stays on the chip. Stockham's algorithm: after a step with
-// radix R, whose input are sequences of length Ns transformed so far, sequences of length R Ns are, in order.
+// Complex Fourier transforms of columns of a plane in shared memory, H points each, a power of two. A block of H
+// threads has kColumns neighbouring columns, so that a row of them is one sector of global memory, and what is done
+// between a transform and its inverse stays on the chip. The algorithm is Stockham's: a step with radix R joins
+// transforms of `length` points into transforms of R length points, and the last one leaves them in order.
 #pragma once
 
 #include "complex.cuh"
@@ -11,31 +11,31 @@ namespace latentdem::cuda {
 
 constexpr int kColumns = 4;
 
-// A block's threads and shared memory.
+// The part of a thread in a block's transforms.
 template <int H>
 struct ColumnBlock {
     static_assert((H & (H - 1)) == 0 && H >= 64 && H <= 1024, "a power of two that is a number of threads");
-    static constexpr int points = kColumns; // of each thread
+    static constexpr int points = kColumns; // of every thread: H threads share H x kColumns of them
     static constexpr std::size_t bytes = (H + 2 * H * kColumns) * sizeof(float2);
 
     float2 *roots; // exp(-2 pi i n / H), n < H
     float2 *values, *spare;
 
-    // Every thread calls this; a barrier must come before the first transform.
+    // Every thread of the block makes one; `transform` waits for what they write here.
     __device__ explicit ColumnBlock(float2 *memory)
         : roots(memory), values(memory + H), spare(memory + H + H * kColumns) {
         const int thread = static_cast<int>(threadIdx.x);
         sincospif(-2.0f / H * static_cast<float>(thread), &roots[thread].y, &roots[thread].x);
     }
 
-    // Row and column of the thread's point n; all points are those of some thread.
+    // Row of the thread's point n, and the column of all its points.
     __device__ static int row(int n) { return static_cast<int>(threadIdx.x) / kColumns + n * (H / kColumns); }
     __device__ static int column() { return static_cast<int>(threadIdx.x) % kColumns; }
 
     __device__ float2 &at(int row) { return values[row * kColumns + column()]; }
 
-    // Transforms `values` in place of which it leaves the result, without a scale. The thread's points may be
-    // written before and read after it without a barrier of the caller's.
+    // Transforms `values`, without a scale. No barrier is needed between it and what threads write to or read from
+    // points of their own.
     template <bool Inverse>
     __device__ void transform() {
         __syncthreads();
