@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from .cases import HALF, Case, Maker, error_of
 from .rows import for_each
 
 # Batch, channels, height, width and K: one sample and several, odd and even sides, kernels as large as the
-# image, padded grids of every size that is kept in shared memory and one that is not.
+# image, padded grids of every size that is kept in shared memory and one that is not, heights with and without
+# kernels of their own.
 IMAGES = [
     (1, 1, 16, 16, 16),
     (7, 3, 33, 40, 31),
     (7, 3, 65, 64, 64),
+    (2, 3, 64, 60, 60),
+    (1, 3, 1024, 72, 33),
     (1, 1, 250, 140, 129),
     (1, 3, 600, 401, 33),
     (8, 3, 512, 512, 64),
@@ -33,7 +37,10 @@ def cases(device: str, images: Sequence[tuple[int, ...]], maps: Sequence[tuple[i
     """Every operation on awkward shapes."""
     make = Maker(device)
     for shape in images:
-        yield from make.photographs(*shape)
+        for each in make.photographs(*shape):
+            yield each
+            if each.operation == "hqs_prepare":
+                yield replace(each, options=each.options | {"per_channel": True})
     for dtype in SINGLE:
         for batch, side in ((1, 64), (7, 5)):
             yield from make.latents(batch, side, dtype)
