@@ -78,7 +78,8 @@ def test_work_goes_to_the_current_stream(problem):
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_iterations_are_captured_in_a_graph(problem, size):
     x, kernel, y = (value.cuda() for value in problem(3, 3, (80, 70, size), torch.float32))
-    factors = ext.hqs_prepare(x[:, None], y, torch.ones(3, device="cuda"), size)
+    with ext.use_backend("cuda"):
+        factors = ext.hqs_prepare(x[:, None], y, torch.ones(3, device="cuda"), size)
 
     def iterations(kernel: Tensor) -> Tensor:
         for _ in range(5):
