@@ -26,16 +26,8 @@ def test_without_a_gpu_the_message_says_so(tmp_path):
 
 @pytest.mark.slow
 def test_rehearsal_from_the_command_line(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "tools.gpu_report",
-        "--rehearse",
-        "--skip",
-        "tests",
-        "--out",
-        str(tmp_path),
-    ]
+    command = [sys.executable, "-m", "tools.gpu_report", "--rehearse", "--skip", "tests"]
+    command += ["--minutes", "60", "--out", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert sorted(path.name for path in (tmp_path / "rehearsal").iterdir()) == [
