@@ -15,7 +15,20 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 2048
-MAX_PARTS = 64
+PROGRAMS = 1024  # that add up sums: about eight for each multiprocessor of a large device
+FEW_PROGRAMS = 512
+
+
+@triton.jit
+def place_of(pieces, C, BLOCK_C: tl.constexpr):
+    """Piece of the plane (a part or a tile), channels and sample of a program.
+
+    Programs are counted in one dimension, which holds more than the others, channels first.
+    """
+    blocks = tl.cdiv(C, BLOCK_C)
+    program = tl.program_id(0)
+    c = program % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    return program // blocks % pieces, c, (program // (blocks * pieces)).to(tl.int64)
 
 
 @triton.jit
@@ -23,8 +36,8 @@ def moments_kernel(
     x, means, squares, C, S, stride_c, stride_s, span, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr
 ):
     """Mean and sum of squared deviations of channels over one part, by Welford's update in every lane."""
-    part, sample = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    parts = tl.cdiv(S, span)
+    part, c, sample = place_of(parts, C, BLOCK_C)
     lane = tl.arange(0, BLOCK_S)
     begin = part * span
     end = tl.minimum(begin + span, S)
@@ -43,7 +56,7 @@ def moments_kernel(
     count = ((end - begin - lane + BLOCK_S - 1) // BLOCK_S).to(tl.float32)[None, :]  # of each lane
     whole = tl.sum(mean * count, axis=1) / (end - begin)
     apart = mean - whole[:, None]
-    at = (sample * tl.num_programs(0) + part) * C + c
+    at = (sample * parts + part) * C + c
     tl.store(means + at, whole, mask=c < C)
     tl.store(squares + at, tl.sum(square + count * apart * apart, axis=1), mask=c < C)
 
@@ -53,7 +66,8 @@ def statistics_kernel(
     means, squares, mean, rstd, C, S, width, parts, span, eps, BLOCK_P: tl.constexpr, BLOCK_W: tl.constexpr
 ):
     """Mean and 1 / standard deviation of one group of one sample from the moments of its channels and parts."""
-    group, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    number = tl.program_id(0)
+    group, sample = number % (C // width), (number // (C // width)).to(tl.int64)
     channel = tl.arange(0, BLOCK_W)
     total = tl.zeros([BLOCK_P, BLOCK_W], tl.float32)
     for first in range(0, parts, BLOCK_P):
@@ -72,9 +86,8 @@ def statistics_kernel(
         apart = tl.load(means + at, mask=inside, other=0.0) - whole
         total += tl.where(inside, tl.load(squares + at, mask=inside, other=0.0) + count * apart * apart, 0.0)
     variance = tl.sum(tl.sum(total, axis=1), axis=0) / (width * S)
-    at = sample * tl.num_programs(0) + group
-    tl.store(mean + at, whole)
-    tl.store(rstd + at, 1.0 / tl.sqrt(variance + eps))
+    tl.store(mean + number, whole)
+    tl.store(rstd + number, 1.0 / tl.sqrt(variance + eps))
 
 
 @triton.jit
@@ -114,9 +127,8 @@ def forward_kernel(
     BLOCK_S: tl.constexpr,
 ):
     """y = silu(u) of one tile."""
-    sample = tl.program_id(2).to(tl.int64)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    s = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
+    tile, c, sample = place_of(tl.cdiv(S, BLOCK_S), C, BLOCK_C)
+    s = tile * BLOCK_S + tl.arange(0, BLOCK_S)
     inside = (c < C)[:, None] & (s < S)[None, :]
     at = sample * C * S + (c.to(tl.int64) * stride_c)[:, None] + (s.to(tl.int64) * stride_s)[None, :]
     m, scale, shift, _ = affine_of(weight, bias, mean, rstd, sample, c, C, width)
@@ -144,8 +156,8 @@ def sums_kernel(
     BLOCK_S: tl.constexpr,
 ):
     """With d = grad * silu'(u): sums of d and of d (x - mean) of channels over one part."""
-    part, sample = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    parts = tl.cdiv(S, span)
+    part, c, sample = place_of(parts, C, BLOCK_C)
     begin = part * span
     end = tl.minimum(begin + span, S)
     m, scale, shift, _ = affine_of(weight, bias, mean, rstd, sample, c, C, width)
@@ -159,7 +171,7 @@ def sums_kernel(
         d = through_silu(tl.load(grad + at, mask=inside, other=0.0).to(tl.float32), centred * scale + shift)
         total += d
         moment += d * centred
-    at = (sample * tl.num_programs(0) + part) * C + c
+    at = (sample * parts + part) * C + c
     tl.store(sums + at, tl.sum(total, axis=1), mask=c < C)
     tl.store(moments + at, tl.sum(moment, axis=1), mask=c < C)
 
@@ -182,7 +194,8 @@ def correction_kernel(
     BLOCK_W: tl.constexpr,
 ):
     """Gradients of weight and bias of one group of one sample, and what its grad_x is corrected by."""
-    group, sample = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    number = tl.program_id(0)
+    group, sample = number % (C // width), (number // (C // width)).to(tl.int64)
     channel = tl.arange(0, BLOCK_W)
     known = channel < width
     total = tl.zeros([BLOCK_P, BLOCK_W], tl.float32)
@@ -194,7 +207,6 @@ def correction_kernel(
         total += tl.load(sums + at, mask=inside, other=0.0)
         moment += tl.load(moments + at, mask=inside, other=0.0)
     by_channel, moment_by_channel = tl.sum(total, axis=0), tl.sum(moment, axis=0)
-    number = sample * tl.num_programs(0) + group
     r = tl.load(rstd + number)
     factor = tl.load(weight + group * width + channel, mask=known, other=0.0).to(tl.float32)
     at = sample * C + group * width + channel
@@ -224,9 +236,8 @@ def gradient_kernel(
     BLOCK_S: tl.constexpr,
 ):
     """grad_x = scale d - constant - slope (x - mean) of one tile."""
-    sample = tl.program_id(2).to(tl.int64)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    s = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
+    tile, c, sample = place_of(tl.cdiv(S, BLOCK_S), C, BLOCK_C)
+    s = tile * BLOCK_S + tl.arange(0, BLOCK_S)
     inside = (c < C)[:, None] & (s < S)[None, :]
     at = sample * C * S + (c.to(tl.int64) * stride_c)[:, None] + (s.to(tl.int64) * stride_s)[None, :]
     m, scale, shift, group = affine_of(weight, bias, mean, rstd, sample, c, C, width)
@@ -246,9 +257,9 @@ class Plan(NamedTuple):
     span: int  # positions of a part
     tile: dict[str, int]
     joint: dict[str, int]  # tile of the kernels that join parts
-    by_part: tuple[int, int, int]
-    by_tile: tuple[int, int, int]
-    by_group: tuple[int, int]
+    by_part: tuple[int]  # programs
+    by_tile: tuple[int]
+    by_group: tuple[int]
 
 
 def plan(x: Tensor, groups: int) -> Plan:
@@ -262,8 +273,10 @@ def plan(x: Tensor, groups: int) -> Plan:
         block_s = min(triton.next_power_of_2(spatial), TILE)
         block_c = min(triton.next_power_of_2(channels), TILE // block_s)
     blocks = triton.cdiv(channels, block_c)
-    # Enough programs for a large device, but a few tiles each.
-    parts = min(triton.cdiv(2048, batch * blocks), triton.cdiv(spatial, 4 * block_s), MAX_PARTS)
+    # Enough programs for a large device; four tiles each, or fewer where that would leave too few programs.
+    tiles, others = triton.cdiv(spatial, block_s), batch * blocks
+    parts = max(triton.cdiv(tiles, 4), min(tiles, triton.cdiv(FEW_PROGRAMS, others)))
+    parts = min(parts, triton.cdiv(PROGRAMS, others))
     span = triton.cdiv(triton.cdiv(spatial, parts), block_s) * block_s
     parts = triton.cdiv(spatial, span)
     width = channels // groups
@@ -275,9 +288,9 @@ def plan(x: Tensor, groups: int) -> Plan:
         span,
         {"BLOCK_C": block_c, "BLOCK_S": block_s},
         {"BLOCK_P": min(triton.next_power_of_2(parts), max(1, TILE // block_w)), "BLOCK_W": block_w},
-        (parts, blocks, batch),
-        (triton.cdiv(spatial, block_s), blocks, batch),
-        (groups, batch),
+        (parts * others,),
+        (tiles * others,),
+        (groups * batch,),
     )
 
 

@@ -107,11 +107,19 @@ def configuration(item_size: int, channels_in: int, channels_out: int) -> dict[s
     }
 
 
+def convolutions_use_tf32() -> bool:
+    """Whether PyTorch's convolutions multiply float32 as TF32 on a CUDA device."""
+    settings = getattr(torch.backends.cudnn, "conv", None)  # PyTorch 2.9 and newer
+    if settings is not None:
+        # `allow_tf32` raises there where convolutions and recurrent networks have different settings.
+        return bool(settings.fp32_precision == "tf32")
+    return bool(torch.backends.cudnn.allow_tf32)
+
+
 def launch(x: Tensor, k: Tensor, bias: Tensor | None, y: Tensor, forward: bool) -> None:
     """Forward: x (B, C, H, W), k (C, O, 4, 4), y (B, O, 2H, 2W); else x is the gradient in y and y that in x.
 
-    float32 is multiplied as PyTorch's convolutions do: as TF32 where `torch.backends.cudnn.allow_tf32`. Strides
-    may be any, nothing is empty; y is written.
+    float32 is multiplied as PyTorch's convolutions do. Strides may be any, nothing is empty; y is written.
     """
     low = x if forward else y
     pixels = low.shape[0] * low.shape[2] * low.shape[3]
@@ -134,6 +142,6 @@ def launch(x: Tensor, k: Tensor, bias: Tensor | None, y: Tensor, forward: bool) 
         k.stride(k_out),
         *y.stride(),
         FORWARD=forward,
-        PRECISION="tf32" if torch.backends.cudnn.allow_tf32 else "ieee",
+        PRECISION="tf32" if convolutions_use_tf32() else "ieee",
         **config,
     )

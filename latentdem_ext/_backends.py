@@ -1,7 +1,8 @@
 """Which implementations of the operations exist on this machine, and which one is used.
 
 "reference" is plain PyTorch and always there; "cpp" and "cuda" are the compiled modules for CPU and for CUDA
-tensors; "triton" are the Triton kernels for CUDA tensors, compiled at their first use. Without a request an
+tensors; "triton" are the Triton kernels for CUDA tensors, compiled at their first use; "compiled" is the
+reference of some operations as PyTorch compiles it for CUDA tensors (`_compiled`). Without a request an
 operation silently takes the fastest backend that supports its arguments. A backend is requested with
 `use_backend` or, for a whole process, with the environment variable LATENTDEM_BACKEND; where it cannot be used
 an exception says why. Operations that have no implementation on a requested backend run their reference.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,12 +117,42 @@ def _triton_state() -> Backend:
     return Backend(True, "")
 
 
+_cannot_compile = ""  # why, after an attempt
+
+
+def give_up_compiling(reason: str) -> None:
+    """The backend "compiled" is not available from now on."""
+    global _cannot_compile
+    _cannot_compile = reason
+
+
+def _compiled_state() -> Backend:
+    if os.environ.get("TORCH_COMPILE_DISABLE") == "1":
+        return Backend(False, "TORCH_COMPILE_DISABLE=1 is set")
+    return Backend(False, _cannot_compile) if _cannot_compile else _compiler_state()
+
+
+@cache
+def _compiler_state() -> Backend:
+    """Whether what PyTorch compiles with is here; asked once, because every call on a GPU needs the answer."""
+    triton = _triton_state()
+    if without_cuda_device() or triton_interprets():
+        return Backend(False, without_cuda_device() or "Triton interprets its kernels (TRITON_INTERPRET=1)")
+    if not triton.available:
+        return Backend(False, f"it needs Triton: {triton.reason}")
+    # Triton builds the launchers of its kernels with it.
+    if not any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang", "cc")))):
+        return Backend(False, "it needs a C compiler (gcc or clang), which was not found")
+    return Backend(True, "")
+
+
 # Functions, so that PyTorch looks for a CUDA device only where the answer is needed.
 _STATES: dict[str, Callable[[], Backend]] = {
     "reference": lambda: Backend(True, ""),
     "cpp": lambda: Backend(True, "") if cpu is not None else _missing(_cpu_reason),
     "cuda": _cuda_state,
     "triton": _triton_state,
+    "compiled": _compiled_state,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _native, _spectra, reference
+from . import _checks, _compiled, _native, _spectra, reference
 from ._blur import blur, blur_adjoint, kernel_gradient
 from ._registry import Implementation, Operation
 from .reference import Fidelity
@@ -75,8 +75,7 @@ def _fidelity_cpp(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None) ->
 
 def _fidelity_cuda(x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     x = _native.plain(x)
-    norm2 = x.new_empty((x.shape[0], _spectra.parts(x.shape[-2] * (x.shape[-1] // 2 + 1))))
-    gradient = _correction_cuda(x, kernel, y, y_hat, rho=None, norm2=norm2)
+    gradient, norm2 = _correction_cuda(x, kernel, y, y_hat, rho=None)
     glued = torch.empty_like(gradient)
     _native.call_cuda("blur_glue", correction=gradient, x=x, glued=glued, count=x.numel())
     return norm2.sum(dim=1), gradient, glued
@@ -141,20 +140,55 @@ def _proximal_cpp(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Ten
 
 def _proximal_cuda(x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, y_hat: Tensor | None) -> Tensor:
     rho = _native.plain(rho.to(torch.float32))
-    return _correction_cuda(x0, kernel, y, y_hat, rho=rho, norm2=None).add_(x0)
+    return _correction_cuda(x0, kernel, y, y_hat, rho)[0].add_(x0)
 
 
 def _correction_cuda(
-    x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None, rho: Tensor | None, norm2: Tensor | None
-) -> Tensor:
-    """F^-1[conj(F k) (F y - F k F x)], with rho divided by |F k|^2 + rho; norm2 receives parts of the norm."""
+    x: Tensor, kernel: Tensor, y: Tensor, y_hat: Tensor | None, rho: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """F^-1[conj(F k) (F y - F k F x)] and (B, parts) numbers that add up to ||y - k*x||^2.
+
+    With rho the former is divided by |F k|^2 + rho in the Fourier domain, and there are no parts.
+    """
+    y_hat = _spectra.transform(y) if y_hat is None else _native.plain(y_hat)
+    correct = _correct_columns if x.shape[-2] in _spectra.COLUMN_HEIGHTS else _correct_spectrum
+    return correct(x, kernel, y_hat, rho)
+
+
+def _correct_columns(x: Tensor, kernel: Tensor, y_hat: Tensor, rho: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A kernel does the columns with everything between their transforms, PyTorch (cuFFT) the rows."""
+    (batch, channels, height, width), size = x.shape, kernel.shape[-1]
+    rows = _spectra.transform_rows(_native.plain(x))
+    parts = _spectra.column_blocks(rows.shape[-1])
+    norm2 = x.new_empty((batch, channels * parts if rho is None else 0))
+    _native.call_cuda(
+        "blur_columns",
+        rows=rows,
+        kernel=_native.plain(kernel),
+        y_hat=y_hat,
+        rho=rho,
+        norm2=norm2,
+        batch=batch,
+        channels=channels,
+        height=height,
+        width=width,
+        size=size,
+        parts=parts,
+    )
+    # The kernel has scaled: cuFFT would have to pass over the image once more.
+    return _native.plain(torch.fft.irfft(rows, n=width, norm="forward")), norm2
+
+
+def _correct_spectrum(x: Tensor, kernel: Tensor, y_hat: Tensor, rho: Tensor | None) -> tuple[Tensor, Tensor]:
+    """For any height: cuFFT transforms the images."""
     height, width = x.shape[-2:]
     otf = _native.plain(reference.kernel_to_otf(kernel, (height, width)))
-    spectrum = _spectra.transform(x)
+    spectrum, parts = _spectra.transform(x), _spectra.parts(otf[0].numel())
+    norm2 = x.new_empty((x.shape[0], parts if rho is None else 0))
     _native.call_cuda(
         "blur_residual",
         spectrum=spectrum,
-        y_hat=_spectra.transform(y) if y_hat is None else _native.plain(y_hat),
+        y_hat=y_hat,
         otf=otf,
         rho=rho,
         norm2=norm2,
@@ -162,9 +196,9 @@ def _correction_cuda(
         channels=x.shape[1],
         height=height,
         width=width,
-        parts=_spectra.parts(otf[0].numel()),
+        parts=parts,
     )
-    return _native.plain(torch.fft.irfft2(spectrum, s=(height, width)))
+    return _native.plain(torch.fft.irfft2(spectrum, s=(height, width))), norm2
 
 
 def _fake_proximal(x0: Tensor, *_: Any) -> Tensor:
@@ -177,6 +211,7 @@ _fidelity = Operation(
     reference=reference.blur_fidelity,
     fake=_fake_fidelity,
     backends={
+        "compiled": Implementation(_compiled.Program(reference.blur_fidelity), _compiled.refusal),
         "cuda": Implementation(_fidelity_cuda, _native.cuda_refusal),
         "cpp": Implementation(_fidelity_cpp, _spectra.cpp_refusal),
     },

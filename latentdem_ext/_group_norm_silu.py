@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _native, reference
+from . import _checks, _compiled, _native, reference
 from ._registry import Implementation, Operation
 
 _CPP_REFUSAL = partial(_native.cpp_refusal, dtypes=(torch.float32, torch.bfloat16))
@@ -194,6 +194,7 @@ _forward = Operation(
     fake=_fake,
     backends={
         "cpp": Implementation(_cpp, _CPP_REFUSAL),
+        "compiled": Implementation(_compiled.Program(_reference), _compiled.refusal),
         "triton": Implementation(_triton, _native.triton_refusal),
     },
     save=_save,
@@ -208,6 +209,7 @@ _backward = Operation(
     fake=_fake_backward,
     backends={
         "cpp": Implementation(_cpp_backward, _CPP_REFUSAL),
+        "compiled": Implementation(_compiled.Program(_reference_backward), _compiled.refusal),
         "triton": Implementation(_triton_backward, _native.triton_refusal),
     },
     keeps_layout=True,

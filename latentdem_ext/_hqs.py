@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _backends, _checks, _native, _spectra, reference
+from . import _backends, _checks, _compiled, _native, _spectra, reference
 from ._registry import Implementation, Operation
 from .reference import HQSFactors
 
@@ -85,6 +86,18 @@ def hqs_kernel_update(
     return result
 
 
+_prepare_on_grid = _compiled.Program(reference.hqs_prepare_on_grid)
+
+
+def _prepare_compiled(
+    x: Tensor, y: Tensor, weight: Tensor, kernel_size: int, per_channel: bool, y_hat: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The padded grid is found outside: it would be compiled again for every size of a kernel."""
+    side = reference.padded_side(kernel_size, x.device)
+    result: HQSFactors = _prepare_on_grid(x, y, weight, kernel_size, per_channel, y_hat, side)
+    return result
+
+
 def _prepare_cpp(
     x: Tensor, y: Tensor, weight: Tensor, kernel_size: int, per_channel: bool, y_hat: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -121,6 +134,60 @@ def _prepare_cuda(
     x: Tensor, y: Tensor, weight: Tensor, kernel_size: int, per_channel: bool, y_hat: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The mean over channels is taken before the transform back, not after."""
+    y_hat = _spectra.transform(y) if y_hat is None else _native.plain(y_hat)
+    weight = _native.plain(weight.to(torch.float32))
+    solve = _solve_lags if x.shape[-2] in _spectra.COLUMN_HEIGHTS else _solve_everywhere
+    solution, response = solve(x, y_hat, weight, kernel_size, per_channel)
+    side = reference.padded_side(kernel_size, x.device)
+    data_term = y.new_empty((len(y), 1, kernel_size, kernel_size))
+    padded = y.new_empty((len(y), 1, side, side))
+    _native.call_cuda(
+        "hqs_crop",
+        solution=solution,
+        response=response,
+        data_term=data_term,
+        padded=padded,
+        batch=len(y),
+        height=solution.shape[-2],
+        width=solution.shape[-1],
+        size=kernel_size,
+        side=side,
+        parts=_spectra.parts(side * side),
+    )
+    return data_term, torch.fft.rfft2(padded).real
+
+
+def _solve_lags(
+    x: Tensor, y_hat: Tensor, weight: Tensor, kernel_size: int, per_channel: bool
+) -> tuple[Tensor, Tensor]:
+    """Solution and response (B, 2K - 1, W) in the rows that a kernel can reach: those below 0 come last.
+
+    A kernel does the columns with everything between their transforms; only these rows are transformed back.
+    """
+    batch, samples, channels, height, width = x.shape
+    rows = _spectra.transform_rows(_native.plain(x))
+    lags = rows.new_empty((2, batch, 2 * kernel_size - 1, rows.shape[-1]))
+    _native.call_cuda(
+        "hqs_lags",
+        rows=rows,
+        y_hat=y_hat,
+        weight=weight,
+        lags=lags,
+        batch=batch,
+        samples=samples,
+        channels=channels,
+        height=height,
+        width=width,
+        size=kernel_size,
+        per_channel=per_channel,
+    )
+    return _apart(lags, lambda half: torch.fft.irfft(half, n=width, norm="forward"))
+
+
+def _solve_everywhere(
+    x: Tensor, y_hat: Tensor, weight: Tensor, kernel_size: int, per_channel: bool
+) -> tuple[Tensor, Tensor]:
+    """Solution and response (B, H, W), for any height."""
     batch, samples, channels, height, width = x.shape
     x_hat = _spectra.transform(x)
     spectra = x_hat.new_empty((2, batch, *x_hat.shape[-2:]))
@@ -128,8 +195,8 @@ def _prepare_cuda(
     _native.call_cuda(
         "hqs_solve",
         x_hat=x_hat,
-        y_hat=_spectra.transform(y) if y_hat is None else _native.plain(y_hat),
-        weight=_native.plain(weight.to(torch.float32)),
+        y_hat=y_hat,
+        weight=weight,
         spectra=spectra,
         batch=batch,
         samples=samples,
@@ -138,26 +205,15 @@ def _prepare_cuda(
         parts=_spectra.parts(points),
         per_channel=per_channel,
     )
-    # Two transforms: cuFFT may take two real images for one complex image, and responses are far smaller than
-    # solutions.
-    solution, response = (_native.plain(torch.fft.irfft2(half, s=(height, width))) for half in spectra)
-    side = reference.padded_side(kernel_size, x.device)
-    data_term = y.new_empty((batch, 1, kernel_size, kernel_size))
-    padded = y.new_empty((batch, 1, side, side))
-    _native.call_cuda(
-        "hqs_crop",
-        solution=solution,
-        response=response,
-        data_term=data_term,
-        padded=padded,
-        batch=batch,
-        height=height,
-        width=width,
-        size=kernel_size,
-        side=side,
-        parts=_spectra.parts(side * side),
-    )
-    return data_term, torch.fft.rfft2(padded).real
+    return _apart(spectra, lambda half: torch.fft.irfft2(half, s=(height, width)))
+
+
+def _apart(spectra: Tensor, transform: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Both halves of the spectra, transformed one after the other.
+
+    cuFFT may take two real images for one complex image, and responses are far smaller than solutions.
+    """
+    return _native.plain(transform(spectra[0])), _native.plain(transform(spectra[1]))
 
 
 def _fake_prepare(
@@ -228,6 +284,7 @@ _prepare = Operation(
     reference=reference.hqs_prepare,
     fake=_fake_prepare,
     backends={
+        "compiled": Implementation(_prepare_compiled, _compiled.refusal),
         "cuda": Implementation(_prepare_cuda, _native.cuda_refusal),
         "cpp": Implementation(_prepare_cpp, _spectra.cpp_refusal),
     },

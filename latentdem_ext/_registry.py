@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _backends
+from . import _backends, _compiled
 from ._eager import needs_dispatcher
 
 
@@ -77,6 +77,8 @@ class Operation:
         Raises:
             ValueError, RuntimeError: as `choose`.
         """
+        if _compiled.is_traced_as_defined(self.name, arguments[0]):
+            return self.reference(*arguments)
         return self._registered(*arguments) if needs_dispatcher(*arguments) else self._compute(*arguments)
 
     def choose(self, *arguments: Any) -> str:
@@ -109,7 +111,10 @@ class Operation:
         if torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return self._compute(*arguments)
-        results = self._implementation(arguments)(*arguments)
+        try:
+            results = self._implementation(arguments)(*arguments)
+        except _compiled.CannotCompile:
+            results = self._implementation(arguments)(*arguments)  # on another backend, that one is gone
         if self.keeps_layout:
             return results
         if isinstance(results, Tensor):

@@ -1,9 +1,10 @@
 """Shared by the native implementations of the Fourier-domain operations.
 
 On a CPU PyTorch (MKL) transforms the rows of the images; the compiled module does the columns and everything
-between their two transforms, in blocks that stay in the processor's cache. On a CUDA device torch.fft
-transforms images and compiled kernels do the rest. All work goes to the current stream, and nothing waits for
-it.
+between their two transforms, in blocks that stay in the processor's cache. On a CUDA device torch.fft (cuFFT)
+and compiled kernels share the work in the same way where the height is a power of two; else torch.fft
+transforms whole images and compiled kernels do the rest. All work goes to the current stream, and nothing waits
+for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from . import _backends, _native
 
 _THREADS = 256  # numbers that a block of the element-wise CUDA kernels handles at a time
 _MAX_PARTS = 1024  # blocks for one image
+_COLUMNS = 4  # of a block of the CUDA kernels that transform columns
+COLUMN_HEIGHTS = (64, 128, 256, 512, 1024)  # of the images that those kernels take
 
 
 def cpp_refusal(name: str, image: Tensor, *_: Any) -> str:
@@ -62,5 +65,10 @@ def transform(image: Tensor) -> Tensor:
 
 
 def parts(points: int) -> int:
-    """The number of blocks of a CUDA kernel for one image."""
+    """The number of blocks of an element-wise CUDA kernel for one image."""
     return min(-(-points // _THREADS), _MAX_PARTS)
+
+
+def column_blocks(columns: int) -> int:
+    """The number of blocks of a CUDA kernel that transforms the columns of one plane."""
+    return -(-columns // _COLUMNS)

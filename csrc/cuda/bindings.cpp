@@ -6,9 +6,11 @@
 
 #include <pybind11/pybind11.h>
 
+#include "blur_columns.hpp"
 #include "blur_residual.hpp"
 #include "hqs_finish.hpp"
 #include "hqs_kernel_update.hpp"
+#include "hqs_lags.hpp"
 #include "hqs_prepare.hpp"
 
 namespace py = pybind11;
@@ -89,6 +91,19 @@ PYBIND11_MODULE(_cuda, module) {
         py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 
     module.def(
+        "hqs_lags",
+        [](Address rows, Address y_hat, Address weight, Address lags, int64_t batch, int64_t samples, int64_t channels,
+           int height, int width, int size, bool per_channel, int device, Address stream) {
+            run("hqs_lags",
+                cuda::HqsLags{pointer<const float2>(rows), pointer<const float2>(y_hat), pointer<const float>(weight),
+                              pointer<float2>(lags), batch, samples, channels, height, width, size, per_channel},
+                device, stream);
+        },
+        py::kw_only(), py::arg("rows"), py::arg("y_hat"), py::arg("weight"), py::arg("lags"), py::arg("batch"),
+        py::arg("samples"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("size"),
+        py::arg("per_channel"), py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def(
         "hqs_crop",
         [](Address solution, Address response, Address data_term, Address padded, int64_t batch, int64_t height,
            int64_t width, int size, int side, int parts, int device, Address stream) {
@@ -114,6 +129,20 @@ PYBIND11_MODULE(_cuda, module) {
         py::kw_only(), py::arg("spectrum"), py::arg("y_hat"), py::arg("otf"), py::arg("rho"), py::arg("norm2"),
         py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("parts"), py::arg("device"),
         py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "blur_columns",
+        [](Address rows, Address kernel, Address y_hat, Address rho, Address norm2, int64_t batch, int64_t channels,
+           int height, int width, int size, int parts, int device, Address stream) {
+            run("blur_columns",
+                cuda::BlurColumns{pointer<float2>(rows), pointer<const float>(kernel), pointer<const float2>(y_hat),
+                                  pointer<const float>(rho), pointer<float>(norm2), batch, channels, height, width,
+                                  size, parts},
+                device, stream);
+        },
+        py::kw_only(), py::arg("rows"), py::arg("kernel"), py::arg("y_hat"), py::arg("rho"), py::arg("norm2"),
+        py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("size"), py::arg("parts"),
+        py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 
     module.def(
         "blur_glue",

@@ -14,12 +14,13 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(HqsFinish f) {
     __shared__ float sums[kThreads / 32];
     const std::int64_t image = blockIdx.x;
     const int thread = static_cast<int>(threadIdx.x), count = f.size * f.size;
-    const float *const response = f.response + image * f.side * f.side;
+    const std::int64_t side = f.side; // its square may be above 2^31
+    const float *const response = f.response + image * side * side;
     const float *const data_term = f.data_term ? f.data_term + image * count : nullptr;
     float *const updated = f.updated + image * count;
     float sum = 0.0f;
     for (int i = thread; i < count; i += kThreads) {
-        float value = response[i / f.size * f.side + i % f.size];
+        float value = response[i / f.size * side + i % f.size];
         if (data_term)
             value += data_term[i];
         if (f.project)

@@ -48,13 +48,15 @@ __global__ void __launch_bounds__(kThreads) crop_kernel(HqsCrop c) {
     const auto at = [&c](const float *plane, int row, int column) {
         return plane[(row < 0 ? row + c.height : row) * c.width + (column < 0 ? column + c.width : column)];
     };
-    const auto lag = [&c](int index) { return 2 * index < c.side ? index : index - c.side; };
-    for (int i = static_cast<int>(blockIdx.y * kThreads + threadIdx.x); i < c.side * c.side; i += c.parts * kThreads) {
+    const auto lag = [&c](std::int64_t index) { return static_cast<int>(2 * index < c.side ? index : index - c.side); };
+    const std::int64_t points = static_cast<std::int64_t>(c.side) * c.side; // may be above 2^31
+    for (std::int64_t i = blockIdx.y * kThreads + threadIdx.x; i < points; i += c.parts * kThreads) {
         const int row = lag(i / c.side), column = lag(i % c.side);
         const bool reached = -c.size < row && row < c.size && -c.size < column && column < c.size;
-        c.padded[image * c.side * c.side + i] = reached ? at(response, row, column) : 0.0f;
+        c.padded[image * points + i] = reached ? at(response, row, column) : 0.0f;
         if (i < c.size * c.size) // less than side^2
-            c.data_term[image * c.size * c.size + i] = at(solution, i / c.size - c.size / 2, i % c.size - c.size / 2);
+            c.data_term[image * c.size * c.size + i] =
+                at(solution, static_cast<int>(i / c.size) - c.size / 2, static_cast<int>(i % c.size) - c.size / 2);
     }
 }
 

@@ -22,6 +22,7 @@ __all__ = [
     "fast_length",
     "hqs_kernel_update",
     "hqs_prepare",
+    "hqs_prepare_on_grid",
     "kernel_to_otf",
     "padded_side",
     "project_kernel",
@@ -234,6 +235,20 @@ def hqs_prepare(
         data_term (B, 1, K, K), the crop of F^-1[N / (D + a)]; filter (B, 1, M, M // 2 + 1), real, the transform
         of g on the padded grid.
     """
+    side = padded_side(kernel_size, x.device)
+    return hqs_prepare_on_grid(x, y, weight, kernel_size, per_channel, y_hat, side)
+
+
+def hqs_prepare_on_grid(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    kernel_size: int,
+    per_channel: bool,
+    y_hat: Tensor | None,
+    side: int,
+) -> HQSFactors:
+    """`hqs_prepare` with a padded grid of `side` points a side, at least 2K - 1 and even."""
     height, width = x.shape[-2:]
     x_hat = _forward(x)
     numerator = _conj(x_hat.sum(dim=1)) * (_forward(y) if y_hat is None else y_hat)
@@ -245,7 +260,6 @@ def hqs_prepare(
     response = _inverse((a / (power + a)).mean(dim=1, keepdim=True).to(x_hat.dtype), y.shape)
 
     lags = torch.arange(1 - kernel_size, kernel_size, device=x.device)
-    side = padded_side(kernel_size, x.device)
     small = response.new_zeros(*response.shape[:2], side, side)
     small[..., (lags % side)[:, None], lags % side] = response[..., (lags % height)[:, None], lags % width]
     # D is even under l -> -l, hence so is g, on either grid: the imaginary part is rounding error.

@@ -47,7 +47,8 @@ SUMS = dict.fromkeys(["means", "squares", "mean", "rstd", "sums", "moments", "co
 SUMS |= {"grad_weight": "*fp32", "grad_bias": "*fp32", "eps": "fp32"}
 # A stride of 1 is a constant, as a launch makes it.
 ROWS, PLANES = {"BLOCK_C": 128, "BLOCK_S": 16, "stride_c": 1}, {"BLOCK_C": 1, "BLOCK_S": 2048, "stride_s": 1}
-JOINT = {"BLOCK_P": 64, "BLOCK_W": 4}
+WIDE = {"moments", "forward", "sums", "gradient"}  # read and write whole tensors
+JOINT = {"BLOCK_P": 512, "BLOCK_W": 4}
 for layout, tile in (("rows", ROWS), ("planes", PLANES)):
     for step, constants in (
         ("moments", tile),
@@ -63,8 +64,8 @@ for layout, tile in (("rows", ROWS), ("planes", PLANES)):
 
 def cubin(
     tmp_path: Path, kernel: Any, arch: int, types: dict[str, str], constants: dict[str, Any], **options: int
-) -> tuple[dict[str, int], int]:
-    """Resources of the machine code, by name, and the shared memory of a launch."""
+) -> tuple[dict[str, int], int, str]:
+    """Resources of the machine code, by name, the shared memory of a launch, and the code in PTX."""
     signature = {
         name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names
     }
@@ -88,20 +89,20 @@ def cubin(
         pytest.skip("there is no cuobjdump to read machine code with")
     dump = subprocess.run([tool, "-res-usage", str(file)], capture_output=True, text=True, check=True).stdout
     (usage,) = re.findall(r"Function \S+:\s+(REG:.*)", dump)
-    return {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", usage)}, compiled.metadata.shared
+    resources = {k: int(v) for k, v in re.findall(r"(\w+):(\d+)", usage)}
+    return resources, compiled.metadata.shared, compiled.asm["ptx"]
 
 
 @pytest.fixture(params=[80, 90])
-def build(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
-    """Compile and check what comes out."""
+def build(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., str]:
+    """Compiles and checks what comes out; returns the PTX."""
 
-    def compile_and_check(
-        kernel: Any, types: dict[str, str], constants: dict[str, Any], **options: int
-    ) -> None:
-        usage, shared = cubin(tmp_path, kernel, request.param, types, constants, **options)
+    def compile_and_check(kernel: Any, types: dict[str, str], constants: dict[str, Any], **options: int) -> str:
+        usage, shared, ptx = cubin(tmp_path, kernel, request.param, types, constants, **options)
         assert usage["STACK"] == usage["LOCAL"] == 0, f"registers are spilled: {usage}"
         assert usage["REG"] <= 255
         assert shared <= SHARED_MEMORY
+        return ptx
 
     return compile_and_check
 
@@ -113,7 +114,9 @@ def build(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]
 @pytest.mark.parametrize("name", STREAMING)
 def test_streaming_kernel(build, name, storage):
     kernel, stored, types, constants = STREAMING[name]
-    build(kernel, types | dict.fromkeys(stored.split(), TYPES[storage]), constants, num_warps=4)
+    ptx = build(kernel, types | dict.fromkeys(stored.split(), TYPES[storage]), constants, num_warps=4)
+    if "BLOCK" in constants or WIDE & set(name.split("_")):
+        assert "ld.global.v4.b32" in ptx  # 16 bytes at once
 
 
 @pytest.mark.parametrize(
@@ -133,4 +136,8 @@ def test_upsample_conv(build, storage, precision, forward, channels):
     constants = config | {"FORWARD": forward, "PRECISION": precision}
     # Channels last: the strides of 1 are constants.
     constants |= {"x_channel": 1, "y_channel": 1, "k_out" if forward else "k_in": 1}
-    build(upsample_conv.kernel, dict.fromkeys(["x", "k", "bias", "y"], TYPES[storage]), constants, **options)
+    ptx = build(
+        upsample_conv.kernel, dict.fromkeys(["x", "k", "bias", "y"], TYPES[storage]), constants, **options
+    )
+    if storage != "single" and channels == 128:
+        assert ("wgmma" if ".target sm_90" in ptx else "mma.sync") in ptx  # matrix instructions

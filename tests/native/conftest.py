@@ -93,9 +93,9 @@ def shim(builder: Builder) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def sanitized(builder: Builder) -> Path:
-    """shim/sanitize.cpp under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """sanitize.cpp under AddressSanitizer and UndefinedBehaviorSanitizer."""
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    return builder.build("sanitize", [SHIM / "sanitize.cpp"], ["-O1", "-g1", *sanitizers], sanitizers)
+    return builder.build("sanitize", [SHIM.parent / "sanitize.cpp"], ["-O1", "-g1", *sanitizers], sanitizers)
 
 
 @pytest.fixture

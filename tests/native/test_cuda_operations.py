@@ -13,11 +13,15 @@ pytestmark = pytest.mark.usefixtures("on_shim")
 
 ORDERS = range(5)
 # (H, W, K): small, odd, non-square, kernels as large as the image, padded grids of 32, 64, 128 and more.
+# Heights that are a power of two have kernels of their own, from 64 on.
 IMAGES = [(16, 16, 16), (17, 23, 3), (40, 33, 32), (33, 64, 17), (65, 70, 64), (97, 90, 77)]
+IMAGES += [(64, 64, 64), (128, 75, 33)]
 BATCHES = [(1, 1, shape) for shape in IMAGES] + [
     (7, 3, (16, 16, 16)),
     (7, 4, (17, 23, 3)),
     (1, 3, (40, 33, 32)),
+    (7, 4, (64, 23, 3)),
+    *((1, 1, (height, 9, 9)) for height in (256, 512, 1024)),
 ]
 
 

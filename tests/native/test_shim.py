@@ -69,9 +69,10 @@ def test_shared_memory_starts_as_nan_and_is_limited(run):
 
 
 def test_kernels_run_under_sanitizers(sanitized):
-    run = subprocess.run([sanitized], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout == "0 failures\n"
-    fault = subprocess.run([sanitized, "fault"], capture_output=True, text=True, check=False)
+    for options in ([], ["--unfilled"]):
+        run = subprocess.run([sanitized, *options], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert run.stdout == "0 failures\n"
+    fault = subprocess.run([sanitized, "--fault"], capture_output=True, text=True, check=False)
     assert fault.returncode != 0
     assert "heap-buffer-overflow" in fault.stderr

@@ -51,6 +51,14 @@ def device_name() -> str:
     return torch.cuda.get_device_name()
 
 
+def architecture() -> str:
+    """The GPU's architecture as nvcc names it, such as "90"."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}{minor}"
+
+
 def environment(root: Path) -> dict[str, Any]:
     """Description of the environment, ready for a JSON file."""
     import torch

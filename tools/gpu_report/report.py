@@ -1,37 +1,43 @@
-"""Writes report.md, measurements.csv and environment.json."""
+"""Writes report.md and environment.json from the outcomes and the rows so far."""
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .steps import Outcome
 
-COLUMNS = (
-    "operation",
-    "shape",
-    "dtype",
-    "backend",
-    "median_ms",
-    "quartiles_ms",
-    "rounds",
-    "to_reference",
-    "gb_per_s",
-    "of_copy",
-    "peak_mb",
-    "error",
-    "allowed",
-)
-NOTE = """\
-Medians between CUDA events, the L2 cache overwritten before every run. GB/s counts the least that an operation
-has to read and write, its arguments and its results once; of_copy is its share of the bandwidth of a plain copy
-in the same run. Peak memory is allocated on top of the arguments. The error is the largest of any sample,
-relative to float64 (to float32 for half precision), beside the largest allowed.
-"""
+Row = dict[str, Any]
+SAME = 1.05  # times that differ by less are equal
+COLUMNS = {
+    "ceiling": ("of", "gb_per_s", "tflops"),
+    "comparison": ("operation", "shape", "dtype", "backend", "error", "allowed"),
+    "time": (
+        *("operation", "shape", "dtype", "backend", "chosen", "device_us", "quartiles_us", "host_us"),
+        *("gb_per_s", "of_copy", "error", "allowed"),
+    ),
+    "counters": ("kernel", "grid", "us", "read", "written", "memory_%", "compute_%", "warps_%", "registers"),
+    "whole run": ("what", "batch", "steps", "s", "s_per_image_of_50"),
+    "wait": ("place", "per_step"),
+    "profile": ("function", "calls", "us", "share"),
+}
+TITLES = {
+    "ceiling": "Ceilings: what the device reaches in a copy and in a matrix product.",
+    "comparison": "Comparisons that failed: the largest error of a sample relative to float64, and its limit.",
+    "time": """\
+Times of an operation. `device_us`: median of replays of a CUDA graph in which it runs on several inputs, so
+that nothing waits for the host and, where they are large, nothing comes from the cache; `quartiles_us` is the
+distance of the quartiles. `host_us`: what the host needs to start it. GB/s counts arguments and results once;
+`of_copy` is its share of a plain copy in the same run. `chosen` is the backend that the operation chooses for
+itself.""",
+    "counters": "Counters of Nsight Compute, for the launches of three operations.",
+    "whole run": "Whole runs; networks of the shape of Stable Diffusion 1.5 unless another prior is named.",
+    "wait": "Lines of Python at which the host waits for the device, times a step.",
+    "profile": "Where the device's time of ten steps goes, and its share of the clock's; first, all launches.",
+}
 
 
 def slug(text: str) -> str:
@@ -39,47 +45,66 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def write(folder: Path, environment: dict[str, Any], outcomes: Sequence[Outcome], measurements: Path) -> None:
-    """Writes all results into `folder`; `measurements` is the file of measure.py and may be missing."""
-    measured = (
-        json.loads(measurements.read_text()) if measurements.exists() else {"rows": [], "copy_gb_per_s": None}
-    )
+def write(
+    folder: Path, name: str, environment: dict[str, Any], outcomes: Sequence[Outcome], results: Path
+) -> None:
+    """Writes the report of everything so far into `folder`; `results` holds a row a line."""
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
     (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
-    with (folder / "measurements.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _shown(row[name]) for name in COLUMNS} for row in measured["rows"])
-    (folder / "report.md").write_text("\n".join(_lines(environment, outcomes, measured)))
+    new = folder / "report.md.new"
+    new.write_text("\n".join(_lines(name, environment, outcomes, rows)))
+    new.replace(folder / "report.md")
 
 
-def _lines(environment: dict[str, Any], outcomes: Sequence[Outcome], measured: dict[str, Any]) -> list[str]:
-    devices = environment["devices"]
-    packages = environment["packages"]
+def lost(times: Iterable[Row]) -> list[str]:
+    """A line for every case in which the chosen backend takes more of the device's time than another one."""
+    cases: dict[tuple[str, ...], list[Row]] = {}
+    for row in times:
+        cases.setdefault((row["operation"], row["shape"], row["dtype"]), []).append(row)
+    sentences = []
+    for case, rows in cases.items():
+        best = min(rows, key=lambda row: row["device_us"])
+        for row in rows:
+            if row["chosen"] and row["device_us"] > SAME * best["device_us"]:
+                sentences.append(
+                    f"- {', '.join(case)}: {row['backend']} takes {_shown(row['device_us'])} us, "
+                    f"{best['backend']} {_shown(best['device_us'])} us"
+                )
+    return sentences
+
+
+def _lines(name: str, environment: dict[str, Any], outcomes: Sequence[Outcome], rows: list[Row]) -> list[str]:
+    packages, cuda = environment["packages"], environment["cuda"]
+    devices = "; ".join(
+        f"compute capability {d['compute capability']}, {d['memory_gb']} GB" for d in environment["devices"]
+    )
     lines = [
-        f"# {devices[0]['name']}",
+        f"# {name}",
         "",
-        f"{len(devices)} device(s), compute capability {devices[0]['compute capability']}, "
-        f"{devices[0]['memory_gb']} GB; CUDA {environment['cuda']}, PyTorch {packages['torch']}, "
-        f"Triton {packages['triton']}, Python {environment['python']}; the rest is in environment.json.",
-        "",
-        *_table(
-            ("step", "state", "seconds", ""),
-            [(o.name, o.state, f"{o.seconds:.0f}", o.detail) for o in outcomes],
-        ),
+        f"Commit {environment['commit']}; {devices or 'no device'}; CUDA {cuda}, PyTorch {packages['torch']}, "
+        f"Triton {packages['triton']}, Python {environment['python']}; the rest is in environment.json, "
+        "every row in results.jsonl, the output of the steps in log.txt.",
         "",
     ]
-    failures = [outcome for outcome in outcomes if outcome.failed]
-    for outcome in failures:
-        lines += [f"## {outcome.name} failed: {outcome.detail}", "", "```", *_tail(outcome.output), "```", ""]
-    lines += ["## Measurements", ""]
-    if not measured["rows"]:
-        return [*lines, "There are none.", ""]
-    rows = [tuple(_shown(row[name]) for name in COLUMNS) for row in measured["rows"]]
-    return [*lines, NOTE, f"A copy: {measured['copy_gb_per_s']:.0f} GB/s.", "", *_table(COLUMNS, rows), ""]
-
-
-def _tail(output: str, lines: int = 40) -> list[str]:
-    return output.splitlines()[-lines:]
+    states = [(o.name, o.state, f"{o.seconds:.0f}", o.detail) for o in outcomes]
+    lines += _table(("step", "state", "seconds", ""), states)
+    for outcome in outcomes:
+        if outcome.failed:
+            lines += ["", f"## {outcome.name} failed: {outcome.detail}", "", "```"]
+            lines += [*outcome.output.splitlines()[-40:], "```"]
+    times = [row for row in rows if row["kind"] == "time"]
+    copy = next((row["gb_per_s"] for row in rows if "gb_per_s" in row and row["kind"] == "ceiling"), None)
+    for row in times:
+        row["of_copy"] = row["gb_per_s"] / copy if copy else None
+    slower = lost(times)
+    if slower:
+        lines += ["", "## Dispatch that loses", "", *slower]
+    for kind, columns in COLUMNS.items():
+        shown = [row for row in rows if row["kind"] == kind and (kind != "comparison" or not row["passed"])]
+        if shown:
+            cells = [tuple(_shown(row.get(column)) for column in columns) for row in shown]
+            lines += ["", f"## {kind.capitalize()}", "", TITLES[kind], "", *_table(columns, cells)]
+    return [*lines, ""]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -90,4 +115,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,11 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 #include <functional>
+
+#define LATENTDEM_SHIM
 
 #define __global__
 #define __device__
@@ -28,6 +32,19 @@ using cudaStream_t = struct CUstream_st *;
 
 cudaError_t cudaGetLastError();
 const char *cudaGetErrorString(cudaError_t error);
+
+// Memory of the device is that of the host.
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+inline cudaError_t cudaMalloc(void **memory, std::size_t bytes) { return *memory = std::malloc(bytes), cudaSuccess; }
+inline cudaError_t cudaFree(void *memory) { return std::free(memory), cudaSuccess; }
+inline cudaError_t cudaMemcpy(void *to, const void *from, std::size_t bytes, cudaMemcpyKind) {
+    return std::memcpy(to, from, bytes), cudaSuccess;
+}
+inline cudaError_t cudaMemset(void *memory, int value, std::size_t bytes) {
+    return std::memset(memory, value, bytes), cudaSuccess;
+}
+inline cudaError_t cudaDeviceSynchronize() { return cudaGetLastError(); }
+
 inline cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
 

@@ -1,0 +1,270 @@
+// Every kernel on arrays of exactly its size, several times: on a GPU for the tools of compute-sanitizer (nvcc; no
+// PyTorch is needed), and on the CPU for the sanitizers of a C++ compiler (with shim/), in several orders of the
+// threads. Ends with 0 where every launch succeeds, every output is written and every run gives the same bits.
+//
+//     sanitize               fills outputs with NaN before a launch and looks for it afterwards
+//     sanitize --unfilled    leaves them as allocated, so that initcheck sees what is not written
+//     sanitize --fault       an output that is one number short, which every memory checker must report
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <cuda_runtime.h>
+
+#include "blur_columns.hpp"
+#include "blur_residual.hpp"
+#include "hqs_finish.hpp"
+#include "hqs_kernel_update.hpp"
+#include "hqs_lags.hpp"
+#include "hqs_prepare.hpp"
+
+using namespace latentdem::cuda;
+using Floats = std::vector<float>;
+
+#ifdef LATENTDEM_SHIM
+extern "C" void latentdem_shim_order(unsigned order);
+#else
+void latentdem_shim_order(unsigned) {} // a GPU chooses for itself
+#endif
+
+namespace {
+
+int failures = 0;
+bool fill = true;
+
+void expect_success(const std::string &name, cudaError_t error) {
+    if (error != cudaSuccess) {
+        std::printf("%s: %s\n", name.c_str(), cudaGetErrorString(error));
+        ++failures;
+    }
+}
+
+// Numbers in memory of the device, in an allocation of their own.
+class Array {
+  public:
+    explicit Array(std::size_t size) : size_(size) {
+        expect_success("cudaMalloc", cudaMalloc(&numbers_, size * sizeof(float)));
+    }
+    explicit Array(const Floats &values) : Array(values.size()) {
+        expect_success("cudaMemcpy",
+                       cudaMemcpy(numbers_, values.data(), size_ * sizeof(float), cudaMemcpyHostToDevice));
+    }
+    Array(const Array &) = delete;
+    Array &operator=(const Array &) = delete;
+    ~Array() { cudaFree(numbers_); }
+
+    float *get() { return static_cast<float *>(numbers_); }
+    float2 *complex() { return static_cast<float2 *>(numbers_); }
+
+    void append_to(Floats &found) const {
+        const std::size_t before = found.size();
+        found.resize(before + size_);
+        // Waits for the kernel, whose errors come out here.
+        expect_success("kernel",
+                       cudaMemcpy(found.data() + before, numbers_, size_ * sizeof(float), cudaMemcpyDeviceToHost));
+    }
+
+  private:
+    void *numbers_ = nullptr;
+    std::size_t size_;
+};
+
+Floats random_floats(std::size_t size) {
+    static std::mt19937 generator;
+    std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
+    Floats found(size);
+    for (float &value : found)
+        value = uniform(generator);
+    return found;
+}
+
+// An output that a kernel has to write whole.
+struct Output : Array {
+    explicit Output(std::size_t size) : Array(size) {
+        if (fill) // all bits set are a NaN
+            expect_success("cudaMemset", cudaMemset(get(), 0xff, size * sizeof(float)));
+    }
+};
+
+// `run` gives the outputs of one launch.
+void repeat(const std::string &name, const std::function<Floats()> &run) {
+    Floats first;
+    for (unsigned order = 0; order < 4; ++order) {
+        latentdem_shim_order(order);
+        const Floats found = run();
+        if (order == 0)
+            first = found;
+        bool wrong = std::memcmp(first.data(), found.data(), sizeof(float) * found.size()) != 0;
+        for (const float value : found)
+            wrong |= std::isnan(value);
+        if (wrong) {
+            std::printf("%s: wrong in run %u\n", name.c_str(), order);
+            ++failures;
+        }
+    }
+}
+
+void kernel_update(int side, int size, bool project) {
+    const std::size_t batch = 2, count = batch * size * size;
+    Array kernel(random_floats(count)), data_term(random_floats(count));
+    Array filter(random_floats(batch * side * (side / 2 + 1)));
+    const std::string name = "hqs_kernel_update side " + std::to_string(side) + " size " + std::to_string(size);
+    repeat(name, [&] {
+        Output updated(count);
+        expect_success(name, launch(HqsKernelUpdate{kernel.get(), data_term.get(), filter.get(), updated.get(), batch,
+                                                    size, side, project},
+                                    nullptr));
+        Floats found;
+        updated.append_to(found);
+        return found;
+    });
+}
+
+void finish(int side, int size, bool with_data) {
+    const std::size_t batch = 2, count = batch * size * size;
+    Array response(random_floats(batch * side * side)), data_term(random_floats(count));
+    repeat("hqs_finish", [&] {
+        Output updated(count);
+        expect_success("hqs_finish", launch(HqsFinish{response.get(), with_data ? data_term.get() : nullptr,
+                                                      updated.get(), batch, size, side, true},
+                                            nullptr));
+        Floats found;
+        updated.append_to(found);
+        return found;
+    });
+}
+
+void prepare(int height, int width, int size, int side, bool per_channel) {
+    const std::int64_t batch = 2, samples = 2, channels = 3, points = height * (width / 2 + 1);
+    Array x_hat(random_floats(2 * batch * samples * channels * points));
+    Array y_hat(random_floats(2 * batch * channels * points));
+    Array weight(Floats{0.5f, 3.0f}), solution(random_floats(batch * height * width));
+    Array response(random_floats(batch * height * width));
+    repeat("hqs_solve", [&] {
+        Output spectra(2 * batch * 2 * points);
+        expect_success("hqs_solve", launch(HqsSolve{x_hat.complex(), y_hat.complex(), weight.get(), spectra.complex(),
+                                                    batch, samples, channels, points, 2, per_channel},
+                                           nullptr));
+        Floats found;
+        spectra.append_to(found);
+        return found;
+    });
+    repeat("hqs_crop", [&] {
+        Output data_term(batch * size * size), padded(batch * side * side);
+        expect_success("hqs_crop", launch(HqsCrop{solution.get(), response.get(), data_term.get(), padded.get(), batch,
+                                                  height, width, size, side, 2},
+                                          nullptr));
+        Floats found;
+        data_term.append_to(found);
+        padded.append_to(found);
+        return found;
+    });
+}
+
+void blur(int height, int width, bool proximal) {
+    const std::int64_t batch = 2, channels = 3, points = height * (width / 2 + 1);
+    const int parts = 2;
+    const Floats x_hat = random_floats(2 * batch * channels * points), x = random_floats(height * width);
+    Array y_hat(random_floats(2 * batch * channels * points)), otf(random_floats(2 * batch * points));
+    Array rho(Floats{0.1f, 2.0f});
+    repeat("blur_residual", [&] {
+        Array spectrum(x_hat);
+        Output norm2(batch * parts);
+        expect_success(
+            "blur_residual",
+            launch(BlurResidual{spectrum.complex(), y_hat.complex(), otf.complex(), proximal ? rho.get() : nullptr,
+                                proximal ? nullptr : norm2.get(), batch, channels, height, width, parts},
+                   nullptr));
+        Floats found;
+        spectrum.append_to(found);
+        if (!proximal)
+            norm2.append_to(found);
+        return found;
+    });
+    repeat("blur_glue", [&] {
+        Array correction(x), image(x);
+        Output glued(x.size());
+        expect_success(
+            "blur_glue",
+            launch(BlurGlue{correction.get(), image.get(), glued.get(), static_cast<std::int64_t>(x.size())}, nullptr));
+        Floats found;
+        correction.append_to(found);
+        glued.append_to(found);
+        return found;
+    });
+}
+
+void lags(int height, int width, int size, bool per_channel) {
+    const std::int64_t batch = 2, samples = 2, channels = 2, columns = width / 2 + 1, points = height * columns;
+    Array rows(random_floats(2 * batch * samples * channels * points));
+    Array y_hat(random_floats(2 * batch * channels * points)), weight(Floats{0.5f, 3.0f});
+    repeat("hqs_lags", [&] {
+        Output found_lags(2 * 2 * batch * (2 * size - 1) * columns);
+        expect_success("hqs_lags", launch(HqsLags{rows.complex(), y_hat.complex(), weight.get(), found_lags.complex(),
+                                                  batch, samples, channels, height, width, size, per_channel},
+                                          nullptr));
+        Floats found;
+        found_lags.append_to(found);
+        return found;
+    });
+}
+
+void blur_columns(int height, int width, int size, bool proximal) {
+    const std::int64_t batch = 2, channels = 2, columns = width / 2 + 1, points = height * columns;
+    const int parts = static_cast<int>(columns + 3) / 4;
+    const Floats transformed = random_floats(2 * batch * channels * points);
+    Array kernel(random_floats(batch * size * size)), y_hat(random_floats(2 * batch * channels * points));
+    Array rho(Floats{0.1f, 2.0f});
+    repeat("blur_columns", [&] {
+        Array rows(transformed);
+        Output norm2(batch * channels * parts);
+        expect_success(
+            "blur_columns",
+            launch(BlurColumns{rows.complex(), kernel.get(), y_hat.complex(), proximal ? rho.get() : nullptr,
+                               proximal ? nullptr : norm2.get(), batch, channels, height, width, size, parts},
+                   nullptr));
+        Floats found;
+        rows.append_to(found);
+        if (!proximal)
+            norm2.append_to(found);
+        return found;
+    });
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    const std::string option = argc > 1 ? argv[1] : "";
+    fill = option != "--unfilled";
+    if (option == "--fault") {
+        Array response(random_floats(16));
+        Output updated(15);
+        expect_success("hqs_finish", launch(HqsFinish{response.get(), nullptr, updated.get(), 1, 4, 4, true}, nullptr));
+        expect_success("hqs_finish", cudaDeviceSynchronize());
+        return 0;
+    }
+    for (const int size : {1, 3, 15, 16})
+        kernel_update(32, size, size != 3);
+    for (const int size : {17, 32})
+        kernel_update(64, size, true);
+    kernel_update(128, 63, true);
+    finish(72, 33, true);
+    finish(7, 7, false);
+    prepare(16, 17, 9, 18, false);
+    prepare(21, 16, 16, 32, true);
+    for (const bool proximal : {false, true}) {
+        blur(16, 33, proximal);
+        blur(31, 20, proximal);
+        lags(64, 18, 9, proximal);
+        lags(128, 70, 64, proximal);
+        blur_columns(64, 65, 64, proximal);
+        blur_columns(128, 30, 5, proximal);
+        blur_columns(1024, 5, 4, proximal);
+    }
+    std::printf("%d failures\n", failures);
+    return failures != 0;
+}
