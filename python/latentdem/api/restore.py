@@ -114,9 +114,7 @@ def restore(
     saved = None
     if checkpoint is not None:
         if not isinstance(operator, str):
-            raise UserError(
-                "Only a run with an operator that has a name can be kept; leave the checkpoint out."
-            )
+            raise UserError("Only operators with a name can be resumed; leave the checkpoint out.")
         identity = _identity(operator, y, known, settings, name_of(prior), torch_device, precision)
         saved = Checkpoint(checkpoint, identity)
     loaded = load_prior(prior, torch_device, precision)

@@ -109,7 +109,7 @@ def plan(
     beside that one. Where two photographs would have one result, their suffixes become parts of the names.
 
     Args:
-        paths: files, folders, patterns, or standard input.
+        paths: files and folders, or standard input.
         out: file or folder of the results, "-" for standard output, None for the default.
         ending: of the names of results, such as "_deblurred".
         suffix: of the results, None for that of each photograph.
@@ -175,14 +175,18 @@ def suffix_of(path: Path) -> str:
 def expand(paths: Sequence[Path]) -> list[Path]:
     """The paths, where those that do not exist and are patterns are replaced by what they match, sorted.
 
+    A wrong name is found here, before anything is loaded.
+
     Raises:
-        UserError: a pattern matches nothing.
+        UserError: a pattern matches nothing, or a path does not exist.
     """
     expanded: list[Path] = []
     for path in paths:
-        if path.exists() or not glob.has_magic(str(path)):
+        if path.exists() or path == STANDARD:
             expanded.append(path)
             continue
+        if not glob.has_magic(str(path)):
+            raise UserError(f"{path} does not exist; check the path.")
         matches = sorted(glob.glob(str(path), recursive=True))
         if not matches:
             raise UserError(f"No file matches '{path}'; check the pattern.")
@@ -195,7 +199,7 @@ def _found(paths: Sequence[Path]) -> Iterator[_Input]:
     from ..io.images import image_names
 
     seen = set()
-    for path in expand(paths):
+    for path in paths:
         inside = [_Input(path / name, path) for name in image_names(path)] if path.is_dir() else [_Input(path)]
         if path.is_dir():
             _say_what_is_left_out(path, {each.path.name for each in inside})

@@ -13,7 +13,7 @@ from ..errors import UserError
 from . import _console as console
 from . import _options as option
 from ._devices import own_device, shared_prior
-from ._jobs import Job
+from ._jobs import Job, expand
 from ._outputs import Existing
 from ._run import run
 from ._status import UNEXPLAINED
@@ -90,14 +90,16 @@ def deblur_command(
     4 if some of several photographs could not be restored; 130 if interrupted.
     """
     console.set_verbosity(quiet, verbose)
-    from ..io.images import read_kernel
-    from ..restoration.settings import Settings
-
+    images = expand(images)
     single = {"reference": reference, "checkpoint": checkpoint}
     if len(images) > 1 or images[0].is_dir():
         for name, value in single.items():
             if value is not None:
                 raise UserError(f"--{name} belongs to one photograph; leave it out, or give one IMAGE.")
+
+    from ..io.images import read_kernel
+    from ..restoration.settings import Settings
+
     size = None if kernel_size == option.AUTO else kernel_size
     task = _Deblurring(
         Settings(size, noise_sigma, e_step.value, steps=steps, seed=seed, boundary=boundary.value),

@@ -15,7 +15,7 @@ from ..errors import UserError
 from . import _console as console
 from . import _options as option
 from ._devices import own_device, shared_prior
-from ._jobs import Job
+from ._jobs import Job, expand
 from ._outputs import Existing
 from ._run import run
 from ._task import Outcome, Outputs
@@ -86,6 +86,7 @@ def restore_command(
     restored; 130 if interrupted.
     """
     console.set_verbosity(quiet, verbose)
+    images = expand(images)
     from ..api.registry import completed, parse
 
     name, values = parse(operator)

@@ -110,7 +110,8 @@ def views_command(
     images = expand(images)
     make_folder(out)
     files, names = ViewOutputs(out, azimuths * len(heights), mesh, video), [str(path) for path in images]
-    check_outputs(files.paths, images, Existing(overwrite))
+    resumed = checkpoint is not None and checkpoint.is_dir()
+    check_outputs(files.paths, images, Existing(overwrite or resumed))
     total = 1.0 if mesh is None else 1.0 + SURFACE_SHARE
     run = None if checkpoint is None else ViewCheckpoint(checkpoint)
     written, failure = False, None

@@ -95,7 +95,7 @@ def test_a_perfect_prior_gives_the_parameter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = 0.9 * scene()
-    monkeypatch.setattr("latentdem.api.restore.load_prior", lambda prior, _: prior)
+    monkeypatch.setattr("latentdem.api.restore.load_prior", lambda *_: prior)
 
     def contrast(x: Tensor, scale: Tensor) -> Tensor:
         return scale.view(-1, 1, 1, 1) * x
@@ -161,9 +161,7 @@ def test_mistakes_of_the_measurement(tiny: EmbeddedPrior, scene: Scene, tmp_path
 
 
 def test_command_writes_files(cli: Any, here: Path, tiny: EmbeddedPrior) -> None:
-    out = cli.run(
-        "restore", "../photo.png", "--operator", "inpaint", "--steps", 2, "--extras", "extras"
-    ).stdout
+    out = cli.run("restore", "../photo.png", "--operator", "inpaint", "--steps", 2, "--extras", "extras").stdout
     assert cli.names(here.parent) == ["here", "photo.png", "photo_restored.png"]
     assert cli.names(here / "extras") == [
         "photo_restored_figure.png",

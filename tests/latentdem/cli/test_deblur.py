@@ -81,7 +81,9 @@ def test_existing_result_is_kept_unless_told_otherwise(cli: Any, here: Path, fak
     assert "exclude each other" in cli.sentence(*arguments, "--skip-existing", "--overwrite")
     cli.run(*arguments, "--overwrite")
     assert decode(here / "out.png").array.shape == (40, 48, 3)
-    assert cli.sentence(*arguments, "--overwrite", "--json", "../photo.png").startswith("../photo.png is an input")
+    assert cli.sentence(*arguments, "--overwrite", "--json", "../photo.png").startswith(
+        "../photo.png is an input"
+    )
 
 
 @pytest.mark.parametrize("name", ["jpg", "tif", "webp", "bmp"])

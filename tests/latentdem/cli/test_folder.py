@@ -76,7 +76,9 @@ def test_existing_results_are_refused_skipped_or_replaced(
     fake_deblur.calls.clear()
     arguments = ("deblur", "photos", "-o", "out")
     sentence = cli.sentence(*arguments)
-    assert sentence.startswith("2 of the 4 results exist already, such as out/1_deblurred.png; add --skip-existing")
+    assert sentence.startswith(
+        "2 of the 4 results exist already, such as out/1_deblurred.png; add --skip-existing"
+    )
     assert not fake_deblur.calls
     assert "there before   2" in cli.run(*arguments, "--skip-existing").stdout
     assert len(fake_deblur.calls) == 2

@@ -28,7 +28,7 @@ def make(here: Path, scene: Scene) -> Callable[..., None]:
 
 
 def planned(*paths: str, out: str | None = None, suffix: str | None = None) -> dict[str, str]:
-    jobs = plan([Path(path) for path in paths], out, "_sharp", suffix)
+    jobs = plan(expand([Path(path) for path in paths]), out, "_sharp", suffix)
     return {job.name: str(job.target) for job in jobs}
 
 
@@ -57,6 +57,8 @@ def test_patterns_and_repeated_names(make: Callable[..., None]) -> None:
     assert expand([Path("**/b.png")]) == [Path("p/b.png")]
     with pytest.raises(UserError, match="No file matches"):
         expand([Path("*.tif")])
+    with pytest.raises(UserError, match=r"c.png does not exist"):
+        expand([Path("p/a.png"), Path("c.png")])
 
 
 def test_every_photograph_has_a_result_of_its_own(make: Callable[..., None]) -> None:
