@@ -95,7 +95,7 @@ def test_a_perfect_prior_gives_the_parameter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = 0.9 * scene()
-    monkeypatch.setattr("latentdem.api.restore.load_prior", lambda *_: prior)
+    monkeypatch.setattr("latentdem.api.restore.load_prior", lambda prior, *_: prior)
 
     def contrast(x: Tensor, scale: Tensor) -> Tensor:
         return scale.view(-1, 1, 1, 1) * x
