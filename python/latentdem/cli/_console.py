@@ -138,7 +138,7 @@ def progress_bar() -> Iterator[Advance]:
     console = _console(stderr=True)
     if is_quiet():
         yield lambda text, done, total: None
-    elif not console.is_terminal:
+    elif not console.is_terminal or console.is_dumb_terminal:
         yield _Lines()
     else:
         with _bar(console) as advance:

@@ -90,8 +90,8 @@ def standard_input(paths: Sequence[Path]) -> Iterator[Path | None]:
         return
     if len(paths) > 1:
         raise UserError("Standard input is one photograph; give '-' alone.")
-    if sys.stdin.isatty():
-        raise UserError("Standard input is a terminal; send a photograph to it, or name a file instead of '-'.")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError("Standard input is no file or program; send a photograph to it, or name one.")
     with TemporaryDirectory(prefix="latentdem-") as folder:
         path = Path(folder) / "stdin"
         path.write_bytes(sys.stdin.buffer.read())
@@ -123,13 +123,13 @@ def plan(
 
     if stdin is not None:
         target = _single_target(out or "-", f"stdin{ending}{suffix or suffix_of(stdin)}", suffix)
-        return [Job(stdin, "standard input", target, Path(target or f"stdin{ending}").stem)]
+        return [Job(stdin, "standard input", target, target.stem if target else f"stdin{ending}")]
     inputs = list(_found(paths))
     one = len(inputs) == 1 and inputs[0].folder is None
     if one and out is not None:
         path = inputs[0].path
         target = _single_target(out, f"{path.stem}{ending}{suffix or suffix_of(path)}", suffix)
-        return [Job(path, str(path), target, Path(target or f"{path.stem}{ending}").stem)]
+        return [Job(path, str(path), target, target.stem if target else f"{path.stem}{ending}")]
     folder = None if out is None else Path(out)
     if folder == STANDARD:
         raise UserError(f"Standard output takes one photograph, not {len(inputs)}; give a folder with -o.")
@@ -200,9 +200,14 @@ def _found(paths: Sequence[Path]) -> Iterator[_Input]:
 
     seen = set()
     for path in paths:
-        inside = [_Input(path / name, path) for name in image_names(path)] if path.is_dir() else [_Input(path)]
+        inside = [_Input(path)]
         if path.is_dir():
-            _say_what_is_left_out(path, {each.path.name for each in inside})
+            try:
+                names = image_names(path)
+                _say_what_is_left_out(path, set(names))
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+            inside = [_Input(path / name, path) for name in names]
         for each in inside:
             if (resolved := each.path.resolve()) not in seen:
                 seen.add(resolved)
