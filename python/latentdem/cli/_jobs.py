@@ -69,6 +69,10 @@ class Share:
         """The jobs that belong to this process."""
         return list(jobs[self.index :: self.count])
 
+    def own(self, path: Path) -> Path:
+        """The name of a file of which every process writes its own."""
+        return path if self.count == 1 else path.with_name(f"{path.stem}_{self.index}{path.suffix}")
+
 
 @dataclass(frozen=True)
 class _Input:
@@ -106,7 +110,7 @@ def plan(
     """The photographs that `paths` name, and their results.
 
     The result of NAME.EXT is NAME + `ending` + .EXT, beside it; those of a folder go to a folder of their own
-    beside that one. Where two photographs would have one result, their suffixes become parts of the names.
+    beside that one. Where two photographs would have one result, their whole names become parts of its name.
 
     Args:
         paths: files and folders, or standard input.
@@ -132,9 +136,9 @@ def plan(
         return [Job(path, str(path), target, target.stem if target else f"{path.stem}{ending}")]
     folder = None if out is None else Path(out)
     if folder == STANDARD:
-        raise UserError(f"Standard output takes one photograph, not {len(inputs)}; give a folder with -o.")
+        raise UserError("Standard output takes a single photograph; give a folder with -o.")
     if folder is not None and not folder.is_dir():
-        if folder.exists() or (not str(out).endswith(("/", os.sep)) and _names_picture(folder)):
+        if folder.exists() or (not str(out).endswith(("/", os.sep)) and _format(folder) is not None):
             raise UserError(f"{out} names one file, for {len(inputs)} photographs; give a folder with -o.")
         make_folder(folder)
     targets = [
@@ -241,13 +245,10 @@ def _single_target(out: str, default_name: str, suffix: str | None) -> Path | No
 
 
 def _format(path: Path) -> str | None:
+    """Format that the name of a file stands for."""
     from ..io.codecs import family_of
 
     return family_of(path)
-
-
-def _names_picture(path: Path) -> bool:
-    return _format(path) is not None
 
 
 def _beside(each: _Input, ending: str) -> Path:
@@ -259,8 +260,9 @@ def _beside(each: _Input, ending: str) -> Path:
 
 
 def _identity(path: Path) -> str:
-    """What two paths of one file have in common, also where the file system ignores case."""
-    return str(path.resolve()).lower()
+    """What two paths of one file have in common; the file systems of Windows and macOS ignore case."""
+    text = str(path.resolve())
+    return text.lower() if sys.platform in ("win32", "darwin") else text
 
 
 def _check_distinct(inputs: Sequence[_Input], targets: Sequence[Path]) -> None:

@@ -79,7 +79,7 @@ def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
         sentence, complaint = task.complaint(record.unexplained, several)
         console.say_error(sentence)
     if outputs.json is not None and record.reports:
-        _write_json(outputs.json, record, several)
+        _write_json(share.own(outputs.json), record, several)
     _summarise(record, outputs, several)
     # One process that fails makes torchrun end the others.
     if share.count == 1 and (status := record.status(complaint)):
