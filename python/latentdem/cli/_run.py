@@ -55,6 +55,8 @@ def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
     Raises:
         UserError: the arguments do not fit, before anything is computed.
     """
+    from ..output.report import versions
+
     with standard_input(images) as stdin:
         planned = plan(images, outputs.out, task.ending, outputs.suffix, stdin)
         share = Share.of(os.environ)
@@ -66,6 +68,7 @@ def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
             jobs = [job for job, skip in zip(jobs, there, strict=True) if not skip]
             record.reports += [_entry(job, "skipped") for job in record.skipped]
         _check(jobs, task, outputs)
+        log.debug("Versions: %s.", ", ".join(f"{name} {version}" for name, version in versions().items()))
         if jobs:
             task.prepare(len(jobs))
         try:
