@@ -17,6 +17,7 @@ from ..output.result import Result
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import load_kernel_denoiser
 from ..priors.prior_names import name_of
+from ..restoration.config import Quality
 from ..restoration.image import ImageRestoration
 from ..restoration.settings import BoundaryChoice, Settings
 from ..solver.checkpoint import Checkpoint, digest
@@ -38,6 +39,7 @@ def deblur(
     precision: str = "auto",
     boundary: BoundaryChoice = "auto",
     num_samples: int = 1,
+    quality: Quality = "auto",
     mask: Tensor | None = None,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
@@ -47,7 +49,7 @@ def deblur(
     Args:
         image: a path, a PIL image, an array (H, W[, 3]) of uint8, uint16 or floats in [0, 1], or a tensor
             (B, C, H, W) in [-1, 1] with C = 1 or 3.
-        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples: see
+        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality: see
             `latentdem.Settings`.
         kernel: (1 or B, 1, K, K) the true kernel, non-negative with sum 1 and its origin at K // 2: then only
             the image is restored and `kernel_size` does not count.
@@ -74,7 +76,7 @@ def deblur(
         source = read_image(image)
         image, mask = source.pixels, source.opaque if mask is None else mask
     y = to_tensor(image)
-    settings = Settings(kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples)
+    settings = Settings(kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality)
     restoration = ImageRestoration(y, settings, kernel, _checked(mask, y))
     torch_device = resolve_device(device)
     check_backend()
