@@ -18,7 +18,10 @@ Intensity = Annotated[
     typer.Option(min=0.0, max=1.0, help="Camera motion: 0 is short and straight, 1 long and curved."),
 ]
 AddedNoise = Annotated[
-    float, typer.Option(min=0.0, help="Standard deviation of the noise, in units of the image range [-1, 1].")
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="Standard deviation of the noise, in units of the image range [-1, 1]."
+    ),
 ]
 SimulatedBoundary = Annotated[
     option.SimulatedBoundaryName,

@@ -175,6 +175,8 @@ def evaluate_command(
         raise UserError("--cases chooses real pictures; name their --protocol, or use --limit.")
     if kernel_size == PUBLISHED and not (protocol and protocol.real):
         raise UserError(f"--kernel-size {PUBLISHED} belongs to --protocol levin; give a number.")
+    if noise_sigma == 0 and not estimate_noise:
+        raise UserError("The method needs a noise level above 0; add --estimate-noise, or give some noise.")
     settings = EvaluationSettings(
         kernel_size=64 if kernel_size == PUBLISHED else kernel_size,
         intensity=intensity,

@@ -65,6 +65,12 @@ def test_interrupted_evaluate_names_how_to_resume(cli: Any, here: Path, fake_deb
     )
 
 
+def test_evaluate_without_noise_estimates_it(cli: Any, here: Path, fake_deblur: Any) -> None:
+    assert "add --estimate-noise" in cli.sentence("evaluate", "..", "--noise-sigma", 0)
+    cli.run("evaluate", "..", "--noise-sigma", 0, "--estimate-noise", "--kernel-size", 9)
+    assert fake_deblur.calls[0]["noise_sigma"] is None
+
+
 def test_evaluate_refuses_a_missing_device(cli: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "No CUDA device" in cli.sentence("evaluate", "..", "--device", "cuda")
