@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -106,6 +107,12 @@ def print_text(text: str, *, to_stderr: bool = False) -> None:
     """Prints text as it is, unless only errors are shown."""
     if not is_quiet():
         _console(stderr=to_stderr).print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def print_report(folder: Path) -> None:
+    """Prints the table in the folder of an evaluation, and where it is."""
+    print_text((folder / "table.md").read_text(encoding="utf-8"))
+    print_text(f"Written to {folder}")
 
 
 def print_table(rows: Sequence[tuple[str, str]], *, to_stderr: bool = False) -> None:

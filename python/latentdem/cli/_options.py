@@ -122,8 +122,8 @@ Prior = Annotated[
     str,
     typer.Option(
         help="'embedded'; 'sd15' for Stable Diffusion 1.5; a folder of a prior or of a diffusers checkpoint; a "
-        ".ckpt or .safetensors file of Stable Diffusion; or OWNER/NAME of a checkpoint on the Hugging Face "
-        "hub, already downloaded.",
+        ".ckpt or .safetensors file of Stable Diffusion; a .pt file of a pixel-space model; or OWNER/NAME "
+        "of a checkpoint on the Hugging Face hub, already downloaded.",
         metavar="embedded|sd15|PATH|OWNER/NAME",
     ),
 ]

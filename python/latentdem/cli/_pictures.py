@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "published"
 # Options about the simulated blur and the tables of the paper.
-_SIMULATED = ("batch_size", "estimate_noise", "intensity", "iterations", "margin", "methods", "size")
+_SIMULATED = ("batch_size", "estimate_noise", "intensity", "iterations", "margin", "size")
 
 
 def parse_kernel_size(text: str) -> int | str:
@@ -77,11 +77,46 @@ def evaluate_real(
     """
     from ..evaluation.pictures import evaluate_pictures
 
-    patterns = [case.strip() for case in cases.split(",")] if cases else []
     evaluation = evaluate_pictures(
-        folder, target, settings, cases=patterns, limit=limit, device=device, progress=progress
+        folder, target, settings, cases=_patterns(cases), limit=limit, device=device, progress=progress
     )
     if evaluation.rows:
-        console.print_text((target / "table.md").read_text(encoding="utf-8"))
-        console.print_text(f"Written to {target}")
+        console.print_report(target)
     finish(evaluation.failures.values(), bool(evaluation.rows))
+
+
+def compare_real(
+    folder: Path,
+    target: Path,
+    settings: PictureSettings,
+    methods: list[str],
+    time_limit: float,
+    cases: str | None,
+    limit: int | None,
+    device: str,
+    progress: Any,
+) -> None:
+    """Evaluates several methods on real pictures and prints the table that compares them.
+
+    Args:
+        methods, time_limit: as in `parse_methods`.
+        folder, target, settings, cases, limit, device, progress: as in `evaluate_real`.
+
+    Raises:
+        UserError: as `parse_methods` and `compare_pictures`.
+    """
+    from ..evaluation.method_names import parse_methods
+    from ..evaluation.picture_comparison import compare_pictures, picture_methods
+
+    names, others = parse_methods(methods, non_blind=settings.non_blind, time_limit=time_limit)
+    chosen = picture_methods(names, others, non_blind=settings.non_blind)
+    done = compare_pictures(
+        folder, target, settings, chosen, cases=_patterns(cases), limit=limit, device=device, progress=progress
+    )
+    if not any(evaluation.rows for evaluation in done.values()):
+        finish(dict.fromkeys(text for each in done.values() for text in each.failures.values()), False)
+    console.print_report(target)
+
+
+def _patterns(cases: str | None) -> list[str]:
+    return [case.strip() for case in cases.split(",")] if cases else []

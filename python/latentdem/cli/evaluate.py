@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,14 +11,15 @@ import typer
 from ..errors import UserError
 from . import _console as console
 from . import _options as option
-from ._pictures import PUBLISHED, evaluate_real, parse_kernel_size, picture_settings
+from ._pictures import PUBLISHED, compare_real, evaluate_real, parse_kernel_size, picture_settings
 from ._status import INTERRUPTED, finish
+from ._tables import ProtocolName, as_the_table, export_inputs, run_table, table_of
 from .blur import AddedNoise, Intensity, SimulatedBoundary
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..evaluation import Evaluation, EvaluationSettings
+    from ..evaluation import Evaluation
 
 _SHOWN = {
     "psnr_input": ("PSNR input", ".2f"),
@@ -33,24 +33,6 @@ _SHOWN = {
     "residual": ("residual", ".4f"),
     "seconds": ("seconds", ".1f"),
 }
-
-
-class ProtocolName(str, Enum):
-    """Tables of the paper, and evaluations on real pictures."""
-
-    table1 = "paper-table1"
-    table2 = "paper-table2"
-    table6 = "paper-table6"
-    ablations = "ablations"
-    levin = "levin"
-    koehler = "koehler"
-    lai = "lai"
-    photographs = "photographs"
-
-    @property
-    def real(self) -> bool:
-        """Whether its pictures are blurred already."""
-        return self in (self.levin, self.koehler, self.lai, self.photographs)
 
 
 class PartName(str, Enum):
@@ -132,10 +114,25 @@ def evaluate_command(
         ),
     ] = None,
     methods: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Only these methods of the protocol, separated by commas; a wrong name lists them.",
-            show_default="all but the slowest",
+            help="Compare these methods, separated by commas (repeatable): names, of which a wrong one lists "
+            "all; [NAME=]published:FOLDER, results of another program; [NAME=]command:PROGRAM, a command line "
+            "with {input} and {output}.",
+            metavar="TEXT",
+            show_default="all of a paper's table but the slowest",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which a program of --methods is stopped, per image.")
+    ] = 3600.0,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write the blurred images, their kernels and the sharp images to this folder, for other "
+            "programs.",
+            metavar="FOLDER",
+            show_default="no",
         ),
     ] = None,
     iterations: Annotated[
@@ -153,9 +150,9 @@ def evaluate_command(
     metrics.csv (a row per image), summary.json, contact_sheet.png and images/. Interrupted, the same command
     resumes.
 
-    With --protocol the methods of a table of the paper run on the same inputs, each in a folder of its own;
-    then metrics.csv has a row per image and method, and there are table.md and plots. Methods can be added
-    later.
+    With --methods several methods run on the same inputs, each in a folder of its own; then metrics.csv has a
+    row per image and method, and there are table.md and plots. With --protocol the methods are those of a table
+    of the paper. Methods can be added later.
 
     With --protocol levin, koehler or lai, DIR is a benchmark of blurred pictures. They are restored with the
     defaults of `latentdem deblur` (the noise is estimated unless --noise-sigma is given), scored at the best
@@ -168,7 +165,10 @@ def evaluate_command(
     console.set_verbosity(quiet, verbose)
     from ..evaluation import EvaluationSettings, run_evaluation
 
-    target = out or Path(f"{folder.resolve().name}_{protocol.value if protocol else 'evaluation'}")
+    kind = protocol.value if protocol else "methods" if methods else "evaluation"
+    if methods and protocol and protocol.real:
+        kind += "_methods"
+    target = out or Path(f"{folder.resolve().name}_{kind}")
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
     if cases and not (protocol and protocol.real):
@@ -192,8 +192,11 @@ def evaluate_command(
         without=tuple(sorted({part.value for part in without or ()})),
         steps=steps,
     )
-    if protocol is None and (methods or iterations):
-        raise UserError("--methods and --iterations belong to a table; name it with --protocol.")
+    if protocol is None and iterations:
+        raise UserError("--iterations belongs to a table of the paper; name it with --protocol.")
+    if export is not None:
+        export_inputs(folder, export, protocol, settings, limit)
+        return
     try:
         with console.progress_bar() as advance:
 
@@ -203,10 +206,15 @@ def evaluate_command(
             running: dict[str, Any] = {"batch": batch_size, "device": device, "progress": progress}
             if protocol is not None and protocol.real:
                 chosen = picture_settings(protocol.value, settings, kernel_size, given)
-                evaluate_real(folder, target, chosen, cases, limit, device, progress)
+                if methods:
+                    compare_real(folder, target, chosen, methods, time_limit, cases, limit, device, progress)
+                else:
+                    evaluate_real(folder, target, chosen, cases, limit, device, progress)
                 return
-            if protocol is not None:
-                _run_protocol(folder, target, protocol.value, methods, iterations, settings, limit, running)
+            if protocol is not None or methods:
+                table = table_of(protocol, iterations, settings)
+                settings, limit = as_the_table(protocol, settings, limit)
+                run_table(folder, target, table, methods or [], time_limit, settings, limit, running)
                 return
             evaluation = run_evaluation(folder, target, settings, limit=limit, **running)
     except KeyboardInterrupt:
@@ -214,31 +222,6 @@ def evaluate_command(
         raise typer.Exit(INTERRUPTED) from None
     _print(evaluation, target)
     finish(evaluation.failures.values(), bool(evaluation.rows))
-
-
-def _run_protocol(
-    folder: Path,
-    target: Path,
-    name: str,
-    methods: str | None,
-    iterations: int | None,
-    settings: EvaluationSettings,
-    limit: int | None,
-    running: dict[str, Any],
-) -> None:
-    from ..evaluation.protocols import IMAGES, PAPER_SETTINGS, PROTOCOLS, check_settings
-    from ..evaluation.tables import run_protocol
-
-    check_settings(settings)
-    protocol = PROTOCOLS[name] if iterations is None else PROTOCOLS[name].with_iterations(iterations)
-    entries = protocol.pick([method.strip() for method in methods.split(",")] if methods else [])
-    settings = replace(settings, size=settings.size or PAPER_SETTINGS.size)
-    rows = run_protocol(folder, target, protocol, entries, settings, limit=limit or IMAGES, **running)
-    if any(row.evaluation.rows for row in rows):
-        console.print_text((target / "table.md").read_text(encoding="utf-8"))
-        console.print_text(f"Written to {target}")
-    failures = dict.fromkeys(text for row in rows for text in row.evaluation.failures.values())
-    finish(failures, any(row.evaluation.rows for row in rows))
 
 
 def _print(evaluation: Evaluation, target: Path) -> None:

@@ -14,18 +14,32 @@ from .views import ViewPriorName
 
 
 def evaluate_3d_command(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the results.", metavar="DIR", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.", metavar="DIR")] = Path(
+        "evaluation-3d"
+    ),
     objects: Annotated[int, typer.Option(min=1, help="Number of objects; more can be added later.")] = 20,
     views: Annotated[int, typer.Option(min=1, help="New views around each object, evenly spaced.")] = 12,
     prior: ViewPriorName = "embedded-3d",
     steps: Annotated[int, typer.Option(min=2, help="Diffusion steps.")] = 50,
     methods: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Only these methods, separated by commas; a wrong name lists them. More can be added later.",
-            show_default="all",
+            help="Only these methods, separated by commas (repeatable): names, of which a wrong one lists all; "
+            "[NAME=]published:FOLDER, results of another program; [NAME=]command:PROGRAM, a command line with "
+            "{view1} and {output}. More can be added later.",
+            metavar="TEXT",
+            show_default="all of this package",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which a program of --methods is stopped, per object.")
+    ] = 3600.0,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only write the known views of the objects to this folder, for other programs.",
+            metavar="FOLDER",
+            show_default="no",
         ),
     ] = None,
     seed: option.Seed = 0,
@@ -48,11 +62,20 @@ def evaluate_3d_command(
     from ..three_d.mesh.solid import check_mesh
 
     check_mesh("volume", drawn=True)
+    from ..evaluation.method_names import ALL, split_methods
     from ..three_d.evaluation.cases import ViewSettings
+    from ..three_d.evaluation.external import ExternalViews, export_objects, external_views
     from ..three_d.evaluation.loop import evaluate_views
-    from ..three_d.evaluation.methods import pick
+    from ..three_d.evaluation.methods import METHODS, ViewMethod, pick
 
-    settings, chosen = ViewSettings(prior, views, steps, seed), pick(methods)
+    settings, known = ViewSettings(prior, views, steps, seed), [method.name for method in METHODS]
+    names, specs = split_methods(methods or [ALL])
+    own = pick(None if ALL in names else ",".join(names)) if names else ()
+    chosen: list[ViewMethod | ExternalViews] = [*own, *external_views(specs, known, time_limit)]
+    if export is not None:
+        export_objects(export, settings, objects)
+        console.print_text(f"Written to {export}")
+        return
     try:
         with console.progress_bar() as advance:
 
@@ -66,6 +89,5 @@ def evaluate_3d_command(
         console.say_error(f"Interrupted; what is finished is kept in {out}, and the same command continues.")
         raise typer.Exit(INTERRUPTED) from None
     if evaluation.rows:
-        console.print_text((out / "table.md").read_text(encoding="utf-8"))
-        console.print_text(f"Written to {out}")
+        console.print_report(out)
     finish([f"{name}: {reason}" for name, reason in evaluation.failures.items()], bool(evaluation.rows))

@@ -58,11 +58,16 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Case:
-    """A sharp image (1, C, H, W), its true kernel (1, 1, K, K) and the simulated measurement of it."""
+    """A sharp image (1, C, H, W), its true kernel (1, 1, K, K) and the simulated measurement of it.
+
+    `name` is that of the file, and `index` its number among the images of the folder.
+    """
 
     reference: Tensor
     kernel: Tensor
     blurred: Tensor
+    name: str
+    index: int
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Task:
         settings: settings of the evaluation.
         device: where to compute.
         progress: has to be called as progress(stage, done, total).
+        names, indices: names of the B files and their numbers in the folder, by which published results are
+            found.
     """
 
     blurred: Tensor
@@ -82,6 +89,8 @@ class Task:
     settings: EvaluationSettings
     device: torch.device
     progress: Progress
+    names: tuple[str, ...] = ()
+    indices: tuple[int, ...] = ()
 
 
 Method = Callable[[Task], Result]
@@ -106,7 +115,7 @@ def make_case(path: Path, index: int, settings: EvaluationSettings) -> Case:
             f"Without a margin of {settings.margin} less than {MIN_SIDE} x {MIN_SIDE} pixels are left of "
             f"{path.name}, blurred {blurred.shape[-1]} x {blurred.shape[-2]}; use a smaller one."
         )
-    return Case(reference, kernel, blurred)
+    return Case(reference, kernel, blurred, path.name, index)
 
 
 def _resized(sharp: Tensor, size: int, path: Path) -> Tensor:

@@ -22,6 +22,7 @@ from ..output.result import Result
 from ..solver.passes import Progress
 from .accuracy import Moment, accuracy
 from .cases import Case, EvaluationSettings, Method, Task, make_case
+from .external import Program, Published, estimated_kernel, reported
 from .methods import deblur_task
 from .runner import ImageProgress, Source, run_cases
 from .store import EvaluationStore, Row, mean_row
@@ -84,14 +85,18 @@ def run_evaluation(
 
     def restore(cases: list[Case], count: Progress) -> Result:
         blurred, kernels = torch.cat([c.blurred for c in cases]), torch.cat([c.kernel for c in cases])
-        return method(Task(blurred, kernels, settings, torch_device, count))
+        names, indices = tuple(c.name for c in cases), tuple(c.index for c in cases)
+        return method(Task(blurred, kernels, settings, torch_device, count, names, indices))
 
     def measure(source: Source[Case], case: Case, result: Result, seconds: float) -> tuple[Row, list[Moment]]:
         moments = [] if settings.non_blind else accuracy(result, case.kernel)
         return _row(source.index, source.name, case, result, settings, seconds), moments
 
     sources = [Source(i, name, partial(make_case, folder / name, i, settings)) for i, name in enumerate(names)]
-    rows, failures = run_cases(sources, store, restore, measure, batch=batch, progress=progress)
+    if isinstance(method, (Published, Program)):
+        batch = 1
+    again = isinstance(method, Published)  # its files may have changed
+    rows, failures = run_cases(sources, store, restore, measure, batch=batch, again=again, progress=progress)
     evaluation = Evaluation(store, rows, failures)
     if progress is not None:
         progress(len(names), len(names), "contact sheet")
@@ -127,7 +132,11 @@ def _row(
         _without_margin(image, settings.margin) for image in (case.blurred, result.image, case.reference)
     )
     before, after = image_metrics(blurred, reference), image_metrics(restored, reference)
-    kernel = None if settings.non_blind else kernel_metrics(result.kernel, case.kernel)
+    estimate = None if settings.non_blind else estimated_kernel(result)
+    kernel = None if estimate is None else kernel_metrics(estimate, case.kernel)
+    figures = reported(result)
+    if figures["seconds"] is not None:
+        figures["seconds"] = seconds  # its share of a batch
     return Row(
         index=index,
         image=name,
@@ -141,9 +150,7 @@ def _row(
         lpips_aligned=after.lpips_aligned,
         kernel_mse=kernel.mse if kernel else None,
         mnc=kernel.mnc if kernel else None,
-        noise_sigma=float(result.noise_sigma[0]),
-        residual=float(result.residual[0]),
-        seconds=seconds,
+        **figures,
     )
 
 
@@ -181,13 +188,13 @@ def _write_sheets(
     for page, first in enumerate(range(0, len(rows), _ROWS_PER_SHEET)):
         name = f"contact_sheet_{page + 1}.png" if page else "contact_sheet.png"
         shown = [
-            _sheet_row(store, row, make_case(folder / row.image, row.index, settings))
+            _sheet_row(store, row, make_case(folder / row.image, row.index, settings), settings)
             for row in rows[first : first + _ROWS_PER_SHEET]
         ]
         contact_sheet(shown, store.folder / name)
 
 
-def _sheet_row(store: EvaluationStore[Row], row: Row, case: Case) -> SheetRow:
+def _sheet_row(store: EvaluationStore[Row], row: Row, case: Case, settings: EvaluationSettings) -> SheetRow:
     image, kernel = store.load(row)
     return SheetRow(
         name=row.image,
@@ -198,5 +205,11 @@ def _sheet_row(store: EvaluationStore[Row], row: Row, case: Case) -> SheetRow:
         true_kernel=case.kernel,
         blurred_caption=f"{row.psnr_input:.2f} dB",
         image_caption=f"{row.psnr:.2f} dB, aligned {row.psnr_aligned:.2f} dB",
-        kernel_caption="given kernel" if row.mnc is None else f"MNC {row.mnc:.3f}",
+        kernel_caption=_kernel_caption(row, settings),
     )
+
+
+def _kernel_caption(row: Row, settings: EvaluationSettings) -> str:
+    if row.mnc is not None:
+        return f"MNC {row.mnc:.3f}"
+    return "given kernel" if settings.non_blind else "no kernel"

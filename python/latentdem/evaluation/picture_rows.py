@@ -13,23 +13,25 @@ CLEAR_GAIN = 3.0  # dB over the input that count as a success
 
 @dataclass(frozen=True)
 class PictureRow:
-    """Figures of one picture; None where there is no true image or kernel.
+    """Figures of one picture; None where there is no true image or kernel, or where the method does not tell.
 
     PSNR (dB) and SSIM are those at the best shift, of the input too; `gain` is the difference of the PSNRs, and
     `shift_down` and `shift_right` are the pixels by which the result was moved. `mnc_rotated` is that of the
     kernel turned by 180 degrees, which is larger than `mnc` where the kernel was found the wrong way round.
     `noise_sigma` (the one used) and `residual` are in units of [-1, 1]; `explained` is that of
-    `Result`. `cpu_seconds` counts all threads of the process.
+    `Result`. `cpu_seconds` counts all threads of the process, `memory_mb` is the resident memory of a program
+    that ran by itself.
     """
 
     index: int
     image: str
-    kernel_size: int
-    noise_sigma: float
-    residual: float
-    explained: bool
-    seconds: float
-    cpu_seconds: float
+    kernel_size: int | None
+    noise_sigma: float | None
+    residual: float | None
+    explained: bool | None
+    seconds: float | None
+    cpu_seconds: float | None
+    memory_mb: float | None = None
     psnr_input: float | None = None
     psnr: float | None = None
     gain: float | None = None
@@ -59,7 +61,7 @@ class PictureSummary:
         better: share of pictures better than their input by 3 dB.
         worse: share of pictures worse than their input.
         confusion: number of pictures by "explained" or "unexplained" and "worse" or "not worse" than the input.
-        explained: number of pictures whose result explains the input.
+        explained: number of pictures whose result explains the input, None where the method does not say.
     """
 
     pictures: int
@@ -69,21 +71,22 @@ class PictureSummary:
     better: float | None
     worse: float | None
     confusion: dict[str, dict[str, int]] | None
-    explained: int
+    explained: int | None
 
     @classmethod
     def of(cls, rows: Sequence[PictureRow]) -> PictureSummary:
         """The summary of at least one row."""
         columns = {name: [v for row in rows if (v := getattr(row, name)) is not None] for name in AVERAGED}
         mean = {name: float(np.mean(values)) for name, values in columns.items() if values}
-        explained = sum(row.explained for row in rows)
+        says = [row.explained for row in rows if row.explained is not None]
+        explained = sum(says) if says else None
         scored = [(row, row.psnr, row.gain) for row in rows if row.psnr is not None and row.gain is not None]
         if not scored:
             return cls(len(rows), mean, None, None, None, None, None, explained)
         confusion = {
             name: {
-                "worse": sum(row.explained == value and gain < 0 for row, _, gain in scored),
-                "not worse": sum(row.explained == value and gain >= 0 for row, _, gain in scored),
+                "worse": sum(row.explained is value and gain < 0 for row, _, gain in scored),
+                "not worse": sum(row.explained is value and gain >= 0 for row, _, gain in scored),
             }
             for name, value in (("explained", True), ("unexplained", False))
         }
@@ -101,15 +104,19 @@ class PictureSummary:
     def sentences(self) -> list[str]:
         """The summary as text, a statement each."""
         if self.worst_psnr is None or self.worst_gain is None or self.confusion is None:
-            return [f"Explained: {self.explained} of {self.pictures}."]
-        explained, unexplained = self.confusion["explained"], self.confusion["unexplained"]
-        return [
+            return [] if self.explained is None else [f"Explained: {self.explained} of {self.pictures}."]
+        lines = [
             f"Worst: {self.worst_psnr[1]:.2f} dB ({self.worst_psnr[0]}); "
             f"worst gain {self.worst_gain[1]:+.2f} dB ({self.worst_gain[0]}).",
             f"Better than the input by {CLEAR_GAIN:g} dB: {self.better:.0%}; worse than it: {self.worse:.0%}.",
-            f"Explained: {explained['not worse']} not worse than the input, {explained['worse']} worse. "
-            f"Not explained: {unexplained['not worse']} not worse, {unexplained['worse']} worse.",
         ]
+        if self.explained is not None:
+            explained, unexplained = self.confusion["explained"], self.confusion["unexplained"]
+            lines.append(
+                f"Explained: {explained['not worse']} not worse than the input, {explained['worse']} worse. "
+                f"Not explained: {unexplained['not worse']} not worse, {unexplained['worse']} worse."
+            )
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from .store import EvaluationStore
 from .tables import cell, line
 
 Shown = tuple[Tensor, Tensor | None, Tensor | None]
-_COLUMNS = {
+COLUMNS = {
     "psnr_input": ("input", ".2f"),
     "psnr": ("PSNR", ".2f"),
     "gain": ("gain", "+.2f"),
@@ -28,7 +28,9 @@ _COLUMNS = {
     "residual": ("residual", ".4f"),
     "seconds": ("seconds", ".1f"),
     "cpu_seconds": ("CPU-s", ".1f"),
+    "memory_mb": ("MB", ".0f"),
 }
+_EXPLAINED = {True: "yes", False: "no", None: "-"}
 _ROWS_PER_SHEET, _PHOTOGRAPHS_PER_SHEET = 16, 6
 _PHOTOGRAPH_CELL = 4.0  # inches, so that they can be looked at
 
@@ -83,27 +85,29 @@ def table_text(
     non_blind: bool,
 ) -> str:
     """The pictures, their means and the published figures as tables in Markdown."""
-    shown = {name: column for name, column in _COLUMNS.items() if name in summary.mean}
+    shown = {name: column for name, column in COLUMNS.items() if name in summary.mean}
     lines = [f"## {benchmark.title if benchmark else 'Photographs'}", ""]
-    lines += _head(["picture", *(title for title, _ in shown.values()), "explained"])
+    lines += head_lines(["picture", *(title for title, _ in shown.values()), "explained"])
     for row in rows:
         cells = [cell(getattr(row, name), form) or "-" for name, (_, form) in shown.items()]
-        lines.append(line([row.image, *cells, "yes" if row.explained else "no"]))
+        lines.append(line([row.image, *cells, _EXPLAINED[row.explained]]))
     means = [cell(summary.mean[name], form) or "-" for name, (_, form) in shown.items()]
-    lines.append(line(["mean", *means, f"{summary.explained} of {summary.pictures}"]))
+    explained = "-" if summary.explained is None else f"{summary.explained} of {summary.pictures}"
+    lines.append(line(["mean", *means, explained]))
     lines += ["", *summary.sentences()]
     lines += [f"Skipped: {name}: {reason}" for name, reason in failures.items()]
     if benchmark:
-        lines += _published(summary, benchmark, non_blind)
+        name = f"this run, {'true kernel' if non_blind else 'blind'}"
+        lines += published_lines({name: summary}, benchmark)
     return "\n".join(lines) + "\n"
 
 
-def _published(summary: PictureSummary, benchmark: Benchmark, non_blind: bool) -> list[str]:
-    """Our means between the published ones, best first."""
-    kernel = "true kernel" if non_blind else "blind"
-    name = f"**this run, {kernel}, {summary.pictures} of {benchmark.pictures} pictures**"
+def published_lines(runs: Mapping[str, PictureSummary], benchmark: Benchmark) -> list[str]:
+    """The means of runs, by name, between the published ones, best first."""
     entries = [(f.method, f.psnr, f.mnc, f.source) for f in benchmark.published]
-    entries.append((name, summary.mean.get("psnr"), summary.mean.get("mnc"), "latentdem"))
+    for name, summary in runs.items():
+        title = f"**{name}, {summary.pictures} of {benchmark.pictures} pictures**"
+        entries.append((title, summary.mean.get("psnr"), summary.mean.get("mnc"), "measured here"))
     entries.sort(key=lambda entry: -(entry[1] or 0))
     table = [
         line([name, cell(psnr, ".2f") or "-", cell(mnc, ".3f") or "-", source])
@@ -113,24 +117,26 @@ def _published(summary: PictureSummary, benchmark: Benchmark, non_blind: bool) -
         "",
         f"Published means over all {benchmark.pictures} pictures (PSNR in dB at the best shift):",
         "",
-        *_head(["method", "PSNR", "MNC", "source"]),
+        *head_lines(["method", "PSNR", "MNC", "source"]),
         *table,
     ]
 
 
-def _head(titles: list[str]) -> list[str]:
+def head_lines(titles: list[str]) -> list[str]:
+    """The first two lines of a table in Markdown."""
     return [line(titles), line(["---"] * len(titles))]
 
 
 def _sheet_row(store: EvaluationStore[PictureRow], row: PictureRow, shown: Shown) -> SheetRow:
     blurred, reference, true_kernel = shown
     image, kernel = store.load(row)
-    fit = f"{'' if row.explained else 'not '}explained"
+    fit = {True: ", explained", False: ", not explained", None: ""}[row.explained]
     if row.psnr is None:
-        captions = ("", f"{fit}, residual {row.residual:.4f}, noise {row.noise_sigma:.4f}")
+        told = "" if row.residual is None else f", residual {row.residual:.4f}, noise {row.noise_sigma:.4f}"
+        captions = ("", f"{fit}{told}".removeprefix(", "))
     else:
-        captions = (f"{row.psnr_input:.2f} dB", f"{row.psnr:.2f} dB ({row.gain:+.2f}), {fit}")
-    known = f"kernel, {row.kernel_size} x {row.kernel_size}"
+        captions = (f"{row.psnr_input:.2f} dB", f"{row.psnr:.2f} dB ({row.gain:+.2f}){fit}")
+    known = "no kernel" if row.kernel_size is None else f"kernel, {row.kernel_size} x {row.kernel_size}"
     return SheetRow(
         name=row.image,
         blurred=blurred,

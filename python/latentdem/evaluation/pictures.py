@@ -22,6 +22,7 @@ from ..restoration.settings import Settings
 from ..solver.passes import Progress
 from .accuracy import Moment
 from .datasets import BENCHMARKS, Benchmark, Picture, find_photographs, select
+from .external import ExternalResult, Published, estimated_kernel, reported
 from .methods import networks
 from .picture_rows import PictureRow
 from .picture_tables import write_outputs
@@ -68,12 +69,17 @@ class PictureSettings:
 
 @dataclass(frozen=True)
 class PictureCase:
-    """A loaded picture: input and true image (1, C, H, W) in [-1, 1], true kernel (1, 1, K, K)."""
+    """A loaded picture: input and true image (1, C, H, W) in [-1, 1], true kernel (1, 1, K, K).
+
+    `stems` are the names that results of it may have, and `index` is its position in the folder.
+    """
 
     blurred: Tensor
     reference: Tensor | None
     kernel: Tensor | None
     kernel_size: int | None
+    stems: tuple[str, ...]
+    index: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class PictureTask:
         prior: name of the prior.
         device: device to compute on.
         progress: to be called as progress(stage, done, total).
+        stems, index: names and number by which published results are found.
     """
 
     blurred: Tensor
@@ -95,6 +102,8 @@ class PictureTask:
     prior: str
     device: torch.device
     progress: Progress
+    stems: tuple[str, ...] = ()
+    index: int = 0
 
 
 PictureMethod = Callable[[PictureTask], Result]
@@ -160,15 +169,16 @@ def evaluate_pictures(
         raise UserError(f"The results cannot go into {folder} itself; choose another folder with -o.")
     pictures = select(find_photographs(folder) if benchmark is None else benchmark.find(folder), cases, limit)
     _check(settings, pictures)
-    identity = _identity(folder, settings, method)
+    identity = identity_of(folder, settings, method)
     store = EvaluationStore(out, identity, PictureRow)
 
     def restore(batch: list[PictureCase], count: Progress) -> Result:
         case, started = batch[0], process_time()
         kernel = case.kernel if settings.non_blind else None
         chosen = replace(settings.restoration, kernel_size=case.kernel_size)
-        result = method(PictureTask(case.blurred, kernel, chosen, settings.prior, torch_device, count))
-        result.seconds["cpu"] = process_time() - started
+        task = PictureTask(case.blurred, kernel, chosen, settings.prior, torch_device, count)
+        result = method(replace(task, stems=case.stems, index=case.index))
+        result.seconds.setdefault("cpu", process_time() - started)
         return result
 
     def measure(
@@ -177,7 +187,8 @@ def evaluate_pictures(
         return _row(source.index, source.name, case, result, settings), []
 
     sources = [Source(p.index, p.name, partial(_load, p, settings)) for p in pictures]
-    rows, failures = run_cases(sources, store, restore, measure, progress=progress)
+    again = isinstance(method, Published)  # its files may have changed
+    rows, failures = run_cases(sources, store, restore, measure, again=again, progress=progress)
     if rows:
         if progress is not None:
             progress(len(pictures), len(pictures), "contact sheet")
@@ -197,7 +208,8 @@ def _check(settings: PictureSettings, pictures: Sequence[Picture]) -> None:
         )
 
 
-def _identity(folder: Path, settings: PictureSettings, method: PictureMethod) -> dict[str, Any]:
+def identity_of(folder: Path, settings: PictureSettings, method: PictureMethod) -> dict[str, Any]:
+    """What is kept in settings.json and must not change between calls."""
     chosen = settings.restoration.as_dict(kernel_known=settings.non_blind)
     identity = {
         "folder": str(folder.resolve()),
@@ -238,7 +250,8 @@ def _load(picture: Picture, settings: PictureSettings) -> PictureCase:
             )
     if grey:
         blurred, reference = _grey(blurred), None if reference is None else _grey(reference)
-    return PictureCase(blurred, reference, kernel, size)
+    stems = (picture.blurred.stem, Path(picture.name).stem)
+    return PictureCase(blurred, reference, kernel, size, stems, picture.index)
 
 
 def _grey(image: Tensor) -> Tensor:
@@ -265,8 +278,9 @@ def _row(index: int, name: str, case: PictureCase, result: Result, settings: Pic
             "shift_down": after.shift[0],
             "shift_right": after.shift[1],
         }
-    if case.kernel is not None and not settings.non_blind:
-        kernel, turned = result.kernel, result.kernel.flip(-2, -1)
+    kernel, figures = estimated_kernel(result), reported(result)
+    if case.kernel is not None and kernel is not None and not settings.non_blind:
+        turned = kernel.flip(-2, -1)
         scores |= {
             "mnc": kernel_metrics(kernel, case.kernel).mnc,
             "mnc_rotated": kernel_metrics(turned, case.kernel).mnc,
@@ -274,12 +288,10 @@ def _row(index: int, name: str, case: PictureCase, result: Result, settings: Pic
     return PictureRow(
         index=index,
         image=name,
-        kernel_size=result.kernel.shape[-1],
-        noise_sigma=float(result.noise_sigma[0]),
-        residual=float(result.residual[0]),
-        explained=bool(result.explained[0]),
-        seconds=result.seconds["total"],
-        cpu_seconds=result.seconds["cpu"],
+        kernel_size=None if kernel is None else kernel.shape[-1],
+        explained=None if isinstance(result, ExternalResult) else bool(result.explained[0]),
+        cpu_seconds=None if figures["seconds"] is None else result.seconds["cpu"],
+        **figures,
         **scores,
     )
 

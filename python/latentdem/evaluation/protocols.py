@@ -14,7 +14,8 @@ from ..solver.e_step import Posterior
 from ..solver.schedules import EVERY_STEP, Annealing, Skip
 from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardsonLucy, KnownWiener
 from .cases import EvaluationSettings, Method
-from .methods import ConfiguredLatentDEM, VanillaEM
+from .method_names import ALL, NamedMethod, check_names
+from .methods import ConfiguredLatentDEM, VanillaEM, deblur_task
 from .self_deblur import SelfDeblur
 
 IMAGES = 64
@@ -43,22 +44,43 @@ class Entry:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A table: its title and its rows."""
+    """A table.
+
+    Attributes:
+        title: its title.
+        entries: its rows.
+        paper: whether it is one of the paper, whose settings a run is compared with.
+    """
 
     title: str
     entries: tuple[Entry, ...]
+    paper: bool = True
 
     def pick(self, names: Collection[str]) -> tuple[Entry, ...]:
-        """The entries called `names`, in the order of the table; without names all but those on request.
+        """The entries called `names`, in the order of the table; "all" or none for all but those on request.
 
         Raises:
             UserError: no entry has one of the names.
         """
         known = [entry.name for entry in self.entries]
         for name in names:
-            if name not in known:
-                raise UserError(f"This protocol has no method '{name}'; it has {', '.join(known)}.")
-        return tuple(e for e in self.entries if e.name in names or (not names and not e.on_request))
+            if name not in (*known, ALL):
+                raise UserError(
+                    f"This table has no method '{name}'; it has {', '.join(known)}, published:FOLDER and "
+                    "command:PROGRAM."
+                )
+        everything = not names or ALL in names
+        return tuple(e for e in self.entries if e.name in names or (everything and not e.on_request))
+
+    def with_methods(self, methods: tuple[NamedMethod, ...]) -> Protocol:
+        """The same table with rows for methods of other people.
+
+        Raises:
+            UserError: two rows have the same name.
+        """
+        rows = tuple(Entry(m.name, m.name, m.method, m.non_blind) for m in methods)
+        check_names([entry.name for entry in (*self.entries, *rows)])
+        return replace(self, entries=(*self.entries, *rows))
 
     def with_iterations(self, iterations: int) -> Protocol:
         """The same table with this many iterations of Self-Deblur, which has no diffusion steps."""
@@ -159,6 +181,12 @@ PROTOCOLS = {
     "paper-table6": _TABLE_6,
     "ablations": _ABLATIONS,
 }
+
+
+def comparison(*, non_blind: bool) -> Protocol:
+    """The table of an evaluation with any settings: `latentdem.deblur` and methods of other people."""
+    ours = Entry("deblur", "latentdem deblur", deblur_task, non_blind)
+    return Protocol("Comparison", (ours,), paper=False)
 
 
 def check_settings(settings: EvaluationSettings) -> None:

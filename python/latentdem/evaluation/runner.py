@@ -17,6 +17,10 @@ from .store import EvaluationStore, ImageRowT
 ImageProgress = Callable[[float, int, str], None]
 
 
+class MethodError(UserError):
+    """A method failed on its input: this input is listed as failed, and the evaluation goes on."""
+
+
 class HasInput(Protocol):
     """A test case; its input is `blurred`, (1, C, H, W)."""
 
@@ -51,6 +55,7 @@ def run_cases(
     measure: Callable[[Source[C], C, Result, float], tuple[ImageRowT, Sequence[Moment]]],
     *,
     batch: int = 1,
+    again: bool = False,
     progress: ImageProgress | None = None,
 ) -> tuple[list[ImageRowT], dict[str, str]]:
     """Restores and measures the cases that `store` has no rows of yet.
@@ -62,6 +67,7 @@ def run_cases(
         measure: the row of a case and its kernel's accuracy over the run, given the result of this image and
             the seconds of its share.
         batch: number of consecutive cases of one size to restore at a time.
+        again: whether cases that have rows are measured again too.
         progress: called with the number of images done, a fraction included, their total and the name of the
             current image.
 
@@ -81,7 +87,12 @@ def run_cases(
         def count(stage: str, part: int, whole: int) -> None:
             report(done + len(waiting) * part / max(whole, 1), len(sources), shown)
 
-        results = restore([case for _, case in waiting], count)
+        try:
+            results = restore([case for _, case in waiting], count)
+        except MethodError as error:
+            failures.update({source.name: f"{source.name}: {error}" for source, _ in waiting})
+            waiting.clear()
+            return
         for i, (source, case) in enumerate(waiting):
             result = results[i]
             if not result.finite:
@@ -95,7 +106,7 @@ def run_cases(
     for source in sources:
         report(len(rows) + len(failures), len(sources), source.name)
         row = store.find(source.index, source.name)
-        if row is not None:
+        if row is not None and not again:
             rows.append(row)
             continue
         try:

@@ -22,7 +22,8 @@ class Row:
     """Figures of one image; None where a figure was not measured.
 
     PSNR is in dB; `aligned` means after the best whole-pixel shift, and kernel figures are always aligned;
-    `noise_sigma` (the one used) and `residual` are in units of [-1, 1].
+    `noise_sigma` (the one used) and `residual` are in units of [-1, 1]. `memory_mb` is the resident memory of a
+    program that ran by itself.
     """
 
     index: int
@@ -37,9 +38,10 @@ class Row:
     lpips_aligned: float | None
     kernel_mse: float | None
     mnc: float | None
-    noise_sigma: float
-    residual: float
-    seconds: float
+    noise_sigma: float | None
+    residual: float | None
+    seconds: float | None
+    memory_mb: float | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -63,7 +65,12 @@ class ImageRow(Protocol):
 
 RowT = TypeVar("RowT")
 ImageRowT = TypeVar("ImageRowT", bound=ImageRow)
-_PARSERS: dict[Any, Callable[[str], Any]] = {"int": int, "str": str, "bool": lambda text: text == "True"}
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    "int": int,
+    "str": str,
+    "int | None": lambda text: int(text) if text else None,
+    "bool | None": lambda text: text == "True" if text else None,
+}
 
 
 class TableStore(Generic[RowT]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..output.figures import comparison_sheet
 from ..output.report import peak_memory, versions
 from .cases import EvaluationSettings, make_case
 from .loop import Evaluation, finished, run_evaluation
+from .method_names import earlier_methods
 from .plots import plot_accuracy, plot_seconds
 from .protocols import Entry, Protocol, differences
 from .runner import ImageProgress
@@ -27,7 +29,9 @@ SHOWN = {
     "kernel_mse": ("kernel MSE", ".4f"),
     "mnc": ("MNC", ".3f"),
     "seconds": ("seconds", ".1f"),
+    "memory_mb": ("MB", ".0f"),
 }
+_FAILURES_SHOWN = 3  # of each method, below the table
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def run_protocol(
     entries: tuple[Entry, ...],
     settings: EvaluationSettings,
     *,
-    limit: int,
+    limit: int | None,
     batch: int = 1,
     device: str = "auto",
     progress: ImageProgress | None = None,
@@ -92,24 +96,28 @@ def run_protocol(
         )
         rows.append(TableRow(entry, evaluation))
     ran = {row.entry.name: row for row in rows}
+    known = [entry.name for entry in protocol.entries]
+    protocol = protocol.with_methods(earlier_methods(out, known))
     for entry in protocol.entries:
         own = replace(settings, non_blind=entry.non_blind)
-        if entry.name not in ran and (earlier := finished(folder, out / entry.name, own, entry.method)):
+        if entry.name in ran:
+            continue
+        earlier = finished(folder, out / entry.name, own, entry.method)
+        if earlier is not None and earlier.rows:
             ran[entry.name] = TableRow(entry, earlier)
-    everything = [ran[e.name] for e in protocol.entries if e.name in ran and ran[e.name].evaluation.rows]
-    if everything:
+    everything = [ran[entry.name] for entry in protocol.entries if entry.name in ran]
+    if any(row.evaluation.rows for row in everything):
         _write(out, folder, protocol, everything, settings)
-    return everything or rows
+    return everything
 
 
 def _write(
     out: Path, folder: Path, protocol: Protocol, rows: list[TableRow], settings: EvaluationSettings
 ) -> None:
     make_folder(out)
-    cells = ((row.entry.name, *astuple(image)) for row in rows for image in row.evaluation.rows)
-    write_table(out / "metrics.csv", ("method", *COLUMNS), cells)
+    write_table(out / "metrics.csv", ("method", *COLUMNS, "failure"), _csv_cells(rows))
     images = max(len(row.evaluation.rows) for row in rows)
-    differing = differences(settings, images, tuple(row.entry for row in rows))
+    differing = differences(settings, images, tuple(row.entry for row in rows)) if protocol.paper else []
     with atomic_path(out / "table.md") as temporary:
         temporary.write_text(table_text(protocol, rows, differing), encoding="utf-8")
     available, reason = lpips_available()
@@ -132,7 +140,9 @@ def _write(
     }
     write_json(out / "summary.json", summary)
     _write_sheet(out / "contact_sheet.png", folder, rows, settings)
-    plot_seconds([(row.entry.title, row.evaluation.rows) for row in rows], out / "psnr_seconds.png")
+    timed = [(row.entry.title, [r for r in row.evaluation.rows if r.seconds is not None]) for row in rows]
+    if timed := [(title, images) for title, images in timed if images]:
+        plot_seconds(timed, out / "psnr_seconds.png")
     moments = {
         row.entry.title: [run for image in row.evaluation.rows if (run := row.evaluation.store.moments(image))]
         for row in rows
@@ -140,6 +150,15 @@ def _write(
     curves = {title: runs for title, runs in moments.items() if runs}
     if curves:
         plot_accuracy(curves, settings.noise_sigma, out / "kernel_accuracy.png")
+
+
+def _csv_cells(rows: list[TableRow]) -> Iterator[tuple[str | int | float | None, ...]]:
+    """A line per method and image; where a method failed, only the names and the reason."""
+    for row in rows:
+        for image in row.evaluation.rows:
+            yield (row.entry.name, *astuple(image), None)
+        for name, reason in row.evaluation.failures.items():
+            yield (row.entry.name, None, name, *[None] * (len(COLUMNS) - 2), reason)
 
 
 def table_text(protocol: Protocol, rows: list[TableRow], differing: list[str]) -> str:
@@ -150,11 +169,33 @@ def table_text(protocol: Protocol, rows: list[TableRow], differing: list[str]) -
     lines = [f"## {protocol.title}", "", line(head), line(["---"] * len(head))]
     for row, mean in zip(rows, means, strict=True):
         cells = [cell(mean[name], form) or "-" for name, (_, form) in columns.items()]
-        lines.append(line([row.entry.title, str(len(row.evaluation.rows)), *cells]))
+        lines.append(line([row.entry.title, count_of(row.evaluation.rows, row.evaluation.failures), *cells]))
     lines += ["", 'PSNR in dB, "input" that of the blurred images, "aligned" after the best whole-pixel shift.']
+    lines += failure_lines({row.entry.title: row.evaluation.failures for row in rows})
     if differing:
         lines.append(f"Different from the paper: {'; '.join(differing)}.")
     return "\n".join(lines) + "\n"
+
+
+def count_of(rows: Sequence[object], failures: Mapping[str, str]) -> str:
+    """Number of images that a method has a result of, with that of all images where it failed on some."""
+    return f"{len(rows)} of {len(rows) + len(failures)}" if failures else str(len(rows))
+
+
+def failure_lines(failures: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Sentences on images that no method could use, and the first reasons why each method failed on others.
+
+    Args:
+        failures: by method, and then by image, the reasons.
+    """
+    everywhere = set.intersection(*(set(reasons.values()) for reasons in failures.values()))
+    lines = [f"Skipped: {reason}" for reason in sorted(everywhere)] if len(failures) > 1 else []
+    for title, reasons in failures.items():
+        own = [reason for reason in reasons.values() if f"Skipped: {reason}" not in lines]
+        lines += [f"Failed, {title}: {reason}" for reason in own[:_FAILURES_SHOWN]]
+        if len(own) > _FAILURES_SHOWN:
+            lines.append(f"Failed, {title}: {len(own) - _FAILURES_SHOWN} more.")
+    return lines
 
 
 def line(cells: list[str]) -> str:
@@ -171,7 +212,8 @@ def _write_sheet(path: Path, folder: Path, rows: list[TableRow], settings: Evalu
     """Writes a contact sheet of the first images, each as restored by all methods that have it."""
     results = [{result.index: result for result in row.evaluation.rows} for row in rows]
     sheet = []
-    for first in rows[0].evaluation.rows[:_SHEET_IMAGES]:
+    shown = next(row for row in rows if row.evaluation.rows)
+    for first in shown.evaluation.rows[:_SHEET_IMAGES]:
         case = make_case(folder / first.image, first.index, settings)
         pictures = [(f"input {first.psnr_input:.2f} dB", case.blurred, case.kernel)]
         for row, by_index in zip(rows, results, strict=True):

@@ -6,13 +6,23 @@ from pathlib import Path
 
 import torch
 
+from ..checks import resolve_precision
 from .base import LatentPrior
 from .conditions import Condition
 from .diffusers_prior import DiffusersPrior
 from .embedded import EMBEDDED_WEIGHTS, EmbeddedPrior
+from .pixel_prior import PIXEL_FILES, PixelPrior
 from .prior_names import PriorNames
 
-__all__ = ["EMBEDDED_WEIGHTS", "Condition", "DiffusersPrior", "EmbeddedPrior", "LatentPrior", "load_prior"]
+__all__ = [
+    "EMBEDDED_WEIGHTS",
+    "Condition",
+    "DiffusersPrior",
+    "EmbeddedPrior",
+    "LatentPrior",
+    "PixelPrior",
+    "load_prior",
+]
 
 NAMES = PriorNames(
     embedded="embedded",
@@ -29,8 +39,9 @@ def load_prior(prior: str | Path | LatentPrior, device: torch.device, precision:
     Args:
         prior: "embedded"; "sd15" (Stable Diffusion 1.5); a folder written by tools/train_prior.py, or one in
             diffusers' layout with model_index.json; a .ckpt or .safetensors file of Stable Diffusion in its
-            original layout; the id "owner/name" of a checkpoint in the cache of the Hugging Face hub; or a
-            prior itself, which is returned.
+            original layout; a .pt or .pth file of a pixel-space model in the layout of the guided-diffusion
+            code; the id "owner/name" of a checkpoint in the cache of the Hugging Face hub; or a prior itself,
+            which is returned.
         device: where the networks run.
         precision: what they compute in, "float32", "bfloat16" or "float16"; "auto" for bfloat16 where it is
             fast with the embedded prior, and float16 on CUDA with others. No matter for a prior itself.
@@ -39,4 +50,7 @@ def load_prior(prior: str | Path | LatentPrior, device: torch.device, precision:
         UserError: there is no such prior or precision, or its weights are not on this machine or cannot be
             loaded.
     """
+    if isinstance(prior, (str, Path)) and Path(prior).suffix in PIXEL_FILES:
+        dtype = resolve_precision(precision) or (torch.float16 if device.type == "cuda" else torch.float32)
+        return PixelPrior.from_file(prior, device, dtype)
     return NAMES.load(prior, device, precision)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from torch import Tensor
-
 from ..operators.blur import HQS
 from ..search.config import PAPER, SearchConfig
 from ..search.gradient_first import GradientFirst
-from ..solver.data_weight import DataWeight, MaximumLikelihood, ModellingError, MostCautious
+from ..solver.data_weight import DataWeight, MaximumLikelihood, MostCautious
 from ..solver.e_step import EStep, Posterior, Proximal
 from ..solver.passes import Pass, full_steps
 from ..solver.schedules import EVERY_STEP, Skip
@@ -37,13 +35,9 @@ class KnownKernelConfig:
     num_samples: int = 4
     consistency: DataWeight = MaximumLikelihood()
 
-    def cautious(self, factor: float | Tensor = 1.0) -> KnownKernelConfig:
-        """The same for an estimated kernel, which may be wrong: its measured modelling error counts too.
-
-        Args:
-            factor: how much, see `ModellingError`; a tensor (N,) for each sample of each image.
-        """
-        weight = MostCautious((ModellingError(factor), MaximumLikelihood()))
+    def cautious(self) -> KnownKernelConfig:
+        """The same for an estimated kernel, which may be wrong: its measured modelling error counts too."""
+        weight = MostCautious()
         e_step = replace(self.e_step, data_weight=weight) if isinstance(self.e_step, Proximal) else self.e_step
         return replace(self, e_step=e_step, consistency=weight)
 

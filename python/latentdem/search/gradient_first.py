@@ -18,7 +18,7 @@ from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
 from .gradient_start import SETTINGS, automatic_sizes, sizes_around, starts_for
 from .layout import Layout
-from .selection import most_plausible, plausibility, together
+from .selection import most_plausible, together
 from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
@@ -33,11 +33,11 @@ class GradientFirst:
         tried: kernels of the gradient-based start that are tried, besides the first one turned by 180 degrees.
         automatic_settings: settings of the start that each kernel size is estimated with if it is unknown.
         score_margin: kernels whose score is worse than the best one by more are not tried.
-        score_weight: of the scores beside the plausibility.
+        score_weight: of the scores beside the evidence.
         explained: residual of a trial, in units of the noise, up to which its kernel needs no search.
         refined: best kernels that are estimated again from the images of their trials.
         rounds: how often.
-        refinement_bonus: how much less plausible a kernel may become by a round of refinement. The image is
+        refinement_bonus: how much evidence a kernel may lose in a round of refinement. The image is
             nearer to the truth with it, which the evidence, blind to small differences, does not show.
         low_noise: standard deviation of the noise, in units of [-1, 1], above which it hides the gradients, and
             the blind search runs alone.
@@ -50,7 +50,7 @@ class GradientFirst:
     score_weight: float = 0.05
     explained: float = 3.0
     refined: int = 2
-    rounds: int = 2
+    rounds: int = 1
     refinement_bonus: float = 0.007
     low_noise: float = 0.01
     least_sigma: float = 0.01
@@ -64,19 +64,11 @@ class Found:
         candidates: the kernel of each photograph, and its image on the padded grid.
         window: the part of the photographs that was searched.
         frame: where the window lies in the padded grid.
-        caution: (B,) share of the modelling error in what the kernel leaves unexplained, for the restoration.
     """
 
     candidates: Candidates
     window: Measurement
     frame: Frame
-    caution: float | Tensor = 1.0
-
-    @classmethod
-    def tried(cls, candidates: Candidates, window: Measurement, frame: Frame) -> Found:
-        """What a trial found. Its model error is that of the kernel as far as it is more than the noise."""
-        caution = 1 - (window.sigma.square() / candidates.variance).clamp_max(1)
-        return cls(candidates, window, frame, caution)
 
 
 class GradientFirstSearch:
@@ -130,7 +122,7 @@ class GradientFirstSearch:
         tried = latest = run_passes(**arguments, stage=name, hooks=hooks)
         lag = scores - scores.amin(1, keepdim=True)
         advantage = torch.where(lag > config.score_margin, -torch.inf, -config.score_weight * lag)
-        values = latest_values = plausibility(tried).view(images, -1) + advantage
+        values = latest_values = _evidence(tried, images) + advantage
         for _ in range(config.rounds):
             best = most_plausible(latest_values, config.refined)
             advantage = advantage.flatten()[best].view(images, -1) + config.refinement_bonus
@@ -139,9 +131,9 @@ class GradientFirstSearch:
             arguments = trial(self.search.prior, operator, measurement, refined, seed)
             latest = run_passes(**arguments, stage=name, hooks=hooks)
             latest.trace[:0] = chosen.trace
-            latest_values = plausibility(latest).view(images, -1) + advantage
+            latest_values = _evidence(latest, images) + advantage
             tried, values = together(tried, latest, images), torch.cat([values, latest_values], 1)
-        return Found.tried(tried.pick(most_plausible(values, 1)), window, frame)
+        return Found(tried.pick(most_plausible(values, 1)), window, frame)
 
     def _starts(self, photographs: Measurement, kernel_size: int) -> tuple[Tensor, Tensor]:
         """Kernels (B, H, 1, K, K) to try and their scores (B, H); the last one is the first, turned."""
@@ -189,11 +181,20 @@ class GradientFirstSearch:
         both = torch.stack([pad_kernel(one, size) for one in kernels], 1).flatten(0, 1)
         arguments = trial(self.search.prior, operator, measurement, both, seed)
         tried = run_passes(**arguments, stage="kernel search", hooks=hooks)
-        score = plausibility(tried).view(images, 2)
+        score = _evidence(tried, images)
         # As if each photograph were alone.
         score[:, 1] = torch.where(self.explains(found), -torch.inf, score[:, 1])
         chosen = replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)
-        return Found.tried(chosen, window, frame)
+        return Found(chosen, window, frame)
+
+
+def _evidence(candidates: Candidates, images: int) -> Tensor:
+    """Evidence (B, H) of the trials.
+
+    Whether a kernel is in one piece, which counts in the blind search, says nothing here: pieces without mass
+    are removed from the estimates, and where the camera moves fast beside a place of rest a path is faint.
+    """
+    return candidates.evidence.nan_to_num(nan=-torch.inf).view(images, -1)
 
 
 def _window(photographs: Measurement, kernel_size: int) -> tuple[Measurement, Frame]:

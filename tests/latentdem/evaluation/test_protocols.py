@@ -207,4 +207,5 @@ def test_the_command_runs_a_protocol(cli: Any, here: Path, scene: Scene) -> None
     assert (here / "out" / "known-wiener" / "metrics.csv").exists()
     assert "it has proximal, posterior" in cli.sentence(*arguments, "--methods", "magic")
     assert "leave out --margin" in cli.sentence(*arguments, "--margin", 3)
-    assert "name it with --protocol" in cli.sentence("evaluate", "photos", "--methods", "known")
+    assert "name it with --protocol" in cli.sentence("evaluate", "photos", "--iterations", 3)
+    assert "has no method 'known'; it has deblur" in cli.sentence("evaluate", "photos", "--methods", "known")

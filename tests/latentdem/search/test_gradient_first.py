@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from latentdem import HQS, BlindSearch, Pass, SearchConfig, Start
 from latentdem.metrics import kernel_metrics
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors.kernel_denoiser import KernelDenoiser
+from latentdem.restoration.kernel_search import KernelSearch
 from latentdem.search import gradient_first
 from latentdem.search.config import Round
 from latentdem.search.gradient_first import GradientFirst, GradientFirstSearch
@@ -60,13 +62,6 @@ def photographs() -> Tensor:
     return torch.stack(parts)[:, None].repeat(1, 3, 1, 1)
 
 
-@pytest.fixture(scope="module")
-def frame() -> Tensor:
-    mask = torch.zeros(1, 1, SIZE, SIZE)
-    mask[..., 6:-6, 6:-6] = 1
-    return mask
-
-
 @pytest.fixture
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """The start at one size with two of its settings."""
@@ -80,31 +75,34 @@ def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
 TWO = GradientFirst(tried=2)  # the constants that belong to it
 
 
-def measured(x: Tensor, kernel: Tensor, sigma: float = 0.004, mask: Tensor | None = None) -> Measurement:
+FRAME = 6  # pixels on each side of a photograph whose padded grid has SIZE
+
+
+def measured(x: Tensor, kernel: Tensor, sigma: float = 0.004, framed: bool = False) -> Measurement:
     noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0))
     y = ext.blur(x, kernel.expand(len(x), -1, -1, -1).contiguous()) + sigma * noise
-    y = y if mask is None else torch.where(mask > 0, y, torch.zeros(()))
-    return Measurement(y, torch.full((len(x),), sigma), mask, circular=mask is None)
+    y = y[..., FRAME:-FRAME, FRAME:-FRAME] if framed else y
+    return Measurement(y, torch.full((len(x),), sigma), circular=not framed)
 
 
-def run(
-    search: GradientFirstSearch, measurement: Measurement, size: int = K, hooks: Hooks | None = None
-) -> Candidates:
-    return search(measurement, size, torch.Generator().manual_seed(0), hooks or Hooks())
+def run(search: GradientFirstSearch, photographs: Measurement, hooks: Hooks | None = None) -> Candidates:
+    """What is found, the blind search included, with the image without its padded grid."""
+    found = KernelSearch(search.search, search)(photographs, K, 0, hooks or Hooks())
+    return replace(found.candidates, image=found.frame.crop(found.candidates.image))
 
 
 @pytest.mark.parametrize("framed", [False, True])
 def test_a_kernel_that_explains_the_photograph_needs_no_search(
-    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, frame: Tensor, framed: bool
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, framed: bool
 ) -> None:
     x = photographs[:1]
     blind = CountedSearch(oracle(x))
-    result = run(GradientFirstSearch(blind), measured(x, kernel, mask=frame if framed else None))
+    result = run(GradientFirstSearch(blind), measured(x, kernel, framed=framed))
     assert blind.sigmas == []
     assert kernel_metrics(result.parameters[0], kernel[0]).mnc > (0.93 if framed else 0.97)
     assert result.residual < 1.2 * 0.004
     assert result.parameters.shape == (1, 1, K, K)
-    assert result.image.shape == x.shape
+    assert result.image.shape == measured(x, kernel, framed=framed).y.shape
 
 
 def test_the_blind_search_runs_alone_where_noise_hides_the_gradients(
@@ -154,9 +152,9 @@ def test_the_search_follows_a_large_residual_and_assumes_its_least_noise(
 @pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("searched", [False, True])
 def test_batch_gives_what_single_runs_give(
-    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, frame: Tensor, searched: bool
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, searched: bool
 ) -> None:
-    measurement = measured(photographs, kernel, 0.02 if searched else 0.004, frame)
+    measurement = measured(photographs, kernel, 0.02 if searched else 0.004, framed=True)
     blind = CountedSearch(oracle(photographs))
     both = run(GradientFirstSearch(blind, TWO), measurement)
     assert len(blind.sigmas) == searched

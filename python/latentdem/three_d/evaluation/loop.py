@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import trimesh
 from torch import Tensor
 
 from ...checks import check_backend, resolve_device
 from ...errors import UserError
-from ...metrics import psnr, ssim
 from ...output.report import versions
 from ..geometry.cameras import relative_pose
 from ..output.result import Reconstruction
@@ -22,7 +20,8 @@ from ..priors.base import ViewPrior
 from ..priors.loading import load_view_prior
 from ..reconstruction import reconstruct
 from .cases import ViewCase, ViewSettings, make_case
-from .measures import compare_surface, pose_error
+from .external import ExternalViews, PublishedViews
+from .measures import compare_surface, pose_error, view_quality
 from .methods import ViewMethod
 from .store import ViewRow, ViewStore
 from .summary import write_object, write_summary
@@ -44,7 +43,7 @@ class ViewEvaluation:
 def evaluate_views(
     out: str | Path,
     settings: ViewSettings,
-    methods: Sequence[ViewMethod],
+    methods: Sequence[ViewMethod | ExternalViews],
     *,
     objects: int = 20,
     device: str = "auto",
@@ -58,7 +57,7 @@ def evaluate_views(
     Args:
         out: folder of metrics.csv, table.md, summary.json, settings.json, meshes.png and objects/.
         settings: see `ViewSettings`.
-        methods: see `methods.METHODS`.
+        methods: see `methods.METHODS`, and `external_views` for programs of other people.
         objects: number of objects.
         device: see `reconstruct`.
         progress: called with the number of finished reconstructions (with the fraction of the current one),
@@ -78,6 +77,8 @@ def evaluate_views(
             name = f"object {index + 1}, {method.name}"
             report(done, total, name)
             row = store.find(index, method.name)
+            if isinstance(method, ExternalViews) and isinstance(method.source, PublishedViews):
+                row = None  # its files may have changed
             if row is None:
                 case = case or make_case(index, settings, prior.image_size)
 
@@ -85,7 +86,10 @@ def evaluate_views(
                     report(done + share, total, name)
 
                 try:
-                    row, views, mesh = _run(index, method, case, settings, prior, device, within)
+                    if isinstance(method, ExternalViews):
+                        row, views, mesh = method.run(index, case, settings)
+                    else:
+                        row, views, mesh = _run(index, method, case, settings, prior, device, within)
                 except UserError as error:
                     evaluation.failures[name] = str(error)
                 else:
@@ -141,11 +145,7 @@ def _measure(result: Reconstruction, case: ViewCase) -> tuple[trimesh.Trimesh | 
 
     A missing surface has an IoU of 0.
     """
-    pairs = list(zip(result.views, case.truth, strict=True))
-    views = {
-        "psnr": float(np.mean([psnr(view, truth) for view, truth in pairs])),
-        "ssim": float(np.mean([ssim(view, truth) for view, truth in pairs])),
-    }
+    views = dict(zip(("psnr", "ssim"), view_quality(result.views, case.truth), strict=True))
     try:
         solid = result.solid()
     except UserError:

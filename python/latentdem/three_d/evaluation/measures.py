@@ -1,4 +1,4 @@
-"""Errors of estimated cameras and surfaces; PSNR and SSIM of views are in `latentdem.metrics`."""
+"""Errors of estimated cameras, views and surfaces."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from ...metrics import psnr, ssim
 from ..geometry.cameras import OBJECT_RADIUS, camera_axes
 from ..synthetic.scenes import Scene
 from ..synthetic.textures import Floats
@@ -27,6 +28,13 @@ def pose_error(estimate: Tensor, truth: Tensor) -> Tensor:
     # atan2 is accurate at small angles, where the cosine is flat.
     sine = torch.linalg.cross(a, b, dim=-1).norm(dim=-1)
     return torch.rad2deg(torch.atan2(sine, (a * b).sum(-1))).to(estimate.dtype)
+
+
+def view_quality(views: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Mean PSNR in dB and SSIM of views (K, 3, S, S) in [-1, 1]."""
+    pairs = list(zip(views, truth, strict=True))
+    quality, similarity = (float(np.mean([measure(*pair) for pair in pairs])) for measure in (psnr, ssim))
+    return quality, similarity
 
 
 def chamfer_distance(points: Floats, others: Floats) -> float:

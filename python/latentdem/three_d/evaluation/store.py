@@ -23,7 +23,7 @@ class ViewRow:
     position and size of the object follow another convention there. `pose_error` and `pose_error_3` are those
     of views 2 and 3 in degrees, `height_error` is that of the polar angle of view 1, which the surface needs.
     The Chamfer distance is in units of the object's radius. `seconds` is the time for poses and views,
-    `mesh_seconds` that for the mesh.
+    `mesh_seconds` that for the mesh. `memory_mb` is the resident memory of a program that ran by itself.
     """
 
     object: int
@@ -35,8 +35,9 @@ class ViewRow:
     height_error: float | None
     chamfer: float | None
     iou: float | None
-    seconds: float
+    seconds: float | None
     mesh_seconds: float | None
+    memory_mb: float | None = None
 
 
 class ViewStore(TableStore[ViewRow]):

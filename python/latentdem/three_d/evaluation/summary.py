@@ -37,11 +37,17 @@ COLUMNS = {
     "iou": ("IoU", ".3f"),
     "seconds": ("seconds", ".1f"),
     "mesh_seconds": ("mesh seconds", ".1f"),
+    "memory_mb": ("MB", ".0f"),
 }
 NOTE = (
     "PSNR in dB, its gain over one view on the same objects; the median pose error and the share under "
     f"{GOOD:g} degrees over all poses that were sought; the mean error of the height of view 1 in degrees; the "
     "Chamfer distance in units of the object's radius, and the volume IoU."
+)
+
+NOTE_OTHERS = (
+    "Meshes of other programs were centred, scaled, and turned about the vertical axis to fit the object best; "
+    "ours were not."
 )
 
 
@@ -56,7 +62,7 @@ def figures(rows: Sequence[ViewRow], one: Sequence[ViewRow]) -> dict[str, float 
     poses = np.array([e for row in rows for e in (row.pose_error, row.pose_error_3) if e is not None])
     means = {
         name: _mean([value for row in rows if (value := getattr(row, name)) is not None])
-        for name in ("psnr", "ssim", "height_error", "chamfer", "iou", "seconds", "mesh_seconds")
+        for name in ("psnr", "ssim", "height_error", "chamfer", "iou", "seconds", "mesh_seconds", "memory_mb")
     }
     return {
         **means,
@@ -93,23 +99,27 @@ def write_summary(
         UserError: a file cannot be written.
     """
     one = [row for row in store.rows if row.method == "one"]
-    results = {
-        method: figures(rows, one)
-        for method in METHODS
-        if (rows := [row for row in store.rows if row.method == method.name])
-    }
-    lines = [_line(["method", *(title for title, _ in COLUMNS.values())]), _line(["---"] * (len(COLUMNS) + 1))]
+    results = {name: figures([row for row in store.rows if row.method == name], one) for name in _names(store)}
+    own = {method.name: method for method in METHODS}
+    measured = any(values["memory_mb"] is not None for values in results.values())
+    shown = {name: column for name, column in COLUMNS.items() if name != "memory_mb" or measured}
+    lines = [_line(["method", *(title for title, _ in shown.values())]), _line(["---"] * (len(shown) + 1))]
     for method, values in results.items():
-        lines.append(
-            _line([method.title, *(cell(values[name], form) or "-" for name, (_, form) in COLUMNS.items())])
-        )
+        title = own[method].title if method in own else method
+        cells = (cell(values[name], form) or "-" for name, (_, form) in shown.items())
+        lines.append(_line([title, *cells]))
+    lines += ["", NOTE]
+    if set(results) - set(own):
+        lines.append(NOTE_OTHERS)
+    lines += [f"Failed, {name}: {reason}" for name, reason in failures.items()]
     with atomic_path(store.folder / "table.md") as temporary:
-        temporary.write_text("\n".join([*lines, "", NOTE]) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     summary = {
         "settings": identity,
         "versions": versions(),
         "methods": {
-            method.name: {**values, "config": asdict(method.config)} for method, values in results.items()
+            name: {**values, "config": asdict(own[name].config)} if name in own else values
+            for name, values in results.items()
         },
         "failures": failures,
         "peak_memory": peak_memory(),
@@ -159,9 +169,16 @@ def _write_meshes(store: ViewStore, settings: ViewSettings, size: int) -> None:
     panels(sheet, store.folder / "meshes.png")
 
 
+def _names(store: ViewStore) -> list[str]:
+    """Methods that have results, ours in the order of the table and then those of other people."""
+    found = {row.method for row in store.rows}
+    own = [method.name for method in METHODS if method.name in found]
+    return [*own, *sorted(found - set(own))]
+
+
 def _finished_rows(store: ViewStore, index: int) -> list[ViewRow]:
     """Finished rows of an object in the order of the methods."""
-    order = [method.name for method in METHODS]
+    order = _names(store)
     return sorted((r for r in store.rows if r.object == index), key=lambda row: order.index(row.method))
 
 

@@ -227,6 +227,7 @@ def test_figures_of_a_method():
         "iou": 0.25,
         "seconds": 3.0,
         "mesh_seconds": None,
+        "memory_mb": None,
     }
     assert figures(one, rows)["gain"] == -1
 
