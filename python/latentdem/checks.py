@@ -54,20 +54,38 @@ def check_kernel(kernel: Tensor, batch: int) -> Tensor:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called "auto" (CUDA where available), "cpu" or "cuda".
+    """The device called "auto" (CUDA where available), "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
-        UserError: the name is unknown, or CUDA is not available.
+        UserError: the name is unknown, or there is no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"Unknown device '{name}'; give auto, cpu or cuda.") from error
+        raise UserError(f"Unknown device '{name}'; give auto, cpu, cuda, cuda:N or mps.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("No CUDA device is available to PyTorch; use --device cpu, or install a CUDA PyTorch.")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"There is no CUDA device {device.index}; the last of the {count} is cuda:{count - 1}.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("No MPS device is available to PyTorch, which needs a Mac's GPU; use --device cpu.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"Unknown device '{name}'; give auto, cpu, cuda, cuda:N or mps.")
     return device
+
+
+def resolve_precision(name: str) -> torch.dtype | None:
+    """The data type called "float32", "bfloat16" or "float16"; None for "auto".
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    known = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise UserError(f"Unknown precision '{name}'; give {', '.join(known)}.")
+    return known[name]
 
 
 def check_backend() -> str:

@@ -6,11 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-
 from ..errors import UserError
-from . import _common as common
+from . import _console as console
+from ._options import parse_size
+from ._status import finish
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSettings
@@ -18,14 +17,12 @@ if TYPE_CHECKING:
 
 PUBLISHED = "published"
 # Options about the simulated blur and the tables of the paper.
-_SIMULATED = ("batch", "estimate_noise", "intensity", "iterations", "margin", "size")
+_SIMULATED = ("batch_size", "estimate_noise", "intensity", "iterations", "margin", "size")
 
 
 def parse_kernel_size(text: str) -> int | str:
     """A kernel size as a number, or "published"."""
-    if text != PUBLISHED and not text.isdecimal():
-        raise typer.BadParameter(f"'{text}' is neither a number of pixels nor '{PUBLISHED}'.")
-    return text if text == PUBLISHED else int(text)
+    return parse_size(text, PUBLISHED)
 
 
 def picture_settings(
@@ -83,11 +80,9 @@ def evaluate_real(
     evaluation = evaluate_pictures(
         folder, target, settings, cases=_patterns(cases), limit=limit, device=device, progress=progress
     )
-    for reason in evaluation.failures.values():
-        common.say_error(f"Skipped: {reason}")
-    if not evaluation.rows:
-        raise typer.Exit(1)
-    _print_table(target)
+    if evaluation.rows:
+        console.print_report(target)
+    finish(evaluation.failures.values(), bool(evaluation.rows))
 
 
 def compare_real(
@@ -119,17 +114,9 @@ def compare_real(
         folder, target, settings, chosen, cases=_patterns(cases), limit=limit, device=device, progress=progress
     )
     if not any(evaluation.rows for evaluation in done.values()):
-        for reason in dict.fromkeys(text for each in done.values() for text in each.failures.values()):
-            common.say_error(f"Skipped: {reason}")
-        raise typer.Exit(1)
-    _print_table(target)
+        finish(dict.fromkeys(text for each in done.values() for text in each.failures.values()), False)
+    console.print_report(target)
 
 
 def _patterns(cases: str | None) -> list[str]:
     return [case.strip() for case in cases.split(",")] if cases else []
-
-
-def _print_table(target: Path) -> None:
-    text = (target / "table.md").read_text(encoding="utf-8")
-    for part in (text, f"Written to {target}"):
-        Console().print(part, soft_wrap=True, markup=False, highlight=False)

@@ -7,11 +7,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-
 from ..errors import UserError
-from . import _common as common
+from . import _console as console
+from ._status import finish
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSettings
@@ -50,8 +48,8 @@ def export_inputs(
         raise UserError(f"The pictures of --protocol {protocol.value} are inputs already; leave out --export.")
     settings, limit = as_the_table(protocol, settings, limit)
     for reason in export_cases(folder, target, settings, limit=limit).values():
-        common.say_error(f"Skipped: {reason}")
-    Console().print(f"Written to {target}", soft_wrap=True, markup=False, highlight=False)
+        console.say_error(f"Skipped: {reason}")
+    console.print_text(f"Written to {target}")
 
 
 def table_of(protocol: ProtocolName | None, iterations: int | None, settings: EvaluationSettings) -> Protocol:
@@ -111,11 +109,5 @@ def run_table(
     table = table.with_methods(others)
     rows = run_protocol(folder, target, table, table.pick(wanted), settings, limit=limit, **running)
     if not any(row.evaluation.rows for row in rows):
-        for reason in dict.fromkeys(text for row in rows for text in row.evaluation.failures.values()):
-            common.say_error(f"Skipped: {reason}")
-        raise typer.Exit(1)
-    console = Console()
-    console.print(
-        (target / "table.md").read_text(encoding="utf-8"), soft_wrap=True, markup=False, highlight=False
-    )
-    console.print(f"Written to {target}", soft_wrap=True, markup=False, highlight=False)
+        finish(dict.fromkeys(text for row in rows for text in row.evaluation.failures.values()), False)
+    console.print_report(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import _common as common
+from . import _console as console
 
 
 def info_command() -> None:
@@ -22,7 +22,7 @@ def info_command() -> None:
     rows += _weights()
     available, reason = lpips_available()
     rows.append(("LPIPS", reason if available else f"not available: {reason}"))
-    common.print_table(rows)
+    console.print_table(rows)
 
 
 def _weights() -> list[tuple[str, str]]:

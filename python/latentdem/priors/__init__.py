@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..checks import resolve_precision
 from .base import LatentPrior
 from .conditions import Condition
 from .diffusers_prior import DiffusersPrior
@@ -32,8 +33,8 @@ NAMES = PriorNames(
 )
 
 
-def load_prior(prior: str | Path | LatentPrior, device: torch.device) -> LatentPrior:
-    """Loads the prior called `prior` without a download, in float16 on CUDA and else in float32.
+def load_prior(prior: str | Path | LatentPrior, device: torch.device, precision: str = "auto") -> LatentPrior:
+    """Loads the prior called `prior` without a download.
 
     Args:
         prior: "embedded"; "sd15" (Stable Diffusion 1.5); a folder written by tools/train_prior.py, or one in
@@ -42,10 +43,14 @@ def load_prior(prior: str | Path | LatentPrior, device: torch.device) -> LatentP
             code; the id "owner/name" of a checkpoint in the cache of the Hugging Face hub; or a prior itself,
             which is returned.
         device: where the networks run.
+        precision: what they compute in, "float32", "bfloat16" or "float16"; "auto" for bfloat16 where it is
+            fast with the embedded prior, and float16 on CUDA with others. No matter for a prior itself.
 
     Raises:
-        UserError: there is no such prior, or its weights are not on this machine or cannot be loaded.
+        UserError: there is no such prior or precision, or its weights are not on this machine or cannot be
+            loaded.
     """
     if isinstance(prior, (str, Path)) and Path(prior).suffix in PIXEL_FILES:
-        return PixelPrior.from_file(prior, device, torch.float16 if device.type == "cuda" else torch.float32)
-    return NAMES.load(prior, device)
+        dtype = resolve_precision(precision) or (torch.float16 if device.type == "cuda" else torch.float32)
+        return PixelPrior.from_file(prior, device, dtype)
+    return NAMES.load(prior, device, precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ from .known_kernel import KnownKernelRestorer
 from .noise import estimate_noise_sigma
 from .settings import Settings
 from .unexplained import unexplained_share
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -102,6 +105,9 @@ class ImageRestoration:
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
         size, automatic = search.kernel_size(measurement, self.settings.kernel_size)
+        edges = "blur that wraps around" if measurement.circular else "blur that does not wrap around"
+        noise = ", ".join(f"{sigma:.4f}" for sigma in measurement.sigma.tolist())
+        _log.info("Noise %s, kernel size %s%d, %s.", noise, "up to " if automatic else "", size, edges)
         layout = Layout.of(measurement, size)
         if latents is not None and (blind or not layout.fits):
             raise UserError(
