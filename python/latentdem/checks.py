@@ -53,20 +53,29 @@ def check_kernel(kernel: Tensor, batch: int) -> Tensor:
     return kernel.expand(batch, -1, -1, -1)
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device called "auto" (CUDA where available), "cpu" or "cuda".
+def resolve_device(name: str | torch.device) -> torch.device:
+    """The device called "auto" (CUDA where available), "cpu", "cuda", "cuda:1" and so on.
 
     Raises:
-        UserError: the name is unknown, or CUDA is not available.
+        UserError: the name is unknown, or PyTorch cannot compute on such a device here.
     """
-    if name == "auto":
+    if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"Unknown device '{name}'; give auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("No CUDA device is available to PyTorch; use --device cpu, or install a CUDA PyTorch.")
+    try:
+        torch.ones(1, device=device).item()
+    except Exception as error:  # each kind of device has its own way to say that there is none
+        kind = device.type.upper()
+        remedy = (
+            ", or install a CUDA PyTorch" if device.type == "cuda" and not torch.cuda.is_available() else ""
+        )
+        number = f" {device.index}" if device.index is not None else ""
+        raise UserError(
+            f"No {kind} device{number} is available to PyTorch; choose the device cpu{remedy}."
+        ) from error
     return device
 
 

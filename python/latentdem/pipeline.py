@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .io.channels import to_rgb
-from .io.images import to_tensor
+from .io.inputs import to_tensor
 from .priors import DiffusersPrior
 from .priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser, prepare_for_inference
 from .restoration.image import ImageRestoration
@@ -230,7 +230,7 @@ class LatentDEMPipeline(DiffusionPipeline):
             result = restoration.run(
                 prior, denoiser, device, progress=progress, on_step=step_end, latents=latents
             )
-        images = result.image
+        images = result.tensor
         if output_type == "latent":
             images = prior.encode(to_rgb(images).to(device))
         images = VaeImageProcessor().postprocess(images, output_type)
@@ -247,7 +247,7 @@ def _to_batch(image: Any) -> Tensor:
         UserError: there are no images, or they differ in size or are of another kind.
     """
     if isinstance(image, Tensor):
-        return to_tensor(2 * image.cpu() - 1 if image.ndim == 4 else 2 * image.cpu()[None] - 1)
+        return to_tensor(image, (0, 1))
     if isinstance(image, np.ndarray) and image.ndim == 4:
         image = list(image)
     if not isinstance(image, (list, tuple)):

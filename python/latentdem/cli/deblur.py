@@ -91,7 +91,8 @@ def deblur_command(
     import latentdem
 
     from ..io.files import write_json
-    from ..io.images import check_output, read_image, read_kernel
+    from ..io.images import check_output, read_image
+    from ..io.kernels import read_kernel
     from ..metrics import image_metrics
     from ..output.files import Outputs
     from ..output.report import build_report
@@ -139,7 +140,7 @@ def deblur_command(
         result = result.or_input()
     after = before = None
     if sharp is not None:
-        after, before = image_metrics(result.image, sharp.pixels), image_metrics(source.pixels, sharp.pixels)
+        after, before = image_metrics(result.tensor, sharp.pixels), image_metrics(source.pixels, sharp.pixels)
     report = build_report(result, image=after, blurred=before)
     report["written"] = unexplained.value if refused else "result"
     files.write(result, source)

@@ -124,7 +124,7 @@ def _row(
     index: int, name: str, case: Case, result: Result, settings: EvaluationSettings, seconds: float
 ) -> Row:
     blurred, restored, reference = (
-        _without_margin(image, settings.margin) for image in (case.blurred, result.image, case.reference)
+        _without_margin(image, settings.margin) for image in (case.blurred, result.tensor, case.reference)
     )
     before, after = image_metrics(blurred, reference), image_metrics(restored, reference)
     kernel = None if settings.non_blind else kernel_metrics(result.kernel, case.kernel)

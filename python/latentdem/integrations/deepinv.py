@@ -121,7 +121,7 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
             known = None if kernel is None else kernel[rows].cpu()
             restoration = ImageRestoration((2 * y[rows] - 1).float().cpu(), settings, known)
             result = restoration.run(self._prior, self._denoiser, self._torch_device)
-            images.append(result.image)
+            images.append(result.tensor)
             kernels.append(result.kernel)
         return (torch.cat(images).to(y) + 1) / 2, torch.cat(kernels).to(y)
 

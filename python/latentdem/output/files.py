@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..io.files import staging_folder
-from ..io.images import ImageFile, write_image, write_kernel
+from ..io.images import ImageFile, write_image
+from ..io.kernels import write_kernel
 from .figures import save_figure
 from .result import Restored, Result
 
@@ -43,7 +44,7 @@ class Outputs:
             UserError: a file cannot be written.
         """
         with staging_folder(self.image.parent) as stage:
-            write_image(stage / self.image.name, result.image, like=source)
+            write_image(stage / self.image.name, result.tensor, like=source)
             write_kernel(stage / f"{self.image.stem}_kernel", result.kernel)
             if self.figure:
                 save_figure(result.plot(), stage / self.paths[-1].name)
@@ -69,7 +70,7 @@ class RestoredOutputs:
         """
         arrays = {name: value[0] for name, value in result.parameters.items() if value[0].numel() > 1}
         with staging_folder(self.image.parent) as stage:
-            write_image(stage / self.image.name, result.image, like=source)
+            write_image(stage / self.image.name, result.tensor, like=source)
             if self.figure:
                 save_figure(result.plot(), stage / self.paths[-1].name)
             for name, value in arrays.items():

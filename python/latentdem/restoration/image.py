@@ -194,7 +194,7 @@ class ImageRestoration:
         counter.finish("restoration")
         restored, scale = join(_same_size(results)), examined.data_range.scale
         return Result(
-            image=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
+            tensor=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
             kernel=restored.parameters.cpu(),
             blurred=self.y,
             noise_sigma=measurement.sigma.cpu() * scale,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from latentdem.errors import UserError
 from latentdem.io.codecs import decode, encode
-from latentdem.io.images import read_kernel, write_image, write_kernel
+from latentdem.io.images import write_image
+from latentdem.io.kernels import read_kernel, write_kernel
 from latentdem.operators.kernels import gaussian_kernel
 
 Scene = Callable[..., Tensor]

@@ -13,7 +13,8 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from latentdem.io.codecs import decode
-from latentdem.io.images import write_image, write_kernel
+from latentdem.io.images import write_image
+from latentdem.io.kernels import write_kernel
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 
