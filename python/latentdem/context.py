@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import nn
 
 _forked = False
 
@@ -26,8 +25,8 @@ if hasattr(os, "register_at_fork"):
 def own_context() -> Iterator[None]:
     """Computes in float32 on the device that is named, outside the caller's autocast and inference mode.
 
-    Under autocast the least squares would run in half precision, a default data type of float64 mixes types, and
-    inference mode forbids the gradients of some E-steps. All of these are as before afterwards.
+    Under autocast the least squares would run in half precision, a default data type of float64 mixes types,
+    and inference mode forbids the gradients of some E-steps. All of these are as before afterwards.
 
     After a fork PyTorch's threads do not exist in the new process, and the first operation that waits for them
     never ends. There the computation goes on with one thread, and a warning.
@@ -53,21 +52,3 @@ def own_context() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
-
-
-def leave_inference_mode(holder: object) -> None:
-    """Replaces the weights of networks that were loaded in inference mode by ones that gradients can pass.
-
-    Args:
-        holder: an object whose attributes may be networks, such as a prior.
-    """
-    for network in vars(holder).values() if hasattr(holder, "__dict__") else ():
-        if not isinstance(network, nn.Module):
-            continue
-        for part in network.modules():
-            for name, weight in part.named_parameters(recurse=False):
-                if weight.is_inference():
-                    setattr(part, name, nn.Parameter(weight.clone(), requires_grad=False))
-            for name, buffer in part.named_buffers(recurse=False):
-                if buffer.is_inference():
-                    setattr(part, name, buffer.clone())

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from ..checks import check_backend, resolve_device
-from ..context import leave_inference_mode, own_context
+from ..context import own_context
 from ..io.arrays import ValueRange
 from ..io.inputs import ImageLike, open_image
 from ..io.kernels import KernelLike, as_kernel
@@ -98,7 +98,6 @@ def deblur(
     if checkpoint is not None:
         saved = Checkpoint(checkpoint, _identity(restoration, name_of(prior), str(torch_device)))
     loaded, denoiser = load_prior(prior, torch_device), load_kernel_denoiser(device=torch_device)
-    leave_inference_mode(loaded)
     loading = time.perf_counter() - started
     result = restoration.run(loaded, denoiser, torch_device, progress=progress, checkpoint=saved)
     if saved is not None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_backend, resolve_device
-from ..context import leave_inference_mode, own_context
+from ..context import own_context
 from ..errors import UserError
 from ..io.arrays import ValueRange
 from ..io.channels import from_rgb, to_rgb
@@ -84,7 +84,7 @@ def restore(
         parameters: known parameters of the operator by name: numbers, arrays or tensors (B, *shape), or files
             (`Path`). The kernel and the mask are taken in all forms that `deblur` takes.
         noise_sigma: standard deviation of the measurement noise in units of [-1, 1], twice what it is in
-            [0, 1], whatever the range of `image`; None estimates it, which needs a measurement that is an image.
+            [0, 1], whatever the range of `image`; None estimates it, which needs an image.
         prior: see `deblur`.
         steps: diffusion steps per 1000 timesteps; None takes the default.
         seed: random seed.
@@ -123,7 +123,6 @@ def restore(
             settings = replace(settings, noise_sigma=known.pop("sigma"))
     known = {key: _loaded(key, value, y) for key, value in known.items()}
     loaded = load_prior(prior, torch_device)
-    leave_inference_mode(loaded)
     if name in _ONE_KERNEL:
         result = _restore_one_kernel(name, y, options, known, settings, loaded, torch_device, progress)
     else:

@@ -16,7 +16,7 @@ from torch import Tensor
 try:
     import deepinv
 except ImportError as error:
-    raise ImportError(f"deepinv cannot be imported ({error}): pip install 'latentdem[deepinv]'") from error
+    raise ImportError(f"deepinv cannot be imported ({error}): pip install deepinv") from error
 
 from ..checks import check_kernel, resolve_device
 from ..errors import UserError

@@ -99,12 +99,12 @@ class Pictures:
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f'<figure style="display:inline-block;margin:0 1em 0 0;vertical-align:top">'
-            f'<img alt="{escape(title)}" src="data:image/png;base64,{base64.b64encode(_png(picture)).decode()}">'
-            f"<figcaption>{escape(title)}</figcaption></figure>"
-            for title, picture in self._shown()
-        )
+        style = "display:inline-block;margin:0 1em 0 0;vertical-align:top"
+        cells = ""
+        for title, picture in self._shown():
+            data = base64.b64encode(_png(picture)).decode()
+            cells += f'<figure style="{style}"><img alt="{escape(title)}" src="data:image/png;base64,{data}">'
+            cells += f"<figcaption>{escape(title)}</figcaption></figure>"
         return f"<div>{cells}<p><small>{escape(repr(self)[1:-1])}</small></p></div>"
 
     def _repr_png_(self) -> bytes:

@@ -50,20 +50,18 @@ CONTEXTS = {
 
 
 @pytest.mark.parametrize("name", list(CONTEXTS))
-@pytest.mark.parametrize("task", ["known kernel", "blind", "posterior", "gamma", "disk"])
+@pytest.mark.parametrize("task", ["known kernel", "blind", "posterior", "gamma"])
 def test_results_do_not_depend_on_the_callers_context(
     scene: Scene, tiny_prior: EmbeddedPrior, name: str, task: str
 ) -> None:
-    y = scene(20, 24)
+    y, kernel = scene(20, 24), gaussian_kernel(5, 1)
 
     def run() -> Tensor:
         options = {"prior": tiny_prior, "steps": 3, "device": "cpu"}
         if task == "known kernel":
-            return latentdem.deblur(y, kernel=gaussian_kernel(5, 1), **options).tensor
-        if task in ("gamma", "disk"):
-            return latentdem.restore(
-                y, task if task == "gamma" else "disk:size=5", noise_sigma=0.02, **options
-            ).tensor
+            return latentdem.deblur(y, kernel=kernel, **options).tensor
+        if task == "gamma":
+            return latentdem.restore(y, "gamma", noise_sigma=0.02, **options).tensor
         e_step = "posterior" if task == "posterior" else "proximal"
         return latentdem.deblur(y, kernel_size=5, e_step=e_step, noise_sigma=0.02, **options).tensor
 
@@ -114,24 +112,36 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_forked_process_does_not_hang(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, timeout=120, capture_output=True, check=False
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        env=environment,
+        timeout=120,
+        capture_output=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr.decode()
 
 
+@pytest.mark.slow
 def test_python_without_docstrings_and_assertions(tmp_path: Path) -> None:
     program = (
         "import latentdem, torch\n"
         "latentdem.deblur(torch.rand(1, 1, 32, 32) - 0.5, 5, steps=2, noise_sigma=0.02, device='cpu')\n"
         "from latentdem.cli import app\n"
         "from typer.testing import CliRunner\n"
-        "assert True\n"
         "print(CliRunner().invoke(app, ['deblur', '--help']).exit_code)\n"
     )
-    run = subprocess.run([sys.executable, "-OO", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == ["0"]
+
+    def run(beginning: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-OO", "-c", beginning + program]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    bare = run("import sys; sys.modules['transformers'] = None\n")
+    assert bare.stdout.split() == ["0"], bare.stderr
+    installed = run("")  # not every version of transformers can be imported without docstrings
+    assert installed.returncode == 0 or "use python -O instead of -OO" in installed.stderr.splitlines()[-1]
