@@ -22,6 +22,7 @@ PACKAGES = {
 # From the top down. A module belongs to the longest of these names that it begins with, and may import from its
 # own layer and from those below. Imports inside functions and under TYPE_CHECKING count, too.
 LAYERS = (
+    ("latentdem.__main__",),
     ("latentdem.cli",),
     (
         "latentdem",  # the public names

@@ -54,29 +54,38 @@ def check_kernel(kernel: Tensor, batch: int) -> Tensor:
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
-    """The device called "auto" (CUDA where available), "cpu", "cuda", "cuda:1" and so on.
+    """The device called "auto" (CUDA where available), "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
-        UserError: the name is unknown, or PyTorch cannot compute on such a device here.
+        UserError: the name is unknown, or there is no such device.
     """
     if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"Unknown device '{name}'; give auto, cpu or cuda.") from error
-    try:
-        torch.ones(1, device=device).item()
-    except Exception as error:  # each kind of device has its own way to say that there is none
-        kind = device.type.upper()
-        remedy = (
-            ", or install a CUDA PyTorch" if device.type == "cuda" and not torch.cuda.is_available() else ""
-        )
-        number = f" {device.index}" if device.index is not None else ""
-        raise UserError(
-            f"No {kind} device{number} is available to PyTorch; choose the device cpu{remedy}."
-        ) from error
+        raise UserError(f"Unknown device '{name}'; give auto, cpu, cuda, cuda:N or mps.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("No CUDA device is available to PyTorch; use --device cpu, or install a CUDA PyTorch.")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"There is no CUDA device {device.index}; the last of the {count} is cuda:{count - 1}.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("No MPS device is available to PyTorch, which needs a Mac's GPU; use --device cpu.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"Unknown device '{name}'; give auto, cpu, cuda, cuda:N or mps.")
     return device
+
+
+def resolve_precision(name: str) -> torch.dtype | None:
+    """The data type called "float32", "bfloat16" or "float16"; None for "auto".
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    known = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise UserError(f"Unknown precision '{name}'; give {', '.join(known)}.")
+    return known[name]
 
 
 def check_backend() -> str:

@@ -39,6 +39,7 @@ def deblur(
     steps: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
+    precision: str = "auto",
     boundary: BoundaryChoice = "auto",
     num_samples: int = 1,
     mask: MaskLike | None = None,
@@ -64,7 +65,9 @@ def deblur(
             but the wholly transparent ones. Frames, dead pixels, stamps and blown-out lights are found without.
         prior: "embedded", "sd15", a folder, a file, an id on the Hugging Face hub (see `load_prior`) or a
             `LatentPrior`.
-        device: "auto", "cpu", "cuda", "cuda:1" and so on.
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" and so on, or "mps".
+        precision: what the networks of a prior given by name compute in: "auto", "float32", "bfloat16" or
+            "float16", see `load_prior`.
         value_range: (black, white) of an array or tensor with another range, such as (0, 1) or (0, 255).
         progress: called as progress(stage, done, total) after every step; total counts the whole job.
         checkpoint: folder in which the run is saved every few seconds. The same call resumes an interrupted
@@ -96,8 +99,8 @@ def deblur(
     check_backend()
     saved = None
     if checkpoint is not None:
-        saved = Checkpoint(checkpoint, _identity(restoration, name_of(prior), str(torch_device)))
-    loaded, denoiser = load_prior(prior, torch_device), load_kernel_denoiser(device=torch_device)
+        saved = Checkpoint(checkpoint, _identity(restoration, name_of(prior), str(torch_device), precision))
+    loaded, denoiser = load_prior(prior, torch_device, precision), load_kernel_denoiser(device=torch_device)
     loading = time.perf_counter() - started
     result = restoration.run(loaded, denoiser, torch_device, progress=progress, checkpoint=saved)
     if saved is not None:
@@ -105,11 +108,11 @@ def deblur(
     result.source = source
     result.seconds["loading"] = loading
     result.seconds["total"] += loading
-    result.settings["prior"] = name_of(prior)
+    result.settings |= {"prior": name_of(prior), "precision": precision}
     return result
 
 
-def _identity(restoration: ImageRestoration, prior: str, device: str) -> dict[str, Any]:
+def _identity(restoration: ImageRestoration, prior: str, device: str, precision: str) -> dict[str, Any]:
     """Everything that determines the bits of the result, as plain data for a checkpoint."""
     kernel, mask = restoration.kernel, restoration.mask
     tensors = [tensor for tensor in (restoration.y, kernel, mask) if tensor is not None]
@@ -117,6 +120,7 @@ def _identity(restoration: ImageRestoration, prior: str, device: str) -> dict[st
         **restoration.settings.as_dict(kernel_known=kernel is not None),
         "prior": prior,
         "device": device,
+        "precision": precision,
         "backend": check_backend(),
         **versions(),
         "image and kernel": " ".join(map(digest, tensors)),

@@ -37,6 +37,7 @@ from ..operators import (
     StridedBlur,
     VaryingBlur,
 )
+from ..output.report import versions
 from ..output.result import Restored
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
@@ -46,6 +47,7 @@ from ..restoration.image import ImageRestoration
 from ..restoration.noise import estimate_noise_sigma
 from ..restoration.parametric import ParametricRestoration
 from ..restoration.settings import BoundaryChoice, Settings
+from ..solver.checkpoint import Checkpoint, digest
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, Progress, WorkCounter
 from .registry import completed, parse
@@ -71,9 +73,11 @@ def restore(
     steps: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
+    precision: str = "auto",
     boundary: BoundaryChoice = "auto",
     value_range: ValueRange | None = None,
     progress: Progress | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Restored:
     """Restores a measurement of an image, and the unknown parameters of the operator that made it.
 
@@ -88,10 +92,11 @@ def restore(
         prior: see `deblur`.
         steps: diffusion steps per 1000 timesteps; None takes the default.
         seed: random seed.
-        device: "auto", "cpu", "cuda", "cuda:1" and so on.
+        device, precision: see `deblur`.
         boundary: for operators with one kernel, see `deblur`; the others are circular.
         value_range: (black, white) of an array or tensor with another range, see `deblur`.
         progress: called as progress(stage, done, total).
+        checkpoint: see `deblur`; for operators with a name.
 
     Returns:
         `Restored` with `.image` in the form of the input, `.parameters`, `.residual` and `.plot()`.
@@ -122,13 +127,21 @@ def restore(
         if name == "denoise" and "sigma" in known:
             settings = replace(settings, noise_sigma=known.pop("sigma"))
     known = {key: _loaded(key, value, y) for key, value in known.items()}
-    loaded = load_prior(prior, torch_device)
+    saved = None
+    if checkpoint is not None:
+        if not isinstance(operator, str):
+            raise UserError("Only operators with a name can be resumed; leave the checkpoint out.")
+        identity = _identity(operator, y, known, settings, name_of(prior), torch_device, precision)
+        saved = Checkpoint(checkpoint, identity)
+    loaded = load_prior(prior, torch_device, precision)
     if name in _ONE_KERNEL:
-        result = _restore_one_kernel(name, y, options, known, settings, loaded, torch_device, progress)
+        result = _restore_one_kernel(name, y, options, known, settings, loaded, torch_device, progress, saved)
     else:
         if isinstance(operator, str):
             operator = _named(name, y, options, load_kernel_denoiser(device=torch_device))
-        result = _restore_parametric(operator, y, known, settings, loaded, torch_device, progress)
+        result = _restore_parametric(operator, y, known, settings, loaded, torch_device, progress, saved)
+    if saved is not None:
+        saved.remove()
     result.source = source
     result.seconds["total"] = time.perf_counter() - started
     result.settings = {
@@ -140,6 +153,7 @@ def restore(
         "seed": seed,
         "prior": name_of(prior),
         "device": str(torch_device),
+        "precision": precision,
         **result.settings,
     }
     return result
@@ -154,6 +168,7 @@ def _restore_one_kernel(
     prior: LatentPrior,
     device: torch.device,
     progress: Progress | None,
+    checkpoint: Checkpoint | None,
 ) -> Restored:
     """Operators that are one kernel and a mask: restorations as those of `deblur`."""
     family, factor = _FAMILIES.get(name), options.get("factor", 1)
@@ -181,7 +196,8 @@ def _restore_one_kernel(
     restoration = ImageRestoration(
         grid, settings, kernel, mask, operator, cautious=name == "saturation", examine=mask is None
     )
-    result = restoration.run(prior, family or load_kernel_denoiser(device=device), device, progress=progress)
+    denoiser = family or load_kernel_denoiser(device=device)
+    result = restoration.run(prior, denoiser, device, progress=progress, checkpoint=checkpoint)
     if family is None:
         parameters = {"kernel": result.kernel}
     else:
@@ -207,6 +223,7 @@ def _restore_parametric(
     prior: LatentPrior,
     device: torch.device,
     progress: Progress | None,
+    checkpoint: Checkpoint | None,
 ) -> Restored:
     """Operators with named parameters."""
     operator = copy(operator)
@@ -218,7 +235,7 @@ def _restore_parametric(
     if settings.steps is not None:
         restoration = restoration.with_steps(settings.steps)
     measurement = Measurement(to_rgb(y), sigmas).to(device)
-    hooks = Hooks(WorkCounter(restoration.work(measurement.y), progress))
+    hooks = Hooks(WorkCounter(restoration.work(measurement.y), progress), checkpoint=checkpoint)
     candidates = restoration.run(measurement, initial, hooks)
     image = from_rgb(candidates.image, y.shape[1])
     values = {key: value.cpu() for key, value in operator.unpack(candidates.parameters).items()}
@@ -238,6 +255,30 @@ def _named(name: str, y: Tensor, options: dict[str, Any], denoiser: KernelDenois
     if name == "response":
         return CameraResponse(options["size"])
     return Gamma()
+
+
+def _identity(
+    operator: str,
+    y: Tensor,
+    known: dict[str, Any],
+    settings: Settings,
+    prior: str,
+    device: torch.device,
+    precision: str,
+) -> dict[str, Any]:
+    """Everything that determines the bits of the result, as plain data for a checkpoint."""
+    given = {key: digest(value) if isinstance(value, Tensor) else value for key, value in known.items()}
+    return {
+        "operator": operator,
+        **settings.as_dict(kernel_known=bool(known)),
+        "prior": prior,
+        "device": str(device),
+        "precision": precision,
+        "backend": check_backend(),
+        **versions(),
+        "parameters": given,
+        "image": digest(y),
+    }
 
 
 def _loaded(key: str, value: Known, y: Tensor) -> Any:

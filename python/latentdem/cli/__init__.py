@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ._common import CommandGroup
+from ..errors import UserError
+from . import _console as console
+from ._status import FAILED, INTERRUPTED
 from .blur import blur_command
 from .deblur import deblur_command
 from .evaluate import evaluate_command
@@ -17,12 +19,28 @@ from .info import info_command
 from .restore import EPILOG, restore_command
 from .views import views_command
 
+
+class CommandGroup(typer.core.TyperGroup):
+    """Turns a user error into one sentence and status 1, and Ctrl-C into one sentence and status 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the subcommand."""
+        console.set_verbosity()
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            console.say_error(str(error))
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt:
+            console.say_error("Interrupted; nothing was written.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: latentdem deblur photo.jpg",
 )
@@ -63,4 +81,6 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")
+    console.protect_streams()
+    console.show_warnings_as_sentences()
     app(prog_name="latentdem")

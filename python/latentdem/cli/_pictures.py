@@ -6,11 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-
 from ..errors import UserError
-from . import _common as common
+from . import _console as console
+from ._options import parse_size
+from ._status import finish
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationSettings
@@ -18,14 +17,12 @@ if TYPE_CHECKING:
 
 PUBLISHED = "published"
 # Options about the simulated blur and the tables of the paper.
-_SIMULATED = ("batch", "estimate_noise", "intensity", "iterations", "margin", "methods", "size")
+_SIMULATED = ("batch_size", "estimate_noise", "intensity", "iterations", "margin", "methods", "size")
 
 
 def parse_kernel_size(text: str) -> int | str:
     """A kernel size as a number, or "published"."""
-    if text != PUBLISHED and not text.isdecimal():
-        raise typer.BadParameter(f"'{text}' is neither a number of pixels nor '{PUBLISHED}'.")
-    return text if text == PUBLISHED else int(text)
+    return parse_size(text, PUBLISHED)
 
 
 def picture_settings(
@@ -84,10 +81,7 @@ def evaluate_real(
     evaluation = evaluate_pictures(
         folder, target, settings, cases=patterns, limit=limit, device=device, progress=progress
     )
-    for reason in evaluation.failures.values():
-        common.say_error(f"Skipped: {reason}")
-    if not evaluation.rows:
-        raise typer.Exit(1)
-    text = (target / "table.md").read_text(encoding="utf-8")
-    for part in (text, f"Written to {target}"):
-        Console().print(part, soft_wrap=True, markup=False, highlight=False)
+    if evaluation.rows:
+        console.print_text((target / "table.md").read_text(encoding="utf-8"))
+        console.print_text(f"Written to {target}")
+    finish(evaluation.failures.values(), bool(evaluation.rows))

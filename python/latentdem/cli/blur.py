@@ -9,17 +9,19 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
-from . import _common as common
+from . import _console as console
+from . import _options as option
+from ._outputs import Existing, check_outputs, output_path
 
 Intensity = Annotated[
     float,
     typer.Option(min=0.0, max=1.0, help="Camera motion: 0 is short and straight, 1 long and curved."),
 ]
-Noise = Annotated[
+AddedNoise = Annotated[
     float, typer.Option(min=0.0, help="Standard deviation of the noise, in units of the image range [-1, 1].")
 ]
-Boundary = Annotated[
-    common.SimulatedBoundaryName,
+SimulatedBoundary = Annotated[
+    option.SimulatedBoundaryName,
     typer.Option(help="'circular' wraps at the frame; 'valid' does not, and crops by K - 1 pixels."),
 ]
 
@@ -27,13 +29,23 @@ Boundary = Annotated[
 def blur_command(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A sharp image.", show_default=False)],
     out: Annotated[
-        str, typer.Option("--out", "-o", help="PNG file or folder of the blurred image.", show_default=False)
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE|DIR",
+            help="PNG file or folder of the blurred image.",
+            show_default=False,
+        ),
     ],
-    kernel_size: common.KernelSize = 64,
+    kernel_size: option.KernelSize = 64,
     intensity: Intensity = 0.5,
-    noise_sigma: Noise = 0.02,
-    boundary: Boundary = common.SimulatedBoundaryName.circular,
-    seed: common.Seed = 0,
+    noise_sigma: AddedNoise = 0.02,
+    boundary: SimulatedBoundary = option.SimulatedBoundaryName.circular,
+    seed: option.Seed = 0,
+    overwrite: option.Overwrite = False,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = 0,
 ) -> None:
     """Make a test case: blur a sharp image and add noise.
 
@@ -41,6 +53,7 @@ def blur_command(
     *_kernel.npy and *_kernel.png; with --boundary valid also *_reference.png, the part of IMAGE that the
     blurred image shows.
     """
+    console.set_verbosity(quiet, verbose)
     import numpy as np
 
     from ..io.files import staging_folder
@@ -50,14 +63,14 @@ def blur_command(
     from ..operators.simulate import blur_and_add_noise
 
     source = read_image(image)
-    target = common.output_path(out, f"{image.stem}_blurred.png")
+    target = output_path(out, f"{image.stem}_blurred.png")
     if target.suffix.lower() != ".png":
         raise UserError(f"{target} does not end in .png; a test case is written as PNG, without loss.")
     kernel_stem = target.with_name(f"{target.stem}_kernel")
     reference_path = target.with_name(f"{target.stem}_reference.png")
     outputs = [target, *(kernel_stem.with_name(kernel_stem.name + s) for s in (".png", ".npy"))]
     outputs += [reference_path] if boundary.value == "valid" else []
-    common.check_outputs(outputs, [image])
+    check_outputs(outputs, [image], Existing(overwrite))
 
     generator = np.random.default_rng(seed)
     kernel = motion_kernel(kernel_size, intensity, generator)
@@ -69,4 +82,4 @@ def blur_command(
         write_kernel(stage / kernel_stem.name, kernel)
         if reference_path in outputs:
             write_image(stage / reference_path.name, reference, like=like)
-    common.print_table([("written" if i == 0 else "", str(path)) for i, path in enumerate(outputs)])
+    console.print_table([("written" if i == 0 else "", str(path)) for i, path in enumerate(outputs)])

@@ -1,164 +1,220 @@
-"""`latentdem deblur`: restore one photograph, or those of a folder."""
+"""`latentdem deblur`: restore photographs and find what blurred them."""
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..errors import UserError
-from . import _common as common
-from ._folder import deblur_folder
+from . import _console as console
+from . import _options as option
+from ._devices import own_device, shared_prior
+from ._jobs import Job, expand
+from ._outputs import Existing
+from ._run import run
+from ._status import UNEXPLAINED
+from ._task import Outcome, Outputs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..io.images import ImageFile
     from ..metrics import ImageMetrics
     from ..output.result import Result
-
-
-_WRITTEN = {"input": "the picture as it was", "result": "probably wrong"}
-
-
-class BoundaryName(str, Enum):
-    """What the blur did at the frame."""
-
-    auto = "auto"
-    circular = "circular"
-    valid = "valid"
+    from ..restoration.settings import BoundaryChoice, Settings
+    from ..solver.passes import Progress
 
 
 def deblur_command(
-    image: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IMAGE", help="The blurred photograph, or a folder of them.", show_default=False
-        ),
-    ],
+    images: option.Pictures,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="File or folder of the result.", show_default="IMAGE_deblurred here"),
-    ] = None,
-    kernel_size: common.UnknownKernelSize = common.AUTO,
-    noise_sigma: common.NoiseSigma = None,
-    prior: common.Prior = "embedded",
-    e_step: common.EStep = common.EStepName.proximal,
-    steps: common.Steps = None,
-    seed: common.Seed = 0,
-    device: common.Device = common.DeviceName.auto,
-    boundary: Annotated[
-        BoundaryName,
         typer.Option(
-            help="'valid' for photographs, 'circular' for blur that wraps around, 'auto' looks at the edges."
+            "--out",
+            "-o",
+            metavar="FILE|DIR|-",
+            help="File or folder of the result; '-' is standard output.",
+            show_default="IMAGE_deblurred beside IMAGE",
         ),
-    ] = BoundaryName.auto,
+    ] = None,
+    kernel_size: option.UnknownKernelSize = option.AUTO,
+    noise_sigma: option.NoiseSigma = None,
+    prior: option.Prior = "embedded",
+    e_step: option.EStep = option.EStepName.proximal,
+    steps: option.StepsOfEStep = None,
+    seed: option.Seed = 0,
+    device: option.Device = option.AUTO,
+    precision: option.Precision = option.PrecisionName.auto,
+    boundary: option.Boundary = option.BoundaryName.auto,
     kernel: Annotated[
         Path | None,
-        typer.Option(help="The kernel, where it is known: a .npy file or a picture.", show_default=False),
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="The sharp image, to measure the result with.", show_default=False)
-    ] = None,
-    json: common.Json = None,
-    figure: common.Figure = True,
-    checkpoint: Annotated[
-        Path | None,
         typer.Option(
-            help="Save the run of one image in this folder; if interrupted, the same command resumes it.",
-            show_default=False,
+            metavar="FILE", help="The kernel, where it is known: a .npy file or a picture.", show_default=False
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Images of a folder to restore at a time; takes more memory.")
-    ] = 1,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The sharp image, to measure one result with.", show_default=False),
+    ] = None,
     unexplained: Annotated[
-        common.UnexplainedName,
+        option.UnexplainedName,
         typer.Option(
             help="What to write where no kernel found explains the picture: the picture as it was, or the "
             "result all the same."
         ),
-    ] = common.UnexplainedName.result,
+    ] = option.UnexplainedName.result,
+    output_format: option.Format = None,
+    overwrite: option.Overwrite = False,
+    skip_existing: option.SkipExisting = False,
+    extras: option.Extras = None,
+    json: option.Json = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Photographs of one size to restore at a time; takes more memory.")
+    ] = 1,
+    checkpoint: option.Checkpoint = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = 0,
 ) -> None:
-    """Restore a blurred photograph and find its blur kernel.
+    """Restore blurred photographs and find their blur kernels.
 
-    Writes the restored image (size and format of IMAGE), the kernel as *_kernel.png and *_kernel.npy, and a
-    figure of the run as *_figure.png. In a folder every image is restored; if interrupted, the same command
-    resumes, and under torchrun the processes share the images.
+    Writes the restored photograph, in size and format of IMAGE; those of a folder go to DIR_deblurred. With
+    --extras also the kernel as *_kernel.png and *_kernel.npy, a figure of the run as *_figure.png and a report
+    as *_report.json. A result that exists is never replaced unless told so. Under torchrun the processes share
+    the photographs.
 
-    Exit status: 0; 1 after an error; 3 if no kernel was found that explains IMAGE; 130 if interrupted.
+    Exit status: 0; 1 after an error; 2 for wrong options; 3 if no kernel was found that explains a photograph;
+    4 if some of several photographs could not be restored; 130 if interrupted.
     """
-    import latentdem
+    console.set_verbosity(quiet, verbose)
+    images = expand(images)
+    single = {"reference": reference, "checkpoint": checkpoint}
+    if len(images) > 1 or images[0].is_dir():
+        for name, value in single.items():
+            if value is not None:
+                raise UserError(f"--{name} belongs to one photograph; leave it out, or give one IMAGE.")
 
-    from ..io.files import write_json
-    from ..io.images import check_output, read_image
     from ..io.kernels import read_kernel
-    from ..metrics import image_metrics
-    from ..output.files import Outputs
-    from ..output.report import build_report
     from ..restoration.settings import Settings
 
-    known_kernel = None if kernel is None else read_kernel(kernel)
-    size = None if kernel_size == common.AUTO else kernel_size
-    settings = Settings(size, noise_sigma, e_step.value, steps=steps, seed=seed, boundary=boundary.value)
-    if image.is_dir():
-        for name, value in (("reference", reference), ("json", json), ("checkpoint", checkpoint)):
-            if value is not None:
-                raise UserError(f"--{name} belongs to one image and {image} is a folder; leave it out.")
-        deblur_folder(
-            image, out, settings, known_kernel, prior, device.value, batch_size, figure, unexplained.value
+    size = None if kernel_size == option.AUTO else kernel_size
+    task = _Deblurring(
+        Settings(size, noise_sigma, e_step.value, steps=steps, seed=seed, boundary=boundary.value),
+        None if kernel is None else read_kernel(kernel),
+        prior,
+        device,
+        precision.value,
+        unexplained.value,
+        batch_size,
+        [path for path in (kernel, reference) if path],
+        checkpoint,
+        reference,
+    )
+    existing = Existing(overwrite, skip_existing)
+    run(images, task, Outputs(out, output_format and output_format.suffix, existing, extras, json))
+
+
+@dataclass
+class _Deblurring:
+    """See `Task`."""
+
+    settings: Settings
+    kernel: Tensor | None
+    prior: str
+    device: str
+    precision: str
+    unexplained: Literal["input", "result"]
+    batch_size: int
+    inputs: Sequence[Path]
+    kept: Path | None
+    reference: Path | None
+    ending: str = "_deblurred"
+    _loaded: Any = field(default=None, init=False)
+
+    def prepare(self, count: int) -> None:
+        self.device = own_device(self.device)
+        self._loaded = shared_prior(self.prior, self.device, self.precision, count)
+
+    def group(self, source: ImageFile) -> tuple[Hashable, BoundaryChoice]:
+        from ..restoration.boundary import looks_circular
+
+        boundary = self.settings.boundary
+        if boundary == "auto" and self.batch_size > 1:
+            boundary = "circular" if looks_circular(source.pixels) else "valid"
+        return source.pixels.shape, boundary
+
+    def restore(
+        self, sources: list[ImageFile], group: tuple[Hashable, BoundaryChoice], progress: Progress
+    ) -> list[Outcome]:
+        import torch
+
+        import latentdem
+
+        sharp = None if self.reference is None else _read_reference(self.reference, sources[0])
+        mask = None
+        if any(source.opaque is not None for source in sources):
+            masks = [source.opaque for source in sources]
+            everywhere = torch.ones_like(sources[0].pixels[:, :1])
+            mask = torch.cat([everywhere if each is None else each for each in masks])
+        result = latentdem.deblur(
+            torch.cat([source.pixels for source in sources]),
+            kernel=self.kernel,
+            mask=mask,
+            prior=self._loaded,
+            device=self.device,
+            precision=self.precision,
+            progress=progress,
+            checkpoint=self.kept,
+            **vars(replace(self.settings, boundary=group[1])),
         )
-        return
-    source = read_image(image)
-    sharp = None if reference is None else _read_reference(reference, source)
+        return [self._outcome(result[i], source, sharp) for i, source in enumerate(sources)]
 
-    target = common.output_path(out, f"{image.stem}_deblurred{source.suffix}")
-    check_output(target)
-    files = Outputs(target, figure)
-    outputs = [*files.paths, *([json] if json else [])]
-    common.check_outputs(outputs, [p for p in (image, kernel, reference) if p])
+    def _outcome(self, result: Result, source: ImageFile, sharp: ImageFile | None) -> Outcome:
+        from ..io.kernels import write_kernel
+        from ..metrics import image_metrics
+        from ..output.figures import save_figure
+        from ..output.report import build_report
 
-    try:
-        with common.progress_bar() as advance:
-            result = latentdem.deblur(
-                source.pixels,
-                kernel=known_kernel,
-                mask=source.opaque,
-                prior=prior,
-                device=device.value,
-                progress=advance,
-                checkpoint=checkpoint,
-                **vars(settings),
+        explained = bool(result.explained[0])
+        if self.unexplained == "input":
+            result = result.or_input()
+        after = before = None
+        if sharp is not None:
+            after = image_metrics(result.tensor, sharp.pixels)
+            before = image_metrics(source.pixels, sharp.pixels)
+        result.settings["prior"] = self.prior
+        report = build_report(result, image=after, blurred=before)
+        extras: dict[str, Any] = {"_figure.png": lambda path: save_figure(result.plot(), path)}
+        refused = self.kernel is None and not explained
+        report["written"] = self.unexplained if refused else "result"
+        if self.kernel is None:
+            extras["_kernel.npy"] = lambda path: write_kernel(path.with_suffix(""), result.kernel)
+        return Outcome(result.tensor, source, report, _rows(result, before, after), extras, explained)
+
+    def complaint(self, unexplained: Sequence[Job], several: bool) -> tuple[str, int]:
+        names = ", ".join(job.name for job in unexplained)
+        if self.kernel is not None:
+            which = f" ({names})" if several else ""
+            sentence = (
+                f"The kernel does not explain the picture{which}: the residual is far above the noise; check "
+                "--noise-sigma and that the kernel belongs to the picture and is not turned."
             )
-    except KeyboardInterrupt:
-        if checkpoint is None:
-            raise
-        common.say_error(f"Interrupted; the run is saved in {checkpoint}, and the same command resumes it.")
-        raise typer.Exit(common.INTERRUPTED) from None
-    refused = known_kernel is None and not result.explained[0]
-    if unexplained.value == "input":
-        result = result.or_input()
-    after = before = None
-    if sharp is not None:
-        after, before = image_metrics(result.tensor, sharp.pixels), image_metrics(source.pixels, sharp.pixels)
-    report = build_report(result, image=after, blurred=before)
-    report["written"] = unexplained.value if refused else "result"
-    files.write(result, source)
-    if json is not None:
-        write_json(json, report)
-    common.print_table(_summary(result, outputs, before, after))
-    if refused:
-        common.say_error(
+            return sentence, 0
+        as_it_was = self.unexplained == "input"
+        if several:
+            written = "written as they were" if as_it_was else "probably wrong"
+            remedy = "try another --kernel-size or --seed for these."
+            return f"Not explained by any kernel found and {written}: {names}; {remedy}", UNEXPLAINED
+        target, written = unexplained[0].target or "the result", "the picture as it was"
+        sentence = (
             "No kernel was found that explains the picture better than leaving it alone, so "
-            f"{target} is {_WRITTEN[unexplained.value]}; try another --kernel-size or --seed, or a part of the "
-            "picture with clear edges."
+            f"{target} is {written if as_it_was else 'probably wrong'}; try another --kernel-size or --seed, "
+            "or a part of the picture with clear edges."
         )
-        raise typer.Exit(common.UNEXPLAINED)
-    if not result.explained[0]:
-        common.say_error(
-            "The kernel does not explain the picture: the residual is far above the noise; check --noise-sigma "
-            "and that the kernel belongs to the picture and is not turned."
-        )
+        return sentence, UNEXPLAINED
 
 
 def _read_reference(path: Path, source: ImageFile) -> ImageFile:
@@ -178,11 +234,8 @@ def _shape(image: ImageFile) -> str:
     return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"
 
 
-def _summary(
-    result: Result, outputs: list[Path], before: ImageMetrics | None, after: ImageMetrics | None
-) -> list[tuple[str, str]]:
-    rows = [(("written" if i == 0 else ""), str(path)) for i, path in enumerate(outputs)]
-    rows.append(("noise sigma", f"{float(result.noise_sigma[0]):.4f}"))
+def _rows(result: Result, before: ImageMetrics | None, after: ImageMetrics | None) -> list[tuple[str, str]]:
+    rows = [("noise sigma", f"{float(result.noise_sigma[0]):.4f}")]
     if result.model_error is not None:
         rows.append(("model error", f"{float(result.model_error[0]):.4f}"))
     rows.append(("residual", f"{float(result.residual[0]):.4f}"))

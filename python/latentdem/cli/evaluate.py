@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from ..errors import UserError
-from . import _common as common
+from . import _console as console
+from . import _options as option
 from ._pictures import PUBLISHED, evaluate_real, parse_kernel_size, picture_settings
-from .blur import Boundary, Intensity, Noise
+from ._status import INTERRUPTED, finish
+from .blur import AddedNoise, Intensity, SimulatedBoundary
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..evaluation import Evaluation, EvaluationSettings
 
 _SHOWN = {
@@ -83,14 +85,14 @@ def evaluate_command(
         ),
     ] = "64",
     intensity: Intensity = 0.5,
-    noise_sigma: Noise = 0.02,
+    noise_sigma: AddedNoise = 0.02,
     estimate_noise: Annotated[
         bool, typer.Option("--estimate-noise", help="Let the method estimate the noise instead of giving it.")
     ] = False,
     non_blind: Annotated[
         bool, typer.Option("--non-blind", help="Give the method the true kernel; only the image is left.")
     ] = False,
-    boundary: Boundary = common.SimulatedBoundaryName.circular,
+    boundary: SimulatedBoundary = option.SimulatedBoundaryName.circular,
     margin: Annotated[
         int, typer.Option(min=0, help="Pixels at every edge that the image metrics leave out.")
     ] = 0,
@@ -102,7 +104,7 @@ def evaluate_command(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images, this many.")] = None,
-    batch: Annotated[
+    batch_size: Annotated[
         int, typer.Option(min=1, help="Images of one size to restore at a time; takes more memory.")
     ] = 1,
     size: Annotated[
@@ -111,15 +113,15 @@ def evaluate_command(
             min=16, help="Crop the images square and reduce them to this many pixels.", show_default="as is"
         ),
     ] = None,
-    prior: common.Prior = "embedded",
-    e_step: common.EStep = common.EStepName.proximal,
+    prior: option.Prior = "embedded",
+    e_step: option.EStep = option.EStepName.proximal,
     without: Annotated[
         list[PartName] | None,
         typer.Option(help="Leave out a part of the posterior E-step (repeatable).", show_default="nothing"),
     ] = None,
-    steps: common.Steps = None,
-    seed: common.Seed = 0,
-    device: common.Device = common.DeviceName.auto,
+    steps: option.StepsOfEStep = None,
+    seed: option.Seed = 0,
+    device: option.Device = option.AUTO,
     protocol: Annotated[
         ProtocolName | None,
         typer.Option(
@@ -140,6 +142,8 @@ def evaluate_command(
         int | None,
         typer.Option(min=1, help="Iterations of the protocol's Self-Deblur.", show_default="5000"),
     ] = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = 0,
 ) -> None:
     """Blur, restore and measure every image of a folder.
 
@@ -157,7 +161,11 @@ def evaluate_command(
     defaults of `latentdem deblur` (the noise is estimated unless --noise-sigma is given), scored at the best
     shift in quarter pixels, and listed with the published figures. With --protocol photographs nothing is
     scored: look at the contact sheets.
+
+    Exit status: 0; 1 after an error; 2 for wrong options; 4 if some images could not be evaluated; 130 if
+    interrupted.
     """
+    console.set_verbosity(quiet, verbose)
     from ..evaluation import EvaluationSettings, run_evaluation
 
     target = out or Path(f"{folder.resolve().name}_{protocol.value if protocol else 'evaluation'}")
@@ -185,26 +193,25 @@ def evaluate_command(
     if protocol is None and (methods or iterations):
         raise UserError("--methods and --iterations belong to a table; name it with --protocol.")
     try:
-        with common.progress_bar() as advance:
+        with console.progress_bar() as advance:
 
             def progress(done: float, total: int, name: str) -> None:
                 advance(f"{min(int(done) + 1, total)}/{total} {name}", done, total)
 
-            running: dict[str, Any] = {"batch": batch, "device": device.value, "progress": progress}
+            running: dict[str, Any] = {"batch": batch_size, "device": device, "progress": progress}
             if protocol is not None and protocol.real:
                 chosen = picture_settings(protocol.value, settings, kernel_size, given)
-                evaluate_real(folder, target, chosen, cases, limit, device.value, progress)
+                evaluate_real(folder, target, chosen, cases, limit, device, progress)
                 return
             if protocol is not None:
                 _run_protocol(folder, target, protocol.value, methods, iterations, settings, limit, running)
                 return
             evaluation = run_evaluation(folder, target, settings, limit=limit, **running)
     except KeyboardInterrupt:
-        common.say_error(f"Interrupted; what is finished is kept in {target}, and the same command continues.")
-        raise typer.Exit(common.INTERRUPTED) from None
+        console.say_error(f"Interrupted; what is finished is kept in {target}, and the same command continues.")
+        raise typer.Exit(INTERRUPTED) from None
     _print(evaluation, target)
-    if not evaluation.rows:
-        raise typer.Exit(1)
+    finish(evaluation.failures.values(), bool(evaluation.rows))
 
 
 def _run_protocol(
@@ -225,32 +232,27 @@ def _run_protocol(
     entries = protocol.pick([method.strip() for method in methods.split(",")] if methods else [])
     settings = replace(settings, size=settings.size or PAPER_SETTINGS.size)
     rows = run_protocol(folder, target, protocol, entries, settings, limit=limit or IMAGES, **running)
-    for reason in dict.fromkeys(text for row in rows for text in row.evaluation.failures.values()):
-        common.say_error(f"Skipped: {reason}")
-    if not any(row.evaluation.rows for row in rows):
-        raise typer.Exit(1)
-    console = Console()
-    console.print(
-        (target / "table.md").read_text(encoding="utf-8"), soft_wrap=True, markup=False, highlight=False
-    )
-    console.print(f"Written to {target}", soft_wrap=True, markup=False, highlight=False)
+    if any(row.evaluation.rows for row in rows):
+        console.print_text((target / "table.md").read_text(encoding="utf-8"))
+        console.print_text(f"Written to {target}")
+    failures = dict.fromkeys(text for row in rows for text in row.evaluation.failures.values())
+    finish(failures, any(row.evaluation.rows for row in rows))
 
 
 def _print(evaluation: Evaluation, target: Path) -> None:
     from ..metrics import lpips_available
 
-    console = Console()
     if evaluation.rows:
-        console.print(_table(evaluation))
-        console.print(f"Written to {target}", soft_wrap=True, markup=False, highlight=False)
+        console.print_grid(_table(evaluation))
+        console.print_text(f"Written to {target}")
         available, reason = lpips_available()
         if not available:
-            console.print(f"LPIPS was not measured: {reason}.", soft_wrap=True, markup=False, highlight=False)
-    for reason in evaluation.failures.values():
-        common.say_error(f"Skipped: {reason}")
+            console.print_text(f"LPIPS was not measured: {reason}.")
 
 
 def _table(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
     from ..evaluation.tables import cell
 
     mean = evaluation.mean

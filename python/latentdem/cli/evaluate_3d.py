@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from . import _common as common
+from . import _console as console
+from . import _options as option
+from ._status import INTERRUPTED, finish
 from .views import ViewPriorName
 
 
@@ -27,8 +28,10 @@ def evaluate_3d_command(
             show_default="all",
         ),
     ] = None,
-    seed: common.Seed = 0,
-    device: common.Device = common.DeviceName.auto,
+    seed: option.Seed = 0,
+    device: option.Device = option.AUTO,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = 0,
 ) -> None:
     """Measure poses, new views and meshes on procedural objects that the prior was not trained on.
 
@@ -37,7 +40,11 @@ def evaluate_3d_command(
     the method left out, all on the same inputs. Writes metrics.csv (a row per object and method), table.md,
     summary.json, meshes.png, and the views of each object as objects/NNN/views.png. After an interruption the
     same command resumes.
+
+    Exit status: 0; 1 after an error; 2 for wrong options; 4 if some objects could not be evaluated; 130 if
+    interrupted.
     """
+    console.set_verbosity(quiet, verbose)
     from ..three_d.mesh.solid import check_mesh
 
     check_mesh("volume", drawn=True)
@@ -47,21 +54,18 @@ def evaluate_3d_command(
 
     settings, chosen = ViewSettings(prior, views, steps, seed), pick(methods)
     try:
-        with common.progress_bar() as advance:
+        with console.progress_bar() as advance:
 
             def progress(done: float, total: int, name: str) -> None:
                 advance(f"{min(int(done) + 1, total)}/{total} {name}", done, total)
 
             evaluation = evaluate_views(
-                out, settings, chosen, objects=objects, device=device.value, progress=progress
+                out, settings, chosen, objects=objects, device=device, progress=progress
             )
     except KeyboardInterrupt:
-        common.say_error(f"Interrupted; what is finished is kept in {out}, and the same command continues.")
-        raise typer.Exit(common.INTERRUPTED) from None
-    for name, reason in evaluation.failures.items():
-        common.say_error(f"Skipped: {name}: {reason}")
-    if not evaluation.rows:
-        raise typer.Exit(1)
-    console = Console()
-    for text in ((out / "table.md").read_text(encoding="utf-8"), f"Written to {out}"):
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.say_error(f"Interrupted; what is finished is kept in {out}, and the same command continues.")
+        raise typer.Exit(INTERRUPTED) from None
+    if evaluation.rows:
+        console.print_text((out / "table.md").read_text(encoding="utf-8"))
+        console.print_text(f"Written to {out}")
+    finish([f"{name}: {reason}" for name, reason in evaluation.failures.items()], bool(evaluation.rows))

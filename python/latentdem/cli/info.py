@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import _common as common
+from . import _console as console
+from . import _options as option
 
 
-def info_command() -> None:
+def info_command(quiet: option.Quiet = False, verbose: option.Verbose = 0) -> None:
     """Print versions, devices, backends and weights."""
+    console.set_verbosity(quiet, verbose)
     import torch
 
     from ..metrics import lpips_available
@@ -22,7 +24,7 @@ def info_command() -> None:
     rows += _weights()
     available, reason = lpips_available()
     rows.append(("LPIPS", reason if available else f"not available: {reason}"))
-    common.print_table(rows)
+    console.print_table(rows)
 
 
 def _weights() -> list[tuple[str, str]]:

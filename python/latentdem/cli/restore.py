@@ -1,82 +1,165 @@
-"""`latentdem restore`: restore one image that any operator has measured."""
+"""`latentdem restore`: restore photographs that any operator has measured."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..api.registry import listing
-from . import _common as common
-from .deblur import BoundaryName
+from ..errors import UserError
+from . import _console as console
+from . import _options as option
+from ._devices import own_device, shared_prior
+from ._jobs import Job, expand
+from ._outputs import Existing
+from ._run import run
+from ._task import Outcome, Outputs
 
-OPERATOR_HELP = "What happened to the image, by name, with what is known of it; the names stand below."
+if TYPE_CHECKING:
+    from ..io.images import ImageFile
+    from ..output.result import Restored
+    from ..solver.passes import Progress
+
+
+def _operators(incomplete: str) -> list[str]:
+    from ..api.registry import OPERATORS
+
+    return [name for name in OPERATORS if name.startswith(incomplete)]
 
 
 def restore_command(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The measured image.", show_default=False)],
+    images: option.Pictures,
     operator: Annotated[
-        str, typer.Option(metavar="NAME[:PARAMETER=VALUE,...]", help=OPERATOR_HELP, show_default=False)
+        str,
+        typer.Option(
+            metavar="NAME[:PARAMETER=VALUE,...]",
+            help="What happened to the photographs, by name, with what is known of it; the names stand below.",
+            show_default=False,
+            autocompletion=_operators,
+        ),
     ],
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="File or folder of the result.", show_default="IMAGE_restored here"),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE|DIR|-",
+            help="File or folder of the result; '-' is standard output.",
+            show_default="IMAGE_restored beside IMAGE",
+        ),
     ] = None,
-    noise_sigma: common.NoiseSigma = None,
-    prior: common.Prior = "embedded",
-    steps: common.Steps = None,
-    seed: common.Seed = 0,
-    device: common.Device = common.DeviceName.auto,
+    noise_sigma: option.NoiseSigma = None,
+    prior: option.Prior = "embedded",
+    steps: Annotated[
+        int | None,
+        typer.Option(min=2, help="Diffusion steps per 1000 timesteps.", show_default="depends on the operator"),
+    ] = None,
+    seed: option.Seed = 0,
+    device: option.Device = option.AUTO,
+    precision: option.Precision = option.PrecisionName.auto,
     boundary: Annotated[
-        BoundaryName, typer.Option(help="Of operators with one kernel, as of deblur; the others wrap around.")
-    ] = BoundaryName.auto,
-    json: common.Json = None,
-    figure: common.Figure = True,
+        option.BoundaryName,
+        typer.Option(help="Of operators with one kernel, as of deblur; the others wrap around."),
+    ] = option.BoundaryName.auto,
+    output_format: option.Format = None,
+    overwrite: option.Overwrite = False,
+    skip_existing: option.SkipExisting = False,
+    extras: option.Extras = None,
+    json: option.Json = None,
+    checkpoint: option.Checkpoint = None,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = 0,
 ) -> None:
-    """Restore an image, and the unknown parameters of what happened to it.
+    """Restore photographs, and the unknown parameters of what happened to them.
 
-    Writes the restored image, a figure of the run as *_figure.png, and parameters that are kernels or masks
-    as *_NAME.npy.
+    Writes the restored photograph, in the format of IMAGE; those of a folder go to DIR_restored. With --extras
+    also a figure of the run as *_figure.png, parameters that are kernels or masks as *_NAME.npy, and a report
+    as *_report.json. A result that exists is never replaced unless told so. Under torchrun the processes share
+    the photographs.
+
+    Exit status: 0; 1 after an error; 2 for wrong options; 4 if some of several photographs could not be
+    restored; 130 if interrupted.
     """
-    import latentdem
-
+    console.set_verbosity(quiet, verbose)
+    images = expand(images)
     from ..api.registry import completed, parse
-    from ..io.files import write_json
-    from ..io.images import check_output, read_image
-    from ..output.files import RestoredOutputs
-    from ..output.report import build_restored_report
 
     name, values = parse(operator)
     completed(name, values)
-    source = read_image(image)
-    target = common.output_path(out, f"{image.stem}_restored{source.suffix}")
-    check_output(target)
-    files = RestoredOutputs(target, figure)
-    inputs = [image, *(value for value in values.values() if isinstance(value, Path))]
-    common.check_outputs([*files.paths, *([json] if json else [])], inputs)
-    with common.progress_bar() as advance:
+    if checkpoint is not None and (len(images) > 1 or images[0].is_dir()):
+        raise UserError("--checkpoint belongs to one photograph; leave it out, or give one IMAGE.")
+    inputs = [value for value in values.values() if isinstance(value, Path)]
+    chosen = {"noise_sigma": noise_sigma, "steps": steps, "seed": seed, "boundary": boundary.value}
+    task = _Restoration(operator, chosen, prior, device, precision.value, inputs, checkpoint)
+    existing = Existing(overwrite, skip_existing)
+    run(images, task, Outputs(out, output_format and output_format.suffix, existing, extras, json))
+
+
+@dataclass
+class _Restoration:
+    """See `Task`."""
+
+    operator: str
+    chosen: dict[str, Any]
+    prior: str
+    device: str
+    precision: str
+    inputs: Sequence[Path]
+    kept: Path | None
+    ending: str = "_restored"
+    batch_size: int = 1
+    _loaded: Any = field(default=None, init=False)
+
+    def prepare(self, count: int) -> None:
+        self.device = own_device(self.device)
+        self._loaded = shared_prior(self.prior, self.device, self.precision, count)
+
+    def group(self, source: ImageFile) -> None:
+        return None
+
+    def restore(self, sources: list[ImageFile], group: None, progress: Progress) -> list[Outcome]:
+        import latentdem
+
+        (source,) = sources
         result = latentdem.restore(
             source.pixels,
-            operator,
-            noise_sigma=noise_sigma,
-            prior=prior,
-            steps=steps,
-            seed=seed,
-            device=device.value,
-            boundary=boundary.value,
-            progress=advance,
+            self.operator,
+            prior=self._loaded,
+            device=self.device,
+            precision=self.precision,
+            progress=progress,
+            checkpoint=self.kept,
+            **self.chosen,
         )
-    written = files.write(result, source)
-    if json is not None:
-        write_json(json, build_restored_report(result))
-    written += [json] if json else []
-    rows = [("written" if i == 0 else "", str(path)) for i, path in enumerate(written)]
-    rows += [(key, f"{float(v):.4g}") for key, v in result.parameters.items() if v.numel() == 1]
+        result.settings["prior"] = self.prior
+        return [_outcome(result, source)]
+
+    def complaint(self, unexplained: Sequence[Job], several: bool) -> tuple[str, int]:
+        raise AssertionError("every result of `restore` counts as explained")
+
+
+def _outcome(result: Restored, source: ImageFile) -> Outcome:
+    import numpy as np
+
+    from ..output.figures import save_figure
+    from ..output.report import build_restored_report
+
+    extras: dict[str, Any] = {"_figure.png": lambda path: save_figure(result.plot(), path)}
+    rows = []
+    for name, value in result.parameters.items():
+        if value[0].numel() > 1:
+            extras[f"_{name}.npy"] = partial(np.save, arr=value[0].numpy())
+        else:
+            rows.append((name, f"{float(value):.4g}"))
     rows.append(("noise sigma", f"{float(result.noise_sigma[0]):.4f}"))
     rows.append(("residual", f"{float(result.residual[0]):.4f}"))
     rows.append(("seconds", f"{result.seconds['total']:.1f}"))
-    common.print_table(rows)
+    return Outcome(result.tensor, source, build_restored_report(result), rows, extras)
 
 
 EPILOG = "Operators:\n\n" + "\n\n".join(listing())

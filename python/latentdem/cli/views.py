@@ -9,14 +9,18 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
-from . import _common as common
+from . import _console as console
+from . import _options as option
+from ._jobs import expand
+from ._outputs import Existing, check_outputs
+from ._status import FAILED, INTERRUPTED
 
 SURFACE_SHARE = 0.3  # time of the mesh, in units of that of poses and views
 
 ViewPriorName = Annotated[
     str,
     typer.Option(
-        help="'embedded-3d'; 'zero123' or 'zero123-xl'; or a folder exported by tools/train_view_prior.py.",
+        help="'embedded-3d'; 'zero123' or 'zero123-xl'; or the folder of a view prior of your own.",
         metavar="embedded-3d|zero123|PATH",
     ),
 ]
@@ -33,8 +37,8 @@ def views_command(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE...",
-            help="Pictures of one object from different sides, the first being the reference.",
+            metavar="IMAGE",
+            help="Pictures of one object from different sides, the first being the reference; or a pattern.",
             show_default=False,
         ),
     ],
@@ -73,8 +77,11 @@ def views_command(
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Diffusion steps.")] = 50,
-    seed: common.Seed = 0,
-    device: common.Device = common.DeviceName.auto,
+    seed: option.Seed = 0,
+    device: option.Device = option.AUTO,
+    overwrite: option.Overwrite = False,
+    quiet: option.Quiet = False,
+    verbose: option.Verbose = 0,
 ) -> None:
     """Find the camera poses of a few pictures of an object, and show it from all sides.
 
@@ -84,7 +91,10 @@ def views_command(
     radius relative to the first picture, with a confidence), the new views as view_*.png and turntable.gif,
     figure.png and report.json; with --mesh also a surface that fits all views. With a single picture, the
     views are those of the prior.
+
+    Exit status: 0; 1 after an error; 2 for wrong options; 130 if interrupted.
     """
+    console.set_verbosity(quiet, verbose)
     from ..io.files import make_folder
     from ..three_d import reconstruct
     from ..three_d.checkpoint import ViewCheckpoint
@@ -97,14 +107,16 @@ def views_command(
     if video is not None:
         check_video(video)
     heights = elevations or [0.0]
+    images = expand(images)
     make_folder(out)
     files, names = ViewOutputs(out, azimuths * len(heights), mesh, video), [str(path) for path in images]
-    common.check_outputs(files.paths, images)
+    resumed = checkpoint is not None and checkpoint.is_dir()
+    check_outputs(files.paths, images, Existing(overwrite or resumed))
     total = 1.0 if mesh is None else 1.0 + SURFACE_SHARE
     run = None if checkpoint is None else ViewCheckpoint(checkpoint)
     written, failure = False, None
     try:
-        with common.progress_bar() as advance:
+        with console.progress_bar() as advance:
             result = reconstruct(
                 images,
                 prior=prior,
@@ -112,7 +124,7 @@ def views_command(
                 elevations=heights,
                 steps=steps,
                 seed=seed,
-                device=device.value,
+                device=device,
                 checkpoint=run,
                 progress=lambda phase, done, _: advance(phase, done, total),
             )
@@ -128,10 +140,10 @@ def views_command(
         if not written and run is None:
             raise
         resumable = f"the run is kept in {checkpoint}, and the same command resumes it"
-        common.say_error(
+        console.say_error(
             f"Interrupted; {resumable if run else f'the views are in {out}, the mesh is not written'}."
         )
-        raise typer.Exit(common.INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     except UserError as error:
         if not written:
             raise
@@ -146,7 +158,7 @@ def views_command(
     if len(images) == 1:
         rows.append(("note", "one picture has no pose to find, and its back is the prior's guess"))
     rows.append(("seconds", f"{result.seconds['total']:.1f}"))
-    common.print_table(rows)
+    console.print_table(rows)
     if failure is not None:
-        common.say_error(failure)
-        raise typer.Exit(1)
+        console.say_error(failure)
+        raise typer.Exit(FAILED)

@@ -11,6 +11,7 @@ import struct
 import warnings
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,11 @@ def _register_heif() -> None:
             continue
         return
     raise UnsupportedPixels("HEIC pictures need another package (pip install pi-heif)")
+
+
+def family_of(path: Path) -> str | None:
+    """Format family of the suffix of `path`; None if such files are not written."""
+    return next((name for name, suffixes in WRITABLE.items() if path.suffix.lower() in suffixes), None)
 
 
 def encode(family: str, array: np.ndarray, metadata: Metadata) -> bytes:

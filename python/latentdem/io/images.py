@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import UserError
-from .codecs import WRITABLE, Decoded, decode, decode_pillow, encode
+from .codecs import WRITABLE, Decoded, decode, decode_pillow, encode, family_of
 from .files import atomic_path
 from .metadata import Metadata
 from .tiff import UnsupportedPixels
@@ -237,12 +237,11 @@ def check_output(path: str | Path) -> str:
     Raises:
         UserError: the suffix is missing, or no such images can be written.
     """
-    suffix = Path(path).suffix.lower()
-    for family, suffixes in WRITABLE.items():
-        if suffix in suffixes:
-            return family
-    known = ", ".join(_WRITABLE_SUFFIXES)
-    raise UserError(f"{path} does not name an image format; end the file name in one of {known}.")
+    family = family_of(Path(path))
+    if family is None:
+        known = ", ".join(_WRITABLE_SUFFIXES)
+        raise UserError(f"{path} does not name an image format; end the file name in one of {known}.")
+    return family
 
 
 def write_image(path: str | Path, image: Tensor, like: ImageFile | None = None) -> None:

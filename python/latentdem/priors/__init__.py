@@ -32,8 +32,8 @@ NAMES = PriorNames(
 )
 
 
-def load_prior(prior: str | Path | LatentPrior, device: torch.device) -> LatentPrior:
-    """Loads the prior called `prior` without a download, in float16 on CUDA and else in float32.
+def load_prior(prior: str | Path | LatentPrior, device: torch.device, precision: str = "auto") -> LatentPrior:
+    """Loads the prior called `prior` without a download.
 
     Args:
         prior: "embedded"; "sd15" (Stable Diffusion 1.5); a folder written by tools/train_prior.py, or one in
@@ -41,8 +41,11 @@ def load_prior(prior: str | Path | LatentPrior, device: torch.device) -> LatentP
             original layout; the id "owner/name" of a checkpoint in the cache of the Hugging Face hub; or a
             prior itself, which is returned.
         device: where the networks run.
+        precision: what they compute in, "float32", "bfloat16" or "float16"; "auto" for bfloat16 where it is
+            fast with the embedded prior, and float16 on CUDA with others. No matter for a prior itself.
 
     Raises:
-        UserError: there is no such prior, or its weights are not on this machine or cannot be loaded.
+        UserError: there is no such prior or precision, or its weights are not on this machine or cannot be
+            loaded.
     """
-    return NAMES.load(prior, device)
+    return NAMES.load(prior, device, precision)

@@ -45,9 +45,17 @@ class EmbeddedPrior:
     @classmethod
     @own_context()
     def from_pretrained(
-        cls, path: str | Path = EMBEDDED_WEIGHTS, device: torch.device | str = "cpu"
+        cls,
+        path: str | Path = EMBEDDED_WEIGHTS,
+        device: torch.device | str = "cpu",
+        precision: torch.dtype | None = None,
     ) -> EmbeddedPrior:
         """Loads a folder with `autoencoder/`, `unet/` and `scheduler/`, as written by tools/train_prior.py.
+
+        Args:
+            path: the folder.
+            device: where the networks run.
+            precision: what they compute in; None for bfloat16 where it is fast, and else float32.
 
         Raises:
             UserError: the folder or a file in it is missing, unreadable or of another shape.
@@ -58,8 +66,10 @@ class EmbeddedPrior:
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         unet = load_network(UNet2DModel, path / "unet", device)
         scheduler = load_schedule(path / "scheduler")
-        half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
-        return cls(autoencoder, unet, scheduler.alphas_cumprod, half)
+        if precision is None and computes_in_bfloat16(torch.device(device)):
+            precision = torch.bfloat16
+        autocast = None if precision == torch.float32 else precision
+        return cls(autoencoder, unet, scheduler.alphas_cumprod, autocast)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(c, h, w) of the latent of an image of this size, after padding to a multiple of 16."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 
 import torch
 
+from ..checks import resolve_precision
 from ..errors import UserError
+
+_log = logging.getLogger(__name__)
 
 FILES = (".ckpt", ".safetensors")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -33,27 +37,31 @@ class PriorNames:
     published: Any
     aliases: dict[str, str]
 
-    def load(self, prior: Any, device: torch.device) -> Any:
-        """Loads the prior called `prior` without a download, in float16 on CUDA and else in float32.
+    def load(self, prior: Any, device: torch.device, precision: str = "auto") -> Any:
+        """Loads the prior called `prior` without a download.
 
         Args:
             prior: the name of the shipped prior, an alias, a folder in the layout of either class (that of
                 `published` has model_index.json), a .ckpt or .safetensors file, the id "owner/name" of a
                 checkpoint in the cache of the Hugging Face hub; or a prior itself, which is returned.
             device: where the networks run.
+            precision: what they compute in, see `resolve_precision`; "auto" leaves it to the class `native`,
+                and is float16 on CUDA and else float32 for `published`. No matter for a prior itself.
 
         Raises:
-            UserError: there is no such prior, or its weights are not on this machine or cannot be loaded.
+            UserError: there is no such prior or precision, or its weights are not on this machine or cannot be
+                loaded.
         """
         if not isinstance(prior, (str, Path)):
             return prior
         name = self.aliases.get(str(prior), str(prior))
         path = Path(name)
-        if name == self.embedded:
-            return self.native.from_pretrained(self.weights, device)
-        if path.is_dir() and not (path / "model_index.json").exists():
-            return self.native.from_pretrained(path, device)
-        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        chosen = resolve_precision(precision)
+        _log.info("Loading the prior %s on %s, precision %s.", name, device, precision)
+        if name == self.embedded or (path.is_dir() and not (path / "model_index.json").exists()):
+            known = {} if chosen is None else {"precision": chosen}
+            return self.native.from_pretrained(self.weights if name == self.embedded else path, device, **known)
+        dtype = chosen or (torch.float16 if device.type == "cuda" else torch.float32)
         options = {"torch_dtype": dtype, "device": device, "local_files_only": True}
         if path.suffix in FILES:
             return self.published.from_single_file(path, **options)

@@ -23,6 +23,7 @@ from latentdem.io.images import read_image, write_image
 from latentdem.metrics import psnr
 from latentdem.operators import AntiAliasing, CameraResponse, DiskKernels, Function, Gamma, Parameter
 from latentdem.priors import EmbeddedPrior
+from latentdem.solver.checkpoint import Checkpoint
 
 Scene = Callable[..., Tensor]
 SHARP = Path(__file__).resolve().parents[3] / "examples" / "sharp.png"
@@ -31,7 +32,7 @@ SHARP = Path(__file__).resolve().parents[3] / "examples" / "sharp.png"
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tiny_prior: EmbeddedPrior) -> EmbeddedPrior:
     """Every prior that is loaded is the tiny one."""
-    for module in ("api.restore", "api.deblur"):
+    for module in ("api.restore", "api.deblur", "priors"):
         monkeypatch.setattr(f"latentdem.{module}.load_prior", lambda *_: tiny_prior)
     return tiny_prior
 
@@ -94,7 +95,7 @@ def test_a_perfect_prior_gives_the_parameter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = 0.9 * scene()
-    monkeypatch.setattr("latentdem.api.restore.load_prior", lambda prior, _: prior)
+    monkeypatch.setattr("latentdem.api.restore.load_prior", lambda prior, *_: prior)
 
     def contrast(x: Tensor, scale: Tensor) -> Tensor:
         return scale.view(-1, 1, 1, 1) * x
@@ -160,25 +161,56 @@ def test_mistakes_of_the_measurement(tiny: EmbeddedPrior, scene: Scene, tmp_path
 
 
 def test_command_writes_files(cli: Any, here: Path, tiny: EmbeddedPrior) -> None:
-    out = cli.run(
-        "restore", "../photo.png", "--operator", "inpaint", "--steps", 2, "--json", "report.json"
-    ).stdout
-    assert cli.names(here) == [
-        "photo_restored.png",
+    out = cli.run("restore", "../photo.png", "--operator", "inpaint", "--steps", 2, "--extras", "extras").stdout
+    assert cli.names(here.parent) == ["here", "photo.png", "photo_restored.png"]
+    assert cli.names(here / "extras") == [
         "photo_restored_figure.png",
         "photo_restored_mask.npy",
-        "report.json",
+        "photo_restored_report.json",
     ]
-    assert np.load("photo_restored_mask.npy").shape == (1, 40, 48)
-    report = json.loads(Path("report.json").read_text())
+    assert np.load("extras/photo_restored_mask.npy").shape == (1, 40, 48)
+    report = json.loads(Path("extras/photo_restored_report.json").read_text())
     assert report["settings"]["operator"] == "inpaint"
     assert report["settings"]["shape"] == "strokes"
     assert "noise sigma" in out
-    out = cli.run(
-        "restore", "../photo.png", "--operator", "gamma", "--steps", 2, "--no-figure", "-o", "a.png"
-    ).stdout
+    out = cli.run("restore", "../photo.png", "--operator", "gamma", "--steps", 2, "-o", "a.png").stdout
     assert "gamma" in out
-    assert "a_figure.png" not in cli.names(here)
+    assert cli.names(here) == ["a.png", "extras"]
+
+
+def test_command_restores_a_folder(cli: Any, here: Path, tiny: EmbeddedPrior, scene: Scene) -> None:
+    (here / "photos").mkdir()
+    for name in ("a", "b"):
+        write_image(here / "photos" / f"{name}.png", scene(20, 24))
+    (here / "photos" / "bad.png").write_text("broken")
+    arguments = ["restore", "photos", "--operator", "gamma", "--steps", 2]
+    result = cli.run(*arguments, status=4)
+    assert "bad.png is not an image" in result.stderr
+    assert cli.names(here / "photos_restored") == ["a_restored.png", "b_restored.png"]
+    assert "2 of the 3 results exist already" in cli.sentence(*arguments)
+
+
+@pytest.mark.parametrize("operator", ["gamma", "disk:size=5", "inpaint"])
+def test_interrupted_run_resumes_with_the_same_bits(
+    tiny: EmbeddedPrior, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operator: str
+) -> None:
+    monkeypatch.setattr(Checkpoint, "interval", 0.0)
+    options = {"noise_sigma": 0.02, "steps": 4, "device": "cpu", "prior": tiny}
+    expected = restore(scene(20, 24), operator, **options)
+    calls: list[float] = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        calls.append(done / total)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(scene(20, 24), operator, checkpoint=tmp_path / "kept", progress=stop, **options)
+    with pytest.raises(UserError, match="seed 0 instead of 1"):
+        restore(scene(20, 24), operator, checkpoint=tmp_path / "kept", seed=1, **options)
+    result = restore(scene(20, 24), operator, checkpoint=tmp_path / "kept", **options)
+    assert torch.equal(result.image, expected.image)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_command_names_mistakes_before_the_run(cli: Any, here: Path) -> None:

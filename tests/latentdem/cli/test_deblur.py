@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from latentdem.cli._options import FormatName
 from latentdem.errors import UserError
-from latentdem.io.codecs import decode, encode
+from latentdem.io.codecs import WRITABLE, decode, encode, family_of
 from latentdem.io.images import write_image
 from latentdem.io.kernels import read_kernel, write_kernel
 from latentdem.operators.kernels import gaussian_kernel
@@ -22,20 +23,14 @@ from latentdem.operators.kernels import gaussian_kernel
 Scene = Callable[..., Tensor]
 
 
-def test_deblur_writes_image_kernel_and_figure_here(cli: Any, here: Path, fake_deblur: Any) -> None:
+def test_one_photograph_comes_out_beside_its_input(cli: Any, here: Path, fake_deblur: Any) -> None:
     result = cli.run("deblur", "../photo.png", "--kernel-size", 9)
-    assert cli.names(here) == [
-        "photo_deblurred.png",
-        "photo_deblurred_figure.png",
-        "photo_deblurred_kernel.npy",
-        "photo_deblurred_kernel.png",
-    ]
+    assert cli.names(here) == []
+    assert cli.names(here.parent) == ["here", "photo.png", "photo_deblurred.png"]
     np.testing.assert_array_equal(
-        decode(here / "photo_deblurred.png").array, decode(Path("../photo.png")).array
+        decode(Path("../photo_deblurred.png")).array, decode(Path("../photo.png")).array
     )
-    assert read_kernel(here / "photo_deblurred_kernel.npy")[0, 0, 4, 4] == 1
-    for name in cli.names(here):
-        assert name in result.stdout
+    assert "../photo_deblurred.png" in result.stdout
     for value in ("0.0100", "0.0200", "2.0"):  # noise, residual, seconds
         assert value in result.stdout
     call = fake_deblur.calls[0]
@@ -46,6 +41,67 @@ def test_deblur_writes_image_kernel_and_figure_here(cli: Any, here: Path, fake_d
         "auto",
         "auto",
     )
+    assert call["precision"] == "auto"
+
+
+def test_extras_go_to_a_folder_of_their_own(cli: Any, here: Path, fake_deblur: Any) -> None:
+    result = cli.run("deblur", "../photo.png", "--kernel-size", 9, "--extras", "extras/run")
+    assert cli.names(here) == ["extras"]
+    assert cli.names(here / "extras" / "run") == [
+        "photo_deblurred_figure.png",
+        "photo_deblurred_kernel.npy",
+        "photo_deblurred_kernel.png",
+        "photo_deblurred_report.json",
+    ]
+    assert read_kernel(here / "extras/run/photo_deblurred_kernel.npy")[0, 0, 4, 4] == 1
+    report = json.loads((here / "extras/run/photo_deblurred_report.json").read_text())
+    assert (report["input"], report["output"], report["status"]) == (
+        "../photo.png",
+        "../photo_deblurred.png",
+        "restored",
+    )
+    assert "extras/run" in result.stdout
+
+
+def test_known_kernel_is_no_result(cli: Any, here: Path, fake_deblur: Any) -> None:
+    write_kernel("known", gaussian_kernel(7, 1.5))
+    cli.run("deblur", "../photo.png", "--kernel", "known.npy", "--extras", "extras")
+    names = cli.names(here / "extras")
+    assert names == ["photo_deblurred_figure.png", "photo_deblurred_report.json"]
+    report = json.loads((here / "extras/photo_deblurred_report.json").read_text())
+    assert report["kernel_size"] == 7
+
+
+def test_existing_result_is_kept_unless_told_otherwise(cli: Any, here: Path, fake_deblur: Any) -> None:
+    arguments = ["deblur", "../photo.png", "-o", "out.png"]
+    (here / "out.png").write_bytes(b"mine")
+    assert cli.sentence(*arguments).startswith("out.png exists already; add --overwrite")
+    assert "exists already" in cli.run(*arguments, "--skip-existing").stdout
+    assert (here / "out.png").read_bytes() == b"mine"
+    assert not fake_deblur.calls
+    assert "exclude each other" in cli.sentence(*arguments, "--skip-existing", "--overwrite")
+    cli.run(*arguments, "--overwrite")
+    assert decode(here / "out.png").array.shape == (40, 48, 3)
+    assert cli.sentence(*arguments, "--overwrite", "--json", "../photo.png").startswith(
+        "../photo.png is an input"
+    )
+
+
+@pytest.mark.parametrize("name", ["jpg", "tif", "webp", "bmp"])
+def test_format_of_the_result(cli: Any, here: Path, fake_deblur: Any, name: str) -> None:
+    cli.run("deblur", "../photo.png", "--format", name)
+    assert decode(Path(f"../photo_deblurred.{name}")).family == family_of(Path(f"a.{name}"))
+
+
+def test_every_format_by_name_can_be_written() -> None:
+    assert {family_of(Path(f"a{each.suffix}")) for each in FormatName} == set(WRITABLE)
+
+
+def test_format_and_name_of_the_result_agree(cli: Any, here: Path, fake_deblur: Any) -> None:
+    arguments = ["deblur", "../photo.png", "--format", "jpg", "-o"]
+    assert "a.png is not a jpg file" in cli.sentence(*arguments, "a.png")
+    cli.run(*arguments, "a.jpeg")
+    assert cli.names(here) == ["a.jpeg"]
 
 
 @pytest.mark.parametrize("written", ["input", "result"])
@@ -53,7 +109,7 @@ def test_picture_that_no_kernel_explains_comes_back_as_it_was(
     cli: Any, here: Path, fake_deblur: Any, scene: Scene, written: str
 ) -> None:
     fake_deblur.image = -scene()
-    arguments = ["deblur", "../photo.png", "--no-figure", "--kernel-size", 9]
+    arguments = ["deblur", "../photo.png", "-o", "out.png", "--overwrite"]
     assert not cli.run(*arguments).stderr
     options = ["--noise-sigma", 0.009, "--json", "r.json", "--unexplained", written]
     result = cli.run(*arguments, *options, status=3)
@@ -62,7 +118,7 @@ def test_picture_that_no_kernel_explains_comes_back_as_it_was(
     report = json.loads((here / "r.json").read_text())
     assert report["explained"] is False
     assert report["written"] == written
-    same = decode(here / "photo_deblurred.png").array == decode(Path("../photo.png")).array
+    same = decode(here / "out.png").array == decode(Path("../photo.png")).array
     assert bool(same.all()) == (written == "input")
 
 
@@ -70,7 +126,7 @@ def test_known_kernel_is_reported_and_not_refused(cli: Any, here: Path, fake_deb
     write_kernel("known", gaussian_kernel(7, 1.5))
     fake_deblur.image = -scene()
     options = ["--noise-sigma", 0.009, "--kernel", "known.npy", "--json", "r.json"]
-    result = cli.run("deblur", "../photo.png", "--no-figure", *options)
+    result = cli.run("deblur", "../photo.png", "-o", "photo_deblurred.png", *options)
     assert "The kernel does not explain the picture" in result.stderr
     assert json.loads((here / "r.json").read_text())["written"] == "result"
     assert (decode(here / "photo_deblurred.png").array != decode(Path("../photo.png")).array).any()
@@ -79,18 +135,20 @@ def test_known_kernel_is_reported_and_not_refused(cli: Any, here: Path, fake_deb
 def test_deblur_passes_its_options_on(cli: Any, here: Path, fake_deblur: Any) -> None:
     write_kernel("known", gaussian_kernel(7, 1.5))
     options = "--noise-sigma 0.03 --prior p --e-step posterior --steps 5 --seed 3 --device cpu --boundary valid"
-    cli.run("deblur", "../photo.png", *options.split(), "--kernel", "known.npy", "--no-figure", "-o", "out.tif")
+    options += " --precision float32"
+    cli.run("deblur", "../photo.png", *options.split(), "--kernel", "known.npy", "-o", "out.tif")
     call = fake_deblur.calls[0]
     assert torch.allclose(call["kernel"], gaussian_kernel(7, 1.5))
     assert (call["noise_sigma"], call["prior"], call["e_step"], call["steps"]) == (0.03, "p", "posterior", 5)
     assert (call["seed"], call["device"], call["boundary"]) == (3, "cpu", "valid")
-    assert cli.names(here) == ["known.npy", "known.png", "out.tif", "out_kernel.npy", "out_kernel.png"]
+    assert call["precision"] == "float32"
+    assert cli.names(here) == ["known.npy", "known.png", "out.tif"]
 
 
 @pytest.mark.parametrize("out", ["new/", "new/deeper/", "existing"])
 def test_deblur_into_a_folder(cli: Any, here: Path, fake_deblur: Any, out: str) -> None:
     (here / "existing").mkdir()
-    cli.run("deblur", "../photo.png", "--no-figure", "--kernel-size", 9, "-o", out)
+    cli.run("deblur", "../photo.png", "-o", out)
     assert "photo_deblurred.png" in cli.names(here / out)
 
 
@@ -99,10 +157,10 @@ def test_deblur_keeps_format_depth_and_transparency(
 ) -> None:
     array = (np.random.default_rng(0).random((40, 48, 4)) * 65535).astype(np.uint16)
     encode(here / "deep.png", array)
-    cli.run("deblur", "deep.png", "--no-figure", "--kernel-size", 9)
+    cli.run("deblur", "deep.png")
     np.testing.assert_array_equal(decode(here / "deep_deblurred.png").array, array)
     write_image(here / "a.JPEG", scene())
-    cli.run("deblur", "a.JPEG", "--no-figure", "--kernel-size", 9)
+    cli.run("deblur", "a.JPEG")
     assert Image.open(here / "a_deblurred.JPEG").format == "JPEG"
 
 
@@ -117,7 +175,6 @@ def test_deblur_measures_against_a_reference(cli: Any, here: Path, fake_deblur: 
         "sharp.png",
         "--json",
         "r.json",
-        "--no-figure",
     )
     assert "PSNR" in result.stdout
     report = json.loads((here / "r.json").read_text())
@@ -137,8 +194,8 @@ def test_deblur_measures_exact_results(cli: Any, here: Path, fake_deblur: Any) -
     ("args", "expected"),
     [
         (["missing.png"], "missing.png does not exist"),
-        ([".", "-o", "."], "The results cannot go into . itself"),
-        ([".", "--json", "r.json"], "--json belongs to one image and . is a folder"),
+        ([".", "--reference", "other.png"], "--reference belongs to one photograph"),
+        (["*.jpg"], "No file matches '*.jpg'"),
         (["../photo.png", "-o", "nowhere/x.png"], "the folder nowhere does not exist"),
         (["../photo.png", "-o", "x.gif"], "does not name an image format"),
         (["../photo.png", "-o", "x"], "does not name an image format"),
@@ -205,27 +262,38 @@ def test_interruption_with_a_checkpoint(cli: Any, here: Path, fake_deblur: Any) 
     assert text == "Interrupted; the run is saved in kept, and the same command resumes it."
 
 
-def test_interruption_while_writing_writes_nothing(
+def test_photograph_is_written_before_anything_else(
     cli: Any, here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(figure: Figure, path: Path) -> None:
-        assert len(list(Path(path).parent.iterdir())) == 3  # image and kernel are there, but not in place
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("latentdem.output.files.save_figure", interrupt)
-    text = cli.sentence("deblur", "../photo.png", "--kernel-size", 9, status=130)
-    assert text == "Interrupted; nothing was written."
-    assert cli.names(here) == []
+    monkeypatch.setattr("latentdem.output.figures.save_figure", interrupt)
+    text = cli.sentence("deblur", "../photo.png", "-o", "a.png", "--extras", "extras", status=130)
+    assert text == "Interrupted; a.png is written, but not all that goes with it."
+    assert "a.png" in cli.names(here)
 
 
-def test_full_disk_while_writing_writes_nothing(
+def test_extras_that_cannot_be_written_cost_nothing_else(
     cli: Any, here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, array: np.ndarray) -> None:
+    def refuse(figure: Figure, path: Path) -> None:
+        raise ValueError("no such backend")
+
+    monkeypatch.setattr("latentdem.output.figures.save_figure", refuse)
+    result = cli.run("deblur", "../photo.png", "-o", "a.png", "--extras", "extras", status=4)
+    assert "../photo.png is written, but not extras/a_figure.png: no such backend" in result.stderr
+    assert cli.names(here / "extras") == ["a_kernel.npy", "a_kernel.png", "a_report.json"]
+
+
+def test_full_disk_is_one_sentence(
+    cli: Any, here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *rest: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
-    assert cli.sentence("deblur", "../photo.png", "--kernel-size", 9).endswith("no space left on device.")
+    monkeypatch.setattr("latentdem.io.images.encode", full)
+    assert cli.sentence("deblur", "../photo.png", "-o", "a.png").endswith("no space left on device.")
     assert cli.names(here) == []
 
 

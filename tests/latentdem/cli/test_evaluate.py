@@ -18,7 +18,7 @@ def test_evaluate_prints_a_table_with_the_mean(cli: Any, here: Path, fake_deblur
     for i in range(2):
         write_image(here / "photos" / f"{i}.png", scene(seed=i))
     (here / "photos" / "bad.png").touch()
-    result = cli.run("evaluate", "photos", "--kernel-size", 9)
+    result = cli.run("evaluate", "photos", "--kernel-size", 9, status=4)
     for text in ("0.png", "1.png", "mean", "PSNR", "MNC"):
         assert text in result.stdout
     assert "Skipped: photos/bad.png is empty." in result.stderr
@@ -122,6 +122,6 @@ def test_photographs_that_cannot_be_read_are_skipped(cli: Any, here: Path, fake_
     run = ("evaluate", "photos", "--protocol", "photographs")
     assert "Skipped: photos/bad.jpg is not an image" in cli.sentence(*run)
     write_image(here / "photos" / "good.png", torch.zeros(1, 3, 70, 70))
-    result = cli.run(*run)
+    result = cli.run(*run, status=4)
     assert "| good.png |" in result.stdout
     assert "Explained: 1 of 1." in result.stdout

@@ -150,7 +150,7 @@ def test_prior_object_is_reported_by_its_name(sd15: Path, scene: Scene) -> None:
 
 def test_command_line(cli: Any, here: Path, sd15: Path, scene: Scene) -> None:
     write_image("small.png", scene(16, 18))
-    options = ["--kernel-size", 5, "--steps", 2, "--device", "cpu", "--no-figure", "--json", "r.json"]
+    options = ["--kernel-size", 5, "--steps", 2, "--device", "cpu", "--json", "r.json"]
     # Random networks explain nothing, hence the status.
     cli.run("deblur", "small.png", "--prior", sd15, "-o", "photo_deblurred.png", *options, status=3)
     assert json.loads((here / "r.json").read_text())["settings"]["prior"] == str(sd15)

@@ -1,0 +1,275 @@
+"""Restores photographs one after the other or in batches, writes the results, and says how it went."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import UserError
+from . import _console as console
+from ._console import log
+from ._jobs import Job, Share, plan, standard_input, suffix_of
+from ._outputs import check_outputs
+from ._status import FAILED, INCOMPLETE, INTERRUPTED
+from ._task import Outcome, Outputs, Task
+
+if TYPE_CHECKING:
+    from ..io.images import ImageFile
+
+
+@dataclass
+class _Record:
+    """How a run went, in the order of what happened."""
+
+    restored: list[Job] = field(default_factory=list)
+    unexplained: list[Job] = field(default_factory=list)
+    skipped: list[Job] = field(default_factory=list)
+    failed: list[Job] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    last: Outcome | None = None
+    incomplete: bool = False  # whether something beside the photographs could not be written
+
+    @property
+    def done(self) -> int:
+        return len(self.restored) + len(self.failed)
+
+    def status(self, complaint: int) -> int:
+        """Exit status, given that of a complaint about results that are probably wrong."""
+        if self.failed and not self.restored and not self.skipped:
+            return FAILED
+        return INCOMPLETE if self.failed or self.incomplete else complaint
+
+
+def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
+    """Restores what `images` name, see `plan`, and ends the command with the exit status that says how it went.
+
+    Raises:
+        UserError: the arguments do not fit, before anything is computed.
+    """
+    with standard_input(images) as stdin:
+        planned = plan(images, outputs.out, task.ending, outputs.suffix, stdin)
+        share = Share.of(os.environ)
+        several = len(planned) > 1 or images[0].is_dir()
+        jobs, record = share.pick(planned), _Record()
+        if outputs.existing.skip:
+            record.skipped = [job for job in jobs if job.target is not None and job.target.exists()]
+            jobs = [job for job in jobs if job not in record.skipped]
+            record.reports += [_entry(job, "skipped") for job in record.skipped]
+        _check(jobs, task, outputs)
+        if jobs:
+            task.prepare(len(jobs))
+        try:
+            with console.progress_bar() as advance:
+                _Runner(jobs, task, outputs, record, several, advance if share.index == 0 else None).run()
+        except KeyboardInterrupt:
+            console.say_error(_interrupted(record, len(jobs), task.kept))
+            raise typer.Exit(INTERRUPTED) from None
+    complaint = 0
+    if record.unexplained:
+        sentence, complaint = task.complaint(record.unexplained, several)
+        console.say_error(sentence)
+    if outputs.json is not None and record.reports:
+        _write_json(outputs.json, record, several)
+    _summarise(record, outputs, several)
+    # One process that fails makes torchrun end the others.
+    if share.count == 1 and (status := record.status(complaint)):
+        raise typer.Exit(status)
+
+
+def _check(jobs: Sequence[Job], task: Task, outputs: Outputs) -> None:
+    """Makes sure that the results can be written, and makes their folders."""
+    from ..io.files import make_folder
+
+    targets = [job.target for job in jobs if job.target is not None]
+    if len(targets) < len(jobs) and sys.stdout.isatty():
+        raise UserError("Standard output is a terminal; send it to a file or another program, or give -o FILE.")
+    existing = [path for path in targets if path.exists()]
+    if existing and not outputs.existing.overwrite and len(targets) > 1:
+        raise UserError(
+            f"{len(existing)} of the {len(targets)} results exist already, such as {existing[0]}; add "
+            "--skip-existing to make the others, or --overwrite to make all of them."
+        )
+    others = [] if outputs.json is None else [outputs.json]
+    if outputs.extras is not None:
+        others += [outputs.extras / f"{job.key}_report.json" for job in jobs]
+    inputs = [*(job.source for job in jobs), *task.inputs]
+    if outputs.out is None:
+        for folder in {path.parent for path in targets}:
+            make_folder(folder)
+    if outputs.extras is not None:
+        make_folder(outputs.extras)
+    check_outputs(targets, inputs, outputs.existing)
+    check_outputs(others, inputs, outputs.existing)
+
+
+class _Runner:
+    """Restores the photographs of `jobs` and keeps the record of it."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        task: Task,
+        outputs: Outputs,
+        record: _Record,
+        several: bool,
+        advance: console.Advance | None,
+    ) -> None:
+        self._jobs, self._task, self._outputs, self._record = jobs, task, outputs, record
+        self._several, self._advance = several, advance
+
+    def run(self) -> None:
+        from ..io.images import read_image
+
+        pending: dict[Hashable, list[tuple[Job, ImageFile]]] = {}
+        for job in self._jobs:
+            self._show(job.name, 0, 0, 1)
+            try:
+                source = read_image(job.source)
+            except UserError as error:
+                self._fail(job, str(error))
+                continue
+            group = self._task.group(source)
+            pending.setdefault(group, []).append((job, source))
+            if len(pending[group]) == self._task.batch_size:
+                self._restore(pending.pop(group), group)
+        for group, batch in pending.items():
+            self._restore(batch, group)
+
+    def _restore(self, batch: list[tuple[Job, ImageFile]], group: Hashable) -> None:
+        names = ", ".join(job.name for job, _ in batch)
+        log.info("Restoring %s.", names)
+
+        def within(stage: str, part: int, whole: int) -> None:
+            self._show(names if self._several else stage, len(batch), part, whole)
+
+        try:
+            outcomes = self._task.restore([source for _, source in batch], group, within)
+        except UserError as error:
+            for job, _ in batch:
+                self._fail(job, f"{job.name}: {error}" if self._several else str(error))
+            return
+        for (job, _), outcome in zip(batch, outcomes, strict=True):
+            try:
+                self._write(job, outcome)
+            except UserError as error:
+                self._fail(job, str(error))
+
+    def _write(self, job: Job, outcome: Outcome) -> None:
+        """The photograph first: what fails after it costs nothing but itself."""
+        from ..io.files import write_json
+        from ..io.images import write_image
+
+        if job.target is None:
+            _to_standard_output(outcome, self._outputs.suffix or suffix_of(job.source))
+        else:
+            write_image(job.target, outcome.image, like=outcome.like)
+        self._record.restored.append(job)
+        self._record.last = outcome
+        if not outcome.explained:
+            self._record.unexplained.append(job)
+        entry = _entry(job, "restored" if outcome.explained else "unexplained", **outcome.report)
+        self._record.reports.append(entry)
+        log.info("Written: %s.", job.target or "standard output")
+        if self._outputs.extras is None:
+            return
+        extras = {**outcome.extras, "_report.json": lambda path: write_json(path, entry)}
+        for ending, write in extras.items():
+            path = self._outputs.extras / f"{job.key}{ending}"
+            try:
+                write(path)
+            except (UserError, OSError, ValueError, ImportError) as error:
+                self._record.incomplete = True
+                log.warning("The result of %s is written, but not %s: %s", job.name, path, error)
+
+    def _fail(self, job: Job, reason: str) -> None:
+        reason = reason.replace(str(job.source), job.name)  # standard input is read from a temporary file
+        self._record.failed.append(job)
+        self._record.reports.append(_entry(job, "failed", reason=reason))
+        console.say_error(reason)
+
+    def _show(self, text: str, count: int, part: float, whole: float) -> None:
+        """Shows progress within `count` photographs."""
+        if self._advance is None:
+            return
+        total, done = len(self._jobs), self._record.done
+        if self._several:
+            text = f"{min(done + 1, total)}/{total} {text}"
+        self._advance(text, done + count * part / max(whole, 1), total)
+
+
+def _entry(job: Job, status: str, **report: Any) -> dict[str, Any]:
+    target = "standard output" if job.target is None else str(job.target)
+    named = {"input": job.name, "output": None if status == "failed" else target, "status": status}
+    # Names that are not text, as some file systems allow, are written with escapes.
+    plain = {key: value and value.encode(errors="backslashreplace").decode() for key, value in named.items()}
+    return {**plain, **report}
+
+
+def _to_standard_output(outcome: Outcome, suffix: str) -> None:
+    from ..io.images import write_image
+
+    with TemporaryDirectory(prefix="latentdem-") as folder:
+        path = Path(folder) / f"result{suffix}"
+        write_image(path, outcome.image, like=outcome.like)
+        try:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to standard output: {(error.strerror or str(error)).lower()}."
+            ) from error
+
+
+def _write_json(path: Path, record: _Record, several: bool) -> None:
+    from ..io.files import write_json
+
+    try:
+        write_json(path, record.reports if several else record.reports[0])
+    except UserError as error:
+        record.incomplete = True
+        log.warning("%s", error)
+
+
+def _summarise(record: _Record, outputs: Outputs, several: bool) -> None:
+    to_stderr = outputs.out == "-" or any(job.target is None for job in record.restored)
+    if not several:
+        if record.last is not None:
+            written = str(record.restored[0].target or "standard output")
+            more = [] if outputs.extras is None else [("extras", str(outputs.extras))]
+            console.print_table([("written", written), *more, *record.last.rows], to_stderr=to_stderr)
+        for job in record.skipped:
+            console.print_table([("exists already", str(job.target))])
+        return
+    folders = dict.fromkeys(str(job.target.parent) for job in record.restored if job.target is not None)
+    console.print_table(
+        [
+            *(("written to" if i == 0 else "", folder) for i, folder in enumerate(folders)),
+            ("restored", str(len(record.restored))),
+            ("not explained", str(len(record.unexplained))),
+            ("there before", str(len(record.skipped))),
+            ("failed", str(len(record.failed))),
+        ]
+    )
+
+
+def _interrupted(record: _Record, total: int, kept: Path | None) -> str:
+    done = len(record.restored)
+    if done and total > 1:
+        return (
+            f"Interrupted; {done} of {total} are written, and the same command with --skip-existing continues."
+        )
+    if done:
+        written = record.restored[0].target or "The result"
+        return f"Interrupted; {written} is written, but not all that goes with it."
+    if kept is not None:
+        return f"Interrupted; the run is saved in {kept}, and the same command resumes it."
+    return "Interrupted; nothing was written."
