@@ -103,6 +103,16 @@ def restore(
 
     Raises:
         UserError: an argument is wrong; the message says which and what to do.
+
+    Example:
+        A lens out of focus with a known radius.
+
+        >>> import numpy as np
+        >>> from latentdem import restore
+        >>> blurred = np.tile(np.linspace(0, 1, 32, dtype=np.float32), (32, 1))
+        >>> result = restore(blurred, "disk:size=7,radius=2", noise_sigma=0.01, steps=4, device="cpu")
+        >>> result.image.shape, result.image.dtype, float(result.parameters["radius"])
+        ((32, 32), dtype('float32'), 2.0)
     """
     started = time.perf_counter()
     if isinstance(image, Tensor) and isinstance(operator, Parametric) and value_range is None:
