@@ -69,7 +69,7 @@ class LatentDEM:
         Args:
             y: (B, C, h, w) measurement, of an image for most operators.
             parameters: (B, ...) parameters of the operator to start from, such as kernels (B, 1, K, K).
-            noise_sigma: (B,) standard deviation of the measurement noise.
+            noise_sigma: (B,) standard deviation of the measurement noise, in the units of `y`.
             generator: the only source of randomness, on the device of `y`.
             steps: steps per full range of 1000 timesteps.
             start: first timestep; below 999 an `image` (B, 3, H, W) to re-noise from is needed.
