@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageSequence
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 MAIN = "import sys; from latentdem.cli import main; sys.argv[0] = 'latentdem'; main()"
 NOT_COMPARED = {"seconds", "versions", "peak_memory"}
-DRAWINGS = {"figure.png"}  # labels may be worded differently; the numbers in it are compared elsewhere
+DRAWINGS = "figure.png"  # labels may be worded differently; the numbers in it are compared elsewhere
 QUICK_SIDE = 96  # pixels
 
 
@@ -75,8 +75,8 @@ def prepare_inputs(image: Path, folder: Path, quick: bool) -> tuple[Path, Path]:
 
 def commands(image: Path, mask: Path, views: Sequence[Path], quick: bool) -> dict[str, list[str]]:
     """Arguments of `latentdem` by the name of the comparison; each writes into the current folder."""
-    photograph = ["--seed", "0", "--device", "cpu", "--no-figure", "--json", "result.json"]
-    photograph += ["-o", "result.png", *(["--steps", "6"] if quick else [])]
+    photograph = ["--seed", "0", "--device", "cpu", "--extras", ".", "-o", "result.png"]
+    photograph += [*(["--steps", "6"] if quick else [])]
     size, disk = ("9", "9") if quick else ("33", "25")
     operators = {"disk": f"disk:size={disk}", "inpaint": f"inpaint:mask={mask}", "gamma": "gamma"}
     return {
@@ -119,7 +119,7 @@ def compare(before: Path, after: Path) -> list[tuple[str, str]]:
         path.relative_to(folder)
         for folder in (before, after)
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in DRAWINGS
+        if path.is_file() and not path.name.endswith(DRAWINGS)
     }
     if not names:
         return [("files", "missing: nothing was written")]

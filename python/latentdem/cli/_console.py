@@ -61,7 +61,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            say(record.getMessage(), _STYLES.get(record.levelno))
+            say(self.format(record), _STYLES.get(record.levelno))
         except Exception:
             self.handleError(record)
 
@@ -96,8 +96,10 @@ def say(sentence: str, style: str | None = None) -> None:
 
 
 def say_error(sentence: str) -> None:
-    """Prints one sentence in red to stderr."""
+    """Prints one sentence in red to stderr; with -vv also where the error that is being handled comes from."""
     log.error("%s", sentence)
+    if sys.exc_info()[0] is not None:
+        log.debug("In full:", exc_info=True)
 
 
 def print_text(text: str, *, to_stderr: bool = False) -> None:
@@ -138,7 +140,7 @@ def progress_bar() -> Iterator[Advance]:
     console = _console(stderr=True)
     if is_quiet():
         yield lambda text, done, total: None
-    elif not console.is_terminal:
+    elif not console.is_terminal or console.is_dumb_terminal:
         yield _Lines()
     else:
         with _bar(console) as advance:

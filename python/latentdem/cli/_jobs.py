@@ -69,6 +69,10 @@ class Share:
         """The jobs that belong to this process."""
         return list(jobs[self.index :: self.count])
 
+    def own(self, path: Path) -> Path:
+        """The name of a file of which every process writes its own."""
+        return path if self.count == 1 else path.with_name(f"{path.stem}_{self.index}{path.suffix}")
+
 
 @dataclass(frozen=True)
 class _Input:
@@ -90,8 +94,8 @@ def standard_input(paths: Sequence[Path]) -> Iterator[Path | None]:
         return
     if len(paths) > 1:
         raise UserError("Standard input is one photograph; give '-' alone.")
-    if sys.stdin.isatty():
-        raise UserError("Standard input is a terminal; send a photograph to it, or name a file instead of '-'.")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError("Standard input is no file or program; send a photograph to it, or name one.")
     with TemporaryDirectory(prefix="latentdem-") as folder:
         path = Path(folder) / "stdin"
         path.write_bytes(sys.stdin.buffer.read())
@@ -106,7 +110,7 @@ def plan(
     """The photographs that `paths` name, and their results.
 
     The result of NAME.EXT is NAME + `ending` + .EXT, beside it; those of a folder go to a folder of their own
-    beside that one. Where two photographs would have one result, their suffixes become parts of the names.
+    beside that one. Where two photographs would have one result, their whole names become parts of its name.
 
     Args:
         paths: files and folders, or standard input.
@@ -123,18 +127,18 @@ def plan(
 
     if stdin is not None:
         target = _single_target(out or "-", f"stdin{ending}{suffix or suffix_of(stdin)}", suffix)
-        return [Job(stdin, "standard input", target, Path(target or f"stdin{ending}").stem)]
+        return [Job(stdin, "standard input", target, target.stem if target else f"stdin{ending}")]
     inputs = list(_found(paths))
     one = len(inputs) == 1 and inputs[0].folder is None
     if one and out is not None:
         path = inputs[0].path
         target = _single_target(out, f"{path.stem}{ending}{suffix or suffix_of(path)}", suffix)
-        return [Job(path, str(path), target, Path(target or f"{path.stem}{ending}").stem)]
+        return [Job(path, str(path), target, target.stem if target else f"{path.stem}{ending}")]
     folder = None if out is None else Path(out)
     if folder == STANDARD:
-        raise UserError(f"Standard output takes one photograph, not {len(inputs)}; give a folder with -o.")
+        raise UserError("Standard output takes a single photograph; give a folder with -o.")
     if folder is not None and not folder.is_dir():
-        if folder.exists() or (not str(out).endswith(("/", os.sep)) and _names_picture(folder)):
+        if folder.exists() or (not str(out).endswith(("/", os.sep)) and _format(folder) is not None):
             raise UserError(f"{out} names one file, for {len(inputs)} photographs; give a folder with -o.")
         make_folder(folder)
     targets = [
@@ -200,9 +204,14 @@ def _found(paths: Sequence[Path]) -> Iterator[_Input]:
 
     seen = set()
     for path in paths:
-        inside = [_Input(path / name, path) for name in image_names(path)] if path.is_dir() else [_Input(path)]
+        inside = [_Input(path)]
         if path.is_dir():
-            _say_what_is_left_out(path, {each.path.name for each in inside})
+            try:
+                names = image_names(path)
+                _say_what_is_left_out(path, set(names))
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+            inside = [_Input(path / name, path) for name in names]
         for each in inside:
             if (resolved := each.path.resolve()) not in seen:
                 seen.add(resolved)
@@ -236,13 +245,10 @@ def _single_target(out: str, default_name: str, suffix: str | None) -> Path | No
 
 
 def _format(path: Path) -> str | None:
+    """Format that the name of a file stands for."""
     from ..io.codecs import family_of
 
     return family_of(path)
-
-
-def _names_picture(path: Path) -> bool:
-    return _format(path) is not None
 
 
 def _beside(each: _Input, ending: str) -> Path:
@@ -254,8 +260,9 @@ def _beside(each: _Input, ending: str) -> Path:
 
 
 def _identity(path: Path) -> str:
-    """What two paths of one file have in common, also where the file system ignores case."""
-    return str(path.resolve()).lower()
+    """What two paths of one file have in common; the file systems of Windows and macOS ignore case."""
+    text = str(path.resolve())
+    return text.lower() if sys.platform in ("win32", "darwin") else text
 
 
 def _check_distinct(inputs: Sequence[_Input], targets: Sequence[Path]) -> None:

@@ -191,7 +191,13 @@ Json = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[
     int,
-    typer.Option("--verbose", "-v", count=True, help="Say what is done; -vv says more.", show_default=False),
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        help="Say what is done; -vv also versions and tracebacks.",
+        show_default=False,
+    ),
 ]
 Checkpoint = Annotated[
     Path | None,

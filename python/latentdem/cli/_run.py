@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Hashable, Sequence
@@ -54,16 +55,20 @@ def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
     Raises:
         UserError: the arguments do not fit, before anything is computed.
     """
+    from ..output.report import versions
+
     with standard_input(images) as stdin:
         planned = plan(images, outputs.out, task.ending, outputs.suffix, stdin)
         share = Share.of(os.environ)
         several = len(planned) > 1 or images[0].is_dir()
         jobs, record = share.pick(planned), _Record()
         if outputs.existing.skip:
-            record.skipped = [job for job in jobs if job.target is not None and job.target.exists()]
-            jobs = [job for job in jobs if job not in record.skipped]
+            there = [job.target is not None and job.target.exists() for job in jobs]
+            record.skipped = [job for job, skip in zip(jobs, there, strict=True) if skip]
+            jobs = [job for job, skip in zip(jobs, there, strict=True) if not skip]
             record.reports += [_entry(job, "skipped") for job in record.skipped]
         _check(jobs, task, outputs)
+        log.debug("Versions: %s.", ", ".join(f"{name} {version}" for name, version in versions().items()))
         if jobs:
             task.prepare(len(jobs))
         try:
@@ -77,7 +82,7 @@ def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
         sentence, complaint = task.complaint(record.unexplained, several)
         console.say_error(sentence)
     if outputs.json is not None and record.reports:
-        _write_json(outputs.json, record, several)
+        _write_json(share.own(outputs.json), record, several)
     _summarise(record, outputs, several)
     # One process that fails makes torchrun end the others.
     if share.count == 1 and (status := record.status(complaint)):
@@ -89,8 +94,8 @@ def _check(jobs: Sequence[Job], task: Task, outputs: Outputs) -> None:
     from ..io.files import make_folder
 
     targets = [job.target for job in jobs if job.target is not None]
-    if len(targets) < len(jobs) and sys.stdout.isatty():
-        raise UserError("Standard output is a terminal; send it to a file or another program, or give -o FILE.")
+    if len(targets) < len(jobs) and (sys.stdout is None or sys.stdout.isatty()):
+        raise UserError("Standard output is no file or program; send it to one, or give -o FILE.")
     existing = [path for path in targets if path.exists()]
     if existing and not outputs.existing.overwrite and len(targets) > 1:
         raise UserError(
@@ -152,9 +157,10 @@ class _Runner:
 
         try:
             outcomes = self._task.restore([source for _, source in batch], group, within)
-        except UserError as error:
+        except (UserError, MemoryError, RuntimeError) as error:
+            reason = _reason(error)
             for job, _ in batch:
-                self._fail(job, f"{job.name}: {error}" if self._several else str(error))
+                self._fail(job, f"{job.name}: {reason}" if self._several else reason)
             return
         for (job, _), outcome in zip(batch, outcomes, strict=True):
             try:
@@ -203,6 +209,15 @@ class _Runner:
         if self._several:
             text = f"{min(done + 1, total)}/{total} {text}"
         self._advance(text, done + count * part / max(whole, 1), total)
+
+
+def _reason(error: Exception) -> str:
+    """What to tell the user of an error of one restoration; a defect of the program is raised again."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or re.search(r"out of memory|allocate memory", str(error)):
+        return "There is not enough memory; give a smaller --batch-size or photograph, or use --device cpu."
+    raise error
 
 
 def _entry(job: Job, status: str, **report: Any) -> dict[str, Any]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import _console as console
-from . import _options as option
 
 
-def info_command(quiet: option.Quiet = False, verbose: option.Verbose = 0) -> None:
+def info_command() -> None:
     """Print versions, devices, backends and weights."""
-    console.set_verbosity(quiet, verbose)
     import torch
 
     from ..metrics import lpips_available

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ from .noise import estimate_noise_sigma
 from .settings import Settings
 from .tiles import Layout, informative_window
 from .unexplained import unexplained_share
+
+_log = logging.getLogger(__name__)
 
 _DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
 
@@ -127,6 +130,9 @@ class ImageRestoration:
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
         size, automatic = self._kernel_size(search, measurement)
+        edges = "blur that wraps around" if measurement.circular else "blur that does not wrap around"
+        noise = ", ".join(f"{sigma:.4f}" for sigma in measurement.sigma.tolist())
+        _log.info("Noise %s, kernel size %s%d, %s.", noise, "up to " if automatic else "", size, edges)
         layout = Layout.of(measurement, size)
         known = replace(config.known, num_samples=max(config.known.num_samples, self.settings.num_samples))
         if self.cautious or (blind and search.cautious):
@@ -155,6 +161,7 @@ class ImageRestoration:
                         else:
                             place = informative_window(part.y, layout.search_size, size)
                         window = part.window(*place)
+                        _log.info("The kernel is estimated in a window of %d x %d pixels.", *window.size[::-1])
                         frame = layout.frame_of_part(*window.size)
                     generator = torch.Generator(device).manual_seed(self.settings.seed)
                     with _timed(seconds, "kernel search"):

@@ -143,6 +143,8 @@ def test_progress_reaches_the_end(scene: Scene, tiny_prior: EmbeddedPrior) -> No
         ({"num_samples": 0}, "1 sample"),
         ({"prior": "sd99"}, "Unknown prior"),
         ({"device": "abacus"}, "Unknown device"),
+        ({"device": "meta"}, "Unknown device"),
+        ({"prior": "embedded", "precision": "int8"}, "Unknown precision"),
         ({"boundary": "round"}, "Unknown boundary"),
         ({"kernel": -gaussian_kernel(5, 1)}, "no positive value"),
         ({"kernel": torch.full((1, 1, 5, 5), torch.nan)}, "not finite"),

@@ -150,6 +150,12 @@ def test_bad_photographs_cost_only_themselves(
     assert restored(here / "photos_deblurred") == ["0_deblurred.png", "3_deblurred.png"]
 
 
+def test_too_little_memory_is_one_sentence(cli: Any, photos: Path, here: Path, fake_deblur: Any) -> None:
+    fake_deblur.fail_at, fake_deblur.error = 0, RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.")
+    result = cli.run("deblur", "photos", status=1)
+    assert "photos/0.png: There is not enough memory; give a smaller --batch-size" in result.stderr
+
+
 def test_boundary_is_that_of_each_photograph(
     cli: Any, photos: Path, here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def test_every_photograph_has_a_result_of_its_own(make: Callable[..., None]) -> 
     assert keys == ["a_sharp.jpg", "a_sharp.png", "a.png_sharp_sharp", "a_png_sharp"]
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems that ignore case")
+def test_names_that_differ_in_case_only(make: Callable[..., None]) -> None:
+    make("p/a.png", "p/a.PNG")
+    assert sorted(planned("p", out="o").values()) == ["o/a_sharp.PNG", "o/a_sharp.png"]
+    assert [job.key for job in plan([Path("p")], "o", "_sharp", None)] == ["a_sharp.PNG", "a_sharp.png"]
+
+
 def test_two_photographs_with_one_result_are_refused(make: Callable[..., None]) -> None:
     make("p/a.png", "q/a.png")
     with pytest.raises(UserError, match=r"p/a.png and q/a.png would both be restored to o/a.png_sharp.png"):
@@ -97,7 +105,7 @@ def test_folder_of_the_results_is_none_for_one_file(make: Callable[..., None]) -
     for paths in (["a.png", "b.png"], ["p"]):
         with pytest.raises(UserError, match="names one file"):
             planned(*paths, out="o.png")
-    with pytest.raises(UserError, match="takes one photograph"):
+    with pytest.raises(UserError, match="takes a single photograph"):
         planned("a.png", "b.png", out="-")
     with pytest.raises(UserError, match="does not name an image format"):
         planned("a.png", out="o")
@@ -120,6 +128,8 @@ def test_shares_are_everything_once(make: Callable[..., None]) -> None:
     assert [len(Share(i, 2).pick(jobs)) for i in range(2)] == [3, 2]
     assert {job.name for i in range(2) for job in Share(i, 2).pick(jobs)} == {job.name for job in jobs}
     assert Share(7, 8).pick(jobs) == []
+    assert [Share(i, 2).own(Path("a/r.json")).name for i in range(2)] == ["r_0.json", "r_1.json"]
+    assert Share().own(Path("r.json")) == Path("r.json")
 
 
 def test_share_of_the_environment() -> None:

@@ -68,6 +68,19 @@ def test_networks_compute_in_float32_when_a_backend_is_requested(
     assert (EmbeddedPrior.from_pretrained(folder).encode(x) - exact).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_precision_is_what_was_asked_for(
+    tiny_prior: EmbeddedPrior, folder: Path, scene: Scene, precision: str
+) -> None:
+    x = scene(32, 32)
+    found, exact = load_prior(folder, CPU, precision).encode(x), tiny_prior.encode(x)
+    assert found.dtype == torch.float32
+    if precision == "float32":
+        torch.testing.assert_close(found, exact)
+    else:
+        assert 1e-4 < (found - exact).abs().max() < 0.5
+
+
 def test_latent_statistics_are_part_of_the_configuration(tmp_path: Path, scene: Scene) -> None:
     model = EmbeddedAutoencoder(widths=(8, 16), latents_mean=[0.5] * 8, latents_std=[2.0] * 8)
     model.save_pretrained(tmp_path)

@@ -22,12 +22,12 @@ def deblur(folder: Path, backend: str, *options: str) -> tuple[torch.Tensor, np.
     """Image, kernel and report of the command in a process of its own."""
     folder.mkdir()
     command = [sys.executable, "-c", "from latentdem.cli import main; main()", "deblur", "../photo.png"]
-    command += ["--no-figure", "--json", "report.json", "-o", "out.tif", *options]
+    command += ["--extras", "extras", "-o", "out.tif", *options]
     environment = os.environ | {"LATENTDEM_BACKEND": backend}
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    report = json.loads((folder / "report.json").read_text())
-    return read_image(folder / "out.tif").pixels, np.load(folder / "out_kernel.npy"), report
+    report = json.loads((folder / "extras" / "out_report.json").read_text())
+    return read_image(folder / "out.tif").pixels, np.load(folder / "extras" / "out_kernel.npy"), report
 
 
 @pytest.mark.slow
