@@ -56,13 +56,14 @@ class Decoded:
     pages: int = 1
 
 
-def decode(data: bytes) -> Decoded:
-    """Reads the first image of the contents of a file.
+def decode(source: Path | bytes) -> Decoded:
+    """Reads the first image of a file, or of the contents of one.
 
     Raises:
         UnsupportedPixels: floating-point or 32-bit pixels.
         Exception: any error of a decoder on a damaged file.
     """
+    data = source if isinstance(source, bytes) else source.read_bytes()
     if data[:4] in SIGNATURES:
         page = read_tiff(data)
         if page is not None:
@@ -168,13 +169,19 @@ def family_of(path: Path) -> str | None:
     return next((name for name, suffixes in WRITABLE.items() if path.suffix.lower() in suffixes), None)
 
 
-def encode(family: str, array: np.ndarray, metadata: Metadata) -> bytes:
-    """The contents of a file with the pixels (H, W, C) uint8 or uint16, C = 1 to 4.
+def encode(path: Path, array: np.ndarray, metadata: Metadata | None = None) -> None:
+    """Writes (H, W, C) uint8 or uint16, C = 1 to 4, in the format of the suffix of `path`.
 
     Where the format requires it, 16 bits are reduced to 8 and transparency is dropped. A TIFF keeps only
     camera, date and authors of the EXIF data. Metadata that the format cannot hold are left out, with a
     warning: a picture is worth more than they are.
     """
+    family = family_of(path)
+    assert family is not None, path
+    path.write_bytes(_encode_what_fits(family, array, metadata or Metadata()))
+
+
+def _encode_what_fits(family: str, array: np.ndarray, metadata: Metadata) -> bytes:
     if family not in _WITH_ALPHA and array.shape[-1] in (2, 4):
         array = array[..., :-1]
     try:

@@ -231,17 +231,15 @@ def _decoded(data: bytes, name: str) -> Decoded:
         raise UserError(f"{name} is damaged or incomplete: {' '.join(str(error).split())[:120]}.") from error
 
 
-def check_output(path: str | Path) -> str:
-    """The format family of a file name, after its suffix.
+def check_output(path: str | Path) -> None:
+    """Makes sure that the suffix of a file name is that of an image format that can be written.
 
     Raises:
-        UserError: the suffix is missing, or no such images can be written.
+        UserError: the suffix is missing or unknown.
     """
-    family = family_of(Path(path))
-    if family is None:
+    if family_of(Path(path)) is None:
         known = ", ".join(_WRITABLE_SUFFIXES)
         raise UserError(f"{path} does not name an image format; end the file name in one of {known}.")
-    return family
 
 
 def write_image(path: str | Path, image: Tensor, like: ImageFile | None = None) -> None:
@@ -258,13 +256,12 @@ def write_image(path: str | Path, image: Tensor, like: ImageFile | None = None) 
     Raises:
         UserError: the suffix is unknown, values are not finite, or `path` cannot be written.
     """
-    family = check_output(path)
+    check_output(path)
     if not torch.isfinite(image).all():
         raise UserError(f"{path} is not written: the image has values that are not finite.")
     like = like or ImageFile(None, image)
-    data = encode(family, like.with_alpha(image, like.bits), like.metadata)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+        encode(temporary, like.with_alpha(image, like.bits), like.metadata)
 
 
 def from_integers(array: np.ndarray) -> Tensor:
