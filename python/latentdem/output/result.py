@@ -105,6 +105,10 @@ class Result(Pictures):
         unexplained: (B,) what a trial of the estimated kernel leaves unexplained, in units of the contrast of
             the photograph's edges, see `unexplained_share`; None where the kernel is known or was not tried.
         source: what was given; None for a tensor in [-1, 1].
+        uncertainty: (B, C, H, W) standard deviation of the error of `tensor`, in units of [-1, 1]; None unless
+            `num_samples` was above 1. The error of a wrong kernel is not in it.
+        kernel_uncertainty: (B, 1, K, K) standard deviation of the kernel over the posterior samples of the
+            image; None unless it was estimated and `num_samples` above 1.
     """
 
     tensor: Tensor
@@ -118,6 +122,8 @@ class Result(Pictures):
     model_error: Tensor | None = None
     unexplained: Tensor | None = None
     source: Source | None = None
+    uncertainty: Tensor | None = None
+    kernel_uncertainty: Tensor | None = None
 
     def __getitem__(self, index: int | slice) -> Result:
         """The result of one image of the batch, with a batch dimension of 1, or of some."""
@@ -128,6 +134,8 @@ class Result(Pictures):
             blurred=self.blurred[pick],
             model_error=None if self.model_error is None else self.model_error[pick],
             unexplained=None if self.unexplained is None else self.unexplained[pick],
+            uncertainty=None if self.uncertainty is None else self.uncertainty[pick],
+            kernel_uncertainty=None if self.kernel_uncertainty is None else self.kernel_uncertainty[pick],
         )
 
     def __iter__(self) -> Iterator[Result]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -44,6 +45,9 @@ from .unexplained import unexplained_share
 
 _log = logging.getLogger(__name__)
 
+# Standard deviations of the error by those of the samples, which are too close together
+# (docs/research/deblurring.md).
+SPREAD_FACTOR = 1.0
 _DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
 
 
@@ -147,6 +151,7 @@ class ImageRestoration:
         hooks = Hooks(counter, on_step, checkpoint)
         results: list[Candidates] = []
         shares: list[Tensor] = []
+        kernel_spreads: list[Tensor] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
             same_mask = measurement.mask is None or len(measurement.mask) == 1
@@ -185,11 +190,18 @@ class ImageRestoration:
                 restore = KnownKernelRestorer(
                     prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
+                restore.spread = self.settings.num_samples > 1 and checkpoint is None
+                if blind and isinstance(denoiser, KernelDenoiser):
+                    hqs = config.search.fine[-1].hqs
+                    restore.search_operator = partial(self.operator, final.kernel_size, denoiser.denoise, hqs)
                 with _timed(seconds, "restoration"):
                     if final.fits:
                         image = restore(part.y, None)
                     else:
                         image = blend_tiles(part.y, restore, final.tile_size, final.overlap)
+                image, spread = image[:, :3], image[:, 3:] if restore.spread else None
+                if restore.kernel_spreads:
+                    kernel_spreads.append(pad_kernel(torch.stack(restore.kernel_spreads).mean(0), size))
                 if candidates is not None:
                     trace, variance = candidates.trace, candidates.variance
                 else:  # the steps of tiles are left out
@@ -197,7 +209,7 @@ class ImageRestoration:
                     variance = torch.stack(restore.variances).mean(0)
                 residual = self._residual(image, kernels, part)
                 evidence = torch.zeros_like(residual)
-                results.append(Candidates(image, kernels, residual, evidence, variance, trace))
+                results.append(Candidates(image, kernels, residual, evidence, variance, trace, spread))
         counter.finish("restoration")
         restored, scale = join(_same_size(results)), examined.data_range.scale
         return Result(
@@ -209,6 +221,10 @@ class ImageRestoration:
             trace=[replace(step, residual=step.residual.cpu() * scale) for step in restored.trace],
             model_error=restored.variance.sqrt().cpu() * scale,
             unexplained=torch.cat(shares).cpu() if shares else None,
+            uncertainty=None
+            if restored.spread is None
+            else _uncertainty(restored.spread, self.y.shape[1], scale),
+            kernel_uncertainty=torch.cat(kernel_spreads).cpu() if kernel_spreads else None,
             seconds={**seconds, "total": time.perf_counter() - started},
             settings={
                 **self.settings.as_dict(kernel_known=not blind),
@@ -278,6 +294,11 @@ class ImageRestoration:
         inside = interior_mask(*measurement.size, 1 if measurement.circular else size, measurement.y.device)
         operator = Blur(size, mask=intersection(inside, measurement.mask))
         return operator.residual(image, kernel, measurement.y)
+
+
+def _uncertainty(spread: Tensor, channels: int, scale: Tensor) -> Tensor:
+    """The standard deviation (B, channels, H, W) of the error, from the spread (B, 3, H, W) of the samples."""
+    return SPREAD_FACTOR * from_rgb(spread, channels).cpu() * scale.view(-1, 1, 1, 1)
 
 
 def _same_size(results: list[Candidates]) -> list[Candidates]:
