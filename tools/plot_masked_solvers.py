@@ -19,7 +19,7 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem.operators.kernels import gaussian_kernel, motion_kernels
 from latentdem.operators.masked import TOLERANCE, masked_proximal
-from latentdem.restoration.boundary import Frame
+from latentdem.solver.frame import Frame
 
 SIDE, KERNEL = 199, 27
 RHOS = (1e-2, 1e-3, 1e-4)

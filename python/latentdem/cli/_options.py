@@ -41,6 +41,15 @@ class UnexplainedName(str, Enum):
     result = "result"
 
 
+class QualityName(str, Enum):
+    """How much time a restoration takes once the kernel is known."""
+
+    auto = "auto"
+    fast = "fast"
+    balanced = "balanced"
+    best = "best"
+
+
 class PrecisionName(str, Enum):
     """Data types that the networks of the prior compute in."""
 

@@ -46,6 +46,13 @@ def deblur_command(
     prior: option.Prior = "embedded",
     e_step: option.EStep = option.EStepName.proximal,
     steps: option.StepsOfEStep = None,
+    quality: Annotated[
+        option.QualityName,
+        typer.Option(
+            help="How much time the restoration takes once the kernel is known; 'auto' is 'best' for small "
+            "photographs and 'balanced' for those that are restored in tiles."
+        ),
+    ] = option.QualityName.auto,
     seed: option.Seed = 0,
     device: option.Device = option.AUTO,
     precision: option.Precision = option.PrecisionName.auto,
@@ -102,7 +109,15 @@ def deblur_command(
 
     size = None if kernel_size == option.AUTO else kernel_size
     task = _Deblurring(
-        Settings(size, noise_sigma, e_step.value, steps=steps, seed=seed, boundary=boundary.value),
+        Settings(
+            size,
+            noise_sigma,
+            e_step.value,
+            steps=steps,
+            seed=seed,
+            boundary=boundary.value,
+            quality=quality.value,
+        ),
         None if kernel is None else read_kernel(kernel),
         prior,
         device,

@@ -1,76 +1,10 @@
-"""Where a photograph ends: the padded grid it is restored on, and which of its pixels were measured."""
+"""Whether the blur of a photograph wraps around at its edges."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..solver.measurement import Measurement
 from .outliers import constant_lines
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A measurement of `size` on a padded grid of size `grid`, its first pixel at `offset`: (rows, columns).
-
-    A circular measurement fills its grid. One without a periodic boundary lies in a grid larger by at
-    least K - 1: the light that entered from beyond the frame gets pixels of its own, and what would be measured
-    there is unknown (docs/reference/method.md, "Boundaries").
-    """
-
-    size: tuple[int, int]
-    grid: tuple[int, int]
-    offset: tuple[int, int] = (0, 0)
-
-    @classmethod
-    def circular(cls, height: int, width: int) -> Frame:
-        """The grid is the image."""
-        return cls((height, width), (height, width))
-
-    @classmethod
-    def extended(cls, height: int, width: int, kernel_size: int, multiple: int = 16) -> Frame:
-        """A grid for K x K blur without wrapping, its sides multiples of `multiple`."""
-        rows, columns = (-(-(n + kernel_size - 1) // multiple) * multiple for n in (height, width))
-        return cls((height, width), (rows, columns), ((rows - height) // 2, (columns - width) // 2))
-
-    @property
-    def is_circular(self) -> bool:
-        """Whether every pixel of the grid was measured."""
-        return self.size == self.grid
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of the grid."""
-        return self.grid[0] * self.grid[1]
-
-    def place(self, y: Tensor) -> Tensor:
-        """`y` (B, C, H, W) on the grid, its edges replicated."""
-        if self.is_circular:
-            return y
-        (top, left), (height, width), (rows, columns) = self.offset, self.size, self.grid
-        return F.pad(y, (left, columns - width - left, top, rows - height - top), mode="replicate")
-
-    def extend(self, measurement: Measurement) -> Measurement:
-        """The measurement on the grid, with a mask of the pixels that were measured and count."""
-        mask = None if measurement.mask is None else self.place(measurement.mask)
-        mask = intersection(self.mask(measurement.y.device), mask)
-        return Measurement(self.place(measurement.y), measurement.sigma, mask, measurement.circular)
-
-    def crop(self, x: Tensor) -> Tensor:
-        """The measured part of `x` (B, C, *grid)."""
-        (top, left), (height, width) = self.offset, self.size
-        return x[..., top : top + height, left : left + width]
-
-    def mask(self, device: torch.device | str = "cpu") -> Tensor | None:
-        """(1, 1, *grid), 1 where y was measured; None when it was everywhere."""
-        if self.is_circular:
-            return None
-        mask = torch.zeros(1, 1, *self.grid, device=device)
-        self.crop(mask).fill_(1.0)
-        return mask
 
 
 def looks_circular(y: Tensor) -> bool:
@@ -96,20 +30,3 @@ def looks_circular(y: Tensor) -> bool:
         if seam > (near * far) ** 0.5:
             return False
     return True
-
-
-def intersection(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """The pixels that are in both masks, None being the mask of all pixels."""
-    return b if a is None else a if b is None else a * b
-
-
-def interior_mask(height: int, width: int, kernel_size: int, device: torch.device) -> Tensor | None:
-    """(1, 1, H, W), 1 where a K x K blur sees only pixels of the image; None for K = 1."""
-    if kernel_size == 1:
-        return None
-    mask = torch.zeros(1, 1, height, width, device=device)
-    after = kernel_size // 2
-    before = kernel_size - 1 - after
-    # Pixel n of k * x depends on x[n - (m - K // 2)], from n - before to n + after.
-    mask[..., before : height - after, before : width - after] = 1.0
-    return mask

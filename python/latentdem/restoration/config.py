@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
+
+from torch import Tensor
 
 from ..operators.blur import HQS
 from ..search.config import PAPER, SearchConfig
 from ..search.gradient_first import GradientFirst
-from ..solver.data_weight import DataWeight, MaximumLikelihood, MostCautious
+from ..solver.data_weight import DataWeight, MaximumLikelihood, ModellingError, MostCautious
 from ..solver.e_step import EStep, Posterior, Proximal
 from ..solver.passes import Pass, full_steps
 from ..solver.schedules import EVERY_STEP, Skip
+
+Quality = Literal["auto", "fast", "balanced", "best"]
+_QUALITIES = {"fast": (3, 1), "balanced": (8, 1), "best": (30, 4)}  # steps and samples
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,13 @@ class KnownKernelConfig:
     num_samples: int = 4
     consistency: DataWeight = MaximumLikelihood()
 
-    def cautious(self) -> KnownKernelConfig:
-        """The same for an estimated kernel, which may be wrong: its measured modelling error counts too."""
-        weight = MostCautious()
+    def cautious(self, factor: float | Tensor = 1.0) -> KnownKernelConfig:
+        """The same for an estimated kernel, which may be wrong: its measured modelling error counts too.
+
+        Args:
+            factor: how much, see `ModellingError`; a tensor (N,) for each sample of each image.
+        """
+        weight = MostCautious((ModellingError(factor), MaximumLikelihood()))
         e_step = replace(self.e_step, data_weight=weight) if isinstance(self.e_step, Proximal) else self.e_step
         return replace(self, e_step=e_step, consistency=weight)
 
@@ -50,7 +59,8 @@ class RestorationConfig:
     Attributes:
         search: constants of the blind search.
         gradients: constants of the start from gradients; None for the blind search alone.
-        known: how the image is restored with a known kernel.
+        known: how the image is restored as a whole with a known kernel.
+        tiles: the same for an image that is too large to be restored as a whole.
         e_step: E-step of the search; None for `Proximal` with each hypothesis's modelling error.
         skip: which steps of the search are full ones.
         again: whether the image is restored again after the search, or the search's own image is the result.
@@ -59,6 +69,7 @@ class RestorationConfig:
     search: SearchConfig = SearchConfig()
     gradients: GradientFirst | None = GradientFirst()
     known: KnownKernelConfig = KnownKernelConfig()
+    tiles: KnownKernelConfig = KnownKernelConfig((Pass(8),), num_samples=1)
     e_step: EStep | None = None
     skip: Skip = EVERY_STEP
     again: bool = True
@@ -70,7 +81,18 @@ class RestorationConfig:
             for rounds in (self.search.coarse, self.search.fine)
         )
         search = replace(self.search, coarse=coarse, fine=fine)
-        return replace(self, search=search, known=_with_steps(self.known, steps))
+        known, tiles = (_with_steps(one, steps) for one in (self.known, self.tiles))
+        return replace(self, search=search, known=known, tiles=tiles)
+
+    def with_quality(self, quality: Quality) -> RestorationConfig:
+        """The same with the steps and samples of a quality."""
+        if quality == "auto":
+            return self
+        steps, samples = _QUALITIES[quality]
+        known, tiles = (
+            replace(_with_steps(one, steps), num_samples=samples) for one in (self.known, self.tiles)
+        )
+        return replace(self, known=known, tiles=tiles)
 
 
 def algorithm_1(
@@ -80,7 +102,7 @@ def algorithm_1(
     e_step, skip = e_step or Posterior(), skip or Skip()
     search = PAPER if hqs is None else replace(PAPER, coarse=(replace(PAPER.coarse[0], hqs=hqs),))
     known = KnownKernelConfig(PAPER.coarse[0].passes, e_step, skip, 1)
-    return RestorationConfig(search, None, known, e_step, skip, again)
+    return RestorationConfig(search, None, known, known, e_step, skip, again)
 
 
 def _with_steps(part: Any, steps: int) -> Any:

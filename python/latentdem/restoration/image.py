@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,19 +27,19 @@ from ..priors.prior_names import name_of
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
 from ..search.gradient_first import GradientFirstSearch
-from ..search.gradient_input import edge_window
-from ..search.gradient_start import automatic_sizes
+from ..search.layout import Layout
 from ..solver.checkpoint import Checkpoint
+from ..solver.frame import interior_mask, intersection
 from ..solver.measurement import Measurement
 from ..solver.passes import Candidates, Hooks, Progress, WorkCounter, join
 from ..solver.state import State
-from .boundary import interior_mask, intersection, looks_circular
+from .boundary import looks_circular
 from .config import KnownKernelConfig, RestorationConfig
 from .examination import Examination
+from .kernel_search import KernelSearch
 from .known_kernel import KnownKernelRestorer
 from .noise import estimate_noise_sigma
 from .settings import Settings
-from .tiles import Layout, informative_window
 from .unexplained import unexplained_share
 
 _log = logging.getLogger(__name__)
@@ -48,29 +47,6 @@ _log = logging.getLogger(__name__)
 # Standard deviations of the error by those of the samples, which are too close together
 # (docs/research/deblurring.md).
 SPREAD_FACTOR = 1.0
-_DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
-
-
-class KernelSearch(Protocol):
-    """Finds the kernel of measurements on their padded grid, as `BlindSearch` does.
-
-    Attributes:
-        cautious: whether the kernel may be so wrong that the image must be restored with care.
-        tried: whether residual and variance of the candidates are those of a trial, see `trial`.
-    """
-
-    cautious: bool
-    tried: bool
-
-    def work(self, height: int, width: int, kernel_size: int) -> int: ...
-
-    def __call__(
-        self,
-        measurement: Measurement,
-        kernel_size: int,
-        generator: torch.Generator,
-        hooks: Hooks = ...,
-    ) -> Candidates: ...
 
 
 @dataclass
@@ -133,20 +109,17 @@ class ImageRestoration:
         config = self.config or self.settings.config()
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
-        size, automatic = self._kernel_size(search, measurement)
+        size, automatic = search.kernel_size(measurement, self.settings.kernel_size)
         edges = "blur that wraps around" if measurement.circular else "blur that does not wrap around"
         noise = ", ".join(f"{sigma:.4f}" for sigma in measurement.sigma.tolist())
         _log.info("Noise %s, kernel size %s%d, %s.", noise, "up to " if automatic else "", size, edges)
         layout = Layout.of(measurement, size)
-        known = replace(config.known, num_samples=max(config.known.num_samples, self.settings.num_samples))
-        if self.cautious or (blind and search.cautious):
-            known = known.cautious()
         if latents is not None and (blind or not layout.fits):
             raise UserError(
                 "Latents to start from have a meaning only with a known kernel and an image that is restored "
                 "as a whole; leave them out, or give the kernel and a smaller image."
             )
-        total = len(measurement) * self._work(layout, known, config, search if blind else None)
+        total = len(measurement) * self._work(layout, config, search if blind else None)
         counter = WorkCounter(total, progress)
         hooks = Hooks(counter, on_step, checkpoint)
         results: list[Candidates] = []
@@ -155,27 +128,18 @@ class ImageRestoration:
         seconds: dict[str, float] = {}
         with record_backends() as operations:
             same_mask = measurement.mask is None or len(measurement.mask) == 1
-            together = layout.fits and same_mask and not automatic and self._alike(search, measurement)
+            together = layout.fits and same_mask and not automatic and search.alike(measurement)
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
-                part, candidates, final = measurement.rows(rows), None, layout
+                part, candidates, final, caution = measurement.rows(rows), None, layout, None
                 if kernel is None:
-                    window, frame = part, layout.frame
-                    if not layout.fits:
-                        if self._by_gradients(search, part):
-                            place = edge_window(part.y, layout.search_size, size, part.mask)
-                        else:
-                            place = informative_window(part.y, layout.search_size, size)
-                        window = part.window(*place)
-                        _log.info("The kernel is estimated in a window of %d x %d pixels.", *window.size[::-1])
-                        frame = layout.frame_of_part(*window.size)
-                    generator = torch.Generator(device).manual_seed(self.settings.seed)
                     with _timed(seconds, "kernel search"):
-                        candidates = search(frame.extend(window), size, generator, hooks)
-                    kernels = candidates.parameters
+                        found = search(part, size, self.settings.seed, hooks)
+                    candidates, kernels = found.candidates, found.candidates.parameters
+                    caution = found.caution if search.cautious else None
                     if search.tried:
-                        shares.append(unexplained_share(window, candidates))
+                        shares.append(unexplained_share(found.window, candidates))
                     if layout.fits and not config.again:
-                        image = frame.crop(candidates.image)
+                        image = found.frame.crop(candidates.image)
                         residual = self._residual(image, kernels, part)
                         results.append(replace(candidates, image=image, residual=residual))
                         continue
@@ -187,6 +151,7 @@ class ImageRestoration:
                 start = latents
                 if latents is not None and not together:
                     start = latents.unflatten(0, (len(measurement), -1))[rows].flatten(0, 1)
+                known = self._known(config, final, caution)
                 restore = KnownKernelRestorer(
                     prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
@@ -211,30 +176,20 @@ class ImageRestoration:
                 evidence = torch.zeros_like(residual)
                 results.append(Candidates(image, kernels, residual, evidence, variance, trace, spread))
         counter.finish("restoration")
-        restored, scale = join(_same_size(results)), examined.data_range.scale
-        return Result(
-            tensor=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
-            kernel=restored.parameters.cpu(),
-            blurred=self.y,
-            noise_sigma=measurement.sigma.cpu() * scale,
-            residual=restored.residual.cpu() * scale,
-            trace=[replace(step, residual=step.residual.cpu() * scale) for step in restored.trace],
-            model_error=restored.variance.sqrt().cpu() * scale,
-            unexplained=torch.cat(shares).cpu() if shares else None,
-            uncertainty=None
-            if restored.spread is None
-            else _uncertainty(restored.spread, self.y.shape[1], scale),
-            kernel_uncertainty=torch.cat(kernel_spreads).cpu() if kernel_spreads else None,
-            seconds={**seconds, "total": time.perf_counter() - started},
-            settings={
-                **self.settings.as_dict(kernel_known=not blind),
-                "prior": name_of(prior),
-                "device": str(device),
-                "backend": backend,
-                "operations": {name: ", ".join(used) for name, used in sorted(operations.items())},
-                "boundary": "circular" if measurement.circular else "valid",
-            },
+        restored = join(_same_size(results))
+        result = self._result(restored, examined, measurement, torch.cat(shares) if shares else None)
+        if restored.spread is not None:
+            result.uncertainty = _uncertainty(restored.spread, self.y.shape[1], examined.data_range.scale)
+        if kernel_spreads:
+            result.kernel_uncertainty = torch.cat(kernel_spreads).cpu()
+        result.seconds.update(seconds, total=time.perf_counter() - started)
+        result.settings.update(
+            prior=name_of(prior),
+            device=str(device),
+            backend=backend,
+            operations={name: ", ".join(used) for name, used in sorted(operations.items())},
         )
+        return result
 
     def _measurement(self, examined: Examination) -> Measurement:
         """The photographs in three channels, their noise level and boundary estimated where not given."""
@@ -251,41 +206,55 @@ class ImageRestoration:
         self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily, config: RestorationConfig
     ) -> KernelSearch:
         if isinstance(denoiser, KernelFamily):
-            return FamilySearch(prior, denoiser, self.operator)
+            return KernelSearch(FamilySearch(prior, denoiser, self.operator))
         samples = self.settings.num_samples
         search = BlindSearch(prior, denoiser, config.search, config.e_step, config.skip, samples, self.operator)
         if config.gradients is None:
-            return search
-        return GradientFirstSearch(search, config.gradients, automatic=self.settings.kernel_size is None)
+            return KernelSearch(search)
+        automatic = self.settings.kernel_size is None
+        return KernelSearch(search, GradientFirstSearch(search, config.gradients, automatic))
 
-    def _work(
-        self, layout: Layout, known: KnownKernelConfig, config: RestorationConfig, search: KernelSearch | None
-    ) -> int:
-        """Pixels that the full EM steps of one photograph go through."""
-        grid, pixels = layout.grids
-        total = 0 if search is None else search.work(*grid, layout.kernel_size)
+    def _known(
+        self, config: RestorationConfig, layout: Layout, caution: float | Tensor | None = None
+    ) -> KnownKernelConfig:
+        """How the photographs are restored with a kernel; `caution` is None for the true one."""
+        known = config.known if layout.fits else config.tiles
+        known = replace(known, num_samples=max(known.num_samples, self.settings.num_samples))
+        if caution is None and self.cautious:
+            caution = 1.0
+        if isinstance(caution, Tensor):
+            caution = caution.repeat_interleave(known.num_samples)
+        return known if caution is None else known.cautious(caution)
+
+    def _work(self, layout: Layout, config: RestorationConfig, search: KernelSearch | None) -> int:
+        """Pixels that the full EM steps of one photograph go through, at most."""
+        total = 0 if search is None else search.work(layout)
         if search is None or config.again or not layout.fits:
-            total += pixels * known.steps()
+            layouts = [layout]
+            if search is not None and self.settings.kernel_size is None:
+                layouts.append(replace(layout, kernel_size=1))  # the kernel may be smaller
+            total += max(one.grids[1] * self._known(config, one).steps() for one in layouts)
         return total
 
-    @staticmethod
-    def _by_gradients(search: KernelSearch, measurement: Measurement) -> bool:
-        """Whether the search estimates kernels from gradients, and not from noise."""
-        return isinstance(search, GradientFirstSearch) and not search.noisy(measurement)
-
-    def _alike(self, search: KernelSearch, measurement: Measurement) -> bool:
-        """Whether the search treats all photographs of a batch in the same way."""
-        rows = (measurement.rows(slice(i, i + 1)) for i in range(len(measurement)))
-        return len({self._by_gradients(search, row) for row in rows}) == 1
-
-    def _kernel_size(self, search: KernelSearch, measurement: Measurement) -> tuple[int, bool]:
-        """K, or its upper limit where the search finds it, and whether it does."""
-        size, side = self.settings.kernel_size, min(self.y.shape[-2:])
-        if size is not None:
-            return size, False
-        if self._by_gradients(search, measurement):
-            return automatic_sizes(side)[-1], True
-        return min(_DEFAULT_SIZE, side), False
+    def _result(
+        self, restored: Candidates, examined: Examination, measurement: Measurement, shares: Tensor | None
+    ) -> Result:
+        """What the caller gets, in the range and the channels of the photographs."""
+        scale = examined.data_range.scale
+        return Result(
+            tensor=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
+            kernel=restored.parameters.cpu(),
+            blurred=self.y,
+            noise_sigma=measurement.sigma.cpu() * scale,
+            residual=restored.residual.cpu() * scale,
+            trace=[replace(step, residual=step.residual.cpu() * scale) for step in restored.trace],
+            model_error=restored.variance.sqrt().cpu() * scale,
+            unexplained=None if shares is None else shares.cpu(),
+            settings={
+                **self.settings.as_dict(kernel_known=self.kernel is not None),
+                "boundary": "circular" if measurement.circular else "valid",
+            },
+        )
 
     @staticmethod
     def _residual(image: Tensor, kernel: Tensor, measurement: Measurement) -> Tensor:

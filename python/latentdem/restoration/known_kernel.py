@@ -12,12 +12,12 @@ from latentdem_ext.vae import Window
 
 from ..operators import Blur
 from ..priors.base import LatentPrior
+from ..search.layout import Layout
 from ..solver.latentdem import LatentDEM
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, run_passes
 from ..solver.state import TraceStep
 from .config import KnownKernelConfig
-from .tiles import Layout
 
 
 @dataclass

@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from ..operators.blur import pad_kernel
+import latentdem_ext as ext
+
+from ..operators.blur import crop_kernel, pad_kernel, support_size
+from ..solver.frame import Frame
 from ..solver.measurement import Measurement
 from ..solver.passes import NO_HOOKS, Candidates, Hooks, run_passes
 from .blind import BlindSearch
+from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
 from .gradient_start import SETTINGS, automatic_sizes, sizes_around, starts_for
+from .layout import Layout
 from .selection import most_plausible, plausibility, together
 from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
+_ROOM = 4  # pixels around the support of an estimated kernel, for its refinement
 
 
 @dataclass(frozen=True)
@@ -25,9 +32,13 @@ class GradientFirst:
     Attributes:
         tried: kernels of the gradient-based start that are tried, besides the first one turned by 180 degrees.
         automatic_settings: settings of the start that each kernel size is estimated with if it is unknown.
+        score_margin: kernels whose score is worse than the best one by more are not tried.
+        score_weight: of the scores beside the plausibility.
         explained: residual of a trial, in units of the noise, up to which its kernel needs no search.
         refined: best kernels that are estimated again from the images of their trials.
         rounds: how often.
+        refinement_bonus: how much less plausible a kernel may become by a round of refinement. The image is
+            nearer to the truth with it, which the evidence, blind to small differences, does not show.
         low_noise: standard deviation of the noise, in units of [-1, 1], above which it hides the gradients, and
             the blind search runs alone.
         least_sigma: least noise that the blind search assumes, whose M-steps lose the kernel under less.
@@ -35,20 +46,46 @@ class GradientFirst:
 
     tried: int = 8
     automatic_settings: int = 2
+    score_margin: float = 0.1
+    score_weight: float = 0.05
+    explained: float = 3.0
     refined: int = 2
     rounds: int = 2
-    explained: float = 3.0
+    refinement_bonus: float = 0.007
     low_noise: float = 0.01
     least_sigma: float = 0.01
 
 
-class GradientFirstSearch:
-    """Finds the kernel of measurements on their padded grid.
+@dataclass
+class Found:
+    """What a search found.
 
-    A start from the gradients takes seconds. Short restorations with each of its kernels show how well the
-    prior explains the measurement with them, and the evidence chooses. Where the best one does not explain a
-    photograph the blind search runs too, and the evidence chooses again. Where the noise hides the gradients
-    the blind search runs alone.
+    Attributes:
+        candidates: the kernel of each photograph, and its image on the padded grid.
+        window: the part of the photographs that was searched.
+        frame: where the window lies in the padded grid.
+        caution: (B,) share of the modelling error in what the kernel leaves unexplained, for the restoration.
+    """
+
+    candidates: Candidates
+    window: Measurement
+    frame: Frame
+    caution: float | Tensor = 1.0
+
+    @classmethod
+    def tried(cls, candidates: Candidates, window: Measurement, frame: Frame) -> Found:
+        """What a trial found. Its model error is that of the kernel as far as it is more than the noise."""
+        caution = 1 - (window.sigma.square() / candidates.variance).clamp_max(1)
+        return cls(candidates, window, frame, caution)
+
+
+class GradientFirstSearch:
+    """Finds the kernel of photographs.
+
+    A start from the gradients takes seconds. Short restorations of a window with each of its kernels show how
+    well the prior explains the measurement with them, and the evidence chooses. Where the best one does not
+    explain a photograph the blind search runs too, and the evidence chooses again. Where the noise hides the
+    gradients the blind search has to run alone.
 
     Args:
         search: the blind search.
@@ -69,68 +106,100 @@ class GradientFirstSearch:
         return bool((measurement.sigma > self.config.low_noise).all())
 
     def work(self, height: int, width: int, kernel_size: int) -> int:
-        """Pixels of all full EM steps if the blind search is needed, for one measurement of this size."""
-        return self._start_work(height, width) + self._search_work(height, width, kernel_size)
-
-    def _start_work(self, height: int, width: int) -> int:
-        trials = self.config.tried + 1 + self.config.rounds * self.config.refined
-        return height * width * TRIAL_STEPS * trials
-
-    def _search_work(self, height: int, width: int, kernel_size: int) -> int:
+        """Pixels of all full EM steps if the blind search is needed, for one grid of this size."""
+        trials = self.config.tried + 1 + self.config.rounds * self.config.refined + 2
         search = self.search.work(height, width, min(kernel_size, _LARGEST_SEARCHED))
-        return 2 * height * width * TRIAL_STEPS + search
+        return height * width * TRIAL_STEPS * trials + search
 
-    def __call__(
-        self,
-        measurement: Measurement,
-        kernel_size: int,
-        generator: torch.Generator,
-        hooks: Hooks = NO_HOOKS,
-    ) -> Candidates:
-        """The most plausible kernel (B, 1, K, K) of each image; the arguments are those of `BlindSearch`."""
-        if self.noisy(measurement):
-            if hooks.on_work is not None:
-                height, width = measurement.size
-                skipped = self._start_work(height, width) + 2 * height * width * TRIAL_STEPS
-                hooks.on_work("kernel search", len(measurement) * skipped)
-            return self.search(measurement, kernel_size, generator, hooks)
-        images, seed, name = len(measurement), generator.initial_seed(), "kernel search"
-        prior = self.search.prior
-        operator = self.search.operator(kernel_size, mask=measurement.mask, fixed=True)
-        rows, columns = measurement.measured_window
-        part = measurement.window(rows, columns)
-        side = min(part.size)
-        sizes = automatic_sizes(side) if self.automatic else sizes_around(kernel_size, side)
-        settings = SETTINGS[: self.config.automatic_settings] if self.automatic else SETTINGS
-        kernels = starts_for(part, kernel_size, sizes, settings)[0][:, : self.config.tried]
-        kernels = torch.cat([kernels, kernels[:, :1].flip(-2, -1)], 1)
-        fewer = self.config.tried + 1 - kernels.shape[1]  # than `work` counts, in small photographs
-        if hooks.on_work is not None and fewer:
-            hooks.on_work(name, fewer * images * measurement.size[0] * measurement.size[1] * TRIAL_STEPS)
-        arguments = trial(prior, operator, measurement, kernels.flatten(0, 1), seed)
-        tried = run_passes(**arguments, stage=name, hooks=hooks)
-        latest = tried
-        for _ in range(self.config.rounds):
-            score = plausibility(latest).view(images, -1)
-            chosen = latest.pick(most_plausible(score, self.config.refined))
-            refined = kernels_from_images(part, chosen.image[..., rows, columns], kernel_size)
-            arguments = trial(prior, operator, measurement, refined, seed)
+    def __call__(self, photographs: Measurement, kernel_size: int, seed: int, hooks: Hooks = NO_HOOKS) -> Found:
+        """The most plausible kernel (B, 1, K, K) of each photograph; smaller than K if the size is unknown.
+
+        Args:
+            photographs: B of them on their own pixels, not on a padded grid.
+            kernel_size: K.
+            seed: of the noise of the trials.
+            hooks: what follows the run.
+        """
+        images, name, config = len(photographs), "kernel search", self.config
+        kernels, scores = self._starts(photographs, kernel_size)
+        size = kernels.shape[-1]
+        window, frame = _window(photographs, size)
+        measurement = frame.extend(window)
+        operator = self.search.operator(size, mask=measurement.mask, fixed=True)
+        arguments = trial(self.search.prior, operator, measurement, kernels.flatten(0, 1), seed)
+        tried = latest = run_passes(**arguments, stage=name, hooks=hooks)
+        lag = scores - scores.amin(1, keepdim=True)
+        advantage = torch.where(lag > config.score_margin, -torch.inf, -config.score_weight * lag)
+        values = latest_values = plausibility(tried).view(images, -1) + advantage
+        for _ in range(config.rounds):
+            best = most_plausible(latest_values, config.refined)
+            advantage = advantage.flatten()[best].view(images, -1) + config.refinement_bonus
+            chosen = latest.pick(best)
+            refined = kernels_from_images(window, frame.crop(chosen.image), size)
+            arguments = trial(self.search.prior, operator, measurement, refined, seed)
             latest = run_passes(**arguments, stage=name, hooks=hooks)
             latest.trace[:0] = chosen.trace
-            tried = together(tried, latest, images)
-        best = most_plausible(plausibility(tried).view(images, -1), 1)
-        start = tried.pick(best)
-        explained = start.residual <= self.config.explained * measurement.sigma
-        if bool(explained.all()):
-            if hooks.on_work is not None:
-                hooks.on_work(name, images * self._search_work(*measurement.size, kernel_size))
-            return start
+            latest_values = plausibility(latest).view(images, -1) + advantage
+            tried, values = together(tried, latest, images), torch.cat([values, latest_values], 1)
+        return Found.tried(tried.pick(most_plausible(values, 1)), window, frame)
 
-        noisier = replace(measurement, sigma=measurement.sigma.clamp_min(self.config.least_sigma))
-        searched = self.search(noisier, min(kernel_size, _LARGEST_SEARCHED), generator, hooks)
-        both = torch.stack([start.parameters, pad_kernel(searched.parameters, kernel_size)], 1)
-        arguments = trial(prior, operator, measurement, both.flatten(0, 1), seed)
-        tried = run_passes(**arguments, stage=name, hooks=hooks)
+    def _starts(self, photographs: Measurement, kernel_size: int) -> tuple[Tensor, Tensor]:
+        """Kernels (B, H, 1, K, K) to try and their scores (B, H); the last one is the first, turned."""
+        side = min(photographs.size)
+        sizes = automatic_sizes(side) if self.automatic else sizes_around(kernel_size, side)
+        settings = SETTINGS[: self.config.automatic_settings] if self.automatic else SETTINGS
+        kernels, scores = starts_for(photographs, kernel_size, sizes, settings)
+        kernels, scores = kernels[:, : self.config.tried], scores[:, : self.config.tried]
+        count = int((scores - scores[:, :1] <= self.config.score_margin).sum(1).max())
+        kernels, scores = kernels[:, :count], scores[:, :count]
+        kernels = torch.cat([kernels, kernels[:, :1].flip(-2, -1)], 1)
+        if self.automatic:
+            flat = kernels.flatten(0, 1)
+            size = min(support_size(flat) + _ROOM, kernel_size)
+            kernels = ext.project_kernel(crop_kernel(flat, size)).unflatten(0, kernels.shape[:2])
+        return kernels, torch.cat([scores, scores[:, :1]], 1)
+
+    def explains(self, found: Found) -> Tensor:
+        """(B,) bool, where the kernel that was found needs no further search."""
+        return found.candidates.residual <= self.config.explained * found.window.sigma
+
+    def blind_grid(self, photographs: Measurement, kernel_size: int) -> tuple[int, Measurement]:
+        """K of the blind search and the padded grid it runs on, with the noise that it assumes."""
+        size = min(kernel_size, _LARGEST_SEARCHED)
+        window, frame = _window(photographs, size)
+        return size, replace(frame.extend(window), sigma=window.sigma.clamp_min(self.config.least_sigma))
+
+    def better(
+        self, photographs: Measurement, found: Found, searched: Candidates, seed: int, hooks: Hooks = NO_HOOKS
+    ) -> Found:
+        """The more plausible of two kernels of each photograph that the first one does not explain.
+
+        Args:
+            photographs: B of them on their own pixels.
+            found: from gradients.
+            searched: by the blind search.
+            seed: of the noise of the trials.
+            hooks: what follows the run.
+        """
+        kernels, images = (found.candidates.parameters, searched.parameters), len(photographs)
+        size = max(one.shape[-1] for one in kernels)
+        window, frame = _window(photographs, size)
+        measurement = frame.extend(window)
+        operator = self.search.operator(size, mask=measurement.mask, fixed=True)
+        both = torch.stack([pad_kernel(one, size) for one in kernels], 1).flatten(0, 1)
+        arguments = trial(self.search.prior, operator, measurement, both, seed)
+        tried = run_passes(**arguments, stage="kernel search", hooks=hooks)
         score = plausibility(tried).view(images, 2)
-        score[:, 1] = torch.where(explained, -torch.inf, score[:, 1])  # as if each image were alone
-        return replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)
+        # As if each photograph were alone.
+        score[:, 1] = torch.where(self.explains(found), -torch.inf, score[:, 1])
+        chosen = replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)
+        return Found.tried(chosen, window, frame)
+
+
+def _window(photographs: Measurement, kernel_size: int) -> tuple[Measurement, Frame]:
+    """The part of the photographs that kernels of this size are tried in."""
+    layout = Layout.of(photographs, kernel_size)
+    if layout.fits:
+        return photographs, layout.frame
+    window = photographs.window(*edge_window(photographs.y, layout.search_size, 1, photographs.mask))
+    return window, layout.frame_of_part(*window.size)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from latentdem_ext.vae import Window
 
-from .gradient_scale import TINY, squared_gradient
+from .gradient_scale import TINY, Scale, resize, squared_gradient
 
-WINDOW_SIZE = 384  # pixels a side of the window in which the kernel of a larger photograph is estimated
+WINDOW_SIZE = 448  # pixels a side of the window in which the kernel of a larger photograph is estimated
 _KERNELS_PER_SIDE = 5  # the window is at least this many kernels wide
 
 
@@ -20,17 +20,22 @@ _KERNELS_PER_SIDE = 5  # the window is at least this many kernels wide
 class GradientInput:
     """Photographs as the gradient-based start uses them, each repeated for its hypotheses.
 
+    At coarse scales all of a photograph is used, and at full size a window of it: the more edges the better,
+    and most of the time is spent where there are most pixels.
+
     Attributes:
-        grey: (N, 1, h, w) in [0, 1], N = photographs times hypotheses.
-        mask: (N, 1, h, w), 1 for the pixels whose gradients count.
+        grey: (B, 1, H, W) in [0, 1], filled where the mask is 0.
+        mask: (B, 1, H, W), 1 for the pixels whose gradients count.
         kernel_size: odd, so that the kernel has a central pixel at every scale.
-        circular: whether the blur wraps around in this window.
+        circular: whether the blur wraps around.
+        repeats: hypotheses of each photograph.
     """
 
     grey: Tensor
     mask: Tensor
     kernel_size: int
     circular: bool
+    repeats: int
 
     @classmethod
     def of(
@@ -38,16 +43,33 @@ class GradientInput:
     ) -> GradientInput:
         """Prepares photographs (B, C, H, W) in [-1, 1] for `repeats` hypotheses each; `kernel_size` is odd."""
         grey = (y.float().mean(1, keepdim=True) + 1) / 2
-        valid = torch.ones_like(grey) if mask is None else mask.to(grey).expand_as(grey)
-        rows, columns = edge_window(grey, WINDOW_SIZE, kernel_size, mask)
-        circular = circular and grey[..., rows, columns].shape == grey.shape
-        grey, valid = grey[..., rows, columns], valid[..., rows, columns]
-        if mask is not None:
-            grey = _filled(grey, valid)
-            margin = kernel_size // 4  # an invalid pixel spoils the gradients around it
-            valid = 1 - F.max_pool2d(1 - valid, 2 * margin + 1, 1, margin)
-        return cls(
-            grey.repeat_interleave(repeats, 0), valid.repeat_interleave(repeats, 0), kernel_size, circular
+        if mask is None:
+            return cls(grey, torch.ones_like(grey), kernel_size, circular, repeats)
+        valid = mask.to(grey).expand_as(grey)
+        grey = _filled(grey, valid)
+        margin = kernel_size // 4  # an invalid pixel spoils the gradients around it
+        valid = 1 - F.max_pool2d(1 - valid, 2 * margin + 1, 1, margin)
+        return cls(grey, valid, kernel_size, circular, repeats)
+
+    def scale(self, width: int, frames: list[float]) -> Scale:
+        """The window that is used where the kernel is `width` pixels wide, N = B * repeats entries.
+
+        Args:
+            width: of the kernel, odd; `kernel_size` at full size.
+            frames: as for `Scale`.
+        """
+        y, mask = self.grey, self.mask
+        if width != self.kernel_size:
+            shape = [round(n * width / self.kernel_size) for n in y.shape[-2:]]
+            y, mask = resize(y, shape), (resize(mask, shape) > 0.99).to(y)
+        rows, columns = edge_window(y, WINDOW_SIZE, width, mask)
+        window, part = y[..., rows, columns], mask[..., rows, columns]
+        return Scale(
+            window.repeat_interleave(self.repeats, 0),
+            part.repeat_interleave(self.repeats, 0),
+            width,
+            frames,
+            self.circular and window.shape == y.shape,
         )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..solver.measurement import Measurement
 from .gradient_input import WINDOW_SIZE, GradientInput, edge_window
-from .gradient_scale import Scale, cleaned, extended, squared_gradient, unconstrained_kernel
+from .gradient_scale import cleaned, extended, squared_gradient, unconstrained_kernel
 
 _STRONGEST = 0.3  # share of the gradients that is used; .1 and 1 gave less on captures
 _WHITENING = 0.2  # w of `Scale.kernel_equations`
@@ -34,9 +34,9 @@ def kernels_from_images(measurement: Measurement, images: Tensor, kernel_size: i
     part, images = measurement.window(*window), images[..., window[0], window[1]]
     odd, repeats = kernel_size + 1 - kernel_size % 2, len(images) // len(measurement)
     inputs = GradientInput.of(part.y, odd, part.mask, part.circular, repeats)
-    scale = Scale(inputs.grey, inputs.mask, odd, [_FRAME] * len(images), inputs.circular)
+    scale = inputs.scale(odd, [_FRAME] * len(images))
     x = (images.mean(1, keepdim=True) + 1) / 2
-    x = x if inputs.circular else extended(x, odd)
+    x = x if part.circular else extended(x, odd)
     energy = squared_gradient(x).sum(1, keepdim=True) * scale.inside
     count = max(1, int(_STRONGEST * scale.inside[0].sum()))
     least = energy.flatten(1).topk(count).values[:, -1].view(-1, 1, 1, 1)

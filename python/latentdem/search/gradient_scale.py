@@ -23,7 +23,7 @@ _FAINT = 0.05  # kernel values below this share of the peak are set to zero
 _SMALL_PART = 0.1  # connected parts with less than this share of the mass are removed
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(image: Tensor, size: tuple[int, int] | list[int]) -> Tensor:
     """Resizes by bicubic interpolation, with antialiasing where the image shrinks."""
     return F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
 

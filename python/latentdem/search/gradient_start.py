@@ -218,25 +218,21 @@ def _column(values: list[float], like: Tensor) -> Tensor:
 
 
 def _full_scale(inputs: GradientInput) -> Scale:
-    frames = [_SCORE_FRAME] * len(inputs.grey)
-    return Scale(inputs.grey, inputs.mask, inputs.kernel_size, frames, inputs.circular)
+    return inputs.scale(inputs.kernel_size, [_SCORE_FRAME] * len(inputs.grey) * inputs.repeats)
 
 
 def _coarse_to_fine(inputs: GradientInput, settings: list[GradientSettings], sigma: float) -> Tensor:
     """Kernels (N, 1, K, K) before the refinement, each with its own settings; `sigma` in units of [0, 1]."""
-    y, mask, size = inputs.grey, inputs.mask, inputs.kernel_size
+    y, size = inputs.grey, inputs.kernel_size
     penalty, first_weight, growth, least_whitening, ridge = (
         _column([getattr(one, name) for one in settings], y)
         for name in ("penalty", "first_weight", "growth", "whitening", "ridge")
     )
-    kernel = y.new_zeros((len(y), 1, _COARSEST, _COARSEST))
+    kernel = y.new_zeros((len(settings), 1, _COARSEST, _COARSEST))
     kernel[..., 1, :2] = 0.5  # two neighbours: the iteration would never leave a single pixel
     for width in _widths(size):
         factor = width / size
-        shape = (round(y.shape[-2] * factor), round(y.shape[-1] * factor))
-        resized = y if width == size else resize(y, shape)
-        valid = mask if width == size else (resize(mask, shape) > 0.99).to(y)
-        scale = Scale(resized, valid, width, [one.frame for one in settings], inputs.circular)
+        scale = inputs.scale(width, [one.frame for one in settings])
         if kernel.shape[-1] != width:
             kernel = ext.project_kernel(resize(kernel, (width, width)))
         # Resizing averages the noise.

@@ -67,6 +67,29 @@ class WorkCounter:
             self(stage, self._total - self._done)
 
 
+class WorkBudget:
+    """Counts the pixels of one part of a run; those that turn out not to be needed are counted at once.
+
+    Args:
+        pixels: of the part, at most; more are not counted.
+        on_work: see `Hooks`.
+    """
+
+    def __init__(self, pixels: int, on_work: Callable[[str, int], None] | None) -> None:
+        self._left, self._on_work = pixels, on_work
+
+    def __call__(self, stage: str, pixels: int) -> None:
+        """Counts a full EM step."""
+        pixels = min(pixels, self._left)
+        self._left -= pixels
+        if self._on_work is not None and pixels:
+            self._on_work(stage, pixels)
+
+    def spend(self, stage: str) -> None:
+        """Counts all that is left."""
+        self(stage, self._left)
+
+
 @dataclass(frozen=True)
 class Hooks:
     """What follows a run while it goes on.

@@ -16,7 +16,7 @@ import latentdem
 from latentdem import DiffusersPrior, LatentDEMPipeline, UserError
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors.kernel_denoiser import KernelDenoiser
-from latentdem.restoration import tiles
+from latentdem.search import layout
 
 Scene = Callable[..., Tensor]
 Load = Callable[[Path], LatentDEMPipeline]
@@ -165,7 +165,7 @@ def test_meaningless_latents_are_refused(
     pipe, noise = open_pipeline(ldm_vq4), torch.randn(4, 3, 4, 4)
     with pytest.raises(UserError, match="only with a known kernel"):
         run(pipe, scene(16, 16), latents=noise)
-    monkeypatch.setattr(tiles, "WORKING_SIZE", 12)
+    monkeypatch.setattr(layout, "WORKING_SIZE", 12)
     with pytest.raises(UserError, match="restored as a whole"):
         run(pipe, scene(16, 16), kernel=KERNEL, latents=noise)
 

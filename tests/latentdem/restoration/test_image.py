@@ -14,12 +14,12 @@ from latentdem import HQS, MostCautious, Pass, Posterior, Proximal, Result, Sear
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.kernel_denoiser import KernelDenoiser
-from latentdem.restoration import tiles
-from latentdem.restoration.boundary import interior_mask
 from latentdem.restoration.config import KnownKernelConfig, RestorationConfig
 from latentdem.restoration.image import ImageRestoration
+from latentdem.search import layout
 from latentdem.search.config import Round
 from latentdem.search.gradient_first import GradientFirst
+from latentdem.solver.frame import interior_mask
 
 Scene = Callable[..., Tensor]
 Report = list[tuple[str, int, int]]
@@ -56,8 +56,8 @@ def run(restoration: ImageRestoration, prior: EmbeddedPrior, seen: Report | None
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "WORKING_SIZE", 64)
-    monkeypatch.setattr(tiles, "SEARCH_SIZE", 40)
+    monkeypatch.setattr(layout, "WORKING_SIZE", 64)
+    monkeypatch.setattr(layout, "SEARCH_SIZE", 40)
 
 
 @pytest.mark.parametrize("circular", [True, False])

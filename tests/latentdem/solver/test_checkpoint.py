@@ -12,7 +12,7 @@ import latentdem
 from latentdem import Blur, LatentDEM, MaximumLikelihood, Pass, Proximal, UserError
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
-from latentdem.restoration import tiles
+from latentdem.search import layout
 from latentdem.solver.checkpoint import Checkpoint
 from latentdem.solver.measurement import Measurement
 from latentdem.solver.passes import Hooks, run_passes
@@ -121,7 +121,7 @@ def test_finished_steps_are_not_made_again(
 def test_tiles(
     scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles, "WORKING_SIZE", 64)
+    monkeypatch.setattr(layout, "WORKING_SIZE", 64)
     y, options = scene(64, 100), {"kernel": gaussian_kernel(5, 1), "boundary": "valid", "steps": 2}
     whole = deblur(y, tiny_prior, **options)
     with pytest.raises(Stop):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from latentdem.restoration.boundary import Frame
+from latentdem.solver.frame import Frame
 from latentdem.solver.measurement import Measurement
 
 SIGMA = torch.tensor([0.01, 0.02])

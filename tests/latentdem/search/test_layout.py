@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentdem.restoration.tiles import informative_window
+from latentdem.search.layout import informative_window
 
 Scene = Callable[..., Tensor]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from latentdem_ext.vae import Window, tile_windows
 
+from ..solver.frame import Frame
 from ..solver.measurement import Measurement
-from .boundary import Frame
 
 WORKING_SIZE = 384  # pixels a side: photographs that need a larger grid are restored in tiles
 GRID_MULTIPLE = 32  # of padded grids: small factors for FFTs, whole latents at half size

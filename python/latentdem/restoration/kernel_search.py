@@ -1,0 +1,84 @@
+"""The search for the kernels of photographs: which one, of which size, and in which part of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..search.blind import BlindSearch
+from ..search.family import FamilySearch
+from ..search.gradient_first import Found, GradientFirstSearch
+from ..search.gradient_start import automatic_sizes
+from ..search.layout import Layout, informative_window
+from ..solver.measurement import Measurement
+from ..solver.passes import Hooks, WorkBudget
+
+_DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
+
+
+@dataclass(frozen=True)
+class KernelSearch:
+    """The search for kernels.
+
+    Attributes:
+        search: the search on a padded grid.
+        gradients: the search from gradients that comes first; None for none.
+    """
+
+    search: BlindSearch | FamilySearch
+    gradients: GradientFirstSearch | None = None
+
+    @property
+    def cautious(self) -> bool:
+        """Whether a kernel may be so wrong that the image must be restored with care."""
+        return self.search.cautious
+
+    @property
+    def tried(self) -> bool:
+        """Whether residual and variance of what is found are those of a trial, see `trial`."""
+        return self.search.tried or self.gradients is not None
+
+    def by_gradients(self, photographs: Measurement) -> bool:
+        """Whether kernels are estimated from gradients first, and not from noise."""
+        return self.gradients is not None and not self.gradients.noisy(photographs)
+
+    def alike(self, photographs: Measurement) -> bool:
+        """Whether all photographs of a batch are treated in the same way."""
+        rows = (photographs.rows(slice(i, i + 1)) for i in range(len(photographs)))
+        return len({self.by_gradients(row) for row in rows}) == 1
+
+    def kernel_size(self, photographs: Measurement, given: int | None) -> tuple[int, bool]:
+        """K, or its upper limit where the search finds it, and whether it does."""
+        if given is not None:
+            return given, False
+        side = min(photographs.size)
+        if self.by_gradients(photographs):
+            return automatic_sizes(side)[-1], True
+        return min(_DEFAULT_SIZE, side), False
+
+    def work(self, layout: Layout) -> int:
+        """Pixels that the full EM steps of the search of one photograph go through, at most."""
+        search = self.search if self.gradients is None else self.gradients
+        return search.work(*layout.grids[0], layout.kernel_size)
+
+    def __call__(self, photographs: Measurement, kernel_size: int, seed: int, hooks: Hooks) -> Found:
+        """The most plausible kernels (B, 1, K, K); smaller than K if the size is unknown."""
+        layout = Layout.of(photographs, kernel_size)
+        budget = WorkBudget(len(photographs) * self.work(layout), hooks.on_work)
+        hooks = replace(hooks, on_work=budget)
+        generator = torch.Generator(photographs.y.device).manual_seed(seed)
+        if self.gradients is not None and self.by_gradients(photographs):
+            found = self.gradients(photographs, kernel_size, seed, hooks)
+            if not bool(self.gradients.explains(found).all()):
+                size, grid = self.gradients.blind_grid(photographs, kernel_size)
+                searched = self.gradients.search(grid, size, generator, hooks)
+                found = self.gradients.better(photographs, found, searched, seed, hooks)
+        else:
+            window, frame = photographs, layout.frame
+            if not layout.fits:
+                window = photographs.window(*informative_window(photographs.y, layout.search_size, kernel_size))
+                frame = layout.frame_of_part(*window.size)
+            found = Found(self.search(frame.extend(window), kernel_size, generator, hooks), window, frame)
+        budget.spend("kernel search")
+        return found

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import latentdem_ext as ext
+from latentdem.solver.frame import Frame
+
+Scene = Callable[..., Tensor]
+
+
+@pytest.mark.parametrize("size", [3, 8, 15])
+def test_padded_grid_sees_no_wrapping(scene: Scene, size: int) -> None:
+    """What is measured of a circular blur on the padded grid is a blur without wrapping."""
+    frame = Frame.extended(40, 50, size, 16)
+    rows, columns = frame.grid
+    assert rows % 16 == columns % 16 == 0
+    x = scene(rows, columns)
+    kernel = torch.rand(1, 1, size, size)
+    measured = frame.crop(ext.blur(x, kernel))
+    changed = x.clone()
+    far = frame.mask() == 0
+    # A pixel further from the frame than the kernel reaches must not matter.
+    reach = torch.nn.functional.max_pool2d((~far).float(), 2 * size + 1, 1, size) > 0
+    changed[~reach.expand_as(x)] += 1
+    torch.testing.assert_close(frame.crop(ext.blur(changed, kernel)), measured)
+    top, left = frame.offset
+    direct = torch.nn.functional.conv2d(
+        x.transpose(0, 1)[..., top - (size - 1 - size // 2) : top + 40 + size // 2,
+                          left - (size - 1 - size // 2) : left + 50 + size // 2],
+        kernel.flip(-1, -2),
+    ).transpose(0, 1)  # fmt: skip
+    torch.testing.assert_close(measured, direct, atol=1e-4, rtol=1e-4)
+
+
+def test_place_and_crop_are_inverse(scene: Scene) -> None:
+    y = scene(37, 41)
+    for frame in (Frame.circular(37, 41), Frame.extended(37, 41, 9)):
+        placed = frame.place(y)
+        assert placed.shape[-2:] == frame.grid
+        assert torch.equal(frame.crop(placed), y)
+        mask = frame.mask()
+        assert (mask is None) == frame.is_circular
+        assert mask is None or mask.sum() == 37 * 41
