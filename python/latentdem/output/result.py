@@ -105,10 +105,11 @@ class Result(Pictures):
         unexplained: (B,) what a trial of the estimated kernel leaves unexplained, in units of the contrast of
             the photograph's edges, see `unexplained_share`; None where the kernel is known or was not tried.
         source: what was given; None for a tensor in [-1, 1].
-        uncertainty: (B, C, H, W) standard deviation of the error of `tensor`, in units of [-1, 1]; None unless
-            `num_samples` was above 1. The error of a wrong kernel is not in it.
-        kernel_uncertainty: (B, 1, K, K) standard deviation of the kernel over the posterior samples of the
-            image; None unless it was estimated and `num_samples` above 1.
+        uncertainty: (B, 1, H, W) standard deviation of the error of `tensor`, in units of [-1, 1], from the
+            spread of the posterior samples; None unless `num_samples` was above 1, and with a checkpoint. It
+            holds for a right kernel: the error of a wrong one is not in it.
+        kernel_uncertainty: (B, 1, K, K) standard deviation of the kernels that the posterior samples of the
+            image give; None unless it was estimated and `num_samples` above 1. It is not calibrated.
     """
 
     tensor: Tensor

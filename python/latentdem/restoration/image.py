@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentdem_ext import project_kernel, record_backends
@@ -44,9 +45,9 @@ from .unexplained import unexplained_share
 
 _log = logging.getLogger(__name__)
 
-# Standard deviations of the error by those of the samples, which are too close together
-# (docs/research/deblurring.md).
-SPREAD_FACTOR = 1.0
+# Standard deviations of the error by those of the samples, which are too close together, and pixels a side of the
+# neighbourhood in which these are averaged (docs/research/deblurring.md, "Calibration of the uncertainty").
+SPREAD_FACTOR, SPREAD_WIDTH = 3.7, 5
 
 
 @dataclass
@@ -179,7 +180,7 @@ class ImageRestoration:
         restored = join(_same_size(results))
         result = self._result(restored, examined, measurement, torch.cat(shares) if shares else None)
         if restored.spread is not None:
-            result.uncertainty = _uncertainty(restored.spread, self.y.shape[1], examined.data_range.scale)
+            result.uncertainty = _uncertainty(restored.spread, examined.data_range.scale)
         if kernel_spreads:
             result.kernel_uncertainty = torch.cat(kernel_spreads).cpu()
         result.seconds.update(seconds, total=time.perf_counter() - started)
@@ -265,9 +266,16 @@ class ImageRestoration:
         return operator.residual(image, kernel, measurement.y)
 
 
-def _uncertainty(spread: Tensor, channels: int, scale: Tensor) -> Tensor:
-    """The standard deviation (B, channels, H, W) of the error, from the spread (B, 3, H, W) of the samples."""
-    return SPREAD_FACTOR * from_rgb(spread, channels).cpu() * scale.view(-1, 1, 1, 1)
+def _uncertainty(spread: Tensor, scale: Tensor) -> Tensor:
+    """The standard deviation (B, 1, H, W) of the error, from the spread (B, 3, H, W) of the samples."""
+    variance = F.avg_pool2d(
+        spread.square().mean(1, keepdim=True),
+        SPREAD_WIDTH,
+        stride=1,
+        padding=SPREAD_WIDTH // 2,
+        count_include_pad=False,
+    )
+    return SPREAD_FACTOR * variance.sqrt().cpu() * scale.view(-1, 1, 1, 1)
 
 
 def _same_size(results: list[Candidates]) -> list[Candidates]:
