@@ -37,7 +37,7 @@ LAYERS = (
     ("latentdem.output", "latentdem.solver"),
     ("latentdem.operators",),
     ("latentdem.priors", "latentdem.io"),
-    ("latentdem.metrics", "latentdem.checks", "latentdem.errors"),
+    ("latentdem.metrics", "latentdem.checks", "latentdem.context", "latentdem.errors"),
     ("latentdem_ext",),
     ("latentdem_kernels",),
 )

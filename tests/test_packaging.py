@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import latentdem_ext
 from latentdem_ext import _backends
 
+ROOT = Path(__file__).resolve().parents[1]
 NATIVE = os.environ.get("LATENTDEM_NATIVE", "ON").upper() != "OFF"
 
 
@@ -113,3 +115,20 @@ def test_command_is_installed():
     (command,) = metadata.entry_points(group="console_scripts", name="latentdem")
     assert command.value == "latentdem.cli:main"
     assert callable(command.load())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_source_distribution_has_every_file_of_the_repository(tmp_path):
+    """Its tests can then be run from it."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = listed.stdout.split("\n")[:-1]
+    for file in files:
+        (tmp_path / "copy" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / "copy" / file)
+    program = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "copy", check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        packed = {name.partition("/")[2] for name in tar.getnames()}
+    assert set(files) <= packed

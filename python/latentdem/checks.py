@@ -53,13 +53,13 @@ def check_kernel(kernel: Tensor, batch: int) -> Tensor:
     return kernel.expand(batch, -1, -1, -1)
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str | torch.device) -> torch.device:
     """The device called "auto" (CUDA where available), "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
         UserError: the name is unknown, or there is no such device.
     """
-    if name == "auto":
+    if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -23,9 +23,11 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from .context import own_context
 from .errors import UserError
 from .io.channels import to_rgb
-from .io.images import to_tensor
+from .io.inputs import to_tensor
+from .io.kernels import KernelLike, as_kernel
 from .priors import DiffusersPrior
 from .priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser, prepare_for_inference
 from .restoration.image import ImageRestoration
@@ -138,11 +140,12 @@ class LatentDEMPipeline(DiffusionPipeline):
             what = method.split("_")[1]
             raise UserError(f"A {type(autoencoder).__name__} has no {what}; leave it as it is.") from error
 
+    @own_context()
     @torch.no_grad()
     def __call__(
         self,
         image: Any,
-        kernel: Tensor | None = None,
+        kernel: KernelLike | None = None,
         kernel_size: int | None = None,
         noise_sigma: float | None = None,
         prompt: str = "",
@@ -163,7 +166,7 @@ class LatentDEMPipeline(DiffusionPipeline):
         Args:
             image: a path, a PIL image, a tensor (C, H, W) or (B, C, H, W) in [0, 1], an array (H, W[, C]) or
                 (B, H, W, C) of uint8, uint16 or floats in [0, 1]; or a list of such images. C is 1 or 3.
-            kernel: (1 or B, 1, K, K) the true kernel, if it is known; then `kernel_size` is ignored.
+            kernel: the true kernel, if known, as `latentdem.deblur` takes it; then `kernel_size` is ignored.
             kernel_size: K of the K x K kernel, at least as wide as the blur; None finds it.
             noise_sigma: standard deviation of the measurement noise for images in [-1, 1] (twice that of images
                 in [0, 1]); None estimates it.
@@ -201,7 +204,9 @@ class LatentDEMPipeline(DiffusionPipeline):
             seed=_draw_seed(generator),
             boundary=boundary,
         )
-        restoration = ImageRestoration(_to_batch(image), settings, kernel)
+        restoration = ImageRestoration(
+            _to_batch(image), settings, None if kernel is None else as_kernel(kernel)
+        )
         device = self._execution_device
         prior = DiffusersPrior.from_pipeline(self, prompt, negative_prompt, guidance_scale)
         denoiser = prepare_for_inference(self.kernel_denoiser, device)
@@ -230,7 +235,7 @@ class LatentDEMPipeline(DiffusionPipeline):
             result = restoration.run(
                 prior, denoiser, device, progress=progress, on_step=step_end, latents=latents
             )
-        images = result.image
+        images = result.tensor
         if output_type == "latent":
             images = prior.encode(to_rgb(images).to(device))
         images = VaeImageProcessor().postprocess(images, output_type)
@@ -247,7 +252,7 @@ def _to_batch(image: Any) -> Tensor:
         UserError: there are no images, or they differ in size or are of another kind.
     """
     if isinstance(image, Tensor):
-        return to_tensor(2 * image.cpu() - 1 if image.ndim == 4 else 2 * image.cpu()[None] - 1)
+        return to_tensor(image, (0, 1))
     if isinstance(image, np.ndarray) and image.ndim == 4:
         image = list(image)
     if not isinstance(image, (list, tuple)):

@@ -7,11 +7,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
 
 from ..checks import check_backend, resolve_device
-from ..errors import UserError
-from ..io.images import read_image, to_tensor
+from ..context import own_context
+from ..io.arrays import ValueRange
+from ..io.inputs import ImageLike, open_image
+from ..io.kernels import KernelLike, as_kernel
+from ..io.masks import MaskLike, as_mask
 from ..output.report import versions
 from ..output.result import Result
 from ..priors import LatentPrior, load_prior
@@ -24,60 +27,76 @@ from ..solver.checkpoint import Checkpoint, digest
 from ..solver.passes import Progress
 
 
+@own_context()
 def deblur(
-    image: Any,
+    image: ImageLike,
     kernel_size: int | None = None,
     *,
-    kernel: Tensor | None = None,
+    kernel: KernelLike | None = None,
     noise_sigma: float | None = None,
     prior: str | Path | LatentPrior = "embedded",
     e_step: Literal["proximal", "posterior"] = "proximal",
     without: Collection[str] = (),
     steps: int | None = None,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
     boundary: BoundaryChoice = "auto",
     num_samples: int = 1,
     quality: Quality = "auto",
-    mask: Tensor | None = None,
+    mask: MaskLike | None = None,
+    value_range: ValueRange | None = None,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
 ) -> Result:
     """Restores blurred images and their blur kernels.
 
     Args:
-        image: a path, a PIL image, an array (H, W[, 3]) of uint8, uint16 or floats in [0, 1], or a tensor
-            (B, C, H, W) in [-1, 1] with C = 1 or 3.
+        image: a path; the contents of a file (bytes); a PIL image; an array (H, W) or (H, W, C) of floats in
+            [0, 1] or of whole numbers from 0 to the greatest of their type; a tensor (H, W), (C, H, W) or
+            (B, C, H, W) of floats in [-1, 1] or of whole numbers; or a list of images of one size. C is 1 or
+            3, or 2 or 4 with opacity, which the result keeps.
         kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality: see
-            `latentdem.Settings`.
-        kernel: (1 or B, 1, K, K) the true kernel, non-negative with sum 1 and its origin at K // 2: then only
-            the image is restored and `kernel_size` does not count.
-        mask: (1 or B, 1, H, W), 0 for pixels that do not count, such as transparent ones, and come back as they
-            were. None for all, and for the transparency of a file given as a path. Frames, dead pixels, stamps
-            and blown-out lights are found without it.
+            `latentdem.Settings`. `noise_sigma` is in units of [-1, 1], twice what it is in [0, 1], whatever the
+            range of `image`.
+        kernel: the true kernel, with its origin at K // 2: an array or tensor (K, K) or (B, 1, K, K), or a file
+            (see `io.kernels.read_kernel`), which is divided by its sum. Then only the image is restored and
+            `kernel_size` does not count.
+        mask: which pixels count: an array or tensor (H, W) or (1 or B, 1, H, W) that is 0 where they do not, or
+            a picture (path or PIL image) that is black there. The others come back as they were. None for all
+            but the wholly transparent ones. Frames, dead pixels, stamps and blown-out lights are found without.
         prior: "embedded", "sd15", a folder, a file, an id on the Hugging Face hub (see `load_prior`) or a
             `LatentPrior`.
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" and so on, or "mps".
         precision: what the networks of a prior given by name compute in: "auto", "float32", "bfloat16" or
             "float16", see `load_prior`.
+        value_range: (black, white) of an array or tensor with another range, such as (0, 1) or (0, 255).
         progress: called as progress(stage, done, total) after every step; total counts the whole job.
         checkpoint: folder in which the run is saved every few seconds. The same call resumes an interrupted
             run, with the same result; at the end the folder is removed.
 
     Returns:
-        `Result` with `.image`, `.kernel`, `.trace` and `.plot()`.
+        `Result` with `.image` in the form of the input, `.kernel`, `.trace`, `.save()` and `.plot()`.
 
     Raises:
         UserError: an argument is wrong; the message says which and what to do.
+
+    Example:
+        An array comes back as an array of the same type; the kernel is known here, which takes less time.
+
+        >>> import numpy as np
+        >>> from latentdem import deblur
+        >>> blurred = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
+        >>> result = deblur(blurred, kernel=np.ones((3, 3)), steps=4, device="cpu")
+        >>> result.image.shape, result.image.dtype, result.kernel.shape
+        ((32, 32), dtype('uint8'), torch.Size([1, 1, 3, 3]))
     """
     started = time.perf_counter()
-    if isinstance(image, (str, Path)):
-        source = read_image(image)
-        image, mask = source.pixels, source.opaque if mask is None else mask
-    y = to_tensor(image)
+    source = open_image(image, value_range)
+    y = source.pixels
     settings = Settings(kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality)
-    restoration = ImageRestoration(y, settings, kernel, _checked(mask, y))
+    counts = source.opaque if mask is None else as_mask(mask, *y.shape[-2:])
+    restoration = ImageRestoration(y, settings, None if kernel is None else as_kernel(kernel), counts)
     torch_device = resolve_device(device)
     check_backend()
     saved = None
@@ -88,22 +107,11 @@ def deblur(
     result = restoration.run(loaded, denoiser, torch_device, progress=progress, checkpoint=saved)
     if saved is not None:
         saved.remove()
+    result.source = source
     result.seconds["loading"] = loading
     result.seconds["total"] += loading
     result.settings |= {"prior": name_of(prior), "precision": precision}
     return result
-
-
-def _checked(mask: Tensor | None, y: Tensor) -> Tensor | None:
-    """The mask as float32, 0 or 1."""
-    if mask is None:
-        return None
-    if mask.ndim != 4 or len(mask) not in (1, len(y)) or mask.shape[1:] != (1, *y.shape[2:]):
-        raise UserError(f"A mask has the shape (1 or B, 1, H, W) of the image, not {tuple(mask.shape)}.")
-    mask = (mask > 0).float()
-    if not mask.flatten(1).any(1).all():
-        raise UserError("No pixel of the image counts; give a mask with pixels, or an image that can be seen.")
-    return mask
 
 
 def _identity(restoration: ImageRestoration, prior: str, device: str, precision: str) -> dict[str, Any]:

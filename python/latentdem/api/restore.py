@@ -8,16 +8,20 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..checks import check_backend, resolve_device
+from ..context import own_context
 from ..errors import UserError
+from ..io.arrays import ValueRange
 from ..io.channels import from_rgb, to_rgb
-from ..io.images import read_image, read_kernel, to_tensor
+from ..io.inputs import ImageLike, open_image
+from ..io.kernels import as_kernel
+from ..io.masks import as_mask
 from ..operators import (
     AntiAliasing,
     Blur,
@@ -48,6 +52,9 @@ from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, Progress, WorkCounter
 from .registry import completed, parse
 
+# A known parameter: a number, values or a file.
+Known: TypeAlias = float | np.ndarray | Tensor | str | Path
+
 _FAMILIES: dict[str, KernelFamily] = {
     "gaussian": GaussianKernels(),
     "disk": DiskKernels(),
@@ -55,18 +62,20 @@ _FAMILIES: dict[str, KernelFamily] = {
 _ONE_KERNEL = {"blur", "saturation", "superresolution", *_FAMILIES}
 
 
+@own_context()
 def restore(
-    image: Any,
+    image: ImageLike,
     operator: str | Parametric,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Known] | None = None,
     *,
     noise_sigma: float | None = None,
     prior: str | Path | LatentPrior = "embedded",
     steps: int | None = None,
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
     boundary: BoundaryChoice = "auto",
+    value_range: ValueRange | None = None,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
 ) -> Restored:
@@ -76,31 +85,48 @@ def restore(
         image: one measurement, as `deblur` takes it; with an operator object, a tensor (B, C, h, w) of several.
         operator: NAME[:PARAMETER=VALUE,...] with the names of `latentdem restore --help`, or an object: one of
             `latentdem.operators`, a composition `outer @ inner`, or your own `Function`.
-        parameters: known parameters of the operator by name: values (B, *shape) or files (`Path`).
-        noise_sigma: standard deviation of the measurement noise in units of [-1, 1]; None estimates it, which
-            needs a measurement that is an image.
+        parameters: known parameters of the operator by name: numbers, arrays or tensors (B, *shape), or files
+            (`Path`). The kernel and the mask are taken in all forms that `deblur` takes.
+        noise_sigma: standard deviation of the measurement noise in units of [-1, 1], twice what it is in
+            [0, 1], whatever the range of `image`; None estimates it, which needs an image.
         prior: see `deblur`.
         steps: diffusion steps per 1000 timesteps; None takes the default.
         seed: random seed.
         device, precision: see `deblur`.
         boundary: for operators with one kernel, see `deblur`; the others are circular.
+        value_range: (black, white) of an array or tensor with another range, see `deblur`.
         progress: called as progress(stage, done, total).
         checkpoint: see `deblur`; for operators with a name.
 
     Returns:
-        `Restored` with `.image`, `.parameters`, `.residual` and `.plot()`.
+        `Restored` with `.image` in the form of the input, `.parameters`, `.residual` and `.plot()`.
 
     Raises:
         UserError: an argument is wrong; the message says which and what to do.
+
+    Example:
+        A lens out of focus with a known radius.
+
+        >>> import numpy as np
+        >>> from latentdem import restore
+        >>> blurred = np.tile(np.linspace(0, 1, 32, dtype=np.float32), (32, 1))
+        >>> result = restore(blurred, "disk:size=7,radius=2", noise_sigma=0.01, steps=4, device="cpu")
+        >>> result.image.shape, result.image.dtype, float(result.parameters["radius"])
+        ((32, 32), dtype('float32'), 2.0)
     """
     started = time.perf_counter()
-    y = image.float() if isinstance(image, Tensor) and isinstance(operator, Parametric) else to_tensor(image)
+    if isinstance(image, Tensor) and isinstance(operator, Parametric) and value_range is None:
+        # A measurement that need not be an image.
+        source, y = None, image.detach().float().clone()
+    else:
+        source = open_image(image, value_range)
+        y = source.pixels
     torch_device = resolve_device(device)
     check_backend()
     if steps is not None and steps < 2:
         raise UserError(f"At least 2 steps are needed, not {steps}.")
     settings = Settings(noise_sigma=noise_sigma, steps=steps, seed=seed, boundary=boundary)
-    known = dict(parameters or {})
+    known: dict[str, Any] = dict(parameters or {})
     options: dict[str, Any] = {}
     name = type(operator).__name__
     if isinstance(operator, str):
@@ -110,7 +136,7 @@ def restore(
         options, known = completed(name, {**values, **known})
         if name == "denoise" and "sigma" in known:
             settings = replace(settings, noise_sigma=known.pop("sigma"))
-        known = {key: _loaded(key, value, y) for key, value in known.items()}
+    known = {key: _loaded(key, value, y) for key, value in known.items()}
     saved = None
     if checkpoint is not None:
         if not isinstance(operator, str):
@@ -126,6 +152,7 @@ def restore(
         result = _restore_parametric(operator, y, known, settings, loaded, torch_device, progress, saved)
     if saved is not None:
         saved.remove()
+    result.source = source
     result.seconds["total"] = time.perf_counter() - started
     result.settings = {
         "operator": name,
@@ -187,7 +214,7 @@ def _restore_one_kernel(
         fitted = family.fit(result.kernel) if values is None else values
         parameters = {key: fitted[:, i] for i, key in enumerate(family.names)}
     return Restored(
-        result.image,
+        result.tensor,
         parameters,
         y,
         result.noise_sigma,
@@ -264,17 +291,16 @@ def _identity(
     }
 
 
-def _loaded(key: str, value: Any, y: Tensor) -> Any:
+def _loaded(key: str, value: Known, y: Tensor) -> Any:
     """The value of a parameter, which is read if it is a file."""
+    if key == "kernel":
+        return as_kernel(value)  # type: ignore[arg-type]  # refuses numbers itself
+    if key == "mask" and isinstance(value, (str, Path)):
+        return as_mask(value, *y.shape[-2:])
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value).float()
     if not isinstance(value, Path):
         return value
-    if key == "kernel":
-        return read_kernel(value)
-    if key == "mask":
-        mask = read_image(value).pixels.mean(1, keepdim=True)
-        if mask.shape[-2:] != y.shape[-2:]:
-            raise UserError(f"The mask {value} must have the size of the image.")
-        return (mask > 0).float()
     try:
         return torch.from_numpy(np.load(value)).float()
     except (OSError, ValueError, EOFError) as error:

@@ -60,7 +60,8 @@ def blur_command(
     import numpy as np
 
     from ..io.files import staging_folder
-    from ..io.images import read_image, write_image, write_kernel
+    from ..io.images import read_image, write_image
+    from ..io.kernels import write_kernel
     from ..operators.kernels import motion_kernel
     from ..operators.simulate import blur_and_add_noise
 

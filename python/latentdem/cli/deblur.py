@@ -104,7 +104,7 @@ def deblur_command(
             if value is not None:
                 raise UserError(f"--{name} belongs to one photograph; leave it out, or give one IMAGE.")
 
-    from ..io.images import read_kernel
+    from ..io.kernels import read_kernel
     from ..restoration.settings import Settings
 
     size = None if kernel_size == option.AUTO else kernel_size
@@ -188,7 +188,7 @@ class _Deblurring:
         return [self._outcome(result[i], source, sharp) for i, source in enumerate(sources)]
 
     def _outcome(self, result: Result, source: ImageFile, sharp: ImageFile | None) -> Outcome:
-        from ..io.images import write_kernel
+        from ..io.kernels import write_kernel
         from ..metrics import image_metrics
         from ..output.figures import save_figure
         from ..output.report import build_report
@@ -198,7 +198,7 @@ class _Deblurring:
             result = result.or_input()
         after = before = None
         if sharp is not None:
-            after = image_metrics(result.image, sharp.pixels)
+            after = image_metrics(result.tensor, sharp.pixels)
             before = image_metrics(source.pixels, sharp.pixels)
         result.settings["prior"] = self.prior
         report = build_report(result, image=after, blurred=before)
@@ -207,7 +207,7 @@ class _Deblurring:
         report["written"] = self.unexplained if refused else "result"
         if self.kernel is None:
             extras["_kernel.npy"] = lambda path: write_kernel(path.with_suffix(""), result.kernel)
-        return Outcome(result.image, source, report, _rows(result, before, after), extras, explained)
+        return Outcome(result.tensor, source, report, _rows(result, before, after), extras, explained)
 
     def complaint(self, unexplained: Sequence[Job], several: bool) -> tuple[str, int]:
         names = ", ".join(job.name for job in unexplained)

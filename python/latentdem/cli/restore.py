@@ -159,7 +159,7 @@ def _outcome(result: Restored, source: ImageFile) -> Outcome:
     rows.append(("noise sigma", f"{float(result.noise_sigma[0]):.4f}"))
     rows.append(("residual", f"{float(result.residual[0]):.4f}"))
     rows.append(("seconds", f"{result.seconds['total']:.1f}"))
-    return Outcome(result.image, source, build_restored_report(result), rows, extras)
+    return Outcome(result.tensor, source, build_restored_report(result), rows, extras)
 
 
 EPILOG = "Operators:\n\n" + "\n\n".join(listing())

@@ -129,7 +129,7 @@ def _row(
     index: int, name: str, case: Case, result: Result, settings: EvaluationSettings, seconds: float
 ) -> Row:
     blurred, restored, reference = (
-        _without_margin(image, settings.margin) for image in (case.blurred, result.image, case.reference)
+        _without_margin(image, settings.margin) for image in (case.blurred, result.tensor, case.reference)
     )
     before, after = image_metrics(blurred, reference), image_metrics(restored, reference)
     estimate = None if settings.non_blind else estimated_kernel(result)

@@ -93,7 +93,7 @@ class VanillaEM:
         for done in range(self.iterations):
             task.progress("EM", done, self.iterations)
             result = _run(replace(task, progress=_silent), kernel, config)
-            x = to_rgb(result.image).to(task.device)
+            x = to_rgb(result.tensor).to(task.device)
             kernel = operator.m_step(x[:, None], y, kernel.to(task.device), variance).cpu()
         return replace(result, kernel=kernel, trace=[], seconds={"total": perf_counter() - started})
 

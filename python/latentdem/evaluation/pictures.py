@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..checks import check_kernel_size, resolve_device
 from ..errors import UserError
-from ..io.images import read_image, read_kernel
+from ..io.images import read_image
+from ..io.kernels import read_kernel
 from ..metrics import kernel_metrics
 from ..output.report import versions
 from ..output.result import Result
@@ -265,7 +266,7 @@ def _row(index: int, name: str, case: PictureCase, result: Result, settings: Pic
     scores: dict[str, float] = {}
     benchmark = settings.benchmark
     if benchmark is not None and case.reference is not None:
-        reference, blurred, restored = _alike(case.reference, case.blurred, result.image)
+        reference, blurred, restored = _alike(case.reference, case.blurred, result.tensor)
         before, after = (
             score_aligned(image, reference, benchmark.radius, benchmark.border) for image in (blurred, restored)
         )

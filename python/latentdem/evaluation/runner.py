@@ -99,7 +99,7 @@ def run_cases(
                 failures[source.name] = "the result has values that are not finite."
                 continue
             row, moments = measure(source, case, result, result.seconds["total"] / len(waiting))
-            store.add(row, result.image, result.kernel, moments)
+            store.add(row, result.tensor, result.kernel, moments)
             rows.append(row)
         waiting.clear()
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..io.files import atomic_path, keep_settings, make_folder
-from ..io.images import read_image, read_kernel, write_image, write_kernel
+from ..io.images import read_image, write_image
+from ..io.kernels import read_kernel, write_kernel
 from .accuracy import Moment
 
 

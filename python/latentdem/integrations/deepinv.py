@@ -16,7 +16,7 @@ from torch import Tensor
 try:
     import deepinv
 except ImportError as error:
-    raise ImportError(f"deepinv cannot be imported ({error}): pip install 'latentdem[deepinv]'") from error
+    raise ImportError(f"deepinv cannot be imported ({error}): pip install deepinv") from error
 
 from ..checks import check_kernel, resolve_device
 from ..errors import UserError
@@ -121,7 +121,7 @@ class LatentDEMReconstructor(deepinv.models.Reconstructor):
             known = None if kernel is None else kernel[rows].cpu()
             restoration = ImageRestoration((2 * y[rows] - 1).float().cpu(), settings, known)
             result = restoration.run(self._prior, self._denoiser, self._torch_device)
-            images.append(result.image)
+            images.append(result.tensor)
             kernels.append(result.kernel)
         return (torch.cat(images).to(y) + 1) / 2, torch.cat(kernels).to(y)
 

@@ -1,4 +1,4 @@
-"""Image files as integer arrays and back, with colour profile, EXIF data and transparency.
+"""Image files as integer arrays and back, with transparency and metadata.
 
 Files go through Pillow, except for 16-bit PNG, which Pillow would reduce to 8 bits (imagecodecs), and TIFF
 (tifffile).
@@ -9,28 +9,34 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
+from .metadata import Metadata, orientation_of
 from .tiff import SIGNATURES, UnsupportedPixels, read_tiff, write_tiff
 
 # Format family -> suffixes of its files, the usual one first.
 WRITABLE = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
-    "BMP": (".bmp",),
+    "BMP": (".bmp", ".dib"),
 }
 _SAVE_OPTIONS: dict[str, dict[str, object]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95},
 }
 _WITH_ALPHA = {"PNG", "TIFF", "WEBP", "BMP"}
+_ONE_PICTURE = {"JPEG", "ICO", "ICNS"}  # formats whose further frames are previews, gain maps and sizes
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+_TOO_DEEP = "its pixels are floating-point or wider than 16 bits"
 
 
 @dataclass(frozen=True)
@@ -40,53 +46,79 @@ class Decoded:
     Attributes:
         array: (H, W, C) uint8 or uint16, upright; C = 1 or 3, and one more with transparency.
         family: name of the format in Pillow, such as "PNG".
-        icc: colour profile, None without one.
-        exif: EXIF block without the orientation (the pixels are upright), None without one.
+        metadata: what a result keeps.
+        pages: number of pictures in the file, of which this is the first.
     """
 
     array: np.ndarray
     family: str
-    icc: bytes | None
-    exif: bytes | None
+    metadata: Metadata
+    pages: int = 1
 
 
-def decode(path: Path) -> Decoded:
-    """Reads the first image of a file.
+def decode(source: Path | bytes) -> Decoded:
+    """Reads the first image of a file, or of the contents of one.
 
     Raises:
         UnsupportedPixels: floating-point or 32-bit pixels.
         Exception: any error of a decoder on a damaged file.
     """
-    with path.open("rb") as file:
-        head = file.read(25)
-    if head[:4] in SIGNATURES:
-        page = read_tiff(path)
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    if data[:4] in SIGNATURES:
+        page = read_tiff(data)
         if page is not None:
-            return Decoded(_upright(page.array, page.orientation), "TIFF", page.icc, page.exif)
+            return Decoded(_upright(page.array, page.orientation), "TIFF", page.metadata, page.pages)
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        _register_heif()
     with warnings.catch_warnings():
         # Large photographs are accepted up to twice the size of the warning, where Pillow raises an error.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            family = "JPEG" if image.format == "MPO" else str(image.format)
-            if family == "PNG" and head[24] == 16:  # the bit depth; Pillow opens 16-bit colour as 8-bit
-                return _decode_16_bit_png(path, image)
-            if image.mode in ("I", "F") or image.mode.startswith("I;"):
-                raise UnsupportedPixels("its pixels are floating-point or wider than 16 bits")
-            upright = ImageOps.exif_transpose(image)
-            icc, exif = image.info.get("icc_profile"), _exif(image)
-            if upright.mode == "CMYK":
-                upright, icc = _from_cmyk(upright, icc)
-            mode = _eight_bit_mode(upright)
-            array = np.asarray(upright if upright.mode == mode else upright.convert(mode))
-            return Decoded(array.reshape(*array.shape[:2], -1), family, icc, exif)
+        warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == "PNG" and data[24] == 16:  # the bit depth; Pillow opens 16-bit colour as 8-bit
+                return _decode_16_bit_png(data, image)
+            return decode_pillow(image)
 
 
-def _decode_16_bit_png(path: Path, image: Image.Image) -> Decoded:
+def decode_pillow(image: Image.Image) -> Decoded:
+    """Reads the current picture of an image opened or made by Pillow.
+
+    Raises:
+        UnsupportedPixels: pixels without a range, or wider than 16 bits.
+    """
+    family = "JPEG" if image.format == "MPO" else str(image.format)
+    pages = 1 if family in _ONE_PICTURE else getattr(image, "n_frames", 1)
+    orientation = orientation_of(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        array = _sixteen_bits(image)
+        metadata = Metadata.of(image)
+    else:
+        picture = image
+        metadata = Metadata.of(image)
+        if picture.mode == "CMYK":
+            picture, icc = _from_cmyk(picture, metadata.icc)
+            metadata = replace(metadata, icc=icc)
+        if picture.mode in ("La", "RGBa"):  # premultiplied; these convert to nothing else
+            picture = picture.convert(picture.mode.upper())
+        mode = _eight_bit_mode(picture)
+        array = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+    return Decoded(_upright(array.reshape(*array.shape[:2], -1), orientation), family, metadata, pages)
+
+
+def _sixteen_bits(image: Image.Image) -> np.ndarray:
+    array = np.asarray(image)
+    if image.mode == "F" or array.min() < 0 or array.max() > np.iinfo(np.uint16).max:
+        raise UnsupportedPixels(_TOO_DEEP)
+    return array.astype(np.uint16)
+
+
+def _decode_16_bit_png(data: bytes, image: Image.Image) -> Decoded:
     import imagecodecs
 
-    array = imagecodecs.png_decode(path.read_bytes())
-    array = _upright(array.reshape(*array.shape[:2], -1), image.getexif().get(ExifTags.Base.Orientation, 1))
-    return Decoded(array, "PNG", image.info.get("icc_profile"), _exif(image))
+    array = imagecodecs.png_decode(data)
+    array = _upright(array.reshape(*array.shape[:2], -1), orientation_of(image))
+    image.load()  # text after the pixels
+    return Decoded(array, "PNG", Metadata.of(image), getattr(image, "n_frames", 1))
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -100,27 +132,36 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _exif(image: Image.Image) -> bytes | None:
-    exif = image.getexif()
-    exif.pop(ExifTags.Base.Orientation, None)
-    return exif.tobytes() if len(exif) else None
-
-
 def _from_cmyk(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes | None]:
-    """Converts CMYK to RGB pixels and their profile, by the profile of the file where it has one."""
-    if icc is None:
-        return image.convert("RGB"), None
-    source, target = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    assert converted is not None  # only in-place conversion returns None
-    return converted, ImageCms.ImageCmsProfile(target).tobytes()
+    """Converts CMYK to RGB pixels and their profile, by the profile of the file where it has a usable one."""
+    if icc is not None:
+        target = ImageCms.createProfile("sRGB")
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError):  # damaged, or the profile of RGB pixels
+            converted = None
+        if converted is not None:
+            return converted, ImageCms.ImageCmsProfile(target).tobytes()
+    return image.convert("RGB"), None
 
 
 def _eight_bit_mode(image: Image.Image) -> str:
-    grey = image.mode in ("1", "L", "LA", "La")
+    grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
         return "LA" if grey else "RGBA"
     return "L" if grey else "RGB"
+
+
+def _register_heif() -> None:
+    """Makes Pillow read HEIC, by whichever of the two packages for it is installed."""
+    for package in ("pillow_heif", "pi_heif"):
+        try:
+            import_module(package).register_heif_opener()
+        except ImportError:
+            continue
+        return
+    raise UnsupportedPixels("HEIC pictures need another package (pip install pi-heif)")
 
 
 def family_of(path: Path) -> str | None:
@@ -128,43 +169,95 @@ def family_of(path: Path) -> str | None:
     return next((name for name, suffixes in WRITABLE.items() if path.suffix.lower() in suffixes), None)
 
 
-def encode(path: Path, array: np.ndarray, icc: bytes | None = None, exif: bytes | None = None) -> None:
+def encode(path: Path, array: np.ndarray, metadata: Metadata | None = None) -> None:
     """Writes (H, W, C) uint8 or uint16, C = 1 to 4, in the format of the suffix of `path`.
 
     Where the format requires it, 16 bits are reduced to 8 and transparency is dropped. A TIFF keeps only
-    camera, date and authors of the EXIF data.
+    camera, date and authors of the EXIF data. Metadata that the format cannot hold are left out, with a
+    warning: a picture is worth more than they are.
     """
     family = family_of(path)
     assert family is not None, path
-    channels = array.shape[-1]
-    if family not in _WITH_ALPHA and channels in (2, 4):
+    path.write_bytes(_encode_what_fits(family, array, metadata or Metadata()))
+
+
+def _encode_what_fits(family: str, array: np.ndarray, metadata: Metadata) -> bytes:
+    if family not in _WITH_ALPHA and array.shape[-1] in (2, 4):
         array = array[..., :-1]
+    try:
+        return _encode(family, array, metadata)
+    except Exception:  # Pillow and tifffile raise nearly anything for metadata that do not fit
+        kept = Metadata()
+    for field in fields(Metadata):
+        value = getattr(metadata, field.name)
+        more = replace(kept, **{field.name: value})
+        try:
+            _encode(family, array[:16, :16], more)
+        except Exception as error:
+            warnings.warn(
+                f"The picture is written without its {field.name.upper()} data: {error}.",
+                UserWarning,
+                stacklevel=2,
+            )
+        else:
+            kept = more
+    return _encode(family, array, kept)
+
+
+def _encode(family: str, array: np.ndarray, metadata: Metadata) -> bytes:
     if family == "TIFF":
-        write_tiff(path, array, icc, exif)
-        return
+        return write_tiff(array, metadata)
     if family == "PNG" and array.dtype == np.uint16:
-        _encode_16_bit_png(path, array, icc, exif)
-        return
+        return _encode_16_bit_png(array, metadata)
     if array.dtype == np.uint16:
         array = ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
     if family == "BMP" and image.mode == "LA":
         image = image.convert("RGBA")
-    extra = {name: value for name, value in (("icc_profile", icc), ("exif", exif)) if value}
-    image.save(path, format=family, **_SAVE_OPTIONS.get(family, {}), **extra)
+    options: dict[str, Any] = {
+        **_SAVE_OPTIONS.get(family, {}),
+        "icc_profile": metadata.icc,
+        "exif": metadata.exif,
+        "xmp": metadata.xmp,
+        "comment": metadata.comment,
+        "dpi": metadata.dpi,
+    }
+    if family == "JPEG":
+        options["exif"] = metadata.exif and b"Exif\0\0" + metadata.exif
+        options["comment"] = metadata.comment and metadata.comment.encode()
+    if family == "PNG":
+        options["pnginfo"] = _png_texts(metadata)
+    buffer = io.BytesIO()
+    image.save(buffer, format=family, **{name: value for name, value in options.items() if value is not None})
+    return buffer.getvalue()
 
 
-def _encode_16_bit_png(path: Path, array: np.ndarray, icc: bytes | None, exif: bytes | None) -> None:
+def _png_texts(metadata: Metadata) -> PngInfo:
+    texts = PngInfo()
+    if metadata.comment:
+        texts.add_itxt("Comment", metadata.comment)
+    if metadata.xmp:
+        texts.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", errors="replace"))
+    return texts
+
+
+def _encode_16_bit_png(array: np.ndarray, metadata: Metadata) -> bytes:
+    """The pixels from imagecodecs, and the chunks of metadata from an 8-bit file of Pillow."""
     import imagecodecs
 
-    data = imagecodecs.png_encode(np.ascontiguousarray(array.squeeze(-1) if array.shape[-1] == 1 else array))
-    chunks = b""
-    if icc:
-        chunks += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    if exif:
-        chunks += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    path.write_bytes(data[:33] + chunks + data[33:])  # right after the header chunk
+    pixels = np.ascontiguousarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+    data = bytes(imagecodecs.png_encode(pixels))
+    small = _encode("PNG", np.zeros((1, 1, 1), np.uint8), metadata)
+    return data[:33] + b"".join(_metadata_chunks(small)) + data[33:]  # right after the header chunk
 
 
-def _png_chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+def _metadata_chunks(png: bytes) -> list[bytes]:
+    """All chunks of a PNG file but those of its pixels."""
+    chunks, place = [], 8
+    while place < len(png):
+        (length,) = struct.unpack_from(">I", png, place)
+        chunk = png[place : place + length + 12]
+        if chunk[4:8] not in (b"IHDR", b"IDAT", b"IEND"):
+            chunks.append(chunk)
+        place += len(chunk)
+    return chunks

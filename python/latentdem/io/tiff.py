@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tifffile
 from PIL import ExifTags, Image
+
+from .metadata import Metadata, upright_xmp
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Entries of a TIFF directory that describe the photograph rather than the storage of its pixels.
@@ -18,24 +20,26 @@ _DESCRIPTIVE = (
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
 )
-_ASCII = 2  # TIFF data type
+_ASCII, _BYTE = 2, 1  # TIFF data types
+_XMP = 700  # tag
+_REDUCED_OR_MASK = 1 | 4  # bits of the tag NewSubfileType: previews and masks, which are no pictures
 
 
 @dataclass(frozen=True)
 class TiffPage:
-    """First page of a file, with pixels (H, W, C) as stored, not yet turned upright."""
+    """First page of a file, its pixels (H, W, C) as stored, not yet turned upright; and the number of pages."""
 
     array: np.ndarray
     orientation: int
-    icc: bytes | None
-    exif: bytes | None
+    metadata: Metadata
+    pages: int
 
 
 class UnsupportedPixels(ValueError):
     """The file is intact, but its kind of pixels is not supported; the message says which kind."""
 
 
-def read_tiff(path: Path) -> TiffPage | None:
+def read_tiff(data: bytes) -> TiffPage | None:
     """Reads the first page; transparency is returned as the last channel, never premultiplied.
 
     Returns None for files that are left to Pillow: palettes, CMYK and others of at most 8 bits.
@@ -45,7 +49,7 @@ def read_tiff(path: Path) -> TiffPage | None:
         Image.DecompressionBombError: there are more pixels than Pillow allows.
         Exception: any error of tifffile on a damaged file.
     """
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
         known = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.RGB)
         if page.bitspersample > 16 or page.dtype is None or page.dtype.kind not in "bu":
@@ -64,31 +68,62 @@ def read_tiff(path: Path) -> TiffPage | None:
             array = np.iinfo(array.dtype).max - array
         if tuple(page.extrasamples[:1]) == (tifffile.EXTRASAMPLE.ASSOCALPHA,):
             array = _unpremultiplied(array)
-        exif = Image.Exif()
-        exif.update({tag: value for tag in _DESCRIPTIVE if (value := page.tags.valueof(tag))})
         return TiffPage(
             array,
             orientation=page.tags.valueof(ExifTags.Base.Orientation, 1),
-            icc=page.iccprofile,
-            exif=exif.tobytes() if len(exif) else None,
+            metadata=_metadata(page),
+            pages=sum(not int(other.keyframe.subfiletype) & _REDUCED_OR_MASK for other in file.pages),
         )
 
 
-def write_tiff(path: Path, array: np.ndarray, icc: bytes | None, exif: bytes | None) -> None:
-    """Writes (H, W, C) uint8 or uint16 with deflate compression, and the descriptive part of the EXIF block."""
+def read_any_pixels(data: bytes) -> np.ndarray:
+    """The first page of a TIFF file as it is stored, of any data type, such as a measured kernel.
+
+    Raises:
+        Exception: any error of tifffile on a damaged file.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        return file.pages.first.asarray()
+
+
+def write_tiff(array: np.ndarray, metadata: Metadata) -> bytes:
+    """Encodes (H, W, C) uint8 or uint16 with deflate compression, and the descriptive part of the EXIF data."""
     channels = array.shape[-1]
     block = Image.Exif()
-    block.load(exif or b"")
+    block.load(metadata.exif or b"")
+    tags = [(int(tag), _ASCII, 0, block[tag], True) for tag in _DESCRIPTIVE if tag in block]
+    if metadata.xmp:
+        tags.append((_XMP, _BYTE, len(metadata.xmp), metadata.xmp, True))
+    buffer = io.BytesIO()
     tifffile.imwrite(
-        path,
+        buffer,
         array.squeeze(-1) if channels == 1 else array,
         photometric="rgb" if channels > 2 else "minisblack",
         planarconfig="contig" if channels > 1 else None,
         extrasamples=["unassalpha"] if channels in (2, 4) else None,
         compression="zlib",
-        iccprofile=icc,
+        iccprofile=metadata.icc,
+        resolution=metadata.dpi,
+        description=metadata.comment and metadata.comment.encode(),
         metadata=None,
-        extratags=[(int(tag), _ASCII, 0, block[tag], True) for tag in _DESCRIPTIVE if tag in block],
+        extratags=tags,
+    )
+    return buffer.getvalue()
+
+
+def _metadata(page: tifffile.TiffPage) -> Metadata:
+    exif = Image.Exif()
+    exif.update({tag: value for tag in _DESCRIPTIVE if (value := page.tags.valueof(tag))})
+    xmp = page.tags.valueof(_XMP)
+    # Descriptions that programs write for themselves tell of shapes and axes, which a result has no more.
+    described = page.description and not (page.is_shaped or page.is_imagej or page.is_ome)
+    dpi = page.get_resolution("INCH") if page.resolutionunit != tifffile.RESUNIT.NONE else None
+    return Metadata(
+        icc=page.iccprofile,
+        exif=exif.tobytes().removeprefix(b"Exif\0\0") if len(exif) else None,
+        xmp=upright_xmp(bytes(xmp)) if xmp else None,
+        dpi=dpi,
+        comment=page.description if described else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,15 @@ class HQS:
     gradients: bool = False
 
 
+@runtime_checkable
+class Denoiser(Protocol):
+    """A denoiser of kernels, see `KernelDenoiser.denoise`."""
+
+    def denoise(self, kernel: Tensor, noise_level: Tensor) -> Tensor:
+        """Denoised kernels (B, 1, K, K) of any scale; the noise levels (B,) are relative to the peaks."""
+        ...
+
+
 class Blur(Operator):
     """y = k * x + n with an unknown kernel; the convolution is circular on the grid of x.
 
@@ -52,7 +62,8 @@ class Blur(Operator):
 
     Args:
         kernel_size: K, the kernel is (B, 1, K, K), non-negative, sum 1, origin at K // 2.
-        denoiser: callable (kernel (B, 1, K, K), level (B,) relative to the peak) -> kernel; None for none.
+        denoiser: callable (kernel (B, 1, K, K) of any scale, level (B,) relative to the peak) -> kernel, or an
+            object with such a method `denoise`, as `KernelDenoiser`; None for none.
         hqs: settings of the M-step.
         mask: (1 or B, 1, H, W), 1 where y was measured, or None when all of it was.
         fixed: the kernel is known, `m_step` returns it unchanged.
@@ -61,12 +72,14 @@ class Blur(Operator):
     def __init__(
         self,
         kernel_size: int,
-        denoiser: Callable[[Tensor, Tensor], Tensor] | None = None,
+        denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor] | None = None,
         hqs: HQS | None = None,
         mask: Tensor | None = None,
         fixed: bool = False,
     ) -> None:
-        self.kernel_size, self.denoiser, self.hqs = kernel_size, denoiser, hqs or HQS()
+        self.kernel_size, self.hqs = kernel_size, hqs or HQS()
+        # Calling such a network itself needs kernels scaled to peak 1.
+        self.denoiser = denoiser.denoise if isinstance(denoiser, Denoiser) else denoiser
         self.mask, self.fixed = mask, fixed
         self._interior = None if mask is None else _eroded(mask, kernel_size // 4)
 

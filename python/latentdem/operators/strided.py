@@ -9,7 +9,7 @@ from torch import Tensor
 
 import latentdem_ext as ext
 
-from .blur import HQS, Blur
+from .blur import HQS, Blur, Denoiser
 
 
 class StridedBlur(Blur):
@@ -29,7 +29,7 @@ class StridedBlur(Blur):
     def __init__(
         self,
         kernel_size: int,
-        denoiser: Callable[[Tensor, Tensor], Tensor] | None = None,
+        denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor] | None = None,
         hqs: HQS | None = None,
         mask: Tensor | None = None,
         fixed: bool = False,

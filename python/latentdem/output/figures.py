@@ -29,7 +29,7 @@ _FINEST = 1200  # pixels of an image's longer side that a figure can show
 class Run(Protocol):
     """The part of a restoration that its curves need; see `Result` and `Restored` for the attributes."""
 
-    image: Tensor
+    tensor: Tensor
     noise_sigma: Tensor
     trace: list[TraceStep]
 
@@ -81,7 +81,7 @@ def plot_result(result: DeblurringRun, true_kernel: Tensor | None = None) -> Fig
         result: its first image is shown.
         true_kernel: (1, 1, K, K), shown beside the estimate where it is known.
     """
-    height, width = result.image.shape[-2:]
+    height, width = result.tensor.shape[-2:]
     aspect = width / height
     stacked = aspect > 2
     # Inches: a panorama nine wide; everything else of the same area, but not taller than 4.5.
@@ -107,7 +107,7 @@ def plot_result(result: DeblurringRun, true_kernel: Tensor | None = None) -> Fig
     if not stacked:
         second = (_MARGIN + image_width + _GAP, _MARGIN)
     sheet.picture(_MARGIN, _MARGIN, image_width, image_height, _pixels(result.blurred), "input")
-    sheet.picture(*second, image_width, image_height, _pixels(result.image), "result")
+    sheet.picture(*second, image_width, image_height, _pixels(result.tensor), "result")
     for i, (kernel, name) in enumerate(zip(kernels, ("kernel", "true kernel"), strict=False)):
         top = _MARGIN + i * (side + _TITLE + _GAP)
         title = f"{name}, {kernel.shape[-1]} x {kernel.shape[-1]}"
@@ -125,7 +125,7 @@ def plot_result(result: DeblurringRun, true_kernel: Tensor | None = None) -> Fig
 
 def plot_restored(result: ParametricRun) -> Figure:
     """Figure of the first image: input, result with its scalar parameters, and the residual over the steps."""
-    height, width = result.image.shape[-2:]
+    height, width = result.tensor.shape[-2:]
     image_width = 2.9 * (width / height) ** 0.5
     image_height = image_width * height / width
     numbers = {name: value[0] for name, value in result.parameters.items() if value[0].numel() == 1}
@@ -135,7 +135,7 @@ def plot_restored(result: ParametricRun) -> Figure:
     pixels = _pixels(result.measured)
     sheet.picture(_MARGIN, _MARGIN, image_width, image_height, pixels, "input")
     second = _MARGIN + image_width + _GAP
-    sheet.picture(second, _MARGIN, image_width, image_height, _pixels(result.image), title)
+    sheet.picture(second, _MARGIN, image_width, image_height, _pixels(result.tensor), title)
     axes = sheet.axes(0.62, top + 0.4, sheet.width - 0.62 - _MARGIN, 1.55)
     _residual_curve(axes, result, _colours(result.trace), max(1, int(sheet.width / _LEGEND_ENTRY)))
     return sheet.figure

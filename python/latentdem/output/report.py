@@ -86,7 +86,7 @@ def _run(result: Result | Restored) -> dict[str, Any]:
         "device": result.settings.get("device"),
         "threads": torch.get_num_threads(),
         "backends": backends(),
-        "size": {"height": result.image.shape[-2], "width": result.image.shape[-1]},
+        "size": {"height": result.tensor.shape[-2], "width": result.tensor.shape[-1]},
         "noise_sigma": round(float(result.noise_sigma[0]), 6),
         "residual": round(float(result.residual[0]), 6),
         "seconds": result.seconds,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from ..io.inputs import Source
 from ..operators.kernels import delta_kernel
 from ..solver.state import TraceStep
+from .pictures import Pictures, kernel_thumbnail, thumbnail
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,12 +25,15 @@ UNEXPLAINED_SHARE, UNEXPLAINED_CLIPPED = 0.1, 0.2
 _CLIPPED = 0.005  # share of the pixels within 1 % of black or white from which an input has clipped areas
 
 
-@dataclass
-class Restored:
-    """An image restored with any operator, by `latentdem.restore`.
+@dataclass(repr=False)
+class Restored(Pictures):
+    """Images restored with any operator, by `latentdem.restore`.
+
+    `image` and `images` are in the form that was given; `pil()`, `numpy()` and `save()` give the others.
+    `result[i]` is the result of one image, `result[i:j]` of some.
 
     Attributes:
-        image: (B, C, H, W) in [-1, 1], on the CPU.
+        tensor: (B, C, H, W) restored images in [-1, 1], on the CPU.
         parameters: (B, *shape) each, by name: estimated or given.
         measured: (B, C, h, w) the measurement, in [-1, 1].
         noise_sigma: (B,) standard deviation of the measurement noise that was used, in units of [-1, 1].
@@ -34,16 +41,32 @@ class Restored:
         trace: full EM steps of the run that led to the parameters, or to the image if they are known.
         seconds: wall-clock seconds by phase.
         settings: everything needed to repeat the run.
+        source: what was given; None for a tensor in [-1, 1].
     """
 
-    image: Tensor
+    tensor: Tensor
     parameters: dict[str, Tensor]
     measured: Tensor
     noise_sigma: Tensor
     residual: Tensor
-    trace: list[TraceStep]
-    seconds: dict[str, float]
-    settings: dict[str, Any]
+    trace: list[TraceStep] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    source: Source | None = None
+
+    def __getitem__(self, index: int | slice) -> Restored:
+        """The result of one image of the batch, with a batch dimension of 1, or of some."""
+        pick, place = _rows_of(index, len(self))
+        parameters = {name: value[pick] for name, value in self.parameters.items()}
+        return replace(_picked(self, pick, place), parameters=parameters, measured=self.measured[pick])
+
+    def __iter__(self) -> Iterator[Restored]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def images(self) -> list[Any]:
+        """The images of the batch, each in the form of `image`."""
+        return [one.image for one in self]
 
     def plot(self) -> Figure:
         """Figure of the first image: input, result, and the residual over the steps."""
@@ -51,13 +74,25 @@ class Restored:
 
         return plot_restored(self)
 
+    def _summary(self) -> str:
+        numbers = {name: value[0] for name, value in self.parameters.items() if value[0].numel() == 1}
+        words = [f"{name} {float(value):.3g}" for name, value in numbers.items()]
+        words.append(f"noise sigma {float(self.noise_sigma[0]):.3g}, residual {float(self.residual[0]):.3g}")
+        return ", ".join(words)
 
-@dataclass
-class Result:
-    """A restored batch of blurred images, by `latentdem.deblur`.
+    def _shown(self) -> list[tuple[str, Image.Image]]:
+        return [("input", thumbnail(self.measured)), ("result", thumbnail(self.tensor))]
+
+
+@dataclass(repr=False)
+class Result(Pictures):
+    """Restored blurred images, by `latentdem.deblur`.
+
+    `image` and `images` are in the form that was given; `pil()`, `numpy()` and `save()` give the others.
+    `result[i]` is the result of one image, `result[i:j]` of some.
 
     Attributes:
-        image: (B, C, H, W) restored images in [-1, 1], on the CPU.
+        tensor: (B, C, H, W) restored images in [-1, 1], on the CPU.
         kernel: (B, 1, K, K) estimated (or given) kernels, non-negative, sum 1, origin at index K // 2.
         blurred: (B, C, H, W) the input, in [-1, 1].
         noise_sigma: (B,) standard deviation of the measurement noise that was used, in the units of [-1, 1].
@@ -69,9 +104,15 @@ class Result:
             in units of [-1, 1]: the sensor's noise, compression, and all that is not the assumed blur.
         unexplained: (B,) what a trial of the estimated kernel leaves unexplained, in units of the contrast of
             the photograph's edges, see `unexplained_share`; None where the kernel is known or was not tried.
+        source: what was given; None for a tensor in [-1, 1].
+        uncertainty: (B, 1, H, W) standard deviation of the error of `tensor`, in units of [-1, 1], from the
+            spread of the posterior samples; None unless `num_samples` was above 1, and with a checkpoint. It
+            holds for a right kernel: the error of a wrong one is not in it.
+        kernel_uncertainty: (B, 1, K, K) standard deviation of the kernels that the posterior samples of the
+            image give; None unless it was estimated and `num_samples` above 1. It is not calibrated.
     """
 
-    image: Tensor
+    tensor: Tensor
     kernel: Tensor
     blurred: Tensor
     noise_sigma: Tensor
@@ -81,26 +122,30 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
     model_error: Tensor | None = None
     unexplained: Tensor | None = None
+    source: Source | None = None
+    uncertainty: Tensor | None = None
+    kernel_uncertainty: Tensor | None = None
 
-    def __getitem__(self, index: int) -> Result:
-        """The result of one image of the batch, with a batch dimension of 1."""
-        pick = slice(index, index + 1)
-        trace = [TraceStep(s.stage, s.t, s.residual[pick], s.parameters[pick]) for s in self.trace]
-        return Result(
-            self.image[pick],
-            self.kernel[pick],
-            self.blurred[pick],
-            self.noise_sigma[pick],
-            self.residual[pick],
-            trace,
-            self.seconds,
-            self.settings,
-            None if self.model_error is None else self.model_error[pick],
-            None if self.unexplained is None else self.unexplained[pick],
+    def __getitem__(self, index: int | slice) -> Result:
+        """The result of one image of the batch, with a batch dimension of 1, or of some."""
+        pick, place = _rows_of(index, len(self))
+        return replace(
+            _picked(self, pick, place),
+            kernel=self.kernel[pick],
+            blurred=self.blurred[pick],
+            model_error=None if self.model_error is None else self.model_error[pick],
+            unexplained=None if self.unexplained is None else self.unexplained[pick],
+            uncertainty=None if self.uncertainty is None else self.uncertainty[pick],
+            kernel_uncertainty=None if self.kernel_uncertainty is None else self.kernel_uncertainty[pick],
         )
 
-    def __len__(self) -> int:
-        return self.image.shape[0]
+    def __iter__(self) -> Iterator[Result]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def images(self) -> list[Any]:
+        """The images of the batch, each in the form of `image`."""
+        return [one.image for one in self]
 
     def plot(self, index: int = 0) -> Figure:
         """Figure of image `index`: input, result, kernel, and kernel and residual over the steps."""
@@ -128,11 +173,57 @@ class Result:
         if self.settings.get("kernel_known") or bool(self.explained.all()):
             return self
         explained = self.explained[:, None, None, None]
-        image = torch.where(explained, self.image, self.blurred)
+        tensor = torch.where(explained, self.tensor, self.blurred)
         kernel = torch.where(explained, self.kernel, delta_kernel(self.kernel.shape[-1]))
-        return replace(self, image=image, kernel=kernel)
+        return replace(self, tensor=tensor, kernel=kernel)
 
     @property
     def finite(self) -> bool:
         """Whether every pixel and every kernel value is a finite number."""
-        return bool(torch.isfinite(self.image).all() and torch.isfinite(self.kernel).all())
+        return bool(torch.isfinite(self.tensor).all() and torch.isfinite(self.kernel).all())
+
+    def _summary(self) -> str:
+        size = self.kernel.shape[-1]
+        words = f"kernel {size} x {size}"
+        if len(self) == 1:
+            words += f", noise sigma {float(self.noise_sigma[0]):.3g}, residual {float(self.residual[0]):.3g}"
+        unexplained = int((~self.explained).sum())
+        if unexplained:
+            words += ", not explained" if len(self) == 1 else f", {unexplained} not explained"
+        return words
+
+    def _shown(self) -> list[tuple[str, Image.Image]]:
+        return [
+            ("input", thumbnail(self.blurred)),
+            ("result", thumbnail(self.tensor)),
+            ("kernel", kernel_thumbnail(self.kernel)),
+        ]
+
+
+_Kind = TypeVar("_Kind", Restored, Result)
+
+
+def _rows_of(index: int | slice, count: int) -> tuple[slice, int | slice]:
+    """The rows of a batch of `count` that an index or slice means, and the index itself, not negative.
+
+    Raises:
+        IndexError: there is no such image.
+    """
+    if isinstance(index, slice):
+        return index, index
+    if not -count <= index < count:
+        raise IndexError(f"there are {count} images, and none with the index {index}")
+    place = index % count
+    return slice(place, place + 1), place
+
+
+def _picked(result: _Kind, rows: slice, place: int | slice) -> _Kind:
+    """A result with the attributes that all kinds have cut down to `rows`."""
+    return replace(
+        result,
+        tensor=result.tensor[rows],
+        noise_sigma=result.noise_sigma[rows],
+        residual=result.residual[rows],
+        trace=[TraceStep(s.stage, s.t, s.residual[rows], s.parameters[rows]) for s in result.trace],
+        source=None if result.source is None else result.source.pick(place),
+    )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
 
 from ..checks import resolve_precision
 from .base import LatentPrior
-from .conditions import Condition
-from .diffusers_prior import DiffusersPrior
+
+try:
+    from .conditions import Condition
+    from .diffusers_prior import DiffusersPrior
+except RuntimeError as error:  # diffusers' way to say that one of its own imports failed
+    if sys.flags.optimize < 2:
+        raise
+    raise ImportError(
+        "transformers cannot be imported without docstrings; use python -O instead of -OO, or uninstall it."
+    ) from error
 from .embedded import EMBEDDED_WEIGHTS, EmbeddedPrior
 from .pixel_prior import PIXEL_FILES, PixelPrior
 from .prior_names import PriorNames

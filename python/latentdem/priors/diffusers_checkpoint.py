@@ -161,7 +161,7 @@ def require_transformers() -> None:
     if find_spec("transformers") is None:
         raise UserError(
             "Checkpoints with a text or image encoder need the package transformers; "
-            "install it with: pip install 'latentdem[diffusion]'"
+            "install it with: pip install transformers accelerate"
         )
 
 

@@ -17,6 +17,7 @@ from diffusers import (
 )
 from torch import Tensor
 
+from ..context import own_context
 from ..errors import UserError
 from .conditions import Condition, encode_prompts
 from .diffusers_checkpoint import DiffusersCheckpoint
@@ -88,6 +89,7 @@ class DiffusersPrior:
         self.multiple = self.latents.downsampling * 2 ** (len(unet.config["block_out_channels"]) - 1)
 
     @classmethod
+    @own_context()
     def from_pretrained(
         cls,
         id_or_path: str | Path,
@@ -139,6 +141,7 @@ class DiffusersPrior:
         return prior
 
     @classmethod
+    @own_context()
     def from_single_file(
         cls,
         path: str | Path,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentdem_ext import accelerate_vae, requested_backend
 
+from ..context import own_context
 from .autoencoder import EmbeddedAutoencoder
 from .loading import check_parts, load_network, load_schedule
 from .padding import pad_to_multiple, padded_size
@@ -42,6 +43,7 @@ class EmbeddedPrior:
         self.multiple = autoencoder.downsampling * 2**halvings
 
     @classmethod
+    @own_context()
     def from_pretrained(
         cls,
         path: str | Path = EMBEDDED_WEIGHTS,

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentdem_ext import project_kernel, record_backends
@@ -42,6 +44,10 @@ from .settings import Settings
 from .unexplained import unexplained_share
 
 _log = logging.getLogger(__name__)
+
+# Standard deviations of the error by those of the samples, which are too close together, and pixels a side of
+# the neighbourhood in which these are averaged (docs/research/deblurring.md, "Calibration of the uncertainty").
+SPREAD_FACTOR, SPREAD_WIDTH = 3.7, 5
 
 
 @dataclass
@@ -119,6 +125,7 @@ class ImageRestoration:
         hooks = Hooks(counter, on_step, checkpoint)
         results: list[Candidates] = []
         shares: list[Tensor] = []
+        kernel_spreads: list[Tensor] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
             same_mask = measurement.mask is None or len(measurement.mask) == 1
@@ -148,11 +155,18 @@ class ImageRestoration:
                 restore = KnownKernelRestorer(
                     prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
+                restore.spread = self.settings.num_samples > 1 and checkpoint is None
+                if blind and isinstance(denoiser, KernelDenoiser):
+                    hqs = config.search.fine[-1].hqs
+                    restore.search_operator = partial(self.operator, final.kernel_size, denoiser.denoise, hqs)
                 with _timed(seconds, "restoration"):
                     if final.fits:
                         image = restore(part.y, None)
                     else:
                         image = blend_tiles(part.y, restore, final.tile_size, final.overlap)
+                image, spread = image[:, :3], image[:, 3:] if restore.spread else None
+                if restore.kernel_spreads:
+                    kernel_spreads.append(pad_kernel(torch.stack(restore.kernel_spreads).mean(0), size))
                 if candidates is not None:
                     trace, variance = candidates.trace, candidates.variance
                 else:  # the steps of tiles are left out
@@ -160,10 +174,14 @@ class ImageRestoration:
                     variance = torch.stack(restore.variances).mean(0)
                 residual = self._residual(image, kernels, part)
                 evidence = torch.zeros_like(residual)
-                results.append(Candidates(image, kernels, residual, evidence, variance, trace))
+                results.append(Candidates(image, kernels, residual, evidence, variance, trace, spread))
         counter.finish("restoration")
         restored = join(_same_size(results))
         result = self._result(restored, examined, measurement, torch.cat(shares) if shares else None)
+        if restored.spread is not None:
+            result.uncertainty = _uncertainty(restored.spread, examined.data_range.scale)
+        if kernel_spreads:
+            result.kernel_uncertainty = torch.cat(kernel_spreads).cpu()
         result.seconds.update(seconds, total=time.perf_counter() - started)
         result.settings.update(
             prior=name_of(prior),
@@ -222,7 +240,7 @@ class ImageRestoration:
         """What the caller gets, in the range and the channels of the photographs."""
         scale = examined.data_range.scale
         return Result(
-            image=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
+            tensor=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
             kernel=restored.parameters.cpu(),
             blurred=self.y,
             noise_sigma=measurement.sigma.cpu() * scale,
@@ -243,6 +261,18 @@ class ImageRestoration:
         inside = interior_mask(*measurement.size, 1 if measurement.circular else size, measurement.y.device)
         operator = Blur(size, mask=intersection(inside, measurement.mask))
         return operator.residual(image, kernel, measurement.y)
+
+
+def _uncertainty(spread: Tensor, scale: Tensor) -> Tensor:
+    """The standard deviation (B, 1, H, W) of the error, from the spread (B, 3, H, W) of the samples."""
+    variance = F.avg_pool2d(
+        spread.square().mean(1, keepdim=True),
+        SPREAD_WIDTH,
+        stride=1,
+        padding=SPREAD_WIDTH // 2,
+        count_include_pad=False,
+    )
+    return SPREAD_FACTOR * variance.sqrt().cpu() * scale.view(-1, 1, 1, 1)
 
 
 def _same_size(results: list[Candidates]) -> list[Candidates]:

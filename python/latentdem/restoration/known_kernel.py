@@ -28,6 +28,10 @@ class KnownKernelRestorer:
         measurement: the whole photographs; kernel: (B, 1, K, K) their kernels.
         trace: the steps of the last call.
         variances: (B,) of every call, of what the model does not explain.
+        spread: whether each call gives the spread of the samples too, as three more channels.
+        search_operator: makes the operator, given a mask, whose M-step finds the kernel of a sample; None where
+            the spread of the kernel is not wanted.
+        kernel_spreads: (B, 1, K, K) of every call, where they are wanted.
     """
 
     prior: LatentPrior
@@ -41,6 +45,9 @@ class KnownKernelRestorer:
     kernel: Tensor
     trace: list[TraceStep] = field(default_factory=list)
     variances: list[Tensor] = field(default_factory=list)
+    spread: bool = False
+    search_operator: Callable[[Tensor | None], Blur] | None = None
+    kernel_spreads: list[Tensor] = field(default_factory=list)
 
     def __call__(self, y: Tensor, window: Window | None) -> Tensor:
         """The image of the pixels `y` (B, 3, h, w) in a window of the photographs; None for the whole."""
@@ -65,7 +72,17 @@ class KnownKernelRestorer:
             latents=self.latents,
             stage="restoration",
             hooks=self.hooks,
+            measure_spread=self.spread,
         )
         self.trace = restored.trace
         self.variances.append(restored.variance)
-        return frame.crop(restored.image)
+        if restored.spread is None:
+            return frame.crop(restored.image)
+        if self.search_operator is not None and solver.samples is not None:
+            operator = self.search_operator(measurement.mask)
+            kernels = [
+                operator.m_step(sample[:, None], measurement.y, self.kernel, restored.variance)
+                for sample in solver.samples.unbind(1)
+            ]
+            self.kernel_spreads.append(torch.stack(kernels).std(0))
+        return frame.crop(torch.cat([restored.image, restored.spread], dim=1))

@@ -33,7 +33,8 @@ class Settings:
         seed: random seed; the same seed gives the same image.
         boundary: "circular" when the blur wraps around, "valid" when light came in from beyond the frame as
             in every photograph, "auto" to look at the edges and decide.
-        num_samples: posterior samples that the M-step sums over; the image is the mean of at least these.
+        num_samples: posterior samples that the M-step sums over; the image is the mean of at least these. Above
+            1, their spread is measured, see `Result.uncertainty`.
         quality: how much time the restoration takes once the kernel is known: "best" is the mean of 4 runs of
             30 steps, "balanced" is one of 8 steps, "fast" one of 3; "auto" is "best" where the image is
             restored as a whole and "balanced" where it is in tiles. Of no effect with the posterior E-step.

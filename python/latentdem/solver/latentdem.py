@@ -30,6 +30,9 @@ class LatentDEM:
             tensor (B,) gives one per entry of the batch.
         hypotheses: number of consecutive entries of the batch that belong to one image. The noise is drawn once
             for them and shared by all images, so that a batch of images gives the results of single runs.
+
+    Attributes:
+        samples: (B, S, 3, H, W) the posterior samples of the last run; None before the first.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class LatentDEM:
         self.e_step: EStep = e_step or Proximal()
         self.skip = skip or EVERY_STEP
         self.num_samples, self.m_step_from, self.hypotheses = num_samples, m_step_from, hypotheses
+        self.samples: Tensor | None = None
 
     @torch.no_grad()
     def __call__(
@@ -69,7 +73,7 @@ class LatentDEM:
         Args:
             y: (B, C, h, w) measurement, of an image for most operators.
             parameters: (B, ...) parameters of the operator to start from, such as kernels (B, 1, K, K).
-            noise_sigma: (B,) standard deviation of the measurement noise.
+            noise_sigma: (B,) standard deviation of the measurement noise, in the units of `y`.
             generator: the only source of randomness, on the device of `y`.
             steps: steps per full range of 1000 timesteps.
             start: first timestep; below 999 an `image` (B, 3, H, W) to re-noise from is needed.
@@ -128,8 +132,8 @@ class LatentDEM:
                 on_step(state)
                 z, parameters = state.latents, state.parameters
         self.operator.warm_start = None  # the caller's next proximal step is of other images
-        x = self.prior.decode(z, height, width)
-        return x.unflatten(0, (batch, samples)).mean(1), parameters
+        self.samples = self.prior.decode(z, height, width).unflatten(0, (batch, samples))
+        return self.samples.mean(1), parameters
 
     def _start(
         self,

@@ -114,6 +114,7 @@ class Candidates:
 
     Attributes:
         image: (N, 3, H, W) in [-1, 1]; residual: (N,) root mean square of y - A x.
+        spread: (N, 3, H, W) standard deviation of the posterior samples; None where it was not asked for.
         parameters: (N, ...) of the operator; for a blur these are its kernels (N, 1, K, K).
         evidence: (N,) log-likelihood of the measurement given the diffusion's clean image, see `most_likely`.
         variance: (N,) variance of what the model does not explain, at least that of the sensor's noise.
@@ -126,6 +127,7 @@ class Candidates:
     evidence: Tensor
     variance: Tensor
     trace: list[TraceStep]
+    spread: Tensor | None = None
 
     def pick(self, index: Tensor) -> Candidates:
         """The candidates `index` (M,), with their own histories."""
@@ -156,7 +158,9 @@ def join(parts: list[Candidates]) -> Candidates:
         torch.cat([getattr(part, name) for part in parts])
         for name in ("image", "parameters", "residual", "evidence", "variance")
     )
-    return Candidates(image, parameters, residual, evidence, variance, trace)
+    spreads = [part.spread for part in parts if part.spread is not None]
+    spread = torch.cat(spreads) if len(spreads) == len(parts) else None
+    return Candidates(image, parameters, residual, evidence, variance, trace, spread)
 
 
 def run_passes(
@@ -171,6 +175,7 @@ def run_passes(
     latents: Tensor | None = None,
     stage: str = "",
     hooks: Hooks = NO_HOOKS,
+    measure_spread: bool = False,
 ) -> Candidates:
     """Runs `passes` one after the other; each starts from the parameters and image of the one before.
 
@@ -184,6 +189,8 @@ def run_passes(
         latents: noise that the first pass starts from; None draws it.
         stage: name of the stage in the trace and for `hooks`.
         hooks: what follows the run.
+        measure_spread: whether the spread of the last pass's samples is wanted, which takes a pixel-space step
+            of each.
     """
     operator, y, sigma = solver.operator, measurement.y, measurement.sigma
     variance, r2 = sigma.square(), torch.full_like(sigma, _DECODED_VARIANCE)
@@ -221,4 +228,9 @@ def run_passes(
         image = operator.proximal(image, parameters, y, rho).clamp(-1, 1)
     if image is None:
         raise ValueError("at least one pass is needed")
-    return Candidates(image, parameters, operator.residual(image, parameters, y), evidence, model, trace)
+    residual = operator.residual(image, parameters, y)
+    spread = None
+    if measure_spread and solver.samples is not None:
+        moved = [operator.proximal(sample, parameters, y, rho) for sample in solver.samples.unbind(1)]
+        spread = torch.stack(moved).std(0)
+    return Candidates(image, parameters, residual, evidence, model, trace, spread)

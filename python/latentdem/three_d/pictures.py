@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +15,7 @@ from skimage.measure import label
 from torch import Tensor
 
 from ..errors import UserError
-from ..io.images import read_image, to_tensor
+from ..io.inputs import OneImage, open_image
 from .geometry.cameras import FIELD_OF_VIEW, RADIUS
 
 FILLED = 0.75  # longest side of an object in units of the frame, as in training renderings at distance `RADIUS`
@@ -53,7 +51,7 @@ class Crops:
 
     Args:
         images: paths, PIL images (with or without transparency), arrays or tensors (1, C, H, W), as accepted by
-            `io.to_tensor`; of any size and shape.
+            `io.inputs.open_image`; of any size and shape.
         size: pixels S along one side of a crop.
         names: names of the images in messages.
 
@@ -64,7 +62,7 @@ class Crops:
         UserError: an image is unreadable or shows no object.
     """
 
-    def __init__(self, images: Sequence[Any], size: int, names: Sequence[str]) -> None:
+    def __init__(self, images: Sequence[OneImage], size: int, names: Sequence[str]) -> None:
         self._size = size
         self._objects = [_cut_out(image, name) for image, name in zip(images, names, strict=True)]
         self.cut = all(part.cut for part in self._objects)
@@ -120,18 +118,14 @@ def _empty(name: str) -> UserError:
     return UserError(f"No object was found in {name}: it is empty; give a picture that shows the object.")
 
 
-def _opened(image: Any) -> tuple[Tensor, Tensor | None]:
+def _opened(image: OneImage) -> tuple[Tensor, Tensor | None]:
     """Pixels (B, C, H, W) in [-1, 1] and opacity (1, 1, H, W) in [0, 1]; None without transparency."""
-    if isinstance(image, (str, Path)):
-        file = read_image(image)
-        alpha = None if file.alpha is None else file.alpha.astype(np.float32) / np.iinfo(file.alpha.dtype).max
-        pixels = file.pixels
-    elif isinstance(image, Image.Image) and image.has_transparency_data:
-        whole = np.asarray(image.convert("RGBA"))
-        pixels, alpha = to_tensor(whole[..., :3]), whole[..., 3].astype(np.float32) / 255
-    else:
-        pixels, alpha = to_tensor(image), None
-    return pixels, None if alpha is None else torch.from_numpy(alpha)[None, None]
+    source = open_image(image)
+    alpha = source.file(0).alpha
+    if alpha is None:
+        return source.pixels, None
+    opacity = alpha.astype(np.float32) / np.iinfo(alpha.dtype).max
+    return source.pixels, torch.from_numpy(opacity)[None, None]
 
 
 @dataclass(frozen=True)
@@ -160,7 +154,7 @@ class _CutOut:
         return max(self.bottom - self.top, self.right - self.left)
 
 
-def _cut_out(image: Any, name: str) -> _CutOut:
+def _cut_out(image: OneImage, name: str) -> _CutOut:
     pixels, alpha = _opened(image)
     if len(pixels) != 1:
         raise UserError(f"{name} holds {len(pixels)} images; give them one by one.")

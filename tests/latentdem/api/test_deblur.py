@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 import latentdem
-from latentdem.io.images import read_kernel, to_tensor
+from latentdem.io.inputs import to_tensor
+from latentdem.io.kernels import read_kernel
 from latentdem.metrics import image_metrics, kernel_metrics
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
@@ -44,10 +45,63 @@ def test_every_kind_of_image(scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: 
     path = tmp_path / "photo.png"
     Image.fromarray(pixels).save(path)
     options = {"kernel": gaussian_kernel(5, 1), "noise_sigma": 0.02}
-    images = [
-        deblur(image, tiny_prior, **options).image for image in (path, str(path), Image.open(path), pixels)
+    forms = [
+        path,
+        str(path),
+        path.read_bytes(),
+        Image.open(path),
+        pixels,
+        torch.from_numpy(pixels).permute(2, 0, 1),
     ]
-    assert all(torch.equal(images[0], image) for image in images[1:])
+    results = [deblur(image, tiny_prior, **options) for image in forms]
+    assert all(torch.equal(results[0].tensor, result.tensor) for result in results[1:])
+    kinds = [type(result.image) for result in results]
+    assert kinds == [Image.Image, Image.Image, Image.Image, Image.Image, np.ndarray, Tensor]
+    assert results[4].image.dtype == np.uint8
+    assert results[5].image.shape == (3, 20, 24)
+    np.testing.assert_array_equal(np.asarray(results[0].image), results[4].image)
+
+
+def test_list_and_transparency_come_back(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    pixels = ((scene(20, 24)[0].permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
+    alpha = np.full((20, 24, 1), 255, np.uint8)
+    alpha[:4] = 0
+    images = [pixels, np.concatenate([pixels, alpha], axis=-1)]
+    result = deblur(images, tiny_prior, kernel=np.ones((3, 3)), noise_sigma=0.02)
+    assert (
+        [image.shape for image in result.image]
+        == [image.shape for image in result.images]
+        == [(20, 24, 3), (20, 24, 4)]
+    )
+    np.testing.assert_array_equal(result.image[1][..., 3:], alpha)
+    np.testing.assert_array_equal(result[1].image[:4, :, :3], pixels[:4])  # pixels that nobody sees stay
+
+
+def test_value_range_is_that_of_input_and_result(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    x = scene(20, 24)
+    options = {"kernel": np.ones((3, 3)), "noise_sigma": 0.02}
+    expected = deblur(x, tiny_prior, **options).image
+    result = deblur(255 * (x + 1) / 2, tiny_prior, value_range=(0, 255), **options)
+    torch.testing.assert_close(result.image, 255 * (expected + 1) / 2, atol=0.5, rtol=0)
+
+
+def test_kernel_in_every_form(scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path) -> None:
+    kernel = gaussian_kernel(5, 1)
+    np.save(tmp_path / "k.npy", kernel[0, 0])
+    for form in (kernel[0, 0], 7 * kernel[0, 0].numpy(), str(tmp_path / "k.npy")):
+        result = deblur(scene(20, 24), tiny_prior, kernel=form, noise_sigma=0.02)
+        torch.testing.assert_close(result.kernel, kernel)
+
+
+def test_mask_in_every_form(scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path) -> None:
+    counts = np.ones((20, 24), np.uint8)
+    counts[:5] = 0
+    Image.fromarray(counts).save(tmp_path / "m.png")  # white is 1
+    x = scene(20, 24)
+    for form in (counts, counts.astype(bool), torch.from_numpy(counts)[None, None], tmp_path / "m.png"):
+        result = deblur(x, tiny_prior, kernel=np.ones((3, 3)), mask=form, noise_sigma=0.02)
+        assert torch.equal(result.image[..., :5, :], x[..., :5, :])
+        assert not torch.equal(result.image[..., 5:, :], x[..., 5:, :])
 
 
 def test_grey_stays_grey(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
@@ -92,10 +146,9 @@ def test_progress_reaches_the_end(scene: Scene, tiny_prior: EmbeddedPrior) -> No
         ({"device": "meta"}, "Unknown device"),
         ({"prior": "embedded", "precision": "int8"}, "Unknown precision"),
         ({"boundary": "round"}, "Unknown boundary"),
-        ({"kernel": torch.ones(1, 1, 5, 5)}, "sum 1"),
-        ({"kernel": -gaussian_kernel(5, 1)}, "negative"),
+        ({"kernel": -gaussian_kernel(5, 1)}, "no positive value"),
         ({"kernel": torch.full((1, 1, 5, 5), torch.nan)}, "not finite"),
-        ({"kernel": torch.ones(5, 5) / 25}, "shape"),
+        ({"kernel": torch.ones(5, 7)}, "shape"),
         ({"kernel": gaussian_kernel(5, 1).repeat(3, 1, 1, 1)}, "shape"),
     ],
 )

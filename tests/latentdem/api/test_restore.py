@@ -149,9 +149,9 @@ def test_mistakes_of_the_measurement(tiny: EmbeddedPrior, scene: Scene, tmp_path
     with pytest.raises(UserError, match="one by one"):
         restore(torch.cat([scene(), scene()]), "gamma")
     with pytest.raises(UserError, match="Every pixel is clipped"):
-        restore(torch.ones(1, 3, 32, 32), "saturation:size=9", noise_sigma=0.02)
-    write_image(tmp_path / "mask.png", scene(20, 20, 1))
-    with pytest.raises(UserError, match="must have the size of the image"):
+        restore(torch.ones(1, 3, 32, 32), "saturation:size=9", noise_sigma=0.02, value_range=(-1, 1))
+    write_image(tmp_path / "mask.png", scene(20, 20, 1).sign())
+    with pytest.raises(UserError, match="20 x 20 pixels and the image 48 x 40"):
         restore(scene(), f"inpaint:mask={tmp_path / 'mask.png'}", noise_sigma=0.02)
     (tmp_path / "bad.npy").write_text("no array")
     with pytest.raises(UserError, match="NumPy file"):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from latentdem.io.codecs import encode
-from latentdem.io.images import read_image, read_kernel
+from latentdem.io.images import read_image
+from latentdem.io.kernels import read_kernel
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -16,7 +16,8 @@ from torch import Tensor
 from latentdem.cli._options import FormatName
 from latentdem.errors import UserError
 from latentdem.io.codecs import WRITABLE, decode, encode, family_of
-from latentdem.io.images import read_kernel, write_image, write_kernel
+from latentdem.io.images import write_image
+from latentdem.io.kernels import read_kernel, write_kernel
 from latentdem.operators.kernels import gaussian_kernel
 
 Scene = Callable[..., Tensor]

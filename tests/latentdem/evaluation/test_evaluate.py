@@ -18,7 +18,8 @@ from latentdem.evaluation import EvaluationSettings, run_evaluation
 from latentdem.evaluation import loop as module
 from latentdem.evaluation.cases import make_case
 from latentdem.evaluation.store import COLUMNS
-from latentdem.io.images import read_image, read_kernel, write_image
+from latentdem.io.images import read_image, write_image
+from latentdem.io.kernels import read_kernel
 from latentdem.metrics import psnr
 from latentdem.operators.simulate import blur_and_add_noise
 from latentdem.output.figures import SheetRow
@@ -240,7 +241,7 @@ def test_a_result_that_is_not_finite_is_a_failure(
 
     def diverging(image: Tensor, kernel_size: int, **options: Any) -> Any:
         result = fake_deblur(image, kernel_size, **options)
-        result.image = result.image * torch.nan
+        result.tensor = result.tensor * torch.nan
         return result
 
     monkeypatch.setattr(latentdem, "deblur", diverging)

@@ -11,9 +11,8 @@ import torch
 from PIL import ExifTags, Image, ImageCms
 from torch import Tensor
 
-from latentdem.errors import UserError
 from latentdem.io.codecs import decode
-from latentdem.io.images import read_image, to_tensor, write_image
+from latentdem.io.images import read_image, write_image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 Scene = Callable[..., Tensor]
@@ -229,54 +228,3 @@ def test_planar_tiff(tmp_path: Path, scene: Scene) -> None:
     planes = np.moveaxis(array, -1, 0)
     tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
     np.testing.assert_array_equal(decode(tmp_path / "a.tif").array, array)
-
-
-def test_to_tensor_takes_every_kind_of_image(tmp_path: Path, scene: Scene) -> None:
-    x = scene()
-    array = pixels(x)
-    write_image(tmp_path / "a.png", x)
-    expected = read_image(tmp_path / "a.png").pixels
-    sources = [
-        tmp_path / "a.png",
-        str(tmp_path / "a.png"),
-        Image.fromarray(array),
-        Image.fromarray(with_alpha(array)),
-        array,
-        array.astype(np.uint16) * 257,
-        array / 255,
-        expected,
-        expected.double(),
-    ]
-    for source in sources:
-        tensor = to_tensor(source)
-        assert tensor.dtype == torch.float32
-        assert torch.allclose(tensor, expected, atol=1e-6)
-    assert to_tensor(array[..., 0]).shape == (1, 1, 40, 48)
-    assert to_tensor(Image.fromarray(array).convert("L")).shape == (1, 1, 40, 48)
-    assert to_tensor(Image.fromarray(array[..., 0].astype(np.uint16) * 257)).shape == (1, 1, 40, 48)
-    assert to_tensor(torch.cat([expected, expected])).shape == (2, 3, 40, 48)
-    assert to_tensor(expected + 0.3).max() > 1  # noise may leave the range
-
-
-@pytest.mark.parametrize(
-    ("image", "sentence"),
-    [
-        (np.full((20, 20), np.nan), "not finite"),
-        (torch.full((1, 1, 20, 20), torch.inf), "not finite"),
-        (np.full((20, 20), 200.0), "out of range"),
-        (np.full((20, 20), -1.0), "out of range"),
-        (torch.full((1, 3, 20, 20), 255.0), "out of range"),
-        (np.zeros((3, 20, 20)), r"shape \(H, W\)"),
-        (np.zeros((20, 20, 4)), r"shape \(H, W\)"),
-        (np.zeros((20, 20), np.int32), "not int32"),
-        (torch.zeros(3, 20, 20), r"shape \(B, C, H, W\)"),
-        (torch.zeros(1, 2, 20, 20), r"shape \(B, C, H, W\)"),
-        (torch.zeros(1, 3, 20, 20, dtype=torch.uint8), "not torch.uint8"),
-        (np.zeros((8, 20)), "at least 16 x 16"),
-        (Image.new("F", (20, 20)), "mode F"),
-        ([1, 2, 3], "not list"),
-    ],
-)
-def test_to_tensor_refuses(image: object, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        to_tensor(image)

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from latentdem.errors import UserError
-from latentdem.io.images import read_kernel, write_kernel
+from latentdem.io.kernels import as_kernel, read_kernel, write_kernel
+from latentdem.operators.kernels import gaussian_kernel, motion_kernels
 
 
 @pytest.mark.parametrize("size", [3, 16, 33, 300])
@@ -41,8 +43,9 @@ def test_kernel_from_a_foreign_picture(tmp_path: Path) -> None:
         (np.ones((2, 5, 5)), "must be square"),
         (np.ones((2, 2)), "smaller than 3 x 3"),
         (np.full((5, 5), np.nan), "not finite"),
-        (-np.eye(5), "non-negative"),
-        (np.zeros((5, 5)), "not zero everywhere"),
+        (-np.eye(5), "no positive value"),
+        (np.zeros((5, 5)), "no positive value"),
+        (np.eye(5) - 0.1, "subtract the background"),
         (np.eye(5) * 1j, "not real numbers"),
     ],
 )
@@ -65,3 +68,91 @@ def test_kernel_file_with_objects_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "k.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=r"not a readable \.npy"):
         read_kernel(tmp_path / "k.npy")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".txt", ".csv", ".tif"])
+def test_measured_kernels_are_read(tmp_path: Path, suffix: str) -> None:
+    kernel = gaussian_kernel(9, 1.5)
+    measured = (1000 * kernel[0, 0]).numpy()
+    measured[0, 0] = -0.01  # background noise
+    path = tmp_path / f"k{suffix}"
+    if suffix == ".npy":
+        np.save(path, measured)
+    elif suffix == ".npz":
+        np.savez(path, psf=measured)
+    elif suffix == ".tif":
+        tifffile.imwrite(path, measured)
+    else:
+        np.savetxt(path, measured, delimiter="," if suffix == ".csv" else " ")
+    read = read_kernel(path)
+    assert read.min() == 0
+    torch.testing.assert_close(read, kernel, atol=1e-3, rtol=0)
+
+
+def test_archive_of_several_kernels_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "k.npz", a=np.eye(5), b=np.eye(5))
+    with pytest.raises(UserError, match="holds 2 arrays"):
+        read_kernel(tmp_path / "k.npz")
+
+
+@pytest.mark.parametrize("size", [15, 25, 64, 85, 100])
+@pytest.mark.parametrize("how", ["saved again", "cropped", "jpeg"])
+def test_enlarged_picture_from_an_editor_is_reduced(tmp_path: Path, size: int, how: str) -> None:
+    kernel = motion_kernels(1, size, 0.5, seed=size)
+    _, path = write_kernel(tmp_path / "k", kernel)
+    with Image.open(path) as picture:
+        copy = picture.copy()
+    if how == "cropped":
+        copy = copy.crop((1, 0, copy.width, copy.height - 1))
+    copy.info.clear()
+    again = tmp_path / ("k.jpg" if how == "jpeg" else "again.png")
+    copy.save(again, quality=75)
+    read = read_kernel(again)
+    assert read.shape == kernel.shape
+    assert (read - kernel).abs().sum() < (0.2 if how == "jpeg" else 0.02)
+
+
+def test_large_picture_without_blocks_is_taken_as_it_is_with_a_warning(tmp_path: Path) -> None:
+    levels = (255 * gaussian_kernel(151, 20)[0, 0] / gaussian_kernel(151, 20).max()).numpy().astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "k.png")
+    with pytest.warns(UserWarning, match="151 x 151 pixels"):
+        assert read_kernel(tmp_path / "k.png").shape[-1] == 151
+
+
+def test_kernel_drawn_in_black_on_white_is_refused(tmp_path: Path) -> None:
+    drawn = np.full((17, 17), 255, np.uint8)
+    drawn[8, 4:12] = 0
+    Image.fromarray(drawn).save(tmp_path / "k.png")
+    with pytest.raises(UserError, match="black on white; invert it"):
+        read_kernel(tmp_path / "k.png")
+
+
+def test_a_box_is_a_kernel(tmp_path: Path) -> None:
+    Image.fromarray(np.full((5, 5), 255, np.uint8)).save(tmp_path / "k.png")
+    torch.testing.assert_close(read_kernel(tmp_path / "k.png"), torch.full((1, 1, 5, 5), 1 / 25))
+
+
+def test_kernel_drawn_on_transparency(tmp_path: Path) -> None:
+    drawn = np.full((9, 9, 2), 255, np.uint8)
+    drawn[..., 1] = 0
+    drawn[4, 2:7, 1] = 255
+    Image.fromarray(drawn).save(tmp_path / "k.png")
+    assert (read_kernel(tmp_path / "k.png") > 0).sum() == 5
+
+
+def test_kernels_are_taken_in_every_form(tmp_path: Path) -> None:
+    kernel = gaussian_kernel(5, 1)
+    array = kernel[0, 0].numpy()
+    np.save(tmp_path / "k.npy", array)
+    forms = [tmp_path / "k.npy", str(tmp_path / "k.npy"), array, 3 * array, array[None], array[None, None]]
+    for form in (*forms, kernel, kernel[0], kernel[0, 0], kernel.half()):
+        torch.testing.assert_close(as_kernel(form), kernel, atol=1e-4, rtol=0)
+    assert as_kernel(np.concatenate([array[None], array[None]])).shape == (2, 1, 5, 5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.ones((3, 5)), np.ones(5), np.ones((1, 3, 5, 5)), np.ones((0, 5, 5)), [1, 2], 3]
+)
+def test_what_is_no_kernel_is_refused(wrong: object) -> None:
+    with pytest.raises(UserError, match=r"^(The|A) kernel"):
+        as_kernel(wrong)

@@ -10,6 +10,7 @@ import latentdem_ext as ext
 from latentdem.operators.blur import HQS, Blur, centre_kernel, resize_kernel
 from latentdem.operators.kernels import delta_kernel, gaussian_kernel, motion_kernels
 from latentdem.operators.masked import masked_proximal
+from latentdem.priors.kernel_denoiser import load_kernel_denoiser
 
 Scene = Callable[..., Tensor]
 
@@ -144,6 +145,16 @@ def test_masked_proximal_step_stays_at_a_solution(scene: Scene, mask: Tensor) ->
     x0, kernel = scene(48, 64), gaussian_kernel(9, 2)
     x = Blur(9, mask=mask).proximal(x0, kernel, mask * ext.blur(x0, kernel), torch.tensor([0.5]))
     torch.testing.assert_close(x, x0, atol=1e-5, rtol=0)
+
+
+def test_kernel_denoiser_is_taken_as_it_is_loaded(scene: Scene) -> None:
+    network, x, start = load_kernel_denoiser(), scene(48, 64), gaussian_kernel(9, 2)
+    y = ext.blur(x, gaussian_kernel(9, 1))
+    found, expected = (
+        Blur(9, denoiser, HQS(3)).m_step(x[:, None], y, start, torch.full((1,), 0.01))
+        for denoiser in (network, network.denoise)
+    )
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("size", [9, 12])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -112,3 +114,13 @@ def test_contact_sheet(tmp_path: Path, scene: Scene) -> None:
     assert sheet.shape[1] == one.shape[1]
     assert sheet.shape[0] > 2 * one.shape[0]
     assert sheet.std() > 20
+
+
+@pytest.mark.slow
+def test_figures_are_drawn_where_a_notebook_left_its_backend_behind(tmp_path: Path) -> None:
+    program = (
+        "from latentdem.output.figures import new_figure, save_figure; save_figure(new_figure(1, 1), 'a.png')"
+    )
+    environment = {**os.environ, "MPLBACKEND": "not installed"}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "a.png").exists()

@@ -53,7 +53,7 @@ def check_mesh(surface: str, path: str | Path | None = None, drawn: bool = False
     needed = {**NEEDED, **DRAWING} if drawn else NEEDED
     missing = [name for module, name in needed.items() if find_spec(module) is None]
     if missing:
-        raise UserError(f"A mesh needs {', '.join(missing)}; pip install 'latentdem[three-d]'.")
+        raise UserError(f"A mesh needs {', '.join(missing)}; install with: pip install {' '.join(missing)}.")
     from .surface import check_mesh_name, check_surface
 
     check_surface(surface)

@@ -148,7 +148,7 @@ def extract_mesh(field: SurfaceField, max_faces: int | None = None) -> trimesh.T
     if max_faces is not None and len(mesh.faces) > max_faces:
         if find_spec("fast_simplification") is None:
             raise UserError(
-                "Fewer triangles need fast-simplification; pip install 'latentdem[three-d]', or keep them all."
+                "Fewer triangles need another package: pip install fast-simplification, or keep them all."
             )
         mesh = mesh.simplify_quadric_decimation(face_count=max_faces)
     points = torch.from_numpy(np.ascontiguousarray(mesh.vertices[:, ::-1])).float() / EXTENT

@@ -24,7 +24,9 @@ def check_video(path: str | Path) -> None:
     if path.suffix.lower() != ".mp4":
         raise UserError(f"A video is written as .mp4, not '{path.suffix}'; rename {path.name}.")
     if find_spec("imageio") is None or find_spec("imageio_ffmpeg") is None:
-        raise UserError("A video needs imageio and imageio-ffmpeg; pip install 'latentdem[video]'.")
+        raise UserError(
+            "A video needs imageio and imageio-ffmpeg; install with: pip install imageio imageio-ffmpeg."
+        )
 
 
 def write_video(frames: Sequence[Image.Image], path: str | Path, milliseconds: int) -> None:
