@@ -72,10 +72,6 @@ class ExternalResult(Result):
     kernel_estimated: bool = False
     usage: Usage | None = None
 
-    def __getitem__(self, index: int) -> ExternalResult:
-        """The result itself, which is that of one image."""
-        return self
-
 
 @dataclass(frozen=True)
 class Published:
