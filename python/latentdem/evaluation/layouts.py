@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..io.images import SUFFIXES, read_image, read_kernel
+from ..io.images import SUFFIXES, read_image
+from ..io.kernels import read_kernel
 
 
 @dataclass(frozen=True)
