@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from torch import Tensor
+
 from ..operators.blur import HQS
 from ..search.config import PAPER, SearchConfig
 from ..search.gradient_first import GradientFirst
-from ..solver.data_weight import DataWeight, MaximumLikelihood, MostCautious
+from ..solver.data_weight import DataWeight, MaximumLikelihood, ModellingError, MostCautious
 from ..solver.e_step import EStep, Posterior, Proximal
 from ..solver.passes import Pass, full_steps
 from ..solver.schedules import EVERY_STEP, Skip
@@ -35,11 +37,20 @@ class KnownKernelConfig:
     num_samples: int = 4
     consistency: DataWeight = MaximumLikelihood()
 
-    def cautious(self) -> KnownKernelConfig:
-        """The same for an estimated kernel, which may be wrong: its measured modelling error counts too."""
-        weight = MostCautious()
-        e_step = replace(self.e_step, data_weight=weight) if isinstance(self.e_step, Proximal) else self.e_step
-        return replace(self, e_step=e_step, consistency=weight)
+    def cautious(self, factor: float | Tensor = 1.0) -> KnownKernelConfig:
+        """The same for an estimated kernel, which may be wrong: its measured modelling error counts too.
+
+        Args:
+            factor: how much, see `ModellingError`; a tensor (B,) for each image.
+        """
+        samples = factor.repeat_interleave(self.num_samples) if isinstance(factor, Tensor) else factor
+        of_samples, of_images = (
+            MostCautious((ModellingError(one), MaximumLikelihood())) for one in (samples, factor)
+        )
+        e_step = self.e_step
+        if isinstance(e_step, Proximal):
+            e_step = replace(e_step, data_weight=of_samples)
+        return replace(self, e_step=e_step, consistency=of_images)
 
     def steps(self) -> int:
         """Full EM steps of all samples."""

@@ -132,10 +132,12 @@ class ImageRestoration:
             together = layout.fits and same_mask and not automatic and search.alike(measurement)
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
                 part, candidates, final = measurement.rows(rows), None, layout
+                caution: float | Tensor | None = 1.0 if self.cautious else None
                 if kernel is None:
                     with _timed(seconds, "kernel search"):
                         found = search(part, size, self.settings.seed, hooks)
                     candidates, kernels = found.candidates, found.candidates.parameters
+                    caution = found.caution if search.cautious else caution
                     if search.tried:
                         shares.append(unexplained_share(found.window, candidates))
                     if layout.fits and not config.again:
@@ -151,7 +153,7 @@ class ImageRestoration:
                 start = latents
                 if latents is not None and not together:
                     start = latents.unflatten(0, (len(measurement), -1))[rows].flatten(0, 1)
-                known = self._known(config, final, search if blind else None)
+                known = self._known(config, final, caution)
                 restore = KnownKernelRestorer(
                     prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
@@ -215,14 +217,12 @@ class ImageRestoration:
         return KernelSearch(search, GradientFirstSearch(search, config.gradients, automatic))
 
     def _known(
-        self, config: RestorationConfig, layout: Layout, search: KernelSearch | None
+        self, config: RestorationConfig, layout: Layout, caution: float | Tensor | None = None
     ) -> KnownKernelConfig:
-        """How the photographs are restored with a kernel from a search; None for the true one."""
+        """How the photographs are restored with a kernel; `caution` is None for the true one."""
         known = config.known if layout.fits else config.tiles
         known = replace(known, num_samples=max(known.num_samples, self.settings.num_samples))
-        if self.cautious or (search is not None and search.cautious):
-            known = known.cautious()
-        return known
+        return known if caution is None else known.cautious(caution)
 
     def _work(self, layout: Layout, config: RestorationConfig, search: KernelSearch | None) -> int:
         """Pixels that the full EM steps of one photograph go through, at most."""
@@ -231,7 +231,7 @@ class ImageRestoration:
             layouts = [layout]
             if search is not None and self.settings.kernel_size is None:
                 layouts.append(replace(layout, kernel_size=1))  # the kernel may be smaller
-            total += max(one.grids[1] * self._known(config, one, search).steps() for one in layouts)
+            total += max(one.grids[1] * self._known(config, one).steps() for one in layouts)
         return total
 
     def _result(

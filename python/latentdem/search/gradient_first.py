@@ -22,6 +22,7 @@ from .selection import most_plausible, together
 from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
+_CAUTION = 4.0  # full from a variance of 4/3 of the noise on, the least that `most_likely` tells from it
 _ROOM = 4  # pixels around the support of an estimated kernel, for its refinement
 
 
@@ -68,11 +69,19 @@ class Found:
         candidates: the kernel of each photograph, and its image on the padded grid.
         window: the part of the photographs that was searched.
         frame: where the window lies in the padded grid.
+        caution: factor (B,) of the modelling error in the restoration with these kernels.
     """
 
     candidates: Candidates
     window: Measurement
     frame: Frame
+    caution: float | Tensor = 1.0
+
+    @classmethod
+    def tried(cls, candidates: Candidates, window: Measurement, frame: Frame) -> Found:
+        """What a trial found. Where it leaves no more than the noise, no caution is needed."""
+        excess = 1 - window.sigma.square() / candidates.variance
+        return cls(candidates, window, frame, (_CAUTION * excess).clamp(0, 1))
 
 
 class GradientFirstSearch:
@@ -137,7 +146,7 @@ class GradientFirstSearch:
             latest.trace[:0] = chosen.trace
             latest_values = self._value(latest, images) + advantage
             tried, values = together(tried, latest, images), torch.cat([values, latest_values], 1)
-        return Found(tried.pick(most_plausible(values, 1)), window, frame)
+        return Found.tried(tried.pick(most_plausible(values, 1)), window, frame)
 
     def _starts(self, photographs: Measurement, kernel_size: int) -> tuple[Tensor, Tensor]:
         """Kernels (B, H, 1, K, K) to try and their scores (B, H); the last one is the first, turned."""
@@ -200,7 +209,7 @@ class GradientFirstSearch:
         # As if each photograph were alone.
         score[:, 1] = torch.where(self.explains(found), -torch.inf, score[:, 1])
         chosen = replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)
-        return Found(chosen, window, frame)
+        return Found.tried(chosen, window, frame)
 
 
 def _window(photographs: Measurement, kernel_size: int) -> tuple[Measurement, Frame]:

@@ -25,7 +25,8 @@ from latentdem.evaluation.method_names import parse_methods, split_methods
 from latentdem.evaluation.picture_comparison import OWN
 from latentdem.evaluation.programs import Command
 from latentdem.evaluation.protocols import PROTOCOLS
-from latentdem.io.images import read_image, write_image, write_kernel
+from latentdem.io.images import read_image, write_image
+from latentdem.io.kernels import write_kernel
 
 from . import stand_ins
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from latentdem.errors import UserError
 from latentdem.evaluation.layouts import LAYOUTS, Layout, find_result
-from latentdem.io.images import write_image, write_kernel
+from latentdem.io.images import write_image
+from latentdem.io.kernels import write_kernel
 from latentdem.operators.kernels import motion_kernel
 
 Scene = Callable[..., Tensor]
