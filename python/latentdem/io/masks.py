@@ -21,7 +21,7 @@ _NEAR = 0.25  # of the range of levels: how far from black or white a mask may b
 _CLEAR = 0.9  # share of the pixels of a mask that are near black or white
 
 
-def as_mask(mask: MaskLike, height: int, width: int) -> Tensor:
+def as_mask(mask: MaskLike, height: int, width: int, images: int = 1) -> Tensor:
     """A mask in any form: which pixels count.
 
     Args:
@@ -30,9 +30,10 @@ def as_mask(mask: MaskLike, height: int, width: int) -> Tensor:
             or transparent there if it is not black and white.
         height: H of the image.
         width: W of the image.
+        images: B, of the images that it belongs to; one mask for all of them is always possible.
 
     Returns:
-        (B, 1, H, W) float32, 0 or 1.
+        (1 or B, 1, H, W) float32, 0 or 1.
 
     Raises:
         UserError: the size or shape is another, the picture is no mask, or no pixel counts.
@@ -54,6 +55,8 @@ def as_mask(mask: MaskLike, height: int, width: int) -> Tensor:
             "give one of its size."
         )
     counts = counts.reshape(-1, 1, height, width)
+    if len(counts) not in (1, images):
+        raise UserError(f"There are {len(counts)} masks for {images} images; give one mask, or one for each.")
     if not counts.flatten(1).any(1).all():
         raise UserError("No pixel of the image counts; give a mask with pixels, or an image that can be seen.")
     return counts.float()
