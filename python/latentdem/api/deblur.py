@@ -95,7 +95,7 @@ def deblur(
     source = open_image(image, value_range)
     y = source.pixels
     settings = Settings(kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality)
-    counts = source.opaque if mask is None else as_mask(mask, *y.shape[-2:], images=len(y))
+    counts = source.opaque if mask is None else as_mask(mask, y.shape[-2], y.shape[-1], len(y))
     restoration = ImageRestoration(y, settings, None if kernel is None else as_kernel(kernel), counts)
     torch_device = resolve_device(device)
     check_backend()

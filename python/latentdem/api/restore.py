@@ -296,7 +296,7 @@ def _loaded(key: str, value: Known, y: Tensor) -> Any:
     if key == "kernel":
         return as_kernel(value)  # type: ignore[arg-type]  # refuses numbers itself
     if key == "mask" and isinstance(value, (str, Path)):
-        return as_mask(value, *y.shape[-2:])
+        return as_mask(value, y.shape[-2], y.shape[-1], len(y))
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value).float()
     if not isinstance(value, Path):

@@ -37,7 +37,7 @@ def test_mask_as_array_or_tensor() -> None:
     for mask in (COUNTS, COUNTS.astype(np.uint8) * 255, COUNTS.astype(float), torch.from_numpy(COUNTS)):
         expect(mask)
     expect(torch.from_numpy(COUNTS)[None, None].float())
-    assert as_mask(np.stack([COUNTS, COUNTS]), 20, 24).shape == (2, 1, 20, 24)
+    assert as_mask(np.stack([COUNTS, COUNTS]), 20, 24, images=2).shape == (2, 1, 20, 24)
 
 
 @pytest.mark.parametrize("kind", ["erased", "black strokes", "white strokes"])
