@@ -216,46 +216,19 @@ class Solver {
         return images + (sample_ * task_.channels + channel) * task_.height * task_.width;
     }
 
-    // body(strip or block) on the threads of this sample
-    template <class Body>
-    void each(std::int64_t count, const Body &body) {
-        if (threads_ <= 1)
-            for (std::int64_t i = 0; i < count; ++i)
-                body(i);
-        else
-            parallel_for(count, 1, threads_, [&](std::int64_t begin, std::int64_t end) {
-                for (; begin < end; ++begin)
-                    body(begin);
-            });
-    }
-
-    static Row *strip_scratch(std::int64_t pairs) {
-        thread_local std::vector<Row> strip;
-        if (strip.size() < static_cast<std::size_t>(pairs))
-            strip.resize(static_cast<std::size_t>(pairs));
-        return strip.data();
-    }
-
-    // Spectrum of an image whose strips are made by fill(strip, Row *).
     template <class Fill>
-    void forward(Row *spectrum, const Fill &fill) {
-        each(plane_.strips, [&](std::int64_t index) {
-            Row *const strip = strip_scratch(plane_.pairs);
-            fill(index, strip);
-            plane_.strip_forward(strip, index, spectrum);
-        });
-        each(plane_.blocks, [&](std::int64_t block) { plane_.columns_forward(spectrum, block); });
+    void forward(Row *spectrum, const Fill &fill) const {
+        plane_.forward(spectrum, threads_, fill);
     }
 
-    // The strips of the image of `spectrum`, one after the other; the spectrum is destroyed.
     template <class Take>
-    void inverse(Row *spectrum, const Take &take) {
-        each(plane_.blocks, [&](std::int64_t block) { plane_.columns_inverse(spectrum, block); });
-        each(plane_.strips, [&](std::int64_t index) {
-            Row *const strip = strip_scratch(plane_.pairs);
-            plane_.strip_inverse(spectrum, index, strip);
-            take(index, strip);
-        });
+    void inverse(Row *spectrum, const Take &take) const {
+        plane_.inverse(spectrum, threads_, take);
+    }
+
+    template <class Body>
+    void each(std::int64_t count, const Body &body) const {
+        PlaneFft::for_each(count, threads_, body);
     }
 
     void load_gaps(const float *vector, std::int64_t index, Row *strip) const {
@@ -336,7 +309,7 @@ class Solver {
         forward(spectrum, [&](std::int64_t i, Row *strip) { plane_.load_strip(x0, i, strip); });
         if (task_.fill) {
             each(plane_.strips, [&](std::int64_t i) {
-                Row *const strip = strip_scratch(plane_.pairs);
+                Row *const strip = plane_.scratch_strip();
                 plane_.load_strip(image_of(task_.fill, c), i, strip);
                 store_gaps(strip, i, start);
             });
@@ -375,7 +348,7 @@ class Solver {
             float *const to = image + c * gap_->padded;
             Row *const spectrum = spectrum_.data();
             each(plane_.strips, [&](std::int64_t i) {
-                Row *const strip = strip_scratch(plane_.pairs);
+                Row *const strip = plane_.scratch_strip();
                 load_gaps_alone(from, i, strip);
                 plane_.strip_forward(strip, i, spectrum);
             });
@@ -386,7 +359,7 @@ class Solver {
                 plane_.columns_inverse(spectrum, block);
             });
             each(plane_.strips, [&](std::int64_t i) {
-                Row *const strip = strip_scratch(plane_.pairs);
+                Row *const strip = plane_.scratch_strip();
                 plane_.strip_inverse(spectrum, i, strip);
                 store_gaps(strip, i, to);
             });

@@ -9,7 +9,8 @@
 namespace latentdem {
 namespace {
 
-// Frequency row of one strip: at least `count` Rows that no one else uses, kept by each thread.
+// At least `count` Rows that no one else uses, kept by each thread for each of its two purposes.
+template <int purpose>
 Row *scratch(std::int64_t count) {
     thread_local std::vector<Row> rows;
     if (rows.size() < static_cast<std::size_t>(count))
@@ -80,17 +81,19 @@ PlaneFft::PlaneFft(std::int64_t height, std::int64_t width)
       round_trip(2.0f * static_cast<float>(height) * static_cast<float>(width)) {}
 
 void PlaneFft::strip_forward(Row *strip, std::int64_t index, Row *spectrum) const {
-    Row *const frequencies = scratch(blocks * kLanes);
+    Row *const frequencies = scratch<0>(blocks * kLanes);
     rows.forward(strip, frequencies);
     std::fill(frequencies + pairs + 1, frequencies + blocks * kLanes, Row{});
     scatter_tiles(frequencies, blocks, stride, spectrum + index * kLanes);
 }
 
 void PlaneFft::strip_inverse(const Row *spectrum, std::int64_t index, Row *strip) const {
-    Row *const frequencies = scratch(blocks * kLanes);
+    Row *const frequencies = scratch<0>(blocks * kLanes);
     gather_tiles(spectrum + index * kLanes, blocks, stride, frequencies);
     rows.inverse(frequencies, strip);
 }
+
+Row *PlaneFft::scratch_strip() const { return scratch<1>(pairs); }
 
 void PlaneFft::columns_forward(Row *spectrum, std::int64_t block) const {
     fft_forward(columns, spectrum + block * stride);

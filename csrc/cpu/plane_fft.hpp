@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lane_fft.hpp"
+#include "parallel.hpp"
 
 namespace latentdem {
 
@@ -47,6 +48,40 @@ struct PlaneFft {
     // The rows of a strip from and to an image of `width` floats a row. Rows beyond the last one are zero.
     void load_strip(const float *image, std::int64_t index, Row *strip) const;
     void store_strip(const Row *strip, std::int64_t index, float *image) const;
+
+    // The spectrum of an image whose strips are made by fill(index, strip), on `threads` threads.
+    template <class Fill>
+    void forward(Row *spectrum, int threads, const Fill &fill) const {
+        for_each(strips, threads, [&](std::int64_t index) {
+            Row *const strip = scratch_strip();
+            fill(index, strip);
+            strip_forward(strip, index, spectrum);
+        });
+        for_each(blocks, threads, [&](std::int64_t block) { columns_forward(spectrum, block); });
+    }
+
+    // take(index, strip) for the strips of the image of `spectrum`, which is destroyed.
+    template <class Take>
+    void inverse(Row *spectrum, int threads, const Take &take) const {
+        for_each(blocks, threads, [&](std::int64_t block) { columns_inverse(spectrum, block); });
+        for_each(strips, threads, [&](std::int64_t index) {
+            Row *const strip = scratch_strip();
+            strip_inverse(spectrum, index, strip);
+            take(index, strip);
+        });
+    }
+
+    // body(index) for every index of [0, count) on at most `threads` threads; nothing is allocated for one.
+    template <class Body>
+    static void for_each(std::int64_t count, int threads, const Body &body) {
+        if (threads > 1)
+            return parallel_for(count, 1, threads, [&](std::int64_t index, std::int64_t) { body(index); });
+        for (std::int64_t index = 0; index < count; ++index)
+            body(index);
+    }
+
+    // A strip that belongs to the thread.
+    Row *scratch_strip() const;
 };
 
 } // namespace latentdem

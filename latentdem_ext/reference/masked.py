@@ -1,6 +1,6 @@
-"""Least squares for a blur of which only some pixels were measured, in the image.
+"""Least squares for a blur of which only some pixels were measured, in the image and in the kernel.
 
-If all pixels had been measured, there would be a closed form. The unknowns are therefore the values at the
+In the image: if all pixels had been measured, there would be a closed form. The unknowns are therefore the values at the
 other pixels, the *fill*: with them in the gaps of y the image follows in closed form, and the right fill is the
 one that the blurred image reproduces. With K the blur, N the projection on the gaps and w = y - K x0, filled,
 
@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from .common import per_sample
-from .fourier import kernel_to_otf
+from .fourier import _crop, blur, blur_kernel_gradient, kernel_to_otf
 from .frame_preconditioner import FramePreconditioner, of_rows
 
-__all__ = ["masked_proximal"]
+__all__ = ["masked_kernel_solve", "masked_proximal"]
 
 PROXIMAL_TOLERANCE = 2e-3  # root mean square error of an image in [-1, 1]; that of rounding to 8 bits is 2.3e-3
 MAX_ITERATIONS = 100  # a frame needs about 5; many holes with little noise need most
@@ -77,9 +77,57 @@ def masked_proximal(
     allowed = weight * (tolerance / condition.caution) ** 2 * (x0[0].numel() + _norm2(closed * spectrum, shape))
     allowed = allowed.maximum((ROUNDING * torch.finfo(x0.dtype).eps) ** 2 * _norm2(spectrum, shape))
     difference = -gaps * torch.fft.irfft2(eigenvalues * spectrum, s=shape)
-    change = conjugate_gradients(normal, difference, condition, allowed, iterations)
+    change, _ = conjugate_gradients(normal, difference, condition, allowed, iterations)
     x = x0 + torch.fft.irfft2(closed * (spectrum + torch.fft.rfft2(change)), s=shape)
     return x, start + change
+
+
+def masked_kernel_solve(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    right: Tensor,
+    factor: Tensor | None,
+    tolerance: float,
+    iterations: int = MAX_ITERATIONS,
+) -> tuple[Tensor, Tensor]:
+    """Solution v of (X^T M X + a) v = b, X v = v * x, for kernels v.
+
+    This is the M-step's least squares ||mask (y - k * x)||^2 + a ||k - k_0||^2. Preconditioned with `factor`, or
+    with the closed form for the windowed x, cut to the support.
+
+    Args:
+        x: (B, C, H, W) images.
+        mask: (1 or B, 1, H, W), 1 where their blur was measured, else 0; weights from 0 to 1 are possible.
+        weight: (B,) the a, positive.
+        right: (B, 1, K, K) the b.
+        factor: (B, K^2, K^2) lower Cholesky factor of a matrix like X^T M X + a, or None.
+        tolerance: root mean square error of v * x over the pixels and channels.
+        iterations: maximum.
+
+    Returns:
+        v and b - (X^T M X + a) v, (B, 1, K, K) each.
+    """
+    shape, size, a = (x.shape[-2], x.shape[-1]), right.shape[-1], per_sample(weight, x)
+
+    def normal(kernel: Tensor, rows: Tensor) -> Tensor:
+        image = of_rows(x, rows)
+        data = blur_kernel_gradient(image, of_rows(mask, rows) * blur(image, kernel), size)
+        return data + of_rows(a, rows) * kernel
+
+    if factor is None:
+        windowed = torch.fft.rfft2(mask.sqrt() * x)
+        power = (windowed.real.square() + windowed.imag.square()).sum(1, keepdim=True) + a
+
+    def condition(residual: Tensor, rows: Tensor) -> Tensor:
+        if factor is not None:
+            solved = torch.cholesky_solve(residual.flatten(1)[..., None], of_rows(factor, rows))
+            return solved.view_as(residual)
+        spectrum = kernel_to_otf(residual, shape) / of_rows(power, rows)
+        return _crop(torch.fft.irfft2(spectrum, s=shape), size)
+
+    allowed = (tolerance**2 * x[0].numel()) * torch.ones_like(a)
+    return conjugate_gradients(normal, right, condition, allowed, iterations)
 
 
 def conjugate_gradients(
@@ -88,8 +136,10 @@ def conjugate_gradients(
     condition: Callable[[Tensor, Tensor], Tensor],
     allowed: Tensor,
     iterations: int,
-) -> Tensor:
-    """Solution of normal(v) = `residual`, from zero; each sample leaves the iteration when it has converged.
+) -> tuple[Tensor, Tensor]:
+    """Solution of normal(v) = `residual`, from zero, and the residual that it leaves.
+
+    Each sample leaves the iteration when it has converged.
 
     Args:
         normal: symmetric positive definite map of (b, ...) for the samples `rows` (b,) of the batch.
@@ -99,7 +149,7 @@ def conjugate_gradients(
         iterations: maximum.
     """
     rows = torch.arange(len(residual), device=residual.device)
-    solution = torch.zeros_like(residual)
+    solution, remaining = torch.zeros_like(residual), residual.clone()
     direction = condition(residual, rows)
     power = _inner(residual, direction)
     every = 1 if residual.device.type == "cpu" else _CHECK
@@ -115,10 +165,11 @@ def conjugate_gradients(
         step = _ratio(power, _inner(direction, image))
         solution.index_add_(0, rows, step * direction)
         residual = residual - step * image
+        remaining.index_copy_(0, rows, residual)
         conditioned = condition(residual, rows)
         power, before = _inner(residual, conditioned), power
         direction = conditioned + _ratio(power, before) * direction
-    return solution
+    return solution, remaining
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
