@@ -163,7 +163,7 @@ def _kernel_solve_cpp(
         height=height,
         width=width,
         size=right.shape[-1],
-        allowed=tolerance**2 * images * height * width,
+        allowed=float(tolerance) ** 2 * images * height * width,
         iterations=iterations,
     )
     return solution, residual

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .common import per_sample
-from .fourier import _crop, blur, blur_kernel_gradient, kernel_to_otf
+from .fourier import crop, kernel_to_otf
 from .frame_preconditioner import FramePreconditioner, of_rows
 
 __all__ = ["masked_kernel_solve", "masked_proximal"]
@@ -51,7 +51,7 @@ def masked_proximal(
         x0: (B, C, H, W).
         kernel: (B, 1, K, K).
         y: (B, C, H, W); its unmeasured pixels do not count.
-        mask: (1 or B, 1, H, W), 1 where y was measured, else 0.
+        mask: (1 or B, 1, H, W), positive where y was measured, else 0.
         rho: (B,), positive.
         fill: (B, C, H, W) values of k * x at unmeasured pixels to start from; None for those of k * x0.
         tolerance: root mean square error of the image, relative to x - x0 where that is greater than 1.
@@ -60,7 +60,9 @@ def masked_proximal(
     Returns:
         The image and its fill, zero at the measured pixels, (B, C, H, W) each.
     """
-    shape = (x0.shape[-2], x0.shape[-1])
+    if not x0.numel():
+        return x0.clone(), x0.clone()
+    shape, mask = (x0.shape[-2], x0.shape[-1]), (mask > 0).to(x0)
     otf, weight, gaps = kernel_to_otf(kernel, shape), per_sample(rho, x0), 1 - mask
     power = otf.real.square() + otf.imag.square()
     closed, eigenvalues = otf.conj() / (power + weight), weight / (power + weight)
@@ -74,7 +76,11 @@ def masked_proximal(
     condition = FramePreconditioner(otf, rho, mask)
     # rho ||x - x*||^2 is at most the square of the fill's error in the norm of T, which the preconditioned
     # residual estimates.
-    allowed = weight * (tolerance / condition.caution) ** 2 * (x0[0].numel() + _norm2(closed * spectrum, shape))
+    allowed = (
+        weight
+        * (float(tolerance) / condition.caution) ** 2
+        * (x0[0].numel() + _norm2(closed * spectrum, shape))
+    )
     allowed = allowed.maximum((ROUNDING * torch.finfo(x0.dtype).eps) ** 2 * _norm2(spectrum, shape))
     difference = -gaps * torch.fft.irfft2(eigenvalues * spectrum, s=shape)
     change, _ = conjugate_gradients(normal, difference, condition, allowed, iterations)
@@ -108,11 +114,16 @@ def masked_kernel_solve(
     Returns:
         v and b - (X^T M X + a) v, (B, 1, K, K) each.
     """
+    if not x.numel():
+        return torch.zeros_like(right), right.clone()
     shape, size, a = (x.shape[-2], x.shape[-1]), right.shape[-1], per_sample(weight, x)
+    spectrum = torch.fft.rfft2(x)
 
     def normal(kernel: Tensor, rows: Tensor) -> Tensor:
-        image = of_rows(x, rows)
-        data = blur_kernel_gradient(image, of_rows(mask, rows) * blur(image, kernel), size)
+        images = of_rows(spectrum, rows)
+        blurred = torch.fft.irfft2(kernel_to_otf(kernel, shape) * images, s=shape)
+        correlated = images.conj() * torch.fft.rfft2(of_rows(mask, rows) * blurred)
+        data = crop(torch.fft.irfft2(correlated.sum(1, keepdim=True), s=shape), size)
         return data + of_rows(a, rows) * kernel
 
     if factor is None:
@@ -123,10 +134,10 @@ def masked_kernel_solve(
         if factor is not None:
             solved = torch.cholesky_solve(residual.flatten(1)[..., None], of_rows(factor, rows))
             return solved.view_as(residual)
-        spectrum = kernel_to_otf(residual, shape) / of_rows(power, rows)
-        return _crop(torch.fft.irfft2(spectrum, s=shape), size)
+        filtered = kernel_to_otf(residual, shape) / of_rows(power, rows)
+        return crop(torch.fft.irfft2(filtered, s=shape), size)
 
-    allowed = (tolerance**2 * x[0].numel()) * torch.ones_like(a)
+    allowed = (float(tolerance) ** 2 * x[0].numel()) * torch.ones_like(a)
     return conjugate_gradients(normal, right, condition, allowed, iterations)
 
 

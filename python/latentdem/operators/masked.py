@@ -75,4 +75,4 @@ class MaskedKernelUpdate:
         diagonal = matrix.diagonal(dim1=1, dim2=2)
         rounding = _ROUNDING * torch.finfo(lags.dtype).eps * diagonal[:, :1]
         diagonal.add_(self._weight.view(-1, 1) + rounding)
-        return torch.linalg.cholesky(matrix)
+        return torch.linalg.cholesky(matrix, upper=True).mT  # which is contiguous
