@@ -26,9 +26,9 @@ def masked_proximal(
     tolerance: float = PROXIMAL_TOLERANCE,
     iterations: int = MAX_ITERATIONS,
 ) -> tuple[Tensor, Tensor]:
-    """argmin_x ||mask (y - k*x)||^2 + rho ||x - x0||^2, rho (B,) > 0, and its fill: see `reference.masked_proximal`.
+    """argmin_x ||mask (y - k*x)||^2 + rho ||x - x0||^2 and its fill: see `reference.masked_proximal`.
 
-    The conjugate gradients of all samples are one native call. Not differentiable.
+    mask (1 or B, 1, H, W), rho (B,) > 0. The conjugate gradients of all samples are one native call. Not differentiable.
 
     Raises:
         TypeError: an argument is not a float32 or float64 tensor, the dtypes differ, or `tolerance` or
@@ -59,7 +59,7 @@ def masked_kernel_solve(
     tolerance: float,
     iterations: int = MAX_ITERATIONS,
 ) -> tuple[Tensor, Tensor]:
-    """Solution v of (X^T M X + a) v = b for kernels, and what it leaves of b: see `reference.masked_kernel_solve`.
+    """Kernels v in (X^T M X + a) v = b, and what they leave of b: see `reference.masked_kernel_solve`.
 
     x (B, C, H, W), mask (1 or B, 1, H, W), weight (B,) > 0 the a, right (B, 1, K, K) the b, factor
     (B, K^2, K^2). The conjugate gradients of all samples are one native call. Not differentiable.

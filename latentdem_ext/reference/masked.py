@@ -1,8 +1,8 @@
 """Least squares for a blur of which only some pixels were measured, in the image and in the kernel.
 
-In the image: if all pixels had been measured, there would be a closed form. The unknowns are therefore the values at the
-other pixels, the *fill*: with them in the gaps of y the image follows in closed form, and the right fill is the
-one that the blurred image reproduces. With K the blur, N the projection on the gaps and w = y - K x0, filled,
+In the image: if all pixels had been measured, there would be a closed form. The unknowns are therefore the
+values at the other pixels, the *fill*: with them in the gaps of y the image follows in closed form, and the right
+fill is the one that the blurred image reproduces. With K the blur, N the projection on the gaps and w = y - K x0, filled,
 
     x - x0 = K^T (K K^T + rho)^-1 w,    N T w = 0,    T = rho (K K^T + rho)^-1,
 
@@ -99,8 +99,8 @@ def masked_kernel_solve(
 ) -> tuple[Tensor, Tensor]:
     """Solution v of (X^T M X + a) v = b, X v = v * x, for kernels v.
 
-    This is the M-step's least squares ||mask (y - k * x)||^2 + a ||k - k_0||^2. Preconditioned with `factor`, or
-    with the closed form for the windowed x, cut to the support.
+    This is the M-step's least squares ||mask (y - k * x)||^2 + a ||k - k_0||^2. Preconditioned with `factor`,
+    or with the closed form for the windowed x, cut to the support.
 
     Args:
         x: (B, C, H, W) images.

@@ -102,9 +102,8 @@ class Blur(Operator):
     def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
         """argmin_x ||y - k * x||^2 + rho ||x - x0||^2 over the measured pixels, rho (B,), by FFT.
 
-        Closed form without a mask; with one, to the tolerance of
-        `latentdem_ext.masked_proximal`, from the fill of the step before. The
-        tolerance determines the number of iterations, `iterations` does not.
+        Closed form without a mask; with one, to the tolerance of `latentdem_ext.masked_proximal`, from the fill
+        of the step before. The tolerance determines the number of iterations, `iterations` does not.
         """
         if self.mask is None:
             return ext.blur_proximal(x0, kernel, y, rho)
