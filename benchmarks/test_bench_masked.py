@@ -40,7 +40,7 @@ def test_masked_proximal(measure, side, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("side", [192, 352])
 def test_masked_kernel_solve(measure, side, backend):
-    x, kernel, y, mask = problem(4, side)
+    x, _, y, mask = problem(4, side)
     weight = torch.full((4,), 100.0, device=DEVICE)
     right = reference.blur_kernel_gradient(x, y, SIZE)
     arguments = x, mask, weight, right, None

@@ -28,7 +28,8 @@ def masked_proximal(
 ) -> tuple[Tensor, Tensor]:
     """argmin_x ||mask (y - k*x)||^2 + rho ||x - x0||^2 and its fill: see `reference.masked_proximal`.
 
-    mask (1 or B, 1, H, W), rho (B,) > 0. The conjugate gradients of all samples are one native call. Not differentiable.
+    mask (1 or B, 1, H, W), rho (B,) > 0. The conjugate gradients of all samples are one native
+    call. Not differentiable.
 
     Raises:
         TypeError: an argument is not a float32 or float64 tensor, the dtypes differ, or `tolerance` or

@@ -1,8 +1,9 @@
 """Least squares for a blur of which only some pixels were measured, in the image and in the kernel.
 
 In the image: if all pixels had been measured, there would be a closed form. The unknowns are therefore the
-values at the other pixels, the *fill*: with them in the gaps of y the image follows in closed form, and the right
-fill is the one that the blurred image reproduces. With K the blur, N the projection on the gaps and w = y - K x0, filled,
+values at the other pixels, the *fill*: with them in the gaps of y the image follows in closed form, and the
+right fill is the one that the blurred image reproduces. With K the blur, N the projection on the gaps and
+w = y - K x0, filled,
 
     x - x0 = K^T (K K^T + rho)^-1 w,    N T w = 0,    T = rho (K K^T + rho)^-1,
 
