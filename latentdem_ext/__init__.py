@@ -7,6 +7,7 @@ from ._dps_step import dps_step
 from ._fidelity import blur_fidelity, blur_proximal
 from ._group_norm_silu import group_norm_silu
 from ._hqs import hqs_kernel_update, hqs_prepare
+from ._masked import masked_kernel_solve, masked_proximal
 from ._project_kernel import project_kernel
 from ._renoise import renoise
 from ._upsample_conv import upsample_conv
@@ -29,6 +30,8 @@ __all__ = [
     "hqs_kernel_update",
     "hqs_prepare",
     "kernel_to_otf",
+    "masked_kernel_solve",
+    "masked_proximal",
     "project_kernel",
     "record_backends",
     "renoise",

@@ -18,8 +18,8 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem.operators.kernels import gaussian_kernel, motion_kernels
-from latentdem.operators.masked import TOLERANCE, masked_proximal
 from latentdem.solver.frame import Frame
+from latentdem_ext.reference.masked import PROXIMAL_TOLERANCE
 
 SIDE, KERNEL = 199, 27
 RHOS = (1e-2, 1e-3, 1e-4)
@@ -64,7 +64,7 @@ class Problem:
     def present(self, iterations: int) -> Tensor:
         rho = torch.tensor([self.rho]).double()
         arguments = self.x0, self.kernel, self.y, self.mask, rho
-        return masked_proximal(*arguments, tolerance=0.0, iterations=iterations)[0]
+        return ext.masked_proximal(*arguments, tolerance=0.0, iterations=iterations)[0]
 
     def filling(self) -> Iterator[Tensor]:
         fill = torch.zeros_like(self.x0)
@@ -124,7 +124,7 @@ def main() -> None:
     for axis, rho in zip(axes, RHOS, strict=True):
         for name, curve in errors(Problem(rho)).items():
             axis.semilogy([2 * n for n in ITERATIONS], curve, marker=".", label=name)
-        axis.axhline(TOLERANCE, color="grey", linestyle=":")
+        axis.axhline(PROXIMAL_TOLERANCE, color="grey", linestyle=":")
         axis.set(title=f"rho = {rho:g}", xlabel="transforms in iterations", ylim=(1e-6, 1))
     axes[0].set_ylabel("root mean square error")
     axes[-1].legend(fontsize=8)

@@ -8,12 +8,11 @@
 // The filter is brought, once a call, into the order in which the transforms leave the frequencies.
 
 #include <algorithm>
-#include <cstddef>
-#include <utility>
 #include <vector>
 
 #include "bindings.hpp"
 #include "lane_fft.hpp"
+#include "lane_tiles.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
 
@@ -90,49 +89,7 @@ void arrange_filter(const FftPlan &plan, const float *filter, Workspace &work) {
     }
 }
 
-// Interleaves the first eight with the last eight of 16 rows of 16 values; strides are in floats.
-LATENTDEM_INLINE void interleave(const float *from, std::ptrdiff_t from_stride, float *to, std::ptrdiff_t to_stride) {
-    constexpr int half = kLanes / 2;
-    for (int row = 0; row < half; ++row)
-        for (int part = 0; part < 2; ++part) {
-            const float *const a = from + row * from_stride + part * half, *const b = a + half * from_stride;
-            float *const out = to + (2 * row + part) * to_stride;
-            LATENTDEM_INDEPENDENT
-            for (int i = 0; i < half; ++i) {
-                out[2 * i] = a[i];
-                out[2 * i + 1] = b[i];
-            }
-        }
-}
-
-// Exchanges rows and lanes of 16 rows. The position of a value has eight bits, and each interleaving moves the
-// leading one to the end.
-LATENTDEM_MULTIVERSION void transpose(const Row *from, Row *to) {
-    constexpr std::ptrdiff_t row = sizeof(Row) / sizeof(float);
-    alignas(64) float one[kLanes * kLanes], other[kLanes * kLanes];
-    const auto parts = {std::make_pair(from->re, to->re), std::make_pair(from->im, to->im)};
-    for (const auto &[source, target] : parts) {
-        interleave(source, row, one, kLanes);
-        interleave(one, kLanes, other, kLanes);
-        interleave(other, kLanes, one, kLanes);
-        interleave(one, kLanes, target, row);
-    }
-}
-
-// From the transform Z of x[2n] + i x[2n+1] at frequencies u and L - u to twice that of x, or back to twice Z:
-// a + conj b + t (a - conj b) and its counterpart, t = -i exp(-2 pi i u / M) there and its conjugate on the way back.
-LATENTDEM_INLINE void separate(const Row &a, const Row &b, float t_re, float t_im, Row &to_a, Row &to_b) {
-    LATENTDEM_INDEPENDENT
-    for (int lane = 0; lane < kLanes; ++lane) {
-        const float sum_re = a.re[lane] + b.re[lane], sum_im = a.im[lane] - b.im[lane];
-        const float rest_re = a.re[lane] - b.re[lane], rest_im = a.im[lane] + b.im[lane];
-        const float turned_re = t_re * rest_re - t_im * rest_im, turned_im = t_re * rest_im + t_im * rest_re;
-        to_a.re[lane] = sum_re + turned_re;
-        to_a.im[lane] = sum_im + turned_im;
-        to_b.re[lane] = sum_re - turned_re;
-        to_b.im[lane] = turned_im - sum_im;
-    }
-}
+LATENTDEM_MULTIVERSION void transpose(const Row *from, Row *to) { transpose_rows(from, to); }
 
 // Frequencies 0 and L are the sum and the difference of the parts of Z[0]; kept as the parts of one number.
 LATENTDEM_INLINE void separate_first(const Row &from, Row &to) {

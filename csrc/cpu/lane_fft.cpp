@@ -13,7 +13,6 @@ namespace latentdem {
 namespace {
 
 constexpr int kRadices[] = {4, 2, 3, 5, 7, 11, 13};
-constexpr int kLargestRadix = 13;
 constexpr int kCached = 256; // points whose rows stay in the first-level cache from pass to pass
 constexpr std::ptrdiff_t kRow = sizeof(Row) / sizeof(float);
 
@@ -35,15 +34,6 @@ LATENTDEM_INLINE void dft(Complex (&x)[2]) {
     x[1] = difference;
 }
 
-LATENTDEM_INLINE void dft(Complex (&x)[3]) {
-    constexpr float sin60 = 0.866025403784438647f;
-    const Complex sum = x[1] + x[2], turned = sin60 * minus_i(x[1] - x[2]);
-    const Complex middle = x[0] - 0.5f * sum;
-    x[0] = x[0] + sum;
-    x[1] = middle + turned;
-    x[2] = middle - turned;
-}
-
 LATENTDEM_INLINE void dft(Complex (&x)[4]) {
     const Complex even = x[0] + x[2], even_difference = x[0] - x[2];
     const Complex odd = x[1] + x[3], odd_difference = minus_i(x[1] - x[3]);
@@ -53,20 +43,41 @@ LATENTDEM_INLINE void dft(Complex (&x)[4]) {
     x[3] = even_difference - odd_difference;
 }
 
-LATENTDEM_INLINE void dft(Complex (&x)[5]) {
-    constexpr float cos72 = 0.309016994374947424f, cos144 = -0.809016994374947424f;
-    constexpr float sin72 = 0.951056516295153572f, sin144 = 0.587785252292473129f;
-    const Complex near = x[1] + x[4], far = x[2] + x[3];
-    const Complex near_difference = minus_i(x[1] - x[4]), far_difference = minus_i(x[2] - x[3]);
-    const Complex first = x[0] + cos72 * near + cos144 * far;
-    const Complex second = x[0] + cos144 * near + cos72 * far;
-    const Complex first_turned = sin72 * near_difference + sin144 * far_difference;
-    const Complex second_turned = sin144 * near_difference - sin72 * far_difference;
-    x[0] = x[0] + near + far;
-    x[1] = first + first_turned;
-    x[2] = second + second_turned;
-    x[3] = second - second_turned;
-    x[4] = first - first_turned;
+// Any odd radix, from sums s and differences d of the elements q and radix - q:
+// X[k] = x[0] + sum_q cos(2 pi k q / radix) s[q] - i sin(2 pi k q / radix) d[q], and + for X[radix - k].
+constexpr double power_series(double square, double term, int n) { // cosine from term 1, n 1; sine / x from 1, 2
+    return n > 40 ? 0 : term + power_series(square, -term * square / (n * (n + 1)), n + 2);
+}
+constexpr float cosine(int turn, int radix) {
+    const double angle = 2 * kPi * turn / radix;
+    return static_cast<float>(power_series(angle * angle, 1, 1));
+}
+constexpr float sine(int turn, int radix) {
+    const double angle = 2 * kPi * turn / radix;
+    return static_cast<float>(angle * power_series(angle * angle, 1, 2));
+}
+
+template <int Radix, int k, int... q>
+LATENTDEM_INLINE void odd_output(Complex first, const Complex *s, const Complex *d, Complex *x) {
+    constexpr float cosines[] = {cosine(k * (q + 1) % Radix, Radix)...};
+    constexpr float sines[] = {sine(k * (q + 1) % Radix, Radix)...};
+    const Complex even{(first.re + ... + (cosines[q] * s[q].re)), (first.im + ... + (cosines[q] * s[q].im))};
+    const Complex odd = minus_i({(0.0f + ... + (sines[q] * d[q].re)), (0.0f + ... + (sines[q] * d[q].im))});
+    x[k] = even + odd;
+    x[Radix - k] = even - odd;
+}
+
+template <int Radix, int... q>
+LATENTDEM_INLINE void odd_dft(Complex (&x)[Radix], std::integer_sequence<int, q...>) {
+    const Complex first = x[0];
+    const Complex s[] = {x[q + 1] + x[Radix - 1 - q]...}, d[] = {x[q + 1] - x[Radix - 1 - q]...};
+    x[0] = {(first.re + ... + s[q].re), (first.im + ... + s[q].im)};
+    (odd_output<Radix, q + 1, q...>(first, s, d, x), ...);
+}
+
+template <int Radix>
+LATENTDEM_INLINE void dft(Complex (&x)[Radix]) {
+    odd_dft(x, std::make_integer_sequence<int, Radix / 2>{});
 }
 
 enum class Twiddles { none, before, after };
@@ -98,55 +109,6 @@ LATENTDEM_INLINE void butterfly(float *re, float *im, std::ptrdiff_t step, const
     }
 }
 
-// The same for any odd radix, from sums s and differences d of the elements q and radix - q:
-// X[k] = x[0] + sum_q cos(2 pi k q / radix) s[q] - i sin(2 pi k q / radix) d[q], and + for X[radix - k].
-template <Twiddles twiddles>
-LATENTDEM_INLINE void odd_butterfly(const FftPlan::Pass &pass, float *re, float *im, const float *factors) {
-    const int radix = pass.radix, half = radix / 2;
-    const std::ptrdiff_t step = pass.span * kRow;
-    Row x[kLargestRadix];
-    // In an array, with 1 for "none": GCC 12 miscompiles a choice made inside the loops (for AVX2 and wider, at -O3).
-    Complex before[kLargestRadix], after[kLargestRadix];
-    for (int q = 0; q < radix; ++q) {
-        const bool turned = twiddles != Twiddles::none && q > 0;
-        const Complex turn = turned ? Complex{factors[2 * q - 2], factors[2 * q - 1]} : Complex{1, 0};
-        before[q] = twiddles == Twiddles::before ? turn : Complex{1, 0};
-        after[q] = twiddles == Twiddles::after ? turn : Complex{1, 0};
-    }
-    for (int q = 0; q < radix; ++q) {
-        LATENTDEM_INDEPENDENT
-        for (int lane = 0; lane < kLanes; ++lane) {
-            const Complex value = Complex{re[q * step + lane], im[q * step + lane]} * before[q];
-            x[q].re[lane] = value.re;
-            x[q].im[lane] = value.im;
-        }
-    }
-    for (int k = 0; k <= half; ++k) {
-        Row even = x[0], odd{};
-        for (int q = 1; q <= half; ++q) {
-            const float cosine = pass.roots[2 * (k * q % radix)], sine = pass.roots[2 * (k * q % radix) + 1];
-            const Row &a = x[q], &b = x[radix - q];
-            LATENTDEM_INDEPENDENT
-            for (int lane = 0; lane < kLanes; ++lane) {
-                even.re[lane] += cosine * (a.re[lane] + b.re[lane]);
-                even.im[lane] += cosine * (a.im[lane] + b.im[lane]);
-                odd.re[lane] -= sine * (a.im[lane] - b.im[lane]);
-                odd.im[lane] += sine * (a.re[lane] - b.re[lane]);
-            }
-        }
-        const int opposite = (radix - k) % radix; // of 0 it is 0 itself, where there is no difference
-        LATENTDEM_INDEPENDENT
-        for (int lane = 0; lane < kLanes; ++lane) {
-            const Complex sum{even.re[lane], even.im[lane]}, difference{odd.re[lane], odd.im[lane]};
-            const Complex first = (sum + difference) * after[k], second = (sum - difference) * after[opposite];
-            re[k * step + lane] = first.re;
-            im[k * step + lane] = first.im;
-            re[opposite * step + lane] = second.re;
-            im[opposite * step + lane] = second.im;
-        }
-    }
-}
-
 // One pass over `length` points, whole butterflies.
 template <int Radix, Twiddles twiddles>
 LATENTDEM_INLINE void run_pass(const FftPlan::Pass &pass, int length, float *re, float *im) {
@@ -161,15 +123,6 @@ LATENTDEM_INLINE void run_pass(const FftPlan::Pass &pass, int length, float *re,
 }
 
 template <Twiddles twiddles>
-LATENTDEM_INLINE void run_odd_pass(const FftPlan::Pass &pass, int length, float *re, float *im) {
-    for (int j = 0; j < pass.span; ++j) {
-        const float *const factors = pass.twiddles.data() + 2 * (pass.radix - 1) * j;
-        for (std::ptrdiff_t at = j * kRow; at < length * kRow; at += pass.radix * pass.span * kRow)
-            odd_butterfly<twiddles>(pass, re + at, im + at, factors);
-    }
-}
-
-template <Twiddles twiddles>
 LATENTDEM_INLINE void run_pass(const FftPlan::Pass &pass, int length, float *re, float *im) {
     switch (pass.radix) {
     case 2:
@@ -180,8 +133,12 @@ LATENTDEM_INLINE void run_pass(const FftPlan::Pass &pass, int length, float *re,
         return run_pass<4, twiddles>(pass, length, re, im);
     case 5:
         return run_pass<5, twiddles>(pass, length, re, im);
-    default:
-        return run_odd_pass<twiddles>(pass, length, re, im);
+    case 7:
+        return run_pass<7, twiddles>(pass, length, re, im);
+    case 11:
+        return run_pass<11, twiddles>(pass, length, re, im);
+    case 13:
+        return run_pass<13, twiddles>(pass, length, re, im);
     }
 }
 
@@ -236,13 +193,11 @@ FftPlan::FftPlan(int n) : length(n), position(static_cast<std::size_t>(n), 0) {
     int stride = 1; // frequencies that share the digits found so far are so far apart
     for (const int radix : kRadices)
         for (; n % radix == 0; n /= radix, stride *= radix) {
-            Pass pass{radix, n / radix, {}, {}};
+            Pass pass{radix, n / radix, {}};
             const auto add = [](std::vector<float> &to, double turns) {
                 to.push_back(static_cast<float>(std::cos(2 * kPi * turns)));
                 to.push_back(static_cast<float>(-std::sin(2 * kPi * turns)));
             };
-            for (int q = 0; q < radix; ++q)
-                add(pass.roots, double(q) / radix);
             for (int j = 0; j < pass.span; ++j)
                 for (int q = 1; q < radix; ++q)
                     add(pass.twiddles, double(j) * q / n);

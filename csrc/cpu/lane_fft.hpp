@@ -25,7 +25,6 @@ struct FftPlan {
     struct Pass {
         int radix, span;             // rows between the elements of a butterfly
         std::vector<float> twiddles; // span x (radix - 1) x (re, im): exp(-2 pi i j q / (radix span)), q from 1
-        std::vector<float> roots;    // radix x (re, im): exp(-2 pi i q / radix)
     };
 
     explicit FftPlan(int length);

@@ -127,10 +127,10 @@ def blur_kernel_gradient(x: Tensor, gradient: Tensor, kernel_size: int) -> Tenso
         (B, 1, K, K).
     """
     product = (_conj(_forward(x)) * _forward(gradient)).sum(dim=1, keepdim=True)
-    return _crop(_inverse(product, x.shape), kernel_size)
+    return crop(_inverse(product, x.shape), kernel_size)
 
 
-def _crop(image: Tensor, kernel_size: int) -> Tensor:
+def crop(image: Tensor, kernel_size: int) -> Tensor:
     """The K x K window around pixel (0, 0) of an image, whose own origin is at K // 2."""
     height, width = image.shape[-2:]
     support = torch.arange(kernel_size, device=image.device) - kernel_size // 2
@@ -263,7 +263,7 @@ def hqs_prepare_on_grid(
     small = response.new_zeros(*response.shape[:2], side, side)
     small[..., (lags % side)[:, None], lags % side] = response[..., (lags % height)[:, None], lags % width]
     # D is even under l -> -l, hence so is g, on either grid: the imaginary part is rounding error.
-    return HQSFactors(_crop(solution, kernel_size), _forward(small).real.contiguous())
+    return HQSFactors(crop(solution, kernel_size), _forward(small).real.contiguous())
 
 
 def hqs_kernel_update(kernel: Tensor, factors: HQSFactors, project: bool = True, iterations: int = 1) -> Tensor:

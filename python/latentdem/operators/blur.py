@@ -14,7 +14,7 @@ from torch import Tensor
 import latentdem_ext as ext
 
 from .base import Operator
-from .masked import MaskedKernelUpdate, masked_proximal
+from .masked import MaskedKernelUpdate
 
 _HOLE = 9  # pixels; smaller gaps in a mask are no frame
 
@@ -115,13 +115,13 @@ class Blur(Operator):
     def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
         """argmin_x ||y - k * x||^2 + rho ||x - x0||^2 over the measured pixels, rho (B,), by FFT.
 
-        Closed form without a mask; with one, to `masked.TOLERANCE`, from the fill of the step before. The
-        tolerance determines the number of iterations, `iterations` does not.
+        Closed form without a mask; with one, to the tolerance of `latentdem_ext.masked_proximal`, from the fill
+        of the step before. The tolerance determines the number of iterations, `iterations` does not.
         """
         if self.mask is None:
             return ext.blur_proximal(x0, kernel, y, rho)
         fill = self.warm_start if self.warm_start is not None and self.warm_start.shape == x0.shape else None
-        x, self.warm_start = masked_proximal(x0, kernel, y, self.mask, rho, fill)
+        x, self.warm_start = ext.masked_proximal(x0, kernel, y, self.mask, rho, fill)
         return x
 
     def m_step(self, x: Tensor, y: Tensor, kernel: Tensor, variance: Tensor) -> Tensor:

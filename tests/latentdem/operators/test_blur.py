@@ -9,7 +9,6 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem.operators.blur import HQS, Blur, centre_kernel, resize_kernel
 from latentdem.operators.kernels import delta_kernel, gaussian_kernel, motion_kernels
-from latentdem.operators.masked import masked_proximal
 from latentdem.priors.kernel_denoiser import load_kernel_denoiser
 
 Scene = Callable[..., Tensor]
@@ -133,7 +132,7 @@ def test_masked_proximal_step_finds_the_minimum_of_each_sample(scene: Scene, sha
     mask[..., 5:-7, 9:-4] = 1
     x0, y = (torch.cat([scene(*shape, seed=seed) for seed in seeds]) for seeds in ((1, 2), (5, 6)))
     kernel, rho = torch.cat([gaussian_kernel(9, 2), gaussian_kernel(9, 0.7)]), torch.tensor([0.05, 0.5])
-    x = masked_proximal(x0, kernel, y, mask, rho, tolerance=1e-7)[0].requires_grad_()
+    x = ext.masked_proximal(x0, kernel, y, mask, rho, tolerance=1e-7)[0].requires_grad_()
     fidelity = (mask * (y - ext.blur(x, kernel))).square().sum((1, 2, 3))
     loss = fidelity + rho * (x - x0).square().sum((1, 2, 3))
     (gradient,) = torch.autograd.grad(loss.sum(), x)

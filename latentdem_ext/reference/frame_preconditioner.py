@@ -11,36 +11,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CAUTION = 2.5, 6.0  # for a frame alone, and with other gaps
+CAUTION = 2.5, 6.0  # for a frame alone, and with other gaps
 _BAND = 96  # rows (columns) of the frame that get exact blocks, those nearest to measured pixels
-_LEAST = 1e-6  # least eigenvalue of T in the blocks
+LEAST = 1e-6  # least eigenvalue of T in the blocks
 
 
 class FramePreconditioner:
     """Preconditioner of N T N: inverses on the bands beside the measured rectangle, the diagonal at other gaps.
 
     Attributes:
-        caution: () factor by which the preconditioned residual may underestimate an error.
+        caution: (1 or B, 1, 1, 1) factor by which the preconditioned residual may underestimate an error.
 
     Args:
-        eigenvalues: (B, 1, H, W // 2 + 1) of T.
+        otf: (B, 1, H, W // 2 + 1) transfer function of K.
+        rho: (B,).
         mask: (1 or B, 1, H, W).
-        shape: (H, W).
     """
 
-    def __init__(self, eigenvalues: Tensor, mask: Tensor, shape: tuple[int, int]) -> None:
-        # T as a convolution; its entries need more digits than the images.
-        response = torch.fft.irfft2(eigenvalues.double().clamp_min(_LEAST), s=shape)[:, 0]
-        measured = mask.amax((0, 1)) > 0
+    def __init__(self, otf: Tensor, rho: Tensor, mask: Tensor) -> None:
+        response = _response(otf, rho, mask.shape[-1])
+        rows, columns = frame_lines(mask)
         self._bands = (
-            _Band(response, measured.any(1), eigenvalues.dtype),
-            _Band(response.transpose(1, 2), measured.any(0), eigenvalues.dtype),
+            _Band(response, rows, mask.dtype),
+            _Band(response.transpose(1, 2), columns, mask.dtype),
         )
         holes = 1 - mask
-        holes[..., self._bands[0].rows, :] = 0
-        holes[..., self._bands[1].rows] = 0
-        self.caution = holes.any() * (_CAUTION[1] - _CAUTION[0]) + _CAUTION[0]
-        self._holes = holes / response[:, :1, :1, None].to(eigenvalues)
+        holes[..., rows, :] = 0
+        holes[..., columns] = 0
+        self.caution = CAUTION[0] + (CAUTION[1] - CAUTION[0]) * holes.amax((1, 2, 3), keepdim=True)
+        self._holes = holes / response[:, :1, :1, None].to(mask)
 
     def __call__(self, residual: Tensor, rows: Tensor) -> Tensor:
         """The preconditioned residual (b, C, H, W) of the samples `rows` (b,)."""
@@ -49,6 +48,31 @@ class FramePreconditioner:
         across.solve_into(solved, residual, rows)
         down.solve_into(solved.transpose(-1, -2), residual.transpose(-1, -2), rows)
         return solved
+
+
+def _response(otf: Tensor, rho: Tensor, width: int) -> Tensor:
+    """(B, H, W) T as a convolution, in float64: the blocks need more digits than the images."""
+    power = otf.real.double().square() + otf.imag.double().square()
+    weight = rho.double().view(-1, 1, 1, 1)
+    eigenvalues = (weight / (power + weight)).clamp_min(LEAST)
+    return torch.fft.irfft2(eigenvalues, s=(otf.shape[-2], width))[:, 0]
+
+
+def frame_lines(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows and the columns of the frame that get exact blocks, in their order on the circle of the grid."""
+    measured = (mask > 0).flatten(0, 1).any(0)
+    return _lines(measured.any(1)), _lines(measured.any(0))
+
+
+def _lines(measured: Tensor) -> Tensor:
+    length = len(measured)
+    inside = measured.nonzero().flatten().tolist() or [0]
+    first, last = inside[0], inside[-1]
+    gap = length - 1 - (last - first)
+    # Both halves have the same width, for the symmetry.
+    wide = range(gap) if gap <= _BAND else (*range(_BAND // 2), *range(gap - _BAND // 2, gap))
+    lines = [(last + 1 + i) % length for i in wide]
+    return torch.tensor(lines, device=measured.device, dtype=torch.long)
 
 
 class _Band:
@@ -60,37 +84,30 @@ class _Band:
 
     Args:
         response: (B, H, W) T as a convolution.
-        measured: (H,) whether a row has a measured pixel.
+        rows: those of the band.
         dtype: dtype of the images.
     """
 
-    def __init__(self, response: Tensor, measured: Tensor, dtype: torch.dtype) -> None:
-        height = len(measured)
-        inside = measured.nonzero().flatten().tolist() or [0]
-        first, last = inside[0], inside[-1]
-        gap = height - 1 - (last - first)
-        # Both halves have the same width, for the symmetry.
-        wide = range(gap) if gap <= _BAND else (*range(_BAND // 2), *range(gap - _BAND // 2, gap))
-        rows = [(last + 1 + i) % height for i in wide]
-        self.rows = torch.tensor(rows, device=measured.device, dtype=torch.long)
-        if not wide:
+    def __init__(self, response: Tensor, rows: Tensor, dtype: torch.dtype) -> None:
+        self._rows = rows
+        if not len(rows):
             return
-        lags = torch.fft.rfft(response, dim=-1)[:, (self.rows[:, None] - self.rows) % height].movedim(-1, 1)
+        lags = torch.fft.rfft(response, dim=-1)[:, (rows[:, None] - rows) % response.shape[1]].movedim(-1, 1)
         real = lags.real + lags.imag.flip(-1)
         self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(real)).to(dtype)
 
     def solve_into(self, solved: Tensor, residual: Tensor, samples: Tensor) -> None:
         """Adds the solution for these rows of `residual` (b, C, H, W) to `solved`."""
-        if not len(self.rows):
+        if not len(self._rows):
             return
         width = residual.shape[-1]
-        part = torch.fft.rfft(residual[..., self.rows, :]).permute(0, 3, 2, 1)  # (b, F, R, C)
+        part = torch.fft.rfft(residual[..., self._rows, :]).permute(0, 3, 2, 1)  # (b, F, R, C)
         plus, minus = part.real + part.imag, part.real - part.imag
         folded = torch.cat([plus + minus.flip(-2), plus.flip(-2) - minus], -1) / 2
         one, other = (of_rows(self._inverse, samples) @ folded).chunk(2, -1)
         plus, minus = one + other.flip(-2), one.flip(-2) - other
         part = torch.complex(plus + minus, plus - minus) / 2
-        solved[..., self.rows, :] += torch.fft.irfft(part.permute(0, 3, 2, 1), n=width)
+        solved[..., self._rows, :] += torch.fft.irfft(part.permute(0, 3, 2, 1), n=width)
 
 
 def of_rows(values: Tensor, rows: Tensor) -> Tensor:

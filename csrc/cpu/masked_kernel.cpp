@@ -1,0 +1,310 @@
+// (X^T M X + a) v = b (reference.masked_kernel_solve): all conjugate gradients of a sample in one call. X is the
+// convolution of a K x K kernel with the images of the sample, M the mask.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "bindings.hpp"
+#include "multiversion.hpp"
+#include "parallel.hpp"
+#include "plane_fft.hpp"
+
+namespace latentdem {
+namespace {
+
+struct MaskedKernel {
+    const float *x;        // batch x images x height x width
+    const float *mask;     // masks x height x width
+    const double *weight;  // batch, the a
+    const float *right;    // batch x size x size, the b
+    const float *factor;   // batch x size^2 x size^2, the lower factor of the preconditioner; null for a filter
+    float *solution, *residual; // batch x size x size
+    std::int64_t batch, masks, images, height, width, size;
+    double allowed; // of the squared preconditioned residual
+    std::int64_t iterations;
+    int threads;
+};
+
+LATENTDEM_MULTIVERSION double inner(const float *a, const float *b, std::int64_t count) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < count; ++i)
+        sum += double(a[i]) * b[i];
+    return sum;
+}
+
+// to = a + factor b
+LATENTDEM_MULTIVERSION void combine(const float *a, float factor, const float *b, std::int64_t count, float *to) {
+    LATENTDEM_INDEPENDENT
+    for (std::int64_t i = 0; i < count; ++i)
+        to[i] = a[i] + factor * b[i];
+}
+
+// L L^T x = b, in place; L is lower triangular, `count` values a row.
+LATENTDEM_MULTIVERSION void solve_factored(const float *factor, std::int64_t count, float *values) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float *const row = factor + i * count;
+        float sums[kLanes] = {};
+        std::int64_t j = 0;
+        for (; j + kLanes <= i; j += kLanes)
+            for (int lane = 0; lane < kLanes; ++lane)
+                sums[lane] += row[j + lane] * values[j + lane];
+        float sum = 0;
+        for (; j < i; ++j)
+            sum += row[j] * values[j];
+        for (const float part : sums)
+            sum += part;
+        values[i] = (values[i] - sum) / row[i];
+    }
+    for (std::int64_t i = count - 1; i >= 0; --i) {
+        const float *const row = factor + i * count;
+        const float value = values[i] /= row[i];
+        LATENTDEM_INDEPENDENT
+        for (std::int64_t j = 0; j < i; ++j)
+            values[j] -= row[j] * value;
+    }
+}
+
+LATENTDEM_MULTIVERSION void product(const Row *a, const Row *b, std::int64_t rows, Row *to) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            to[n].re[lane] = a[n].re[lane] * b[n].re[lane] - a[n].im[lane] * b[n].im[lane];
+            to[n].im[lane] = a[n].re[lane] * b[n].im[lane] + a[n].im[lane] * b[n].re[lane];
+        }
+}
+
+// to += conj(a) b
+LATENTDEM_MULTIVERSION void add_correlation(const Row *a, const Row *b, std::int64_t rows, Row *to) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            to[n].re[lane] += a[n].re[lane] * b[n].re[lane] + a[n].im[lane] * b[n].im[lane];
+            to[n].im[lane] += a[n].re[lane] * b[n].im[lane] - a[n].im[lane] * b[n].re[lane];
+        }
+}
+
+LATENTDEM_MULTIVERSION void add_power(const Row *a, std::int64_t rows, Values *to) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane)
+            to[n].at[lane] += a[n].re[lane] * a[n].re[lane] + a[n].im[lane] * a[n].im[lane];
+}
+
+LATENTDEM_MULTIVERSION void divide(const Values *power, float scale, float weight, std::int64_t rows, Row *values) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const float gain = 1 / (scale * power[n].at[lane] + weight);
+            values[n].re[lane] *= gain;
+            values[n].im[lane] *= gain;
+        }
+}
+
+LATENTDEM_MULTIVERSION void multiply(const float *factor, std::int64_t count, float *values) {
+    LATENTDEM_INDEPENDENT
+    for (std::int64_t i = 0; i < count; ++i)
+        values[i] *= factor[i];
+}
+
+class KernelSolver {
+  public:
+    KernelSolver(const MaskedKernel &task, const PlaneFft &plane)
+        : task_(task), plane_(plane), x_(task.images * plane.spectrum_size()), otf_(plane.spectrum_size()),
+          work_(plane.spectrum_size()), sum_(plane.spectrum_size()), mask_(plane.strips * plane.pairs),
+          direction_(task.size * task.size), image_(direction_.size()), conditioned_(direction_.size()) {
+        if (!task.factor)
+            power_.resize(static_cast<std::size_t>(plane.spectrum_size()));
+    }
+
+    void solve(std::int64_t sample, int threads) {
+        sample_ = sample;
+        threads_ = threads;
+        transformed_ = false;
+        const std::int64_t count = task_.size * task_.size;
+        float *const solution = task_.solution + sample * count, *const residual = task_.residual + sample * count;
+        float *const direction = direction_.data(), *const image = image_.data();
+        float *const conditioned = conditioned_.data();
+        std::fill_n(solution, count, 0.0f);
+        std::copy_n(task_.right + sample * count, count, residual);
+        condition(residual, direction);
+        double power = inner(residual, direction, count);
+        constexpr double tiny = std::numeric_limits<float>::min();
+        for (std::int64_t done = 0; done < task_.iterations && power > task_.allowed; ++done) {
+            apply(direction, image);
+            const float step = static_cast<float>(power / std::max(inner(direction, image, count), tiny));
+            combine(solution, step, direction, count, solution);
+            combine(residual, -step, image, count, residual);
+            condition(residual, conditioned);
+            const double before = power;
+            power = inner(residual, conditioned, count);
+            combine(conditioned, static_cast<float>(power / std::max(before, tiny)), direction, count, direction);
+        }
+    }
+
+  private:
+    const MaskedKernel &task_;
+    const PlaneFft &plane_;
+    std::vector<Row> x_; // spectra of the images
+    std::vector<Row> otf_, work_, sum_;
+    std::vector<Row> mask_; // in strips
+    std::vector<Values> power_;
+    std::vector<float> direction_, image_, conditioned_;
+    std::int64_t sample_ = 0;
+    int threads_ = 1;
+    bool transformed_ = false; // the images of this sample
+
+    float weight() const { return static_cast<float>(task_.weight[sample_]); }
+
+    void transform() {
+        if (transformed_)
+            return;
+        transformed_ = true;
+        const std::int64_t points = task_.height * task_.width;
+        const float *const mask = task_.mask + (task_.masks == 1 ? 0 : sample_ * points);
+        for (std::int64_t strip = 0; strip < plane_.strips; ++strip)
+            plane_.load_strip(mask, strip, &mask_[strip * plane_.pairs]);
+        std::fill(power_.begin(), power_.end(), Values{});
+        for (std::int64_t c = 0; c < task_.images; ++c) {
+            const float *const image = task_.x + (sample_ * task_.images + c) * points;
+            plane_.forward(&x_[c * plane_.spectrum_size()], threads_,
+                           [&](std::int64_t i, Row *strip) { plane_.load_strip(image, i, strip); });
+            if (power_.empty())
+                continue;
+            plane_.forward(work_.data(), threads_, [&](std::int64_t i, Row *strip) {
+                plane_.load_strip(image, i, strip);
+                float *const values = reinterpret_cast<float *>(strip);
+                const float *const share = reinterpret_cast<const float *>(&mask_[i * plane_.pairs]);
+                for (std::int64_t n = 0; n < 2 * plane_.pairs * kLanes; ++n)
+                    values[n] *= std::sqrt(share[n]);
+            });
+            add_power(work_.data(), plane_.spectrum_size(), power_.data());
+        }
+    }
+
+    // Whether a row of this strip belongs to a kernel around the origin of the grid.
+    bool holds_kernel(std::int64_t strip) const {
+        const std::int64_t before = task_.size / 2, after = task_.size - before, first = strip * kLanes;
+        return first < after || first + kLanes > task_.height - before;
+    }
+
+    // visit(place in the kernel, place in the strip) for all of the kernel that lies in a strip
+    template <class Visit>
+    void visit_kernel(std::int64_t strip, const Visit &visit) const {
+        const std::int64_t size = task_.size, origin = size / 2;
+        for (std::int64_t i = 0; i < size; ++i) {
+            const std::int64_t row = (i - origin + task_.height) % task_.height;
+            if (row / kLanes != strip)
+                continue;
+            for (std::int64_t j = 0; j < size; ++j)
+                visit(i * size + j, (j - origin + task_.width) % task_.width * kLanes + row % kLanes);
+        }
+    }
+
+    // Twice the transfer function of a kernel.
+    void transform_kernel(const float *kernel, Row *spectrum) {
+        PlaneFft::for_each(plane_.strips, threads_, [&](std::int64_t index) {
+            if (!holds_kernel(index)) {
+                for (std::int64_t block = 0; block < plane_.blocks; ++block)
+                    std::fill_n(spectrum + block * plane_.stride + index * kLanes, kLanes, Row{});
+                return;
+            }
+            Row *const strip = plane_.scratch_strip();
+            std::fill_n(strip, plane_.pairs, Row{});
+            visit_kernel(index, [&](std::int64_t from, std::int64_t to) {
+                reinterpret_cast<float *>(strip)[to] = kernel[from];
+            });
+            plane_.strip_forward(strip, index, spectrum);
+        });
+        PlaneFft::for_each(plane_.blocks, threads_, [&](std::int64_t block) { plane_.columns_forward(spectrum, block); });
+    }
+
+    // The part of an image that is a kernel, times `scale`.
+    void crop_kernel(Row *spectrum, float scale, float *kernel) {
+        PlaneFft::for_each(plane_.blocks, threads_, [&](std::int64_t block) { plane_.columns_inverse(spectrum, block); });
+        PlaneFft::for_each(plane_.strips, threads_, [&](std::int64_t index) {
+            if (!holds_kernel(index))
+                return;
+            Row *const strip = plane_.scratch_strip();
+            plane_.strip_inverse(spectrum, index, strip);
+            visit_kernel(index, [&](std::int64_t to, std::int64_t from) {
+                kernel[to] = scale * reinterpret_cast<const float *>(strip)[from];
+            });
+        });
+    }
+
+    void apply(const float *kernel, float *image) {
+        transform();
+        const std::int64_t size = plane_.spectrum_size(), stride = plane_.stride, pairs = plane_.pairs;
+        Row *const otf = otf_.data(), *const work = work_.data(), *const sum = sum_.data();
+        transform_kernel(kernel, otf);
+        std::fill(sum_.begin(), sum_.end(), Row{});
+        for (std::int64_t c = 0; c < task_.images; ++c) {
+            const Row *const x = &x_[c * size];
+            PlaneFft::for_each(plane_.blocks, threads_, [&](std::int64_t block) {
+                product(otf + block * stride, x + block * stride, stride, work + block * stride);
+                plane_.columns_inverse(work, block);
+            });
+            PlaneFft::for_each(plane_.strips, threads_, [&](std::int64_t index) {
+                Row *const strip = plane_.scratch_strip();
+                plane_.strip_inverse(work, index, strip);
+                multiply(mask_[index * pairs].re, 2 * pairs * kLanes, reinterpret_cast<float *>(strip));
+                plane_.strip_forward(strip, index, work);
+            });
+            PlaneFft::for_each(plane_.blocks, threads_, [&](std::int64_t block) {
+                plane_.columns_forward(work, block);
+                add_correlation(x + block * stride, work + block * stride, stride, sum + block * stride);
+            });
+        }
+        // Products of two spectra have a factor of 2 too many.
+        crop_kernel(sum, 1 / (4 * plane_.round_trip * plane_.round_trip), image);
+        combine(image, weight(), kernel, task_.size * task_.size, image);
+    }
+
+    void condition(const float *residual, float *conditioned) {
+        const std::int64_t count = task_.size * task_.size;
+        if (task_.factor) {
+            std::copy_n(residual, count, conditioned);
+            return solve_factored(task_.factor + sample_ * count * count, count, conditioned);
+        }
+        transform();
+        transform_kernel(residual, otf_.data());
+        divide(power_.data(), 0.25f, weight(), plane_.spectrum_size(), otf_.data());
+        crop_kernel(otf_.data(), 1 / plane_.round_trip, conditioned);
+    }
+};
+
+void masked_kernel_solve(const MaskedKernel &task) {
+    const PlaneFft plane(task.height, task.width);
+    const KernelSolver blank(task, plane);
+    // Samples go to different threads; where there are fewer of them, the strips of a sample do.
+    if (task.batch >= task.threads) {
+        parallel_for(task.batch, 1, task.threads, blank,
+                     [](std::int64_t sample, KernelSolver &solver) { solver.solve(sample, 1); });
+    } else {
+        KernelSolver solver(blank);
+        for (std::int64_t sample = 0; sample < task.batch; ++sample)
+            solver.solve(sample, task.threads);
+    }
+}
+
+} // namespace
+
+static void bind(pybind11::module_ &module) {
+    namespace py = pybind11;
+    module.def(
+        "masked_kernel_solve",
+        [](Address x, Address mask, Address weight, Address right, Address factor, Address solution, Address residual,
+           std::int64_t batch, std::int64_t masks, std::int64_t images, std::int64_t height, std::int64_t width,
+           std::int64_t size, double allowed, std::int64_t iterations, int threads) {
+            masked_kernel_solve({pointer<const float>(x), pointer<const float>(mask), pointer<const double>(weight),
+                                 pointer<const float>(right), pointer<const float>(factor), pointer<float>(solution),
+                                 pointer<float>(residual), batch, masks, images, height, width, size, allowed,
+                                 iterations, threads});
+        },
+        py::kw_only(), py::arg("x"), py::arg("mask"), py::arg("weight"), py::arg("right"), py::arg("factor") = 0,
+        py::arg("solution"), py::arg("residual"), py::arg("batch"), py::arg("masks"), py::arg("images"),
+        py::arg("height"), py::arg("width"), py::arg("size"), py::arg("allowed"), py::arg("iterations"),
+        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+}
+
+static const Binding binding(bind);
+
+} // namespace latentdem

@@ -1,0 +1,474 @@
+// argmin_x ||mask (y - k * x)||^2 + rho ||x - x0||^2 (reference.masked_proximal): all conjugate gradients of a sample
+// in one call.
+//
+// The unknowns are the values of k * x at the pixels that were not measured, the gaps. They are kept as vectors of their
+// own, channel after channel; images appear as strips on the way into and out of a transform only.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "bindings.hpp"
+#include "columns.hpp"
+#include "frame_band.hpp"
+#include "multiversion.hpp"
+#include "parallel.hpp"
+#include "plane_fft.hpp"
+
+namespace latentdem {
+namespace {
+
+struct MaskedProximal {
+    const float *x0, *y, *fill;                // batch x channels x height x width; fill null for that of k * x0
+    const float *mask;                         // masks x height x width, 1 where y was measured
+    const float *otf;                          // batch x height x (width / 2 + 1), complex
+    const double *rho;                         // batch
+    const std::int64_t *band_rows, *band_columns;
+    float *x, *filled;                         // batch x channels x height x width
+    std::int64_t batch, masks, channels, height, width;
+    std::int64_t row_count, column_count;      // lines of the bands
+    double tolerance, caution, caution_with_holes, rounding, least;
+    std::int64_t iterations;
+    int threads;
+};
+
+// A piece of a strip that belongs to the gaps.
+struct Run {
+    std::int32_t place, first, count; // place in the strip, first value in the vector; floats
+};
+
+// The gaps of a mask.
+struct Gaps {
+    std::vector<Run> runs;
+    std::vector<std::int64_t> begin;     // strip: its first run
+    std::vector<std::int32_t> number;    // pixel: its value in the vector, -1 where it was measured
+    std::int64_t count = 0, padded = 0;  // values; with room for one more, in whole rows of lanes
+    std::vector<float> hole;             // 1 at gaps beyond the bands
+    bool holes = false;
+};
+
+Gaps gaps_of(const MaskedProximal &task, const PlaneFft &plane, const float *mask) {
+    Gaps gaps;
+    gaps.number.assign(static_cast<std::size_t>(task.height * task.width), -1);
+    std::vector<char> row(task.height), column(task.width);
+    for (std::int64_t i = 0; i < task.row_count; ++i)
+        row[task.band_rows[i]] = 1;
+    for (std::int64_t i = 0; i < task.column_count; ++i)
+        column[task.band_columns[i]] = 1;
+    for (std::int64_t strip = 0; strip < plane.strips; ++strip) {
+        gaps.begin.push_back(static_cast<std::int64_t>(gaps.runs.size()));
+        for (std::int64_t x = 0; x < task.width; ++x)
+            for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+                const std::int64_t y = strip * kLanes + lane, place = x * kLanes + lane;
+                if (y >= task.height || mask[y * task.width + x] > 0)
+                    continue;
+                const bool follows = static_cast<std::int64_t>(gaps.runs.size()) > gaps.begin.back() &&
+                                     gaps.runs.back().place + gaps.runs.back().count == place;
+                if (follows)
+                    ++gaps.runs.back().count;
+                else
+                    gaps.runs.push_back({static_cast<std::int32_t>(place), static_cast<std::int32_t>(gaps.count), 1});
+                gaps.number[y * task.width + x] = static_cast<std::int32_t>(gaps.count++);
+                gaps.hole.push_back(row[y] || column[x] ? 0.0f : 1.0f);
+                gaps.holes = gaps.holes || gaps.hole.back() > 0;
+            }
+    }
+    gaps.begin.push_back(static_cast<std::int64_t>(gaps.runs.size()));
+    gaps.padded = gaps.count / kLanes * kLanes + kLanes;
+    gaps.hole.resize(static_cast<std::size_t>(gaps.padded), 0.0f);
+    return gaps;
+}
+
+LATENTDEM_MULTIVERSION double inner(const float *a, const float *b, std::int64_t count) {
+    double sums[kLanes] = {};
+    for (std::int64_t i = 0; i < count; i += kLanes) {
+        LATENTDEM_INDEPENDENT
+        for (int lane = 0; lane < kLanes; ++lane)
+            sums[lane] += a[i + lane] * b[i + lane];
+    }
+    double sum = 0;
+    for (const double part : sums)
+        sum += part;
+    return sum;
+}
+
+// to = a + factor b
+LATENTDEM_MULTIVERSION void combine(const float *a, float factor, const float *b, std::int64_t count, float *to) {
+    LATENTDEM_INDEPENDENT
+    for (std::int64_t i = 0; i < count; ++i)
+        to[i] = a[i] + factor * b[i];
+}
+
+LATENTDEM_MULTIVERSION void scale_each(const float *values, const float *factor, float common, std::int64_t count,
+                                       float *to) {
+    LATENTDEM_INDEPENDENT
+    for (std::int64_t i = 0; i < count; ++i)
+        to[i] = common * factor[i] * values[i];
+}
+
+// y <- scale_y y + scale otf x
+LATENTDEM_MULTIVERSION void add_product(Row *__restrict y, float scale_y, const Row *__restrict otf, float scale,
+                                        const Row *__restrict x, std::int64_t rows) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const float re = scale * otf[n].re[lane], im = scale * otf[n].im[lane];
+            const float x_re = x[n].re[lane], x_im = x[n].im[lane];
+            y[n].re[lane] = scale_y * y[n].re[lane] + re * x_re - im * x_im;
+            y[n].im[lane] = scale_y * y[n].im[lane] + re * x_im + im * x_re;
+        }
+}
+
+// Eigenvalues of T at the frequencies (k, u) and (-k, u), added and subtracted, in double precision: the blocks of the
+// bands need more digits than the images. `otf`: rows of `columns` complex numbers.
+LATENTDEM_MULTIVERSION void opposite_eigenvalues(const float *otf, const float *opposite, std::int64_t columns,
+                                                 double rho, double least, double *even, double *odd) {
+    LATENTDEM_INDEPENDENT
+    for (std::int64_t u = 0; u < columns; ++u) {
+        const double a_re = otf[2 * u], a_im = otf[2 * u + 1], b_re = opposite[2 * u], b_im = opposite[2 * u + 1];
+        const double a = rho / (a_re * a_re + a_im * a_im + rho), b = rho / (b_re * b_re + b_im * b_im + rho);
+        even[u] = std::max(a, least) + std::max(b, least);
+        odd[u] = std::max(a, least) - std::max(b, least);
+    }
+}
+
+// gain = scale rho / (|otf|^2 + rho), the eigenvalues of T
+LATENTDEM_MULTIVERSION void eigenvalues(const Row *otf, float rho, float scale, std::int64_t rows, Values *gain) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const float re = otf[n].re[lane], im = otf[n].im[lane];
+            gain[n].at[lane] = scale * rho / (re * re + im * im + rho);
+        }
+}
+
+LATENTDEM_MULTIVERSION void multiply(const Row *from, const Values *gain, std::int64_t rows, Row *to) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            to[n].re[lane] = gain[n].at[lane] * from[n].re[lane];
+            to[n].im[lane] = gain[n].at[lane] * from[n].im[lane];
+        }
+}
+
+// to = scale conj(otf) / (|otf|^2 + rho) (to + w): the correction of the image.
+LATENTDEM_MULTIVERSION void correct(const Row *otf, float rho, float scale, const Row *w, std::int64_t rows, Row *to) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const float re = otf[n].re[lane], im = otf[n].im[lane], gain = scale / (re * re + im * im + rho);
+            const float w_re = to[n].re[lane] + w[n].re[lane], w_im = to[n].im[lane] + w[n].im[lane];
+            to[n].re[lane] = gain * (re * w_re + im * w_im);
+            to[n].im[lane] = gain * (re * w_im - im * w_re);
+        }
+}
+
+// Adds |w|^2 and |otf / (|otf|^2 + rho) w|^2 of every column.
+LATENTDEM_MULTIVERSION void norms(const Row *otf, float rho, const Row *w, std::int64_t rows, double *plain,
+                                  double *corrected) {
+    for (std::int64_t n = 0; n < rows; ++n)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const float re = otf[n].re[lane], im = otf[n].im[lane], power = re * re + im * im;
+            const float square = w[n].re[lane] * w[n].re[lane] + w[n].im[lane] * w[n].im[lane];
+            plain[lane] += square;
+            corrected[lane] += power / ((power + rho) * (power + rho)) * square;
+        }
+}
+
+// Everything that is made for one sample, and the memory for it.
+class Solver {
+  public:
+    Solver(const MaskedProximal &task, const PlaneFft &plane, const std::vector<Gaps> &gaps)
+        : task_(task), plane_(plane), gaps_(gaps), otf_(plane.spectrum_size()), eigenvalues_(plane.spectrum_size()),
+          spectrum_(plane.spectrum_size()), missing_(task.channels * plane.spectrum_size()),
+          across_(task.band_rows, task.row_count, task.height, task.width),
+          down_(task.band_columns, task.column_count, task.width, task.height),
+          across_stride_(blocks_of(task.width / 2 + 1) * kLanes), down_stride_(blocks_of(task.height / 2 + 1) * kLanes),
+          across_even_((task.height / 2 + 1) * across_stride_), across_odd_(across_even_.size()),
+          down_even_((task.width / 2 + 1) * down_stride_), down_odd_(down_even_.size()) {}
+
+    void solve(std::int64_t sample, int threads) {
+        threads_ = threads;
+        sample_ = sample;
+        prepare();
+        conjugate_gradients();
+        finish();
+    }
+
+  private:
+    const MaskedProximal &task_;
+    const PlaneFft &plane_;
+    const std::vector<Gaps> &gaps_;
+    const Gaps *gap_ = nullptr; // of this sample
+    std::vector<Row> otf_;
+    std::vector<Values> eigenvalues_; // with the scale of a round trip
+    std::vector<Row> spectrum_;       // of one channel
+    std::vector<Row> missing_;        // w = y, filled, - k * x0 by channel
+    FrameBand across_, down_;         // of rows, and of columns
+    std::int64_t across_stride_, down_stride_;
+    std::vector<double> across_even_, across_odd_, down_even_, down_odd_; // see FrameBand::factor
+    float diagonal_ = 1;                                                  // of the preconditioner beyond the bands
+    std::vector<float> start_, solution_, residual_, direction_, image_, conditioned_;
+    double allowed_ = 0;
+    std::int64_t sample_ = 0;
+    int threads_ = 1;
+
+    float rho() const { return static_cast<float>(task_.rho[sample_]); }
+    std::int64_t values() const { return task_.channels * gap_->padded; }
+    const float *image_of(const float *images, std::int64_t channel) const {
+        return images + (sample_ * task_.channels + channel) * task_.height * task_.width;
+    }
+
+    template <class Fill>
+    void forward(Row *spectrum, const Fill &fill) const {
+        plane_.forward(spectrum, threads_, fill);
+    }
+
+    template <class Take>
+    void inverse(Row *spectrum, const Take &take) const {
+        plane_.inverse(spectrum, threads_, take);
+    }
+
+    template <class Body>
+    void each(std::int64_t count, const Body &body) const {
+        PlaneFft::for_each(count, threads_, body);
+    }
+
+    void load_gaps(const float *vector, std::int64_t index, Row *strip) const {
+        float *const values = reinterpret_cast<float *>(strip);
+        for (std::int64_t r = gap_->begin[index]; r < gap_->begin[index + 1]; ++r)
+            std::copy_n(vector + gap_->runs[r].first, gap_->runs[r].count, values + gap_->runs[r].place);
+    }
+
+    void load_gaps_alone(const float *vector, std::int64_t index, Row *strip) const {
+        std::fill_n(strip, plane_.pairs, Row{});
+        load_gaps(vector, index, strip);
+    }
+
+    void store_gaps(const Row *strip, std::int64_t index, float *vector) const {
+        const float *const values = reinterpret_cast<const float *>(strip);
+        for (std::int64_t r = gap_->begin[index]; r < gap_->begin[index + 1]; ++r)
+            std::copy_n(values + gap_->runs[r].place, gap_->runs[r].count, vector + gap_->runs[r].first);
+    }
+
+    void prepare() {
+        const std::int64_t size = plane_.spectrum_size(), columns = task_.width / 2 + 1;
+        const float *const otf = task_.otf + 2 * sample_ * task_.height * columns;
+        for (std::int64_t block = 0; block < plane_.blocks; ++block)
+            load_columns(otf, columns, block, task_.height, plane_.columns.position.data(),
+                         &otf_[block * plane_.stride]);
+        eigenvalues(otf_.data(), rho(), 1 / plane_.round_trip, size, eigenvalues_.data());
+
+        const Gaps &gaps = gaps_[task_.masks == 1 ? 0 : sample_];
+        if (gap_ != &gaps) {
+            gap_ = &gaps;
+            for (std::vector<float> *const vector :
+                 {&start_, &solution_, &residual_, &direction_, &image_, &conditioned_})
+                vector->assign(static_cast<std::size_t>(values()), 0.0f);
+            for (FrameBand *const band : {&across_, &down_})
+                band->set_nowhere(gaps.count);
+            const std::int64_t width = task_.width;
+            across_.place([&](std::int64_t row, std::int64_t n) { return gaps.number[row * width + n]; });
+            down_.place([&](std::int64_t column, std::int64_t n) { return gaps.number[n * width + column]; });
+        }
+        factor_bands(otf);
+
+        double plain[2] = {};
+        for (std::int64_t c = 0; c < task_.channels; ++c)
+            prepare_channel(c, plain);
+        // As the reference has it; the squares are of twice the transforms.
+        const double points = double(task_.height) * double(task_.width);
+        const double caution = gap_->holes ? task_.caution_with_holes : task_.caution;
+        const double relative = task_.tolerance / caution;
+        allowed_ = task_.rho[sample_] * relative * relative *
+                   (double(task_.channels) * points + plain[1] / (4 * points));
+        allowed_ = std::max(allowed_, task_.rounding * task_.rounding * plain[0] / (4 * points));
+    }
+
+    void factor_bands(const float *otf) {
+        const std::int64_t height = task_.height, width = task_.width, columns = width / 2 + 1;
+        double sum = 0; // of all eigenvalues
+        for (std::int64_t k = 0; 2 * k <= height; ++k) {
+            double *const even = &across_even_[k * across_stride_], *const odd = &across_odd_[k * across_stride_];
+            const std::int64_t opposite = k == 0 ? 0 : height - k;
+            opposite_eigenvalues(otf + 2 * k * columns, otf + 2 * opposite * columns, columns, task_.rho[sample_],
+                                 task_.least, even, odd);
+            for (std::int64_t u = 0; u < columns; ++u) {
+                const bool edge = k == 0 || 2 * k == height, side = u == 0 || 2 * u == width;
+                sum += (edge ? 0.5 : 1.0) * (side ? 1.0 : 2.0) * even[u];
+                down_even_[u * down_stride_ + k] = even[u];
+                down_odd_[u * down_stride_ + k] = odd[u];
+            }
+        }
+        diagonal_ = static_cast<float>(double(height) * double(width) / sum);
+        across_.factor(across_even_.data(), across_odd_.data(), across_stride_);
+        down_.factor(down_even_.data(), down_odd_.data(), down_stride_);
+    }
+
+    void prepare_channel(std::int64_t c, double *squares) {
+        Row *const missing = &missing_[c * plane_.spectrum_size()], *const spectrum = spectrum_.data();
+        float *const start = &start_[c * gap_->padded];
+        const float *const x0 = image_of(task_.x0, c), *const y = image_of(task_.y, c);
+        forward(spectrum, [&](std::int64_t i, Row *strip) { plane_.load_strip(x0, i, strip); });
+        if (task_.fill) {
+            each(plane_.strips, [&](std::int64_t i) {
+                Row *const strip = plane_.scratch_strip();
+                plane_.load_strip(image_of(task_.fill, c), i, strip);
+                store_gaps(strip, i, start);
+            });
+        } else {
+            each(plane_.blocks, [&](std::int64_t block) {
+                const std::int64_t at = block * plane_.stride;
+                add_product(missing + at, 0, &otf_[at], 1 / plane_.round_trip, spectrum + at, plane_.stride);
+            });
+            inverse(missing, [&](std::int64_t i, Row *strip) { store_gaps(strip, i, start); });
+        }
+        forward(missing, [&](std::int64_t i, Row *strip) {
+            plane_.load_strip(y, i, strip);
+            load_gaps(start, i, strip);
+        });
+        std::vector<double> sums(static_cast<std::size_t>(2 * plane_.blocks * kLanes), 0.0);
+        each(plane_.blocks, [&](std::int64_t block) {
+            const std::int64_t at = block * plane_.stride;
+            add_product(missing + at, 1, &otf_[at], -1, spectrum + at, plane_.stride);
+            norms(&otf_[at], rho(), missing + at, task_.height, &sums[2 * block * kLanes],
+                  &sums[(2 * block + 1) * kLanes]);
+            multiply(missing + at, &eigenvalues_[at], plane_.stride, spectrum + at);
+        });
+        for (std::int64_t column = 0; column <= task_.width / 2; ++column)
+            for (int kind = 0; kind < 2; ++kind) {
+                const bool once = column == 0 || 2 * column == task_.width;
+                squares[kind] += (once ? 1 : 2) * sums[(2 * (column / kLanes) + kind) * kLanes + column % kLanes];
+            }
+        float *const difference = &image_[c * gap_->padded];
+        inverse(spectrum, [&](std::int64_t i, Row *strip) { store_gaps(strip, i, difference); });
+    }
+
+    // N T N of `vector`
+    void apply(const float *vector, float *image) {
+        for (std::int64_t c = 0; c < task_.channels; ++c) {
+            const float *const from = vector + c * gap_->padded;
+            float *const to = image + c * gap_->padded;
+            Row *const spectrum = spectrum_.data();
+            each(plane_.strips, [&](std::int64_t i) {
+                Row *const strip = plane_.scratch_strip();
+                load_gaps_alone(from, i, strip);
+                plane_.strip_forward(strip, i, spectrum);
+            });
+            each(plane_.blocks, [&](std::int64_t block) {
+                Row *const rows = spectrum + block * plane_.stride;
+                plane_.columns_forward(spectrum, block);
+                multiply(rows, &eigenvalues_[block * plane_.stride], task_.height, rows);
+                plane_.columns_inverse(spectrum, block);
+            });
+            each(plane_.strips, [&](std::int64_t i) {
+                Row *const strip = plane_.scratch_strip();
+                plane_.strip_inverse(spectrum, i, strip);
+                store_gaps(strip, i, to);
+            });
+        }
+    }
+
+    void condition(const float *residual, float *solved) {
+        const std::int64_t stride = gap_->padded;
+        for (std::int64_t c = 0; c < task_.channels; ++c)
+            scale_each(residual + c * stride, gap_->hole.data(), diagonal_, stride, solved + c * stride);
+        across_.solve(residual, task_.channels, stride, solved);
+        down_.solve(residual, task_.channels, stride, solved);
+        for (std::int64_t c = 0; c < task_.channels; ++c)
+            solved[c * stride + gap_->count] = 0; // where the bands leave what is beyond their lines
+    }
+
+    void conjugate_gradients() {
+        const std::int64_t count = values();
+        float *const solution = solution_.data(), *const residual = residual_.data();
+        float *const direction = direction_.data(), *const image = image_.data();
+        float *const conditioned = conditioned_.data();
+        std::fill(solution_.begin(), solution_.end(), 0.0f);
+        combine(solution, -1, image, count, residual); // image: the difference of fill and reproduction
+        condition(residual, direction);
+        double power = inner(residual, direction, count);
+        constexpr double tiny = std::numeric_limits<float>::min();
+        for (std::int64_t done = 0; done < task_.iterations && power > allowed_; ++done) {
+            apply(direction, image);
+            const float step = static_cast<float>(power / std::max(inner(direction, image, count), tiny));
+            combine(solution, step, direction, count, solution);
+            combine(residual, -step, image, count, residual);
+            condition(residual, conditioned);
+            const double before = power;
+            power = inner(residual, conditioned, count);
+            combine(conditioned, static_cast<float>(power / std::max(before, tiny)), direction, count, direction);
+        }
+    }
+
+    void finish() {
+        const float scale = 1 / plane_.round_trip;
+        for (std::int64_t c = 0; c < task_.channels; ++c) {
+            const float *const change = &solution_[c * gap_->padded];
+            float *const fill = &start_[c * gap_->padded];
+            Row *const spectrum = spectrum_.data();
+            forward(spectrum, [&](std::int64_t i, Row *strip) { load_gaps_alone(change, i, strip); });
+            each(plane_.blocks, [&](std::int64_t block) {
+                const std::int64_t at = block * plane_.stride;
+                correct(&otf_[at], rho(), scale, &missing_[c * plane_.spectrum_size() + at], plane_.stride,
+                        spectrum + at);
+            });
+            const std::int64_t offset = (sample_ * task_.channels + c) * task_.height * task_.width;
+            combine(fill, 1, change, gap_->padded, fill);
+            float *const x = task_.x + offset, *const filled = task_.filled + offset;
+            const float *const x0 = task_.x0 + offset;
+            inverse(spectrum, [&](std::int64_t i, Row *strip) {
+                const std::int64_t first = i * kLanes * task_.width;
+                const std::int64_t count = std::min(kLanes * task_.width, task_.height * task_.width - first);
+                plane_.store_strip(strip, i, x);
+                combine(x + first, 1, x0 + first, count, x + first);
+                load_gaps_alone(fill, i, strip);
+                plane_.store_strip(strip, i, filled);
+            });
+        }
+    }
+};
+
+void masked_proximal(const MaskedProximal &task) {
+    const PlaneFft plane(task.height, task.width);
+    std::vector<Gaps> gaps;
+    for (std::int64_t i = 0; i < task.masks; ++i)
+        gaps.push_back(gaps_of(task, plane, task.mask + i * task.height * task.width));
+    const Solver blank(task, plane, gaps);
+    // Samples go to different threads; where there are fewer of them, the strips of a sample do.
+    if (task.batch >= task.threads) {
+        parallel_for(task.batch, 1, task.threads, blank,
+                     [](std::int64_t sample, Solver &solver) { solver.solve(sample, 1); });
+    } else {
+        Solver solver(blank);
+        for (std::int64_t sample = 0; sample < task.batch; ++sample)
+            solver.solve(sample, task.threads);
+    }
+}
+
+} // namespace
+
+static void bind(pybind11::module_ &module) {
+    namespace py = pybind11;
+    module.def(
+        "masked_proximal",
+        [](Address x0, Address y, Address fill, Address mask, Address otf, Address rho, Address band_rows,
+           Address band_columns, Address x, Address filled, std::int64_t batch, std::int64_t masks,
+           std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t row_count,
+           std::int64_t column_count, double tolerance, double caution, double caution_with_holes, double rounding,
+           double least, std::int64_t iterations, int threads) {
+            masked_proximal({pointer<const float>(x0), pointer<const float>(y), pointer<const float>(fill),
+                             pointer<const float>(mask), pointer<const float>(otf), pointer<const double>(rho),
+                             pointer<const std::int64_t>(band_rows), pointer<const std::int64_t>(band_columns),
+                             pointer<float>(x), pointer<float>(filled), batch, masks, channels, height, width,
+                             row_count, column_count, tolerance, caution, caution_with_holes, rounding, least,
+                             iterations, threads});
+        },
+        py::kw_only(), py::arg("x0"), py::arg("y"), py::arg("fill") = 0, py::arg("mask"), py::arg("otf"),
+        py::arg("rho"), py::arg("band_rows"), py::arg("band_columns"), py::arg("x"), py::arg("filled"),
+        py::arg("batch"), py::arg("masks"), py::arg("channels"), py::arg("height"), py::arg("width"),
+        py::arg("row_count"), py::arg("column_count"), py::arg("tolerance"), py::arg("caution"),
+        py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("iterations"),
+        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+}
+
+static const Binding binding(bind);
+
+} // namespace latentdem
