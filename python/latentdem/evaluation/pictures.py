@@ -290,6 +290,7 @@ def _row(index: int, name: str, case: PictureCase, result: Result, settings: Pic
         index=index,
         image=name,
         kernel_size=None if kernel is None else kernel.shape[-1],
+        unexplained=None if result.unexplained is None else float(result.unexplained[0]),
         explained=None if isinstance(result, ExternalResult) else bool(result.explained[0]),
         cpu_seconds=None if figures["seconds"] is None else result.seconds["cpu"],
         **figures,
