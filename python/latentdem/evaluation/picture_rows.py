@@ -18,9 +18,9 @@ class PictureRow:
     PSNR (dB) and SSIM are those at the best shift, of the input too; `gain` is the difference of the PSNRs, and
     `shift_down` and `shift_right` are the pixels by which the result was moved. `mnc_rotated` is that of the
     kernel turned by 180 degrees, which is larger than `mnc` where the kernel was found the wrong way round.
-    `noise_sigma` (the one used) and `residual` are in units of [-1, 1]; `explained` is that of
-    `Result`, and `unexplained` what it follows from. `cpu_seconds` counts all threads of the process, `memory_mb` is the resident memory of a program
-    that ran by itself.
+    `noise_sigma` (the one used) and `residual` are in units of [-1, 1]; `explained` is that of `Result`, and
+    `unexplained` what it follows from. `cpu_seconds` counts all threads of the process, `memory_mb` is the
+    resident memory of a program that ran by itself.
     """
 
     index: int
