@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .base import LatentPrior
 from .conditions import Condition
-from .diffusers_prior import DiffusersPrior
 from .embedded import EMBEDDED_WEIGHTS, EmbeddedPrior
 from .prior_names import PriorNames
 
+if TYPE_CHECKING:
+    from .diffusers_prior import DiffusersPrior
+
 __all__ = ["EMBEDDED_WEIGHTS", "Condition", "DiffusersPrior", "EmbeddedPrior", "LatentPrior", "load_prior"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DiffusersPrior":
+        return _published()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _published() -> type[DiffusersPrior]:
+    from .diffusers_prior import DiffusersPrior
+
+    return DiffusersPrior
+
 
 NAMES = PriorNames(
     embedded="embedded",
     weights=EMBEDDED_WEIGHTS,
     native=EmbeddedPrior,
-    published=DiffusersPrior,
+    published=_published,
     aliases={"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
 )
 

@@ -14,6 +14,7 @@ from latentdem import EmbeddedPrior, LatentPrior, UserError
 from latentdem.priors import EMBEDDED_WEIGHTS, embedded, load_prior
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.embedded import bfloat16_is_fast
+from latentdem.priors.loading import load_network
 from latentdem_ext import use_backend
 
 Scene = Callable[..., Tensor]
@@ -71,7 +72,7 @@ def test_networks_compute_in_float32_when_a_backend_is_requested(
 def test_latent_statistics_are_part_of_the_configuration(tmp_path: Path, scene: Scene) -> None:
     model = EmbeddedAutoencoder(widths=(8, 16), latents_mean=[0.5] * 8, latents_std=[2.0] * 8)
     model.save_pretrained(tmp_path)
-    loaded = EmbeddedAutoencoder.from_pretrained(tmp_path)
+    loaded = load_network(EmbeddedAutoencoder, tmp_path)
     x = scene(16, 16)
     raw = model.moments(x)[0]
     torch.testing.assert_close(loaded.encode(x), (raw - 0.5) / 2)
@@ -103,7 +104,7 @@ def test_missing_weights_are_named(folder: Path) -> None:
     state = load_file(weights)
     del state["conv_in.weight"]
     save_file(state, weights)
-    with pytest.raises(UserError, match="not those of a UNet2DModel"):
+    with pytest.raises(UserError, match="not those of a UNet"):
         load_prior(folder, CPU)
 
 
