@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from latentdem_ext import accelerate_vae, requested_backend
+from latentdem_ext import accelerate_vae, backends, requested_backend
 
 from .autoencoder import EmbeddedAutoencoder
 from .loading import check_parts, load_network, load_schedule
@@ -58,7 +58,9 @@ class EmbeddedPrior:
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         unet = load_network(UNet, path / "unet", device)
         schedule = load_schedule(path / "scheduler")
-        half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
+        device = torch.device(device)
+        rounds = computes_in_bfloat16(device) and not convolves_fast_in_float32(device)
+        half = torch.bfloat16 if rounds else None
         return cls(autoencoder, unet, schedule.alphas_cumprod, half)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -96,6 +98,16 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     a network into one of 1e-2 after it where the values round to different sides.
     """
     return requested_backend() is None and bfloat16_is_fast(device)
+
+
+def convolves_fast_in_float32(device: torch.device) -> bool:
+    """Whether 3 x 3 convolutions in float32 take no longer than in bfloat16 (docs/research/operations.md).
+
+    On a CPU with the compiled module, unless it has AMX: a quarter of the multiplications in float32 costs less
+    than all of them in AVX512-BF16.
+    """
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and backends()["cpp"].available and not (amx is not None and amx())
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:

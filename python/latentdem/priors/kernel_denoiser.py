@@ -10,7 +10,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from .embedded import computes_in_bfloat16
 from .loading import load_network
-from .network import Network
+from .network import Convolution, Network
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "embedded" / "kernel_denoiser"
 
@@ -35,12 +35,12 @@ class KernelDenoiser(Network):
         super().__init__(layers=layers, channels=channels)
         hidden: list[nn.Module] = []
         for _ in range(layers - 2):
-            hidden += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
+            hidden += [Convolution(channels, channels), nn.ReLU()]
         self.net = nn.Sequential(
-            nn.Conv2d(2, channels, 3, padding=1),
+            Convolution(2, channels),
             nn.ReLU(),
             *hidden,
-            nn.Conv2d(channels, 1, 3, padding=1),
+            Convolution(channels, 1),
         )
 
     def forward(self, kernel: Tensor, noise_level: Tensor | float) -> Tensor:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+
+from latentdem_ext import convolution
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,3 +81,13 @@ class Network(nn.Module):
         self.save_config(folder)
         state = {name: value.contiguous() for name, value in self.state_dict().items()}
         save_file(state, Path(folder) / WEIGHTS, metadata={"format": "pt"})
+
+
+class Convolution(nn.Conv2d):
+    """A 3 x 3 convolution that keeps height and width."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__(channels, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolution(x, self.weight, self.bias)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentdem_ext import group_norm_silu, upsample_conv
+from latentdem_ext import convolution, group_norm_silu, upsample_conv
 
-from .network import Network
+from .network import Convolution, Network
 
 EPS = 1e-5  # of group normalisations
 LONGEST_PERIOD = 10000  # of the sines of timesteps
@@ -83,7 +83,7 @@ class UNet(Network):
         first, last = block_out_channels[0], block_out_channels[-1]
         embedded, groups = 4 * first, norm_num_groups
         self.time_embedding = TimestepEmbedding(first, embedded)
-        self.conv_in = nn.Conv2d(in_channels, first, 3, padding=1)
+        self.conv_in = Convolution(in_channels, first)
         self.down_blocks = nn.ModuleList()
         skipped, channels = [first], first
         for level, width in enumerate(block_out_channels):
@@ -102,7 +102,7 @@ class UNet(Network):
                 channels = width
             self.up_blocks.append(Up(blocks, width, doubles=level > 0))
         self.conv_norm_out = nn.GroupNorm(groups, first, EPS)
-        self.conv_out = nn.Conv2d(first, out_channels, 3, padding=1)
+        self.conv_out = Convolution(first, out_channels)
 
     def forward(self, x: Tensor, t: Tensor | int) -> Tensor:
         """The output (B, out_channels, h, w).
@@ -160,16 +160,23 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, outputs: int, embedded: int, groups: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, channels, EPS)
-        self.conv1 = nn.Conv2d(channels, outputs, 3, padding=1)
+        self.conv1 = Convolution(channels, outputs)
         self.time_emb_proj = nn.Linear(embedded, outputs)
         self.norm2 = nn.GroupNorm(groups, outputs, EPS)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2 = Convolution(outputs, outputs)
         self.conv_shortcut = None if channels == outputs else nn.Conv2d(channels, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(normalised(self.norm1, x)) + self.time_emb_proj(embedding)[:, :, None, None]
+        shift = self.time_emb_proj(embedding)
+        h = normalised(self.norm1, x)
+        if len(shift) == 1 and not torch.is_grad_enabled():  # one timestep for all: a part of the bias
+            h = convolution(h, self.conv1.weight, self.conv1.bias + shift[0])
+        else:
+            h = self.conv1(h) + shift[:, :, None, None]
         h = self.conv2(normalised(self.norm2, h))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        # In place, because a convolution needs its result for no gradient.
+        h += x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return h
 
 
 class Down(nn.Module):

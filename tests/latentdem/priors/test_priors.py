@@ -62,11 +62,21 @@ def test_networks_compute_in_float32_when_a_backend_is_requested(
     tiny_prior: EmbeddedPrior, folder: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "bfloat16_is_fast", lambda device: True)
+    monkeypatch.setattr(embedded, "convolves_fast_in_float32", lambda device: False)
     x = scene(32, 32)
     exact = tiny_prior.encode(x)
     with use_backend("reference"):
         torch.testing.assert_close(EmbeddedPrior.from_pretrained(folder).encode(x), exact)
     assert (EmbeddedPrior.from_pretrained(folder).encode(x) - exact).abs().max() > 1e-4
+
+
+def test_networks_compute_in_float32_where_that_is_as_fast(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "bfloat16_is_fast", lambda device: True)
+    for fast in (True, False):
+        monkeypatch.setattr(embedded, "convolves_fast_in_float32", lambda device, fast=fast: fast)
+        assert EmbeddedPrior.from_pretrained(folder)._autocast == (None if fast else torch.bfloat16)
 
 
 def test_latent_statistics_are_part_of_the_configuration(tmp_path: Path, scene: Scene) -> None:
