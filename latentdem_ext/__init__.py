@@ -11,6 +11,7 @@ from ._masked import masked_kernel_solve, masked_proximal
 from ._project_kernel import project_kernel
 from ._renoise import renoise
 from ._upsample_conv import upsample_conv
+from ._winograd import convolution
 from .reference import Fidelity, HQSFactors
 from .vae import AcceleratedVAE, accelerate_vae, tiled_decode
 
@@ -25,6 +26,7 @@ __all__ = [
     "blur_adjoint",
     "blur_fidelity",
     "blur_proximal",
+    "convolution",
     "dps_step",
     "group_norm_silu",
     "hqs_kernel_update",

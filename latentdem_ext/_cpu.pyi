@@ -174,9 +174,17 @@ def transpose(
 
 # Channels-last float32 images of one sample; the tiled arrays are (16, rows * tiles in a row, channels).
 
-def winograd_input(
-    *, x: int, v: int, height: int, width: int, channels: int, top: int, rows: int, threads: int
-) -> None: ...
-def winograd_output(
-    *, m: int, bias: int, y: int, height: int, width: int, channels: int, top: int, rows: int, threads: int
+def winograd(
+    *,
+    x: int,
+    u: int,
+    bias: int,
+    y: int,
+    batch: int,
+    height: int,
+    width: int,
+    channels: int,
+    outputs: int,
+    doubled: bool,
+    threads: int,
 ) -> None: ...

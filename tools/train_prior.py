@@ -19,11 +19,13 @@ import torch.nn.functional as F
 import typer
 from _data import Photographs
 from _training import Trainer
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler
 from PIL import Image
 from torch import Tensor
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
+from latentdem.priors.loading import load_network
+from latentdem.priors.unet import UNet
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 Photos = Annotated[Path, typer.Argument(help="Folder of photographs.")]
@@ -33,18 +35,9 @@ Minutes = Annotated[float | None, typer.Option(help="Time limit, until which the
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 
-def build_unet() -> UNet2DModel:
+def build_unet() -> UNet:
     """The noise predictor: a convolutional U-Net on 8-channel latents, 9.2 M parameters."""
-    return UNet2DModel(
-        in_channels=8,
-        out_channels=8,
-        block_out_channels=(96, 128, 160),
-        layers_per_block=2,
-        down_block_types=("DownBlock2D",) * 3,
-        up_block_types=("UpBlock2D",) * 3,
-        add_attention=False,
-        norm_num_groups=16,
-    )
+    return UNet(8, 8, block_out_channels=(96, 128, 160), layers_per_block=2, norm_num_groups=16)
 
 
 def build_scheduler() -> DDPMScheduler:
@@ -73,15 +66,8 @@ def autoencoder_losses(model: EmbeddedAutoencoder, x: Tensor, kl_weight: float) 
 def register_statistics(model: EmbeddedAutoencoder, batches: Iterable[Tensor]) -> None:
     """Writes mean and standard deviation of the raw latents of `batches` into the configuration."""
     raw = torch.cat([model.moments(x)[0] for x in batches])
-    model.register_to_config(latents_mean=raw.mean((0, 2, 3)).tolist(), latents_std=raw.std((0, 2, 3)).tolist())
-
-
-def fresh_autoencoder(trained: EmbeddedAutoencoder) -> EmbeddedAutoencoder:
-    """A copy for export, because the configuration of a loaded model contains the path it was loaded from."""
-    config = trained.config
-    coder = EmbeddedAutoencoder(latents_mean=config["latents_mean"], latents_std=config["latents_std"])
-    coder.load_state_dict(trained.state_dict())
-    return coder
+    model.config["latents_mean"] = raw.mean((0, 2, 3)).tolist()
+    model.config["latents_std"] = raw.std((0, 2, 3)).tolist()
 
 
 def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -150,10 +136,10 @@ def unet(
     The crops are 64 to 192 pixels wide, because the network has to work on small and large images.
     """
     torch_device = torch.device(device)
-    coder = EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model").eval().requires_grad_(False)
-    coder = coder.to(torch_device, memory_format=torch.channels_last)
-    model = UNet2DModel.from_pretrained(init, torch_dtype=torch.float32) if init else build_unet()
-    model = model.to(torch_device, memory_format=torch.channels_last)
+    coder = load_network(EmbeddedAutoencoder, out / "autoencoder" / "model", torch_device)
+    coder = coder.to(memory_format=torch.channels_last)
+    model = load_network(UNet, init).requires_grad_() if init else build_unet()
+    model = model.train().to(torch_device, memory_format=torch.channels_last)
     trainer = Trainer(
         model, out / "unet", steps=steps, learning_rate=learning_rate, ema_decay=0.9995, minutes=minutes
     )
@@ -172,7 +158,7 @@ def unet(
         a = abar[t].view(-1, 1, 1, 1)
         noise = torch.randn_like(z)
         z_t = a.sqrt() * z + (1 - a).sqrt() * noise
-        predicted = model(z_t.contiguous(memory_format=torch.channels_last), t).sample.float()
+        predicted = model(z_t.contiguous(memory_format=torch.channels_last), t).float()
         return {"loss": F.mse_loss(predicted, noise)}
 
     trainer.run(loss_fn, torch_device)
@@ -183,9 +169,7 @@ def unet(
 
 
 @torch.no_grad()
-def sample(
-    model: UNet2DModel, coder: EmbeddedAutoencoder, torch_device: torch.device, steps: int = 50
-) -> Tensor:
+def sample(model: UNet, coder: EmbeddedAutoencoder, torch_device: torch.device, steps: int = 50) -> Tensor:
     """Eight unconditional 128 x 128 samples by DDIM, for inspection."""
     from diffusers import DDIMScheduler
 
@@ -193,7 +177,7 @@ def sample(
     scheduler.set_timesteps(steps)
     z = torch.randn(8, 8, 32, 32, generator=torch.Generator().manual_seed(0)).to(torch_device)
     for t in scheduler.timesteps:
-        z = scheduler.step(model(z, t).sample, t, z).prev_sample
+        z = scheduler.step(model(z, t), t, z).prev_sample
     return coder.decode(z)
 
 
@@ -205,8 +189,7 @@ def export(
     ),
 ) -> None:
     """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
-    trained = EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model")
-    coder = fresh_autoencoder(trained)
+    coder = load_network(EmbeddedAutoencoder, out / "autoencoder" / "model")
     model = build_unet()
     model.load_state_dict(averaged_weights(out / "unet" / "checkpoint.pt"))
     coder.half().save_pretrained(weights / "autoencoder")

@@ -34,7 +34,6 @@ from train_prior import (
     autoencoder_losses,
     averaged_weights,
     build_scheduler,
-    fresh_autoencoder,
     make_readable,
     register_statistics,
     save_grid,
@@ -42,6 +41,7 @@ from train_prior import (
 
 from latentdem.priors import EMBEDDED_WEIGHTS
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
+from latentdem.priors.loading import load_network
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
@@ -93,7 +93,7 @@ def autoencoder(
 ) -> None:
     """Trains the autoencoder, starting from that of the prior for photographs."""
     place = torch.device(device)
-    model = EmbeddedAutoencoder.from_pretrained(EMBEDDED_WEIGHTS / "autoencoder", torch_dtype=torch.float32)
+    model = load_network(EmbeddedAutoencoder, EMBEDDED_WEIGHTS / "autoencoder").requires_grad_()
     model = model.train().to(place, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "autoencoder", steps=steps, learning_rate=learning_rate, minutes=minutes)
     torch.manual_seed(trainer.step)
@@ -116,7 +116,7 @@ def muon_and_adamw(model: nn.Module, ends: Sequence[str], rate: float, adam_rate
 
 
 def load_autoencoder(out: Path) -> EmbeddedAutoencoder:
-    return EmbeddedAutoencoder.from_pretrained(out / "autoencoder" / "model").eval().requires_grad_(False)
+    return load_network(EmbeddedAutoencoder, out / "autoencoder" / "model")
 
 
 @app.command()
@@ -139,7 +139,7 @@ def network(
         size = data.pictures.shape[2] // coder.downsampling
         model = ViewNetwork(coder.config["latent_channels"], size, coder.downsampling)
     else:
-        model = ViewNetwork.from_pretrained(init, torch_dtype=torch.float32)
+        model = load_network(ViewNetwork, init).requires_grad_()
     model.save_config(out / "network")
     model = model.train().to(place).channels_last()
     optimizers = muon_and_adamw(model, ENDS, rate, ADAM_RATE * rate)
@@ -239,7 +239,7 @@ def export(
     weights: Annotated[Path, typer.Option(help="Folder of the shipped weights.")] = EMBEDDED_3D_WEIGHTS,
 ) -> None:
     """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
-    coder = fresh_autoencoder(load_autoencoder(out))
+    coder = load_autoencoder(out)
     model = trained_network(out)
     coder.half().save_pretrained(weights / "autoencoder")
     model.half().save_pretrained(weights / "network")

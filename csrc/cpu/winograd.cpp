@@ -1,11 +1,19 @@
-// The two transforms of a 3 x 3 convolution by Winograd's F(2 x 2, 3 x 3) (Lavin and Gray 2016, Eq. 8-12): around the
-// sixteen matrix products that PyTorch does, with 4 multiplications for each output and channel instead of 9.
+// 3 x 3 convolution by Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2016): 36 multiplications for each tile of 4 x 4
+// outputs and pair of channels instead of 144.
 //
-// Images are channels last, height x width x channels. A tile makes 2 x 2 outputs of 4 x 4 inputs; pixels beyond the
-// image are zero. Tiles come in a band of `rows` rows of them, the first one `top`: the tiled arrays are
-// 16 x (rows * tiles in a row) x channels.
+// Images are channels last, batch x height x width x channels; pixels beyond them are zero. With `doubled`, the
+// convolution is that of the image in which every pixel of x is repeated twice each way, which is never written. Tiles of all images are
+// numbered in one row. A thread takes BLOCK of them at a time, so that their transforms stay in its cache: it transforms
+// 6 x 6 inputs of each tile, multiplies 36 matrices, tiles x channels by channels x outputs, and transforms the products.
+// The kernel comes transformed, 36 x panels x channels x LANES, with PANEL outputs in a panel.
+//
+// The interpolation points are 0, +-5/8, +-3/2 and infinity: the transforms are exact in binary, and the rounding is
+// half of that of the usual points 0, +-1, +-2 (Barabasz et al. 2020 show how much the points matter).
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "bindings.hpp"
@@ -15,92 +23,211 @@
 namespace latentdem {
 namespace {
 
-struct Band {
-    std::int64_t height, width, channels, top, rows;
+constexpr std::int64_t SIDE = 4;   // of the outputs of a tile
+constexpr std::int64_t READ = 6;   // side of its inputs
+constexpr std::int64_t PLANES = 36;
+constexpr std::int64_t LANES = 16; // outputs in a panel of the kernel
+constexpr std::int64_t BLOCK = 12; // tiles, a multiple of the rows of a register block
 
-    std::int64_t across() const { return (width + 1) / 2; }
-    std::int64_t plane() const { return rows * across() * channels; } // elements of one of the sixteen matrices
+constexpr float A = 0.625f, B = 1.5f; // the points
+constexpr float A2 = A * A, B2 = B * B, SUM = A2 + B2, PRODUCT = A2 * B2;
+
+using Six = std::array<float, 6>;
+
+// B^T d of six values.
+LATENTDEM_INLINE Six interpolate(const Six &d) {
+    const float even_a = d[4] - B2 * d[2], odd_a = A * (d[3] - B2 * d[1]);
+    const float even_b = d[4] - A2 * d[2], odd_b = B * (d[3] - A2 * d[1]);
+    return {PRODUCT * d[0] - SUM * d[2] + d[4], even_a + odd_a, even_a - odd_a,
+            even_b + odd_b, even_b - odd_b, PRODUCT * d[1] - SUM * d[3] + d[5]};
+}
+
+// A^T m of six values.
+LATENTDEM_INLINE std::array<float, SIDE> evaluate(const Six &m) {
+    const float even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
+    return {m[0] + even_a + even_b, A * odd_a + B * odd_b, A2 * even_a + B2 * even_b,
+            A2 * A * odd_a + B2 * B * odd_b + m[5]};
+}
+
+// V = B^T d B of `count` channels of one tile; pixels[6 * i + j] is the channels of one input.
+LATENTDEM_INLINE void transform_channels(const std::array<const float *, PLANES> &pixels, float *v, std::int64_t plane,
+                                         std::int64_t c, std::int64_t count) {
+    float t[READ][READ][LANES];
+    for (int j = 0; j < READ; ++j)
+        LATENTDEM_INDEPENDENT
+        for (std::int64_t l = 0; l < count; ++l) {
+            const Six column = interpolate({pixels[j][c + l], pixels[6 + j][c + l], pixels[12 + j][c + l],
+                                            pixels[18 + j][c + l], pixels[24 + j][c + l], pixels[30 + j][c + l]});
+            for (int i = 0; i < READ; ++i)
+                t[i][j][l] = column[i];
+        }
+    for (int i = 0; i < READ; ++i) {
+        float *to = v + READ * i * plane + c;
+        LATENTDEM_INDEPENDENT
+        for (std::int64_t l = 0; l < count; ++l) {
+            const Six row = interpolate({t[i][0][l], t[i][1][l], t[i][2][l], t[i][3][l], t[i][4][l], t[i][5][l]});
+            for (int j = 0; j < READ; ++j)
+                to[j * plane + l] = row[j];
+        }
+    }
+}
+
+LATENTDEM_MULTIVERSION void transform_input(const std::array<const float *, PLANES> &pixels, float *v,
+                                            std::int64_t plane, std::int64_t channels) {
+    std::int64_t c = 0;
+    for (; c + LANES <= channels; c += LANES)
+        transform_channels(pixels, v, plane, c, LANES);
+    transform_channels(pixels, v, plane, c, channels - c);
+}
+
+// y = A^T m A + bias of `count` outputs of one tile; pixels[4 * i + j] is the outputs of one pixel.
+LATENTDEM_INLINE void transform_outputs(const float *m, std::int64_t plane, const float *bias,
+                                        const std::array<float *, SIDE * SIDE> &pixels, std::int64_t o,
+                                        std::int64_t count) {
+    float t[SIDE][READ][LANES];
+    for (int j = 0; j < READ; ++j) {
+        const float *from = m + j * plane + o;
+        LATENTDEM_INDEPENDENT
+        for (std::int64_t l = 0; l < count; ++l) {
+            const auto column = evaluate({from[l], from[6 * plane + l], from[12 * plane + l], from[18 * plane + l],
+                                          from[24 * plane + l], from[30 * plane + l]});
+            for (int i = 0; i < SIDE; ++i)
+                t[i][j][l] = column[i];
+        }
+    }
+    for (int i = 0; i < SIDE; ++i)
+        LATENTDEM_INDEPENDENT
+        for (std::int64_t l = 0; l < count; ++l) {
+            const auto row = evaluate({t[i][0][l], t[i][1][l], t[i][2][l], t[i][3][l], t[i][4][l], t[i][5][l]});
+            for (int j = 0; j < SIDE; ++j)
+                pixels[SIDE * i + j][o + l] = row[j] + bias[o + l];
+        }
+}
+
+LATENTDEM_MULTIVERSION void transform_output(const float *m, std::int64_t plane, const float *bias,
+                                             const std::array<float *, SIDE * SIDE> &pixels, std::int64_t outputs) {
+    std::int64_t o = 0;
+    for (; o + LANES <= outputs; o += LANES)
+        transform_outputs(m, plane, bias, pixels, o, LANES);
+    transform_outputs(m, plane, bias, pixels, o, outputs - o);
+}
+
+// ROWS x LANES products of ROWS tiles and a panel, all in registers of WIDTH values.
+template <int ROWS, int WIDTH>
+LATENTDEM_INLINE void multiply_block(const float *rows, const float *panel, float *to, std::int64_t channels,
+                                     std::int64_t to_stride) {
+#if defined(__GNUC__)
+    typedef float Register __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+#else
+    static_assert(WIDTH == 1, "vectors need an extension of the compiler");
+    typedef float Register;
+#endif
+    constexpr int COUNT = LANES / WIDTH;
+    Register sums[ROWS][COUNT] = {};
+    for (std::int64_t c = 0; c < channels; ++c) {
+        const Register *b = reinterpret_cast<const Register *>(panel + c * LANES);
+        LATENTDEM_UNROLL
+        for (int r = 0; r < ROWS; ++r)
+            LATENTDEM_UNROLL
+            for (int n = 0; n < COUNT; ++n)
+                sums[r][n] += rows[r * channels + c] * b[n];
+    }
+    for (int r = 0; r < ROWS; ++r)
+        std::memcpy(to + r * to_stride, sums[r], sizeof(sums[r]));
+}
+
+// M = V U of one plane: BLOCK x channels by channels x outputs.
+template <int ROWS, int WIDTH>
+LATENTDEM_INLINE void multiply(const float *v, const float *u, float *m, std::int64_t channels, std::int64_t padded) {
+    for (std::int64_t o = 0; o < padded; o += LANES)
+        for (std::int64_t r = 0; r < BLOCK; r += ROWS)
+            multiply_block<ROWS, WIDTH>(v + r * channels, u + o * channels, m + r * padded + o, channels, padded);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+// With 32 registers of 16 values, and with 16 registers of 8 values.
+LATENTDEM_MULTIVERSION void multiply_avx512(const float *v, const float *u, float *m, std::int64_t channels,
+                                            std::int64_t padded) {
+    multiply<12, 16>(v, u, m, channels, padded);
+}
+LATENTDEM_MULTIVERSION void multiply_avx2(const float *v, const float *u, float *m, std::int64_t channels,
+                                          std::int64_t padded) {
+    multiply<6, 8>(v, u, m, channels, padded);
+}
+#elif defined(__GNUC__)
+void multiply_any(const float *v, const float *u, float *m, std::int64_t channels, std::int64_t padded) {
+    multiply<6, 4>(v, u, m, channels, padded);
+}
+#else
+void multiply_any(const float *v, const float *u, float *m, std::int64_t channels, std::int64_t padded) {
+    multiply<2, 1>(v, u, m, channels, padded);
+}
+#endif
+
+auto best_multiply() {
+#if defined(__x86_64__) && defined(__GNUC__)
+    return __builtin_cpu_supports("avx512f") ? multiply_avx512 : multiply_avx2;
+#else
+    return multiply_any;
+#endif
+}
+
+struct Convolution {
+    const float *x, *u, *bias;
+    float *y;
+    std::int64_t batch, height, width, channels, outputs; // height and width of the result
+    bool doubled;
+
+    std::int64_t across() const { return (width + SIDE - 1) / SIDE; }
+    std::int64_t tiles() const { return (height + SIDE - 1) / SIDE * across(); } // of one image
+    std::int64_t padded() const { return (outputs + LANES - 1) / LANES * LANES; }
 };
 
-// V = B^T d B of one tile; pixels[4 * i + j] is the channels of one input.
-LATENTDEM_MULTIVERSION void transform_input(const std::array<const float *, 16> &pixels, float *v, std::int64_t plane,
-                                            std::int64_t channels) {
-    LATENTDEM_INDEPENDENT
-    for (std::int64_t c = 0; c < channels; ++c) {
-        float t[4][4];
-        for (int j = 0; j < 4; ++j) {
-            const float d0 = pixels[j][c], d1 = pixels[4 + j][c], d2 = pixels[8 + j][c], d3 = pixels[12 + j][c];
-            t[0][j] = d0 - d2;
-            t[1][j] = d1 + d2;
-            t[2][j] = d2 - d1;
-            t[3][j] = d1 - d3;
-        }
-        for (int i = 0; i < 4; ++i) {
-            float *to = v + 4 * i * plane + c;
-            to[0] = t[i][0] - t[i][2];
-            to[plane] = t[i][1] + t[i][2];
-            to[2 * plane] = t[i][2] - t[i][1];
-            to[3 * plane] = t[i][1] - t[i][3];
-        }
-    }
-}
+// What one thread needs: transforms, products, a pixel of zeros, and one for outputs beyond the image.
+struct Workspace {
+    std::vector<float> v, m, zero, spare;
+};
 
-// y = A^T m A + bias of one tile; pixels[2 * i + j] is the channels of one output.
-LATENTDEM_MULTIVERSION void transform_output(const float *m, const float *bias, const std::array<float *, 4> &pixels,
-                                             std::int64_t plane, std::int64_t channels) {
-    LATENTDEM_INDEPENDENT
-    for (std::int64_t c = 0; c < channels; ++c) {
-        float t[2][4];
-        for (int j = 0; j < 4; ++j) {
-            const float *from = m + j * plane + c;
-            const float m0 = from[0], m1 = from[4 * plane], m2 = from[8 * plane], m3 = from[12 * plane];
-            t[0][j] = m0 + m1 + m2;
-            t[1][j] = m1 - m2 - m3;
+void convolve(const Convolution &a, int threads) {
+    const std::int64_t total = a.batch * a.tiles(), padded = a.padded();
+    const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
+    const Workspace blank{std::vector<float>(size(PLANES * BLOCK * a.channels)),
+                          std::vector<float>(size(PLANES * BLOCK * padded)), std::vector<float>(size(a.channels)),
+                          std::vector<float>(size(a.outputs))};
+    const auto multiply_plane = best_multiply();
+    parallel_for((total + BLOCK - 1) / BLOCK, 1, threads, blank, [&](std::int64_t block, Workspace &own) {
+        const std::int64_t first = block * BLOCK, count = std::min(BLOCK, total - first);
+        for (std::int64_t n = 0; n < count; ++n) {
+            const std::int64_t image = (first + n) / a.tiles(), tile = (first + n) % a.tiles();
+            const std::int64_t top = tile / a.across() * SIDE - 1, left = tile % a.across() * SIDE - 1;
+            const std::int64_t row = a.width >> a.doubled; // of x
+            const float *x = a.x + image * (a.height >> a.doubled) * row * a.channels;
+            std::array<const float *, PLANES> pixels;
+            for (std::int64_t i = 0; i < READ; ++i)
+                for (std::int64_t j = 0; j < READ; ++j) {
+                    const std::int64_t r = top + i, c = left + j;
+                    const bool inside = r >= 0 && r < a.height && c >= 0 && c < a.width;
+                    pixels[size(READ * i + j)] = inside ? x + ((r >> a.doubled) * row + (c >> a.doubled)) * a.channels : own.zero.data();
+                }
+            transform_input(pixels, own.v.data() + n * a.channels, BLOCK * a.channels, a.channels);
         }
-        for (int i = 0; i < 2; ++i) {
-            pixels[2 * i][c] = t[i][0] + t[i][1] + t[i][2] + bias[c];
-            pixels[2 * i + 1][c] = t[i][1] - t[i][2] - t[i][3] + bias[c];
+        for (std::int64_t plane = 0; plane < PLANES; ++plane)
+            multiply_plane(own.v.data() + plane * BLOCK * a.channels, a.u + plane * a.channels * padded,
+                           own.m.data() + plane * BLOCK * padded, a.channels, padded);
+        for (std::int64_t n = 0; n < count; ++n) {
+            const std::int64_t image = (first + n) / a.tiles(), tile = (first + n) % a.tiles();
+            const std::int64_t top = tile / a.across() * SIDE, left = tile % a.across() * SIDE;
+            float *y = a.y + image * a.height * a.width * a.outputs;
+            std::array<float *, SIDE * SIDE> pixels;
+            for (std::int64_t i = 0; i < SIDE; ++i)
+                for (std::int64_t j = 0; j < SIDE; ++j) {
+                    const std::int64_t r = top + i, c = left + j;
+                    const bool inside = r < a.height && c < a.width;
+                    pixels[size(SIDE * i + j)] = inside ? y + (r * a.width + c) * a.outputs : own.spare.data();
+                }
+            transform_output(own.m.data() + n * padded, BLOCK * padded, a.bias, pixels, a.outputs);
         }
-    }
-}
-
-// Calls body(first row, first column, offset, workspace) for every tile: of its outputs, and of it in a tiled array.
-template <class Body>
-void for_tiles(const Band &band, int threads, const Body &body) {
-    const std::vector<float> workspace(static_cast<std::size_t>(band.channels), 0.0f);
-    parallel_for(band.rows, 1, threads, workspace, [&](std::int64_t row, std::vector<float> &own) {
-        for (std::int64_t column = 0; column < band.across(); ++column)
-            body(2 * (band.top + row), 2 * column, (row * band.across() + column) * band.channels, own);
     });
-}
-
-void input_band(const Band &band, const float *x, float *v, int threads) {
-    for_tiles(band, threads, [&](std::int64_t row, std::int64_t column, std::int64_t offset, std::vector<float> &zero) {
-        std::array<const float *, 16> pixels;
-        for (std::int64_t i = 0; i < 4; ++i)
-            for (std::int64_t j = 0; j < 4; ++j) {
-                const std::int64_t r = row + i - 1, c = column + j - 1;
-                const bool inside = r >= 0 && r < band.height && c >= 0 && c < band.width;
-                pixels[static_cast<std::size_t>(4 * i + j)] =
-                    inside ? x + (r * band.width + c) * band.channels : zero.data();
-            }
-        transform_input(pixels, v + offset, band.plane(), band.channels);
-    });
-}
-
-void output_band(const Band &band, const float *m, const float *bias, float *y, int threads) {
-    for_tiles(band, threads,
-              [&](std::int64_t row, std::int64_t column, std::int64_t offset, std::vector<float> &spare) {
-                  std::array<float *, 4> pixels;
-                  for (std::int64_t i = 0; i < 2; ++i)
-                      for (std::int64_t j = 0; j < 2; ++j) {
-                          const std::int64_t r = row + i, c = column + j;
-                          const bool inside = r < band.height && c < band.width;
-                          pixels[static_cast<std::size_t>(2 * i + j)] =
-                              inside ? y + (r * band.width + c) * band.channels : spare.data();
-                      }
-                  transform_output(m + offset, bias, pixels, band.plane(), band.channels);
-              });
 }
 
 } // namespace
@@ -108,22 +235,15 @@ void output_band(const Band &band, const float *m, const float *bias, float *y, 
 static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
-        "winograd_input",
-        [](Address x, Address v, std::int64_t height, std::int64_t width, std::int64_t channels, std::int64_t top,
-           std::int64_t rows, int threads) {
-            input_band({height, width, channels, top, rows}, pointer<const float>(x), pointer<float>(v), threads);
+        "winograd",
+        [](Address x, Address u, Address bias, Address y, std::int64_t batch, std::int64_t height, std::int64_t width,
+           std::int64_t channels, std::int64_t outputs, bool doubled, int threads) {
+            convolve({pointer<const float>(x), pointer<const float>(u), pointer<const float>(bias), pointer<float>(y),
+                      batch, height, width, channels, outputs, doubled},
+                     threads);
         },
-        py::kw_only(), py::arg("x"), py::arg("v"), py::arg("height"), py::arg("width"), py::arg("channels"),
-        py::arg("top"), py::arg("rows"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
-    module.def(
-        "winograd_output",
-        [](Address m, Address bias, Address y, std::int64_t height, std::int64_t width, std::int64_t channels,
-           std::int64_t top, std::int64_t rows, int threads) {
-            output_band({height, width, channels, top, rows}, pointer<const float>(m), pointer<const float>(bias),
-                        pointer<float>(y), threads);
-        },
-        py::kw_only(), py::arg("m"), py::arg("bias"), py::arg("y"), py::arg("height"), py::arg("width"),
-        py::arg("channels"), py::arg("top"), py::arg("rows"), py::arg("threads"),
+        py::kw_only(), py::arg("x"), py::arg("u"), py::arg("bias"), py::arg("y"), py::arg("batch"), py::arg("height"),
+        py::arg("width"), py::arg("channels"), py::arg("outputs"), py::arg("doubled"), py::arg("threads"),
         py::call_guard<py::gil_scoped_release>());
 }
 

@@ -28,7 +28,8 @@ from .errors import UserError
 from .io.channels import to_rgb
 from .io.inputs import to_tensor
 from .io.kernels import KernelLike, as_kernel
-from .priors import DiffusersPrior
+from .priors.diffusers_denoiser import KernelDenoiserModel
+from .priors.diffusers_prior import DiffusersPrior
 from .priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser, prepare_for_inference
 from .restoration.image import ImageRestoration
 from .restoration.settings import Settings
@@ -94,10 +95,12 @@ class LatentDEMPipeline(DiffusionPipeline):
         text_encoder_2: object | None = None,
         tokenizer: object | None = None,
         tokenizer_2: object | None = None,
-        kernel_denoiser: KernelDenoiser | None = None,
+        kernel_denoiser: KernelDenoiser | KernelDenoiserModel | None = None,
         force_zeros_for_empty_prompt: bool = True,
     ) -> None:
         super().__init__()
+        if not isinstance(kernel_denoiser, KernelDenoiserModel):
+            kernel_denoiser = KernelDenoiserModel.sharing(kernel_denoiser or load_kernel_denoiser())
         self.register_modules(
             unet=unet,
             scheduler=scheduler,
@@ -107,7 +110,7 @@ class LatentDEMPipeline(DiffusionPipeline):
             text_encoder_2=text_encoder_2,
             tokenizer=tokenizer,
             tokenizer_2=tokenizer_2,
-            kernel_denoiser=kernel_denoiser or load_kernel_denoiser(),
+            kernel_denoiser=kernel_denoiser,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
 
@@ -209,7 +212,7 @@ class LatentDEMPipeline(DiffusionPipeline):
         )
         device = self._execution_device
         prior = DiffusersPrior.from_pipeline(self, prompt, negative_prompt, guidance_scale)
-        denoiser = prepare_for_inference(self.kernel_denoiser, device)
+        denoiser = prepare_for_inference(self.kernel_denoiser.denoiser(), device)
         count = 0
 
         def step_end(state: State) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -20,6 +19,7 @@ from latentdem.operators.kernels import delta_kernel
 from latentdem.output.result import Result
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
+from latentdem.priors.unet import UNet
 from latentdem.solver.state import TraceStep
 
 
@@ -165,16 +165,7 @@ def tiny_prior() -> EmbeddedPrior:
     """The architecture of the embedded prior with a few thousand random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unet = UNet2DModel(
-            in_channels=8,
-            out_channels=8,
-            block_out_channels=(16, 16),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D",) * 2,
-            up_block_types=("UpBlock2D",) * 2,
-            add_attention=False,
-            norm_num_groups=4,
-        )
+        unet = UNet(8, 8, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=4)
         autoencoder = EmbeddedAutoencoder(widths=(8, 16))
     abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
     return EmbeddedPrior(autoencoder, unet, abar)

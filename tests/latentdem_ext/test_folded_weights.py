@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import latentdem_ext as ext
-from latentdem_ext import _folded_weights as module
 from latentdem_ext._folded_weights import fold, folded
 
 
@@ -53,7 +52,7 @@ def test_float32_weights_are_kept_for_every_type(weight):
 
 def test_operation_and_its_gradient_share_the_folded_weight(weight, monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "fold", lambda *given: calls.append(1) or fold(*given))
+    monkeypatch.setattr(folded, "_compute", lambda *given: calls.append(1) or fold(*given))
     x = torch.randn(1, 3, 4, 4, requires_grad=True)
     for _ in range(3):
         ext.upsample_conv(x, weight).sum().backward()
@@ -102,14 +101,14 @@ def test_a_changed_weight_is_folded_at_the_same_address(weight):
 
 
 def test_an_entry_goes_with_its_weight(weight):
-    before = len(module._cache)
+    before = len(folded._entries)
     weights = [frozen(weight.clone()) for _ in range(5)]
     for each in weights:
         folded(each, torch.float32)
-    assert len(module._cache) == before + 5
+    assert len(folded._entries) == before + 5
     del each, weights
     gc.collect()
-    assert len(module._cache) == before
+    assert len(folded._entries) == before
 
 
 def test_folding_first_in_inference_mode_leaves_an_ordinary_tensor(weight):
@@ -127,7 +126,7 @@ def test_a_weight_without_a_version_is_not_kept():
         first = folded(weight, torch.float32)
         weight.mul_(2)
         assert torch.equal(folded(weight, torch.float32), 2 * first)
-    assert weight not in module._cache
+    assert weight not in folded._entries
 
 
 def test_a_weight_that_is_trained_is_not_kept(weight):
@@ -135,7 +134,7 @@ def test_a_weight_that_is_trained_is_not_kept(weight):
     for _ in range(2):
         assert torch.equal(folded(weight, torch.float32), fold(weight.detach(), torch.float32))
         weight.data.mul_(2)  # not seen by the version counter
-    assert weight not in module._cache
+    assert weight not in folded._entries
 
 
 def test_changing_the_weight_between_forward_and_backward_is_an_error(weight):
@@ -170,6 +169,6 @@ def test_streams_have_their_own_and_recording_keeps_nothing(weight):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         recorded = folded(fresh, torch.float32)
-    assert fresh not in module._cache
+    assert fresh not in folded._entries
     graph.replay()
     assert torch.equal(recorded, first)

@@ -17,7 +17,7 @@ STUBS = Path(ext.__file__).parent
 # Public functions that are no operations: they choose backends or are made of operations.
 OTHERS = {
     *("backends", "record_backends", "requested_backend", "use_backend"),
-    *("accelerate_vae", "tiled_decode", "kernel_to_otf"),
+    *("accelerate_vae", "convolution", "tiled_decode", "kernel_to_otf"),
 }
 
 

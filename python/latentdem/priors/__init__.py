@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..checks import resolve_precision
 from .base import LatentPrior
-
-try:
-    from .conditions import Condition
-    from .diffusers_prior import DiffusersPrior
-except RuntimeError as error:  # diffusers' way to say that one of its own imports failed
-    if sys.flags.optimize < 2:
-        raise
-    raise ImportError(
-        "transformers cannot be imported without docstrings; use python -O instead of -OO, or uninstall it."
-    ) from error
+from .conditions import Condition
 from .embedded import EMBEDDED_WEIGHTS, EmbeddedPrior
-from .pixel_prior import PIXEL_FILES, PixelPrior
 from .prior_names import PriorNames
+
+if TYPE_CHECKING:
+    from .diffusers_prior import DiffusersPrior
+    from .pixel_prior import PixelPrior
 
 __all__ = [
     "EMBEDDED_WEIGHTS",
@@ -33,11 +28,40 @@ __all__ = [
     "load_prior",
 ]
 
+_PIXEL_FILES = (".pt", ".pth")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DiffusersPrior":
+        return _published()
+    if name == "PixelPrior":
+        return _pixel_prior()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _published() -> type[DiffusersPrior]:
+    try:
+        from .diffusers_prior import DiffusersPrior
+    except RuntimeError as error:  # diffusers' way to say that one of its own imports failed
+        if sys.flags.optimize < 2:
+            raise
+        raise ImportError(
+            "transformers cannot be imported without docstrings; use python -O instead of -OO, or uninstall it."
+        ) from error
+    return DiffusersPrior
+
+
+def _pixel_prior() -> type[PixelPrior]:
+    from .pixel_prior import PixelPrior
+
+    return PixelPrior
+
+
 NAMES = PriorNames(
     embedded="embedded",
     weights=EMBEDDED_WEIGHTS,
     native=EmbeddedPrior,
-    published=DiffusersPrior,
+    published=_published,
     aliases={"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
 )
 
@@ -59,7 +83,7 @@ def load_prior(prior: str | Path | LatentPrior, device: torch.device, precision:
         UserError: there is no such prior or precision, or its weights are not on this machine or cannot be
             loaded.
     """
-    if isinstance(prior, (str, Path)) and Path(prior).suffix in PIXEL_FILES:
+    if isinstance(prior, (str, Path)) and Path(prior).suffix in _PIXEL_FILES:
         dtype = resolve_precision(precision) or (torch.float16 if device.type == "cuda" else torch.float32)
-        return PixelPrior.from_file(prior, device, dtype)
+        return _pixel_prior().from_file(prior, device, dtype)
     return NAMES.load(prior, device, precision)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+
+from .network import Network
 
 
 class ResidualBlock(nn.Module):
@@ -26,7 +28,7 @@ def _blocks(channels: int, count: int) -> list[nn.Module]:
     return [ResidualBlock(channels) for _ in range(count)]
 
 
-class EmbeddedAutoencoder(ModelMixin, ConfigMixin):
+class EmbeddedAutoencoder(Network):
     """KL autoencoder of the embedded prior: images in [-1, 1] to latents of unit variance and back.
 
     Pixel-unshuffle by 2, residual blocks at half and at quarter resolution, and the mirrored layout
@@ -41,18 +43,26 @@ class EmbeddedAutoencoder(ModelMixin, ConfigMixin):
     """
 
     downsampling = 4
+    mean: Tensor
+    std: Tensor
 
-    @register_to_config
     def __init__(
         self,
         latent_channels: int = 8,
-        widths: tuple[int, int] = (48, 112),
-        encoder_blocks: tuple[int, int] = (1, 2),
-        decoder_blocks: tuple[int, int] = (2, 3),
+        widths: Sequence[int] = (48, 112),
+        encoder_blocks: Sequence[int] = (1, 2),
+        decoder_blocks: Sequence[int] = (2, 3),
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            latent_channels=latent_channels,
+            widths=list(widths),
+            encoder_blocks=list(encoder_blocks),
+            decoder_blocks=list(decoder_blocks),
+            latents_mean=latents_mean,
+            latents_std=latents_std,
+        )
         half, quarter = widths
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),
@@ -73,8 +83,9 @@ class EmbeddedAutoencoder(ModelMixin, ConfigMixin):
             nn.Conv2d(half, 12, 3, padding=1),
             nn.PixelShuffle(2),
         )
-        mean = torch.tensor(latents_mean or [0.0] * latent_channels)
-        std = torch.tensor(latents_std or [1.0] * latent_channels)
+        # On the CPU also where the weights, which are loaded later, have no memory yet.
+        mean = torch.tensor(latents_mean or [0.0] * latent_channels, device="cpu")
+        std = torch.tensor(latents_std or [1.0] * latent_channels, device="cpu")
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", std.view(1, -1, 1, 1), persistent=False)
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import DiffusionPipeline, ModelMixin
 
 from ..errors import UserError
-from .loading import load_part, reason_of
+from .loading import reason_of
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 UNETS = ("UNet2DConditionModel", "UNet2DModel")
@@ -65,17 +65,29 @@ class DiffusersCheckpoint:
         return self._network(getattr(diffusers, name, None), AUTOENCODERS, "", name)
 
     def part(self, kind: Any, name: str, **options: Any) -> Any:
-        """The network in the subfolder `name`, "" for none, as a `kind`; options are those of diffusers."""
-        return load_part(
-            kind,
-            self.source,
-            name,
-            self._remedy,
-            torch_dtype=self.torch_dtype,
-            variant=self.variant,
-            local_files_only=self.local_files_only,
-            **options,
-        )
+        """The network in the subfolder `name`, "" for none, as a `kind`; options are those of diffusers.
+
+        Weights that the network does not use are ignored.
+        """
+        place = f"{self.source}/{name}".rstrip("/")
+        try:
+            network, report = kind.from_pretrained(
+                self.source,
+                subfolder=name,
+                torch_dtype=self.torch_dtype,
+                variant=self.variant,
+                local_files_only=self.local_files_only,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+                **options,
+            )
+        except Exception as error:  # OSError, ValueError, RuntimeError and the hub's and safetensors' own
+            raise UserError(
+                f"The weights in {place} cannot be loaded: {reason_of(error)}{self._remedy}"
+            ) from error
+        if report["missing_keys"]:  # of which diffusers only warns
+            raise UserError(f"The weights in {place} are not those of a {kind.__name__}{self._remedy}")
+        return network.eval().requires_grad_(False)
 
     def encoder(self, name: str) -> Any:
         """A text or image encoder of transformers."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from latentdem_ext import accelerate_vae, requested_backend
+from latentdem_ext import accelerate_vae, backends, requested_backend
 
 from ..context import own_context
 from .autoencoder import EmbeddedAutoencoder
 from .loading import check_parts, load_network, load_schedule
 from .padding import pad_to_multiple, padded_size
+from .unet import UNet
 
 EMBEDDED_WEIGHTS = Path(__file__).parent.parent / "weights" / "embedded"
 
@@ -31,13 +32,14 @@ class EmbeddedPrior:
     def __init__(
         self,
         autoencoder: EmbeddedAutoencoder,
-        unet: UNet2DModel,
+        unet: UNet,
         alphas_cumprod: Tensor,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         accelerate_vae(self.autoencoder)
-        self.unet = unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.unet = unet.eval().requires_grad_(False)
+        convert_conv2d_weight_memory_format(self.unet, torch.channels_last)
         self.alphas_cumprod, self._autocast = alphas_cumprod, autocast
         halvings = len(unet.config["block_out_channels"]) - 1
         self.multiple = autoencoder.downsampling * 2**halvings
@@ -64,12 +66,13 @@ class EmbeddedPrior:
         remedy = "give 'embedded' or a folder written by tools/train_prior.py export"
         check_parts(path, ("autoencoder", "unet", "scheduler"), "prior", remedy)
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
-        unet = load_network(UNet2DModel, path / "unet", device)
-        scheduler = load_schedule(path / "scheduler")
-        if precision is None and computes_in_bfloat16(torch.device(device)):
+        unet = load_network(UNet, path / "unet", device)
+        schedule = load_schedule(path / "scheduler")
+        device = torch.device(device)
+        if precision is None and computes_in_bfloat16(device) and not convolves_fast_in_float32(device):
             precision = torch.bfloat16
         autocast = None if precision == torch.float32 else precision
-        return cls(autoencoder, unet, scheduler.alphas_cumprod, autocast)
+        return cls(autoencoder, unet, schedule.alphas_cumprod, autocast)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(c, h, w) of the latent of an image of this size, after padding to a multiple of 16."""
@@ -92,7 +95,8 @@ class EmbeddedPrior:
     def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
         """Noise predicted by the U-Net, (B, c, h, w)."""
         with self._precision(z_t):
-            return self.unet(z_t.contiguous(memory_format=torch.channels_last), t).sample.to(z_t.dtype)
+            noise: Tensor = self.unet(z_t.contiguous(memory_format=torch.channels_last), t)
+        return noise.to(z_t.dtype)
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)
@@ -105,6 +109,16 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     a network into one of 1e-2 after it where the values round to different sides.
     """
     return requested_backend() is None and bfloat16_is_fast(device)
+
+
+def convolves_fast_in_float32(device: torch.device) -> bool:
+    """Whether 3 x 3 convolutions in float32 take no longer than in bfloat16 (docs/research/operations.md).
+
+    On a CPU with the compiled module, unless it has AMX: a quarter of the multiplications in float32 costs less
+    than all of them in AVX512-BF16.
+    """
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and backends()["cpp"].available and not (amx is not None and amx())
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from .embedded import computes_in_bfloat16
 from .loading import load_network
+from .network import Convolution, Network
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "embedded" / "kernel_denoiser"
 
 
-class KernelDenoiser(ModelMixin, ConfigMixin):
+class KernelDenoiser(Network):
     """DnCNN (Zhang et al., 2017) for blur kernels: 3 x 3 convolutions and ReLU, with a noise-level map.
 
     Five layers of 32 channels see a kernel scaled to peak 1 and a constant map of the noise level, as in
@@ -31,17 +31,16 @@ class KernelDenoiser(ModelMixin, ConfigMixin):
     # Data type of the convolutions; None for that of the weights.
     autocast: torch.dtype | None = None
 
-    @register_to_config
     def __init__(self, layers: int = 5, channels: int = 32) -> None:
-        super().__init__()
+        super().__init__(layers=layers, channels=channels)
         hidden: list[nn.Module] = []
         for _ in range(layers - 2):
-            hidden += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
+            hidden += [Convolution(channels, channels), nn.ReLU()]
         self.net = nn.Sequential(
-            nn.Conv2d(2, channels, 3, padding=1),
+            Convolution(2, channels),
             nn.ReLU(),
             *hidden,
-            nn.Conv2d(channels, 1, 3, padding=1),
+            Convolution(channels, 1),
         )
 
     def forward(self, kernel: Tensor, noise_level: Tensor | float) -> Tensor:
@@ -98,4 +97,5 @@ def prepare_for_inference(model: KernelDenoiser, device: torch.device | str) -> 
     model.autocast = torch.bfloat16 if device.type == "cpu" and computes_in_bfloat16(device) else None
     if model.dtype != torch.float32:
         model = model.float()
-    return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    convert_conv2d_weight_memory_format(model, torch.channels_last)
+    return model.eval().requires_grad_(False).to(device)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from diffusers import DDPMScheduler
-from diffusers.models.modeling_utils import ModelMixin
+from safetensors.torch import load_file
 
 from ..errors import UserError
+from .network import WEIGHTS, Network
+from .parametrization import Parametrization
 
-Model = TypeVar("Model", bound=ModelMixin)
+SCHEDULE = "scheduler_config.json"
+Model = TypeVar("Model", bound=Network)
 
 
 def check_parts(path: Path, parts: Sequence[str], what: str, remedy: str) -> None:
@@ -35,61 +38,32 @@ def load_network(kind: type[Model], folder: Path, device: torch.device | str = "
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder of network weights at {folder}; check the path.")
-    options = {"local_files_only": True, "use_safetensors": True, "torch_dtype": torch.float32}
-    model, report = _load(kind, folder, ".", options)
-    if report["missing_keys"] or report["unexpected_keys"]:
+    try:
+        config = kind.load_config(folder)
+        state = load_file(folder / WEIGHTS)
+        with torch.device("meta"):  # without random weights, which would be overwritten
+            model = kind.from_config(config)
+        state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    except Exception as error:  # OSError, ValueError, TypeError, RuntimeError and that of safetensors
+        raise UserError(f"The weights in {folder} cannot be loaded: {reason_of(error)}.") from error
+    if missing or unexpected:
         raise UserError(f"The weights in {folder} are not those of a {kind.__name__}; give the right folder.")
-    return model.to(device)
+    return model.eval().requires_grad_(False).to(device)
 
 
-def load_schedule(folder: Path) -> DDPMScheduler:
-    """Loads the noise schedule from a folder written by its `save_pretrained`.
+def load_schedule(folder: Path) -> Parametrization:
+    """Loads the noise schedule from a folder with the configuration of a scheduler of diffusers.
 
     Raises:
-        UserError: the schedule is missing or damaged.
+        UserError: the schedule is missing, damaged or of an unknown kind.
     """
     try:
-        return DDPMScheduler.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"The schedule in {folder} cannot be read: {error}") from error
-
-
-def load_part(kind: type[Model], source: str, subfolder: str, remedy: str, **options: Any) -> Model:
-    """Loads a network for inference from a checkpoint of several parts; weights it does not use are ignored.
-
-    Args:
-        kind: class of the network.
-        source: folder, or id on the Hugging Face hub.
-        subfolder: subfolder of this part, "" for none.
-        remedy: end of the error message.
-        options: options of `from_pretrained` in diffusers.
-
-    Raises:
-        UserError: its configuration or weights are missing, damaged or incomplete.
-    """
-    model, report = _load(kind, source, remedy, {**options, "subfolder": subfolder})
-    if report["missing_keys"]:
-        place = f"{source}/{subfolder}".rstrip("/")
-        raise UserError(f"The weights in {place} are not those of a {kind.__name__}{remedy}")
-    return model
+        return Parametrization.from_config(json.loads((folder / SCHEDULE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"The schedule in {folder} cannot be read: {reason_of(error)}.") from error
 
 
 def reason_of(error: Exception) -> str:
     """What a library says went wrong, on one line and without its end."""
     return " ".join(str(error).split())[:300].rstrip(" .:")
-
-
-def _load(
-    kind: type[Model], source: str | Path, remedy: str, options: dict[str, Any]
-) -> tuple[Model, dict[str, Any]]:
-    """The network and which parameters were absent or unknown: of these diffusers only warns."""
-    try:
-        model, report = kind.from_pretrained(
-            source, low_cpu_mem_usage=False, output_loading_info=True, **options
-        )
-    except (
-        Exception
-    ) as error:  # diffusers and safetensors raise OSError, ValueError, RuntimeError and their own
-        place = f"{source}/{options.get('subfolder', '')}".rstrip("/")
-        raise UserError(f"The weights in {place} cannot be loaded: {reason_of(error)}{remedy}") from error
-    return model.eval().requires_grad_(False), report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,31 @@ class Parametrization:
                 "whichever the checkpoint was trained with."
             )
         return cls(abar.detach().float().cpu().clamp_min(LEAST_ALPHA), prediction)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Parametrization:
+        """The parametrization that the configuration file of a scheduler of diffusers describes.
+
+        Args:
+            config: its content. The variances are the squares of numbers, or numbers, from `beta_start` to
+                `beta_end` in equal steps ("scaled_linear" as in Stable Diffusion, or "linear").
+
+        Raises:
+            KeyError: something is missing.
+            ValueError: it describes another kind of schedule or prediction.
+        """
+        kind, prediction = config["beta_schedule"], config.get("prediction_type", "epsilon")
+        steps = config["num_train_timesteps"]
+        other = config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr", False)
+        known = kind in ("linear", "scaled_linear") and prediction in PREDICTIONS and steps == TIMESTEPS
+        if other or not known:
+            raise ValueError(
+                f"a schedule of {steps} steps of kind '{kind}' with prediction '{prediction}' is not known here"
+            )
+        power = 2 if kind == "scaled_linear" else 1
+        first, last = (config[name] ** (1 / power) for name in ("beta_start", "beta_end"))
+        betas = torch.linspace(first, last, steps, dtype=torch.float32) ** power
+        return cls(torch.cumprod(1 - betas, dim=0), prediction)
 
     def noise(self, output: Tensor, z_t: Tensor, t: int) -> Tensor:
         """The predicted noise (B, c, h, w), from the output at `z_t` (B, c, h, w) and timestep `t`."""

@@ -14,8 +14,6 @@ from .guided_diffusion import unet_of
 from .loading import reason_of
 from .padding import pad_to_multiple, padded_size
 
-PIXEL_FILES = (".pt", ".pth")
-
 
 class PixelPrior:
     """A noise predictor on images in [-1, 1], such as the FFHQ and ImageNet models of DPS.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,15 @@ class PriorNames:
         embedded: name of the shipped prior.
         weights: folder of its weights.
         native: its class, with `from_pretrained`.
-        published: class of priors published elsewhere, with `from_pretrained` and `from_single_file`.
+        published: returns the class of priors published elsewhere, with `from_pretrained` and
+            `from_single_file`; it is imported only then, with diffusers, which takes seconds.
         aliases: ids on the Hugging Face hub by the short names that stand for them.
     """
 
     embedded: str
     weights: Path
     native: Any
-    published: Any
+    published: Callable[[], Any]
     aliases: dict[str, str]
 
     def load(self, prior: Any, device: torch.device, precision: str = "auto") -> Any:
@@ -64,9 +66,9 @@ class PriorNames:
         dtype = chosen or (torch.float16 if device.type == "cuda" else torch.float32)
         options = {"torch_dtype": dtype, "device": device, "local_files_only": True}
         if path.suffix in FILES:
-            return self.published.from_single_file(path, **options)
+            return self.published().from_single_file(path, **options)
         if path.is_dir() or HUB_ID.fullmatch(name):
-            return self.published.from_pretrained(name, **options)
+            return self.published().from_pretrained(name, **options)
         raise UserError(
             f"Unknown prior '{prior}'; give {', '.join((self.embedded, *self.aliases))}, a folder, a .ckpt or "
             ".safetensors file, or the owner/name of a checkpoint on the Hugging Face hub."

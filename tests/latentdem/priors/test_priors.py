@@ -14,6 +14,7 @@ from latentdem import EmbeddedPrior, LatentPrior, UserError
 from latentdem.priors import EMBEDDED_WEIGHTS, embedded, load_prior
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.embedded import bfloat16_is_fast
+from latentdem.priors.loading import load_network
 from latentdem_ext import use_backend
 
 Scene = Callable[..., Tensor]
@@ -61,6 +62,7 @@ def test_networks_compute_in_float32_when_a_backend_is_requested(
     tiny_prior: EmbeddedPrior, folder: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "bfloat16_is_fast", lambda device: True)
+    monkeypatch.setattr(embedded, "convolves_fast_in_float32", lambda device: False)
     x = scene(32, 32)
     exact = tiny_prior.encode(x)
     with use_backend("reference"):
@@ -81,10 +83,19 @@ def test_precision_is_what_was_asked_for(
         assert 1e-4 < (found - exact).abs().max() < 0.5
 
 
+def test_networks_compute_in_float32_where_that_is_as_fast(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "bfloat16_is_fast", lambda device: True)
+    for fast in (True, False):
+        monkeypatch.setattr(embedded, "convolves_fast_in_float32", lambda device, fast=fast: fast)
+        assert EmbeddedPrior.from_pretrained(folder)._autocast == (None if fast else torch.bfloat16)
+
+
 def test_latent_statistics_are_part_of_the_configuration(tmp_path: Path, scene: Scene) -> None:
     model = EmbeddedAutoencoder(widths=(8, 16), latents_mean=[0.5] * 8, latents_std=[2.0] * 8)
     model.save_pretrained(tmp_path)
-    loaded = EmbeddedAutoencoder.from_pretrained(tmp_path)
+    loaded = load_network(EmbeddedAutoencoder, tmp_path)
     x = scene(16, 16)
     raw = model.moments(x)[0]
     torch.testing.assert_close(loaded.encode(x), (raw - 0.5) / 2)
@@ -116,7 +127,7 @@ def test_missing_weights_are_named(folder: Path) -> None:
     state = load_file(weights)
     del state["conv_in.weight"]
     save_file(state, weights)
-    with pytest.raises(UserError, match="not those of a UNet2DModel"):
+    with pytest.raises(UserError, match="not those of a UNet"):
         load_prior(folder, CPU)
 
 

@@ -6,7 +6,6 @@ import math
 
 import torch
 from diffusers import DDPMScheduler
-from diffusers.models.attention_processor import Attention
 from PIL import Image
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
@@ -51,9 +50,6 @@ def inputs(prior, batch: int = 2, dtype=torch.float32):
 def in_double_precision(prior: EmbeddedViewPrior) -> EmbeddedViewPrior:
     """The prior with all computations in float64, for numerical derivatives."""
     prior.network.double()
-    for module in prior.network.modules():
-        if isinstance(module, Attention):
-            module.upcast_softmax = False  # it would compute in float32
     prior.autoencoder.double()
     return prior
 

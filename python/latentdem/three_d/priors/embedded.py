@@ -79,10 +79,10 @@ class EmbeddedViewPrior:
         check_parts(path, ("autoencoder", "network", "scheduler"), "view-conditioned prior", what_helps)
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         network = load_network(ViewNetwork, path / "network", device)
-        scheduler = load_schedule(path / "scheduler")
+        schedule = load_schedule(path / "scheduler")
         framing = load_network(Framing, path / "framing", device) if (path / "framing").is_dir() else None
         half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
-        return cls(autoencoder, network, Parametrization.of(scheduler), guidance, half, framing)
+        return cls(autoencoder, network, schedule, guidance, half, framing)
 
     def encode(self, x: Tensor) -> Tensor:
         """Standardised latents (B, c, h, w) of `x` (B, 3, S, S) in [-1, 1].

@@ -6,10 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from ...priors.network import Network
 from ..geometry.cameras import POLAR_RANGE, RADIUS
 
 # Approximate means and standard deviations of the estimated values over crops of the training objects.
@@ -19,7 +18,7 @@ MIRRORED = (1.0, 1.0, -1.0, 1.0)  # factors of the values of a mirrored crop
 LOG_VARIANCES = (-6.0, 4.0)  # range of the logarithms of predicted variances, in units of `DEVIATIONS` squared
 
 
-class Framing(ModelMixin, ConfigMixin):
+class Framing(Network):
     """Estimates the camera, apart from the azimuth, of a crop centred on the visible part of an object.
 
     Renderings from all sides are centred on one point of an object. The middle of the visible part is a
@@ -33,9 +32,8 @@ class Framing(ModelMixin, ConfigMixin):
         features: channels of the last features, from which all estimates are computed.
     """
 
-    @register_to_config
     def __init__(self, size: int = 64, widths: tuple[int, int, int] = (24, 40, 44), features: int = 16) -> None:
-        super().__init__()
+        super().__init__(size=size, widths=list(widths), features=features)
         half, quarter, eighth = widths
         self.body = nn.Sequential(
             nn.PixelUnshuffle(2),

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ...priors.prior_names import PriorNames
 from .base import ViewPrior
 from .embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
-from .zero123 import Zero123Prior
+
+if TYPE_CHECKING:
+    from .zero123 import Zero123Prior
+
+
+def _published() -> type[Zero123Prior]:
+    from .zero123 import Zero123Prior
+
+    return Zero123Prior
+
 
 NAMES = PriorNames(
     embedded="embedded-3d",
     weights=EMBEDDED_3D_WEIGHTS,
     native=EmbeddedViewPrior,
-    published=Zero123Prior,
+    published=_published,
     aliases={"zero123": "kxic/zero123-165000", "zero123-xl": "ashawkey/zero123-xl-diffusers"},
 )
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.attention_processor import Attention, AttnProcessor
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from ...priors.network import Network
+from ...priors.unet import UNet
 from ..geometry.cameras import POLAR_RANGE
 from .frustum import FAINT, cells, composite, hits, locate, plane_depths, resample, warp
 from .layers import Block, Exchange
@@ -52,7 +51,7 @@ class FeatureVolume(NamedTuple):
         return torch.logit(self.opacity.double(), eps=CERTAIN).to(self.opacity)
 
 
-class ViewNetwork(ModelMixin, ConfigMixin):
+class ViewNetwork(Network):
     """Predicts the v of a noisy latent of a target view, given a known view and their relative pose.
 
     A first U-Net turns the known view into a volume of opacity and features in the frustum of its camera,
@@ -77,26 +76,34 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         exchanged: channels in which known views are compared.
     """
 
-    @register_to_config
     def __init__(
         self,
         latent_channels: int = 8,
         latent_size: int = 16,
         downsampling: int = 4,
-        widths: tuple[int, int] = (96, 160),
+        widths: Sequence[int] = (96, 160),
         layers: int = 1,
         volume_features: int = 16,
         flattened: int = 128,
         rendered: int = 96,
         exchanged: int = 64,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            latent_channels=latent_channels,
+            latent_size=latent_size,
+            downsampling=downsampling,
+            widths=list(widths),
+            layers=layers,
+            volume_features=volume_features,
+            flattened=flattened,
+            rendered=rendered,
+            exchanged=exchanged,
+        )
         squared = downsampling**2
         self.volume_channels = volume_features + 8
         self.encoder = _unet(
             latent_channels + 3 * squared,
             self.volume_channels * latent_size + SUMMARY,
-            latent_size,
             widths,
             layers,
         )
@@ -110,7 +117,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             nn.Conv2d(flattened, rendered, 3, padding=1),
         )
         self.exchange = Exchange(rendered, exchanged, latent_channels + 1)
-        self.unet = _unet(latent_channels + rendered, latent_channels, latent_size, widths, layers)
+        self.unet = _unet(latent_channels + rendered, latent_channels, widths, layers)
         for parameter in self.unet.conv_out.parameters():
             nn.init.zeros_(parameter)
 
@@ -128,7 +135,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
         """
         pixels = F.pixel_unshuffle(picture, self.config["downsampling"])
         timestep = torch.zeros((), dtype=torch.long, device=latent.device)  # the encoder has no timesteps
-        features = self.encoder(torch.cat([latent, pixels], dim=1), timestep).sample
+        features = self.encoder(torch.cat([latent, pixels], dim=1), timestep)
         summary = features[:, :SUMMARY].mean((2, 3))
         low, high = POLAR_RANGE
         polar = low + (high - low) * torch.sigmoid(_exact(self.polar(summary))).squeeze(1)
@@ -219,7 +226,7 @@ class ViewNetwork(ModelMixin, ConfigMixin):
             abar: one or (B,) cumulative alphas of the timesteps.
         """
         x = torch.cat([z_t, rendered], dim=1).contiguous(memory_format=torch.channels_last)
-        return gaussian_v(z_t, *self.estimate(rendered), abar) + self.unet(x, t).sample
+        return gaussian_v(z_t, *self.estimate(rendered), abar) + self.unet(x, t)
 
 
 def gaussian_v(z_t: Tensor, mean: Tensor, log_variance: Tensor, abar: Tensor) -> Tensor:
@@ -250,20 +257,6 @@ def _finer(parts: Tensor) -> Tensor:
     return parts.view(n, 2, 2, 2, d, h, w).permute(0, 4, 1, 5, 2, 6, 3).reshape(n, 1, 2 * d, 2 * h, 2 * w)
 
 
-def _unet(inputs: int, outputs: int, size: int, widths: tuple[int, int], layers: int) -> UNet2DModel:
+def _unet(inputs: int, outputs: int, widths: Sequence[int], layers: int) -> UNet:
     """A U-Net of two resolutions, with attention between pixels in the middle of the lower one."""
-    model = UNet2DModel(
-        sample_size=size,
-        in_channels=inputs,
-        out_channels=outputs,
-        block_out_channels=tuple(widths),
-        layers_per_block=layers,
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-        norm_num_groups=16,
-        attention_head_dim=32,
-    )
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.set_processor(AttnProcessor())  # faster than fused attention with so few tokens on a CPU
-    return model
+    return UNet(inputs, outputs, widths, layers, norm_num_groups=16, add_attention=True, attention_head_dim=32)
