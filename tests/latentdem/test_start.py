@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,18 @@ def test_the_package_imports_nothing_slow() -> None:
 )
 def test_help_and_wrong_arguments_import_nothing_slow(arguments: list[str], status: int) -> None:
     assert not imported_by(MAIN.format(arguments=arguments), status).intersection(SLOW)
+
+
+@pytest.mark.parametrize("content", [None, b"no picture"], ids=["missing", "damaged"])
+@pytest.mark.parametrize("command", [["deblur"], ["restore", "--operator", "disk"]], ids=["deblur", "restore"])
+def test_a_file_that_cannot_be_read_is_reported_before_pytorch_is_imported(
+    tmp_path: Path, command: list[str], content: bytes | None
+) -> None:
+    path = tmp_path / "photo.png"
+    if content is not None:
+        path.write_bytes(content)
+    code = MAIN.format(arguments=[command[0], str(path), *command[1:]])
+    assert "torch" not in imported_by(code, status=1)
 
 
 @pytest.mark.parametrize("code", [LOAD, LOAD_3D], ids=["photographs", "views"])

@@ -176,6 +176,18 @@ def suffix_of(path: Path) -> str:
     return own if own.lower() in suffixes else suffixes[0]
 
 
+def check_readable(images: Sequence[Path]) -> None:
+    """Reads a single photograph before PyTorch is imported, so that a damaged one is reported at once.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from ..io.images import decode_file
+
+    if len(images) == 1 and images[0].is_file():
+        decode_file(images[0])
+
+
 def expand(paths: Sequence[Path]) -> list[Path]:
     """The paths, where those that do not exist and are patterns are replaced by what they match, sorted.
 

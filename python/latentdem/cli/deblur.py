@@ -13,7 +13,7 @@ from ..errors import UserError
 from . import _console as console
 from . import _options as option
 from ._devices import own_device, shared_prior
-from ._jobs import Job, expand
+from ._jobs import Job, check_readable, expand
 from ._outputs import Existing
 from ._run import run
 from ._status import UNEXPLAINED
@@ -98,6 +98,7 @@ def deblur_command(
     """
     console.set_verbosity(quiet, verbose)
     images = expand(images)
+    check_readable(images)
     single = {"reference": reference, "checkpoint": checkpoint}
     if len(images) > 1 or images[0].is_dir():
         for name, value in single.items():

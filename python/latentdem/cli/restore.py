@@ -15,7 +15,7 @@ from ..errors import UserError
 from . import _console as console
 from . import _options as option
 from ._devices import own_device, shared_prior
-from ._jobs import Job, expand
+from ._jobs import Job, check_readable, expand
 from ._outputs import Existing
 from ._run import run
 from ._task import Outcome, Outputs
@@ -87,6 +87,7 @@ def restore_command(
     """
     console.set_verbosity(quiet, verbose)
     images = expand(images)
+    check_readable(images)
     from ..api.registry import completed, parse
 
     name, values = parse(operator)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from ..errors import UserError
 from .codecs import WRITABLE, Decoded, decode, decode_pillow, encode, family_of
 from .files import atomic_path
 from .metadata import Metadata
 from .tiff import UnsupportedPixels
+
+if TYPE_CHECKING:  # PyTorch takes more than a second, which a file that cannot be read need not wait for
+    from torch import Tensor
 
 _WRITABLE_SUFFIXES = tuple(sorted(suffix for suffixes in WRITABLE.values() for suffix in suffixes))
 # Files that are pictures but not read are in the list, too: a folder that holds them is told so.
@@ -97,6 +98,8 @@ class ImageFile:
         """(1, 1, H, W), 0 for the pixels that are wholly transparent, else 1; None if none is, or all are."""
         if self.alpha is None or self.alpha.all() or not self.alpha.any():
             return None
+        import torch
+
         return torch.from_numpy(self.alpha > 0).float()[None, None]
 
     @property
@@ -137,6 +140,9 @@ class ImageFile:
         array = to_integers(image, bits)
         if self.alpha is None:
             return array
+        import torch
+        import torch.nn.functional as F
+
         alpha = torch.from_numpy(self.alpha.astype(np.float32) / np.iinfo(self.alpha.dtype).max)[None, None]
         if alpha.shape[-2:] != array.shape[:2]:
             alpha = F.interpolate(alpha, array.shape[:2], mode="bilinear")
@@ -257,7 +263,7 @@ def write_image(path: str | Path, image: Tensor, like: ImageFile | None = None) 
         UserError: the suffix is unknown, values are not finite, or `path` cannot be written.
     """
     check_output(path)
-    if not torch.isfinite(image).all():
+    if not image.isfinite().all():
         raise UserError(f"{path} is not written: the image has values that are not finite.")
     like = like or ImageFile(None, image)
     with atomic_path(path) as temporary:
@@ -266,6 +272,8 @@ def write_image(path: str | Path, image: Tensor, like: ImageFile | None = None) 
 
 def from_integers(array: np.ndarray) -> Tensor:
     """Unsigned integers (H, W, C) as (1, C, H, W) float32 in [-1, 1]."""
+    import torch
+
     half = np.float32(np.iinfo(array.dtype).max / 2)
     return torch.from_numpy(array.astype(np.float32) / half - 1).permute(2, 0, 1)[None].contiguous()
 
