@@ -129,7 +129,7 @@ class ImageRestoration:
         seconds: dict[str, float] = {}
         with record_backends() as operations:
             same_mask = measurement.mask is None or len(measurement.mask) == 1
-            together = layout.fits and same_mask and not automatic and search.alike(measurement)
+            together = layout.fits and same_mask and not automatic
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
                 part, candidates, final = measurement.rows(rows), None, layout
                 caution: float | Tensor | None = 1.0 if self.cautious else None

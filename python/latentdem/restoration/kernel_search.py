@@ -39,21 +39,12 @@ class KernelSearch:
         """Whether residual and variance of what is found are those of a trial, see `trial`."""
         return self.search.tried or self.gradients is not None
 
-    def by_gradients(self, photographs: Measurement) -> bool:
-        """Whether kernels are estimated from gradients first, and not from noise."""
-        return self.gradients is not None and not self.gradients.noisy(photographs)
-
-    def alike(self, photographs: Measurement) -> bool:
-        """Whether all photographs of a batch are treated in the same way."""
-        rows = (photographs.rows(slice(i, i + 1)) for i in range(len(photographs)))
-        return len({self.by_gradients(row) for row in rows}) == 1
-
     def kernel_size(self, photographs: Measurement, given: int | None) -> tuple[int, bool]:
         """K, or its upper limit where the search finds it, and whether it does."""
         if given is not None:
             return given, False
         side = min(photographs.size)
-        if self.by_gradients(photographs):
+        if self.gradients is not None:
             return automatic_sizes(side)[-1], True
         return min(_DEFAULT_SIZE, side), False
 
@@ -68,12 +59,20 @@ class KernelSearch:
         budget = WorkBudget(len(photographs) * self.work(layout), hooks.on_work)
         hooks = replace(hooks, on_work=budget)
         generator = torch.Generator(photographs.y.device).manual_seed(seed)
-        if self.gradients is not None and self.by_gradients(photographs):
-            found = self.gradients(photographs, kernel_size, seed, hooks)
-            if not bool(self.gradients.explains(found).all()):
-                size, grid = self.gradients.blind_grid(photographs, kernel_size)
-                searched = self.gradients.search(grid, size, generator, hooks)
-                found = self.gradients.better(photographs, found, searched, seed, hooks)
+        if self.gradients is not None:
+            first = self.gradients
+            found = first(photographs, kernel_size, seed, hooks)
+            noisy = first.noisy(photographs)
+            if bool(noisy.any()):
+                grid, size = found.frame.extend(found.window), found.candidates.parameters.shape[-1]
+                moved = first.mover(grid, size, generator, hooks, found.candidates)
+                loss = first.config.moved_loss
+                found = first.better(photographs, found, moved, noisy, seed, hooks, loss)
+            unexplained = ~first.explains(found)
+            if bool(unexplained.any()):
+                size, grid = first.blind_grid(photographs, kernel_size)
+                searched = first.search(grid, size, generator, hooks)
+                found = first.better(photographs, found, searched, unexplained, seed, hooks)
         else:
             window, frame = photographs, layout.frame
             if not layout.fits:

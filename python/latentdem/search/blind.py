@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,6 +84,12 @@ class BlindSearch:
         self.e_step = e_step
         self.skip, self.num_samples = skip or EVERY_STEP, num_samples
 
+    def with_config(self, config: SearchConfig) -> BlindSearch:
+        """The same with other constants."""
+        changed = copy(self)
+        changed.config = config
+        return changed
+
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels of all full EM steps together, for one measurement of this size."""
         total, alive = 0, len(self.config.starts)
@@ -102,6 +109,7 @@ class BlindSearch:
         kernel_size: int,
         generator: torch.Generator,
         hooks: Hooks = NO_HOOKS,
+        first: Candidates | None = None,
     ) -> Candidates:
         """The most plausible candidate of each image, its kernel averaged with those that agree.
 
@@ -113,11 +121,16 @@ class BlindSearch:
             kernel_size: K.
             generator: the only source of randomness.
             hooks: what follows the run.
+            first: one kernel and image of each photograph to start from, where the search has one scale and one
+                start; None for the kernels of the starts.
         """
         images, survivors = len(measurement), None
         for factor, rounds in self.config.scales(min(measurement.size), kernel_size):
             scale = self._scale(measurement, kernel_size, factor)
-            hypotheses = self._first(scale) if survivors is None else self._enlarged(*survivors, scale)
+            if first is not None:
+                hypotheses = _Hypotheses(first.parameters, first.image, first.trace, torch.zeros(images).long())
+            else:
+                hypotheses = self._first(scale) if survivors is None else self._enlarged(*survivors, scale)
             for number, current in enumerate(rounds):
                 latest = run_passes(
                     self._solver(current, scale, hypotheses),

@@ -9,11 +9,12 @@ from torch import Tensor
 
 import latentdem_ext as ext
 
-from ..operators.blur import crop_kernel, pad_kernel, support_size
+from ..operators.blur import HQS, crop_kernel, pad_kernel, support_size
 from ..solver.frame import Frame
 from ..solver.measurement import Measurement
-from ..solver.passes import NO_HOOKS, Candidates, Hooks, run_passes
+from ..solver.passes import NO_HOOKS, Candidates, Hooks, Pass, run_passes
 from .blind import BlindSearch
+from .config import Round, SearchConfig, Start
 from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
 from .gradient_start import SETTINGS, automatic_sizes, sizes_around, starts_for
@@ -43,8 +44,10 @@ class GradientFirst:
         rounds: how often.
         refinement_bonus: how much evidence a kernel may lose in a round of refinement. The image is
             nearer to the truth with it, which the evidence, blind to small differences, does not show.
-        low_noise: standard deviation of the noise, in units of [-1, 1], above which it hides the gradients, and
-            the blind search runs alone.
+        low_noise: standard deviation of the noise, in units of [-1, 1], above which it hides fine gradients,
+            and M-steps improve the kernels that they give.
+        moved: how these M-steps are made.
+        moved_loss: how much evidence a kernel may lose by them.
         least_sigma: least noise that the blind search assumes, whose M-steps lose the kernel under less.
     """
 
@@ -58,6 +61,14 @@ class GradientFirst:
     rounds: int = 1
     refinement_bonus: float = 0.007
     low_noise: float = 0.01
+    moved: SearchConfig = SearchConfig(
+        starts=(Start(0.3, modelling_error=5.0),),
+        coarse=(Round((Pass(40, 700),), HQS(5, 3e6, centre=True)),),
+        fine=(),
+        largest_kernel=10**6,
+        halved_kernel=10**6,
+    )
+    moved_loss: float = 0.02
     least_sigma: float = 0.01
 
 
@@ -89,8 +100,8 @@ class GradientFirstSearch:
 
     A start from the gradients takes seconds. Short restorations of a window with each of its kernels show how
     well the prior explains the measurement with them, and the evidence chooses. Where the best one does not
-    explain a photograph the blind search runs too, and the evidence chooses again. Where the noise hides the
-    gradients the blind search has to run alone.
+    explain a photograph the blind search runs too, and the evidence chooses again. Where noise hides the fine
+    gradients, EM with the prior improves the kernel.
 
     Args:
         search: the blind search.
@@ -105,16 +116,17 @@ class GradientFirstSearch:
         self, search: BlindSearch, config: GradientFirst | None = None, automatic: bool = False
     ) -> None:
         self.search, self.config, self.automatic = search, config or GradientFirst(), automatic
+        self.mover = search.with_config(self.config.moved)
 
-    def noisy(self, measurement: Measurement) -> bool:
-        """Whether the noise hides the gradients of all photographs, so that the blind search runs alone."""
-        return bool((measurement.sigma > self.config.low_noise).all())
+    def noisy(self, photographs: Measurement) -> Tensor:
+        """(B,) bool, whether noise hides the fine gradients."""
+        return photographs.sigma > self.config.low_noise
 
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels of all full EM steps if the blind search is needed, for one grid of this size."""
-        trials = self.config.tried + 1 + self.config.rounds * self.config.refined + 2
+        trials = self.config.tried + 1 + self.config.rounds * self.config.refined + 4
         search = self.search.work(height, width, min(kernel_size, _LARGEST_SEARCHED))
-        return height * width * TRIAL_STEPS * trials + search
+        return height * width * TRIAL_STEPS * trials + self.mover.work(height, width, kernel_size) + search
 
     def __call__(self, photographs: Measurement, kernel_size: int, seed: int, hooks: Hooks = NO_HOOKS) -> Found:
         """The most plausible kernel (B, 1, K, K) of each photograph; smaller than K if the size is unknown.
@@ -186,18 +198,27 @@ class GradientFirstSearch:
         return size, replace(frame.extend(window), sigma=window.sigma.clamp_min(self.config.least_sigma))
 
     def better(
-        self, photographs: Measurement, found: Found, searched: Candidates, seed: int, hooks: Hooks = NO_HOOKS
+        self,
+        photographs: Measurement,
+        found: Found,
+        other: Candidates,
+        counts: Tensor,
+        seed: int,
+        hooks: Hooks = NO_HOOKS,
+        loss: float = 0.0,
     ) -> Found:
-        """The more plausible of two kernels of each photograph that the first one does not explain.
+        """What was found, or another kernel where that is more plausible.
 
         Args:
             photographs: B of them on their own pixels.
             found: from gradients.
-            searched: by the blind search.
+            other: one kernel for each photograph.
+            counts: (B,) bool, for which photographs the other kernel counts, as if each of them were alone.
             seed: of the noise of the trials.
             hooks: what follows the run.
+            loss: by how much the other kernel may be less plausible.
         """
-        kernels, images = (found.candidates.parameters, searched.parameters), len(photographs)
+        kernels, images = (found.candidates.parameters, other.parameters), len(photographs)
         size = max(one.shape[-1] for one in kernels)
         window, frame = _window(photographs, size)
         measurement = frame.extend(window)
@@ -205,10 +226,9 @@ class GradientFirstSearch:
         both = torch.stack([pad_kernel(one, size) for one in kernels], 1).flatten(0, 1)
         arguments = trial(self.search.prior, operator, measurement, both, seed)
         tried = run_passes(**arguments, stage="kernel search", hooks=hooks)
-        score = self._value(tried, images)
-        # As if each photograph were alone.
-        score[:, 1] = torch.where(self.explains(found), -torch.inf, score[:, 1])
-        chosen = replace(tried.pick(most_plausible(score, 1)), trace=searched.trace)
+        value = self._value(tried, images)
+        value[:, 1] = torch.where(counts, value[:, 1] + loss, -torch.inf)
+        chosen = replace(tried.pick(most_plausible(value, 1)), trace=other.trace)
         return Found.tried(chosen, window, frame)
 
 

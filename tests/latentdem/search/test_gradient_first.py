@@ -30,6 +30,8 @@ QUICK = SearchConfig(
     starts=(Start(0.3), Start(0.2)), coarse=(Round((Pass(2),), HQS(1, 1e6)),), largest_kernel=10
 )
 
+QUICK_EM = SearchConfig(starts=(Start(0.3),), coarse=(Round((Pass(2),), HQS(1, 1e6)),), fine=())
+
 
 class CountedSearch(BlindSearch):
     """The blind search with a random denoiser; remembers the noise it was given at each call."""
@@ -72,7 +74,7 @@ def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradient_first, "starts_for", quick)
 
 
-TWO = GradientFirst(tried=2)  # the constants that belong to it
+TWO = GradientFirst(tried=2, moved=QUICK_EM)  # the constants that belong to it
 
 
 FRAME = 6  # pixels on each side of a photograph whose padded grid has SIZE
@@ -105,20 +107,32 @@ def test_a_kernel_that_explains_the_photograph_needs_no_search(
     assert result.image.shape == measured(x, kernel, framed=framed).y.shape
 
 
-def test_the_blind_search_runs_alone_where_noise_hides_the_gradients(
-    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("quick_start")
+def test_em_moves_the_kernel_of_a_noisy_photograph(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
 ) -> None:
-    def start(*_: Any) -> None:
-        pytest.fail("the gradients were used")
-
-    monkeypatch.setattr(gradient_first, "starts_for", start)
     x = photographs[:1]
-    blind, alone = CountedSearch(oracle(x)), CountedSearch(oracle(x))
+    moved = GradientFirst(tried=2, moved=QUICK_EM, moved_loss=10.0)
+    noisy, clear = measured(x, kernel, sigma=0.02), measured(x, kernel, sigma=0.004)
+    results = [run(GradientFirstSearch(CountedSearch(oracle(x)), moved), one) for one in (noisy, clear)]
+    stages = [len(result.trace) for result in results]
+    assert stages[0] > stages[1]
+    assert all(torch.isfinite(result.parameters).all() for result in results)
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_a_kernel_that_em_ruins_is_not_taken(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
+) -> None:
+    x = photographs[:1]
     measurement = measured(x, kernel, sigma=0.02)
-    result = run(GradientFirstSearch(blind), measurement)
-    assert [sigma.tolist() for sigma in blind.sigmas] == [[pytest.approx(0.02)]]
-    expected = alone(measurement, K, torch.Generator().manual_seed(0))
-    assert torch.equal(result.parameters, expected.parameters)
+    search = GradientFirstSearch(CountedSearch(oracle(x)), replace(TWO, moved=QUICK_EM))
+    found = search(measurement, K, 0)
+    ruined = replace(found.candidates, parameters=gaussian_kernel(K, 3.0))
+    better = search.better(measurement, found, ruined, torch.tensor([True]), 0, loss=0.02)
+    torch.testing.assert_close(better.candidates.parameters, found.candidates.parameters)
+    other = search.better(measurement, found, ruined, torch.tensor([True]), 0, loss=100.0)
+    torch.testing.assert_close(other.candidates.parameters, ruined.parameters)
 
 
 @pytest.mark.usefixtures("quick_start")
