@@ -9,7 +9,7 @@ import pytest
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "guide" / "tutorial.ipynb"
 # In place of the cell of parameters: what takes seconds instead of minutes.
-TINY = 'size = 48\nkernel_size = 9\noptions = {"steps": 1, "device": "cpu", "quality": "fast"}'
+TINY = 'size = 48\nkernel_size = 9\noptions = {"steps": 2, "device": "cpu", "quality": "fast"}'
 
 
 def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
