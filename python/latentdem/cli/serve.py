@@ -27,8 +27,8 @@ def serve_command(
 ) -> None:
     """Serve a page in the browser that restores photographs, to this machine alone.
 
-    Prints the address to open. Photographs stay on this machine, and are forgotten at the end. One is restored at
-    a time. Ctrl-C ends it.
+    Prints the address to open. Photographs stay on this machine, and are forgotten at the end. One is restored
+    at a time. Ctrl-C ends it.
     """
     console.set_verbosity(quiet, verbose)
     try:
@@ -37,7 +37,7 @@ def serve_command(
         if (error.name or "").partition(".")[0] not in ("anyio", "starlette", "uvicorn"):
             raise
         raise UserError(
-            f"The page in the browser needs the package {error.name}; install it with: pip install starlette uvicorn"
+            f"The page in the browser needs {error.name}; install with: pip install starlette uvicorn"
         ) from None
     from ..web.restorer import Restorer
 

@@ -21,9 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import UserError
 from .choices import Choices
-from .jobs import Busy, Desk, Job
+from .jobs import MAX_UPLOAD, Busy, Desk, Job
 
-MAX_UPLOAD = 64 * 2**20  # bytes
 HOSTS = ["127.0.0.1", "localhost"]  # names that a request may call this server by
 _STATIC = Path(__file__).parent / "static"
 _LOOK_FOR_NEWS, _HEARTBEAT = 0.2, 10.0  # seconds

@@ -27,6 +27,7 @@ from .restorer import Restore
 
 _log = logging.getLogger(__name__)
 
+MAX_UPLOAD = 64 * 2**20  # bytes
 _LOOK_EVERY = 0.5  # seconds between the pictures of a run
 _PATIENCE = 20.0  # seconds that a cancelled run may take to end when the server stops
 
@@ -127,11 +128,14 @@ class Job:
         return time.monotonic() - self._looked >= _LOOK_EVERY
 
     def look(self, image: Tensor, kernel: Tensor) -> None:
-        write_image(self.folder / "look.jpg", image)
-        kernel_thumbnail(kernel).save(self.folder / "look_kernel.png")
-        self.files |= {"look": "look.jpg", "look_kernel": "look_kernel.png"}
-        self._looked = time.monotonic()
-        self.looks += 1
+        number = self.looks + 1
+        picture, blur = f"look_{number}.jpg", f"look_kernel_{number}.png"
+        write_image(self.folder / picture, image)
+        kernel_thumbnail(kernel).save(self.folder / blur)
+        self.files |= {"look": picture, "look_kernel": blur}
+        self.looks, self._looked = number, time.monotonic()
+        for old in self.folder.glob(f"look*_{number - 2}.*"):  # the one between may just be sent
+            old.unlink()
 
     def _keep(self, result: Result) -> None:
         """Writes what can be downloaded."""
@@ -180,7 +184,7 @@ class Desk:
     def state(self) -> dict[str, Any]:
         """What the page shows, as plain data."""
         job = self.job
-        return {"job": None if job is None else job.state()}
+        return {"job": None if job is None else job.state(), "max_upload": MAX_UPLOAD}
 
     def start(self, data: bytes, name: str, choices: Choices) -> Job:
         """Begins to restore a photograph.

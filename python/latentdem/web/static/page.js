@@ -2,13 +2,15 @@
 // Every tab shows the same one restoration, because the server has only one at a time.
 
 const $ = (id) => document.getElementById(id);
+const UNREACHABLE = "The server does not answer; is latentdem serve still running?";
 const edges = ["left", "top", "width", "height"];
 
 let chosen = null; // the file chosen in this tab, until its restoration begins
 let local = null; // its address in this browser
 let job = null; // what the server says of its restoration; null where there is none
 let sending = false;
-let answered = false; // whether the server has been heard of
+let largest = Infinity; // bytes of a file that the server takes
+let lost = false; // whether the server stopped answering
 let shownJob = null; // the id of the restoration whose end was shown
 
 const running = () => job !== null && job.status === "running";
@@ -55,6 +57,7 @@ function show() {
 function showPicture(done) {
   $("after").hidden = $("split").hidden = !done;
   $("viewer").classList.toggle("drawable", drawable());
+  $("viewer").classList.toggle("done", done);
   if (chosen) {
     source($("before"), local);
     $("caption").textContent = chosen.name;
@@ -126,7 +129,7 @@ function announceEnd() {
 // The region -----------------------------------------------------------------------------------------------
 
 function drawable() {
-  return !running() && !sending && Boolean(chosen || (job && job.status !== "done"));
+  return !running() && !sending && Boolean(chosen || job);
 }
 
 function region() {
@@ -199,6 +202,10 @@ window.addEventListener("resize", showMark);
 
 function choose(file) {
   if (!file || running() || sending) return;
+  if (file.size > largest) {
+    say(`${file.name} is larger than ${Math.floor(largest / 2 ** 20)} MB; give a smaller file.`);
+    return;
+  }
   if (local) URL.revokeObjectURL(local);
   chosen = file;
   local = URL.createObjectURL(file);
@@ -255,7 +262,7 @@ async function restore() {
     take(await (await fetch("/state")).json());
     chosen = null;
   } catch (error) {
-    say(error instanceof TypeError ? "The server does not answer; is latentdem serve still running?" : error.message);
+    say(error instanceof TypeError ? UNREACHABLE : error.message);
   } finally {
     sending = false;
     show();
@@ -280,13 +287,19 @@ $("cancel").addEventListener("click", async () => {
 $("split").addEventListener("input", showSplit);
 
 function take(state) {
-  answered = true;
   job = state.job;
+  largest = state.max_upload;
   announceEnd();
   show();
 }
 
 const news = new EventSource("/events");
 news.addEventListener("message", (event) => take(JSON.parse(event.data)));
-news.addEventListener("open", () => { if (answered) say(""); });
-news.addEventListener("error", () => say("The server does not answer; is latentdem serve still running?"));
+news.addEventListener("open", () => {
+  if (lost) say("");
+  lost = false;
+});
+news.addEventListener("error", () => {
+  lost = true;
+  say(UNREACHABLE);
+});
