@@ -35,7 +35,7 @@ def address() -> Iterator[str]:
     """The address of a server with the embedded prior and few steps, which ends properly when interrupted."""
     command = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
     process = subprocess.Popen(
-        [*command, "-c", SERVE, "serve", "--port", "0", "--steps", "4", "--device", "cpu"],
+        [*command, "-c", SERVE, "serve", "--port", "0", "--steps", "2", "--device", "cpu"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -80,7 +80,7 @@ def tab(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def photo(tmp_path: Path, scene: Callable[..., Tensor]) -> Path:
     path = tmp_path / "photo.png"
-    write_image(path, scene(64, 96))
+    write_image(path, scene(48, 64))
     return path
 
 
@@ -111,7 +111,7 @@ def test_upload_progress_result_and_another_seed(tab: Any, photo: Path) -> None:
         page.click("#get_result")
     assert download.value.suggested_filename == "photo_deblurred.png"
     with Image.open(download.value.path()) as restored:
-        assert restored.size == (96, 64)
+        assert restored.size == (64, 48)
     for name in ("kernel_picture", "kernel_array", "report"):
         with page.expect_download() as download:
             page.click(f"#get_{name}")
@@ -132,7 +132,7 @@ def test_cancel_and_two_tabs(tab: Any, photo: Path) -> None:
     restore(first, photo, 31)
     first.wait_for_selector("#cancel")
     wait_for(second, "#status", "photo.png is being restored. One photograph is restored at a time.")
-    assert second.is_disabled("#fields")
+    assert second.is_disabled("#seed")
     answer = second.request.post("/jobs", data=photo.read_bytes())
     assert (answer.status, answer.json()["message"][:29]) == (409, "photo.png is being restored; ")
     second.click("#cancel")
@@ -156,16 +156,16 @@ def test_a_region_is_drawn(tab: Any, photo: Path) -> None:
     page = tab()
     end(page)
     page.set_input_files("#file", photo)
-    page.wait_for_function("document.getElementById('before').naturalWidth == 96")
+    page.wait_for_function("document.getElementById('before').naturalWidth == 64")
     box = page.locator("#before").bounding_box()
-    scale = min(box["width"] / 96, box["height"] / 64)
-    left, top = box["x"] + (box["width"] - 96 * scale) / 2, box["y"] + (box["height"] - 64 * scale) / 2
+    scale = min(box["width"] / 64, box["height"] / 48)
+    left, top = box["x"] + (box["width"] - 64 * scale) / 2, box["y"] + (box["height"] - 48 * scale) / 2
     page.mouse.move(left + 10 * scale, top + 8 * scale)
     page.mouse.down()
-    page.mouse.move(left + 60 * scale, top + 50 * scale)
+    page.mouse.move(left + 50 * scale, top + 44 * scale)
     page.mouse.up()
     drawn = [float(page.input_value(f"#{edge}")) for edge in ("left", "top", "width", "height")]
-    assert drawn == pytest.approx([10, 8, 50, 42], abs=1)
+    assert drawn == pytest.approx([10, 8, 40, 36], abs=1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
