@@ -24,6 +24,7 @@ PACKAGES = {
 LAYERS = (
     ("latentdem.__main__",),
     ("latentdem.cli",),
+    ("latentdem.web",),
     (
         "latentdem",  # the public names
         "latentdem.api",

@@ -17,6 +17,7 @@ from .evaluate import evaluate_command
 from .evaluate_3d import evaluate_3d_command
 from .info import info_command
 from .restore import EPILOG, restore_command
+from .serve import serve_command
 from .views import views_command
 
 
@@ -51,6 +52,7 @@ for name, command, example in (
     ("evaluate", evaluate_command, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
     ("views", views_command, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
     ("evaluate-3d", evaluate_3d_command, "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
+    ("serve", serve_command, "latentdem serve --open"),
     ("info", info_command, "latentdem info"),
 ):
     notes = f"\n\n{EPILOG}" if name == "restore" else ""
