@@ -37,7 +37,7 @@ class Layout:
 _PICTURES = (".png", *sorted(SUFFIXES - {".png"}))
 LAYOUTS = (
     Layout("any, MPRNet, NAFNet, DeblurGAN-v2", "{stem}", "{stem}_kernel"),
-    Layout("latentdem deblur", "{stem}_restored", "{stem}_kernel"),
+    Layout("latentdem deblur", "{stem}_deblurred", "{stem}_kernel"),
     Layout("latentdem evaluate", "images/{index:03d}_{stem}_restored", "images/{index:03d}_{stem}_kernel"),
     Layout("BlindDPS", "recon/img_{index:05d}", "recon/ker_{index:05d}", turned=True),
     Layout("FastDiffusionEM", "recon/{stem}_E", "recon/{stem}_ker"),
