@@ -97,7 +97,8 @@ def wait_for(page: Any, selector: str, text: str) -> None:
 
 def end(page: Any) -> None:
     """Waits until nothing is running, whatever the tests before left."""
-    page.wait_for_function("async () => (await (await fetch('/state')).json()).job?.status !== 'running'")
+    while (page.request.get(f"{page.url}state").json()["job"] or {}).get("status") == "running":
+        page.wait_for_timeout(100)
 
 
 def test_upload_progress_result_and_another_seed(tab: Any, photo: Path) -> None:
@@ -133,7 +134,7 @@ def test_cancel_and_two_tabs(tab: Any, photo: Path) -> None:
     first.wait_for_selector("#cancel")
     wait_for(second, "#status", "photo.png is being restored. One photograph is restored at a time.")
     assert second.is_disabled("#seed")
-    answer = second.request.post("/jobs", data=photo.read_bytes())
+    answer = second.request.post(f"{second.url}jobs", data=photo.read_bytes())
     assert (answer.status, answer.json()["message"][:29]) == (409, "photo.png is being restored; ")
     second.click("#cancel")
     for page in (first, second):
@@ -156,7 +157,7 @@ def test_a_region_is_drawn(tab: Any, photo: Path) -> None:
     page = tab()
     end(page)
     page.set_input_files("#file", photo)
-    page.wait_for_function("document.getElementById('before').naturalWidth == 64")
+    page.wait_for_function("() => before.naturalWidth === 64")
     box = page.locator("#before").bounding_box()
     scale = min(box["width"] / 64, box["height"] / 48)
     left, top = box["x"] + (box["width"] - 64 * scale) / 2, box["y"] + (box["height"] - 48 * scale) / 2
