@@ -208,6 +208,6 @@ def test_two_processes_share_a_folder_and_the_next_run_does_what_one_left(
     assert other.wait(timeout=300) < 0
     assert restored(here / "out") == ["0_deblurred.png", "1_deblurred.png", "2_deblurred.png"]
     times = {path: path.stat().st_mtime_ns for path in (here / "out").iterdir()}
-    cli.run(*arguments, "--skip-existing", status=3)  # random networks explain nothing
+    cli.run(*arguments, "--skip-existing")
     assert len(restored(here / "out")) == 4
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())

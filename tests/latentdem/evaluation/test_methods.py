@@ -112,5 +112,5 @@ def test_accuracy_of_a_trace_with_a_coarse_part() -> None:
 def test_a_search_uses_the_configuration(task: Task) -> None:
     recipe = SearchConfig()
     short = replace(recipe, starts=recipe.starts[:1], coarse=(replace(recipe.coarse[0], passes=(Pass(2),)),))
-    result = ConfiguredLatentDEM(replace(SHORT, search=short, again=False))(task)
+    result = ConfiguredLatentDEM(replace(SHORT, search=short, gradients=None, again=False))(task)
     assert [step.t for step in result.trace] == [999, 499]

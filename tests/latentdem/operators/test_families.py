@@ -15,7 +15,7 @@ from latentdem.operators import (
     StridedBlur,
 )
 from latentdem.operators.kernels import gaussian_kernel
-from latentdem.operators.masked import masked_proximal
+from latentdem_ext.reference.masked import masked_proximal
 
 FAMILIES = [
     (GaussianKernels(), [[1.2, 3.0], [2.0, 0.6]]),

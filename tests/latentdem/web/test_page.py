@@ -262,7 +262,8 @@ def test_events_tell_the_state_and_end_with_the_server(page: Any, photograph: by
     answer = here.client.get("/events")
     assert answer.headers["content-type"].startswith("text/event-stream")
     first = json.loads(answer.text.split("\n\n")[0].removeprefix("data: "))
-    assert (first["job"]["status"], first["job"]["stage"]) == ("running", "kernel search")
+    assert first["job"]["status"] == "running"
+    assert first["job"]["stage"] in ("starting", "kernel search")  # of a thread that has just begun
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://elsewhere.example"}, {"Origin": "null"}])

@@ -30,5 +30,5 @@ def test_missing_packages_are_reported(monkeypatch):
     with pytest.raises(UserError, match=r"rename turn\.avi"):
         check_video("turn.avi")
     monkeypatch.setattr(video, "find_spec", lambda name: None if name == "imageio_ffmpeg" else 1)
-    with pytest.raises(UserError, match=r"pip install 'latentdem\[video\]'"):
+    with pytest.raises(UserError, match="pip install imageio imageio-ffmpeg"):
         check_video("turn.mp4")
