@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -31,7 +32,9 @@ def imported_by(code: str, status: int = 0) -> set[str]:
     report = (
         "import atexit, sys; atexit.register(lambda: print('\\n', *{n.split('.')[0] for n in sys.modules}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", report + code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", report + code]
+    # Not here, where an uncompiled copy of the operations may lie.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=gettempdir())
     assert done.returncode == status, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
