@@ -1,1 +1,1 @@
-"""Objects from files of meshes: reading them, their textures, their inside, and sets of objects for an evaluation."""
+"""Objects from files of meshes, and sets of objects for an evaluation."""

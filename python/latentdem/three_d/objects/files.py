@@ -58,21 +58,20 @@ def read_object(path: Path, up: str = "z") -> MeshObject:
         scene = trimesh.load_scene(path, resolver=files, process=False)
         parts = [_surface(*placed) for placed in _placed(scene)]
     except Exception as error:  # loaders of meshes raise nearly anything
-        raise UserError(f"{path.name} cannot be read as a mesh: {str(error).rstrip('.')}.") from error
+        raise UserError(
+            f"The mesh cannot be read: {str(error).rstrip('.') or type(error).__name__}."
+        ) from error
     if files.missing:
-        raise UserError(f"{path.name} names the file {files.missing[0]}, which is missing or cannot be read.")
+        raise UserError(f"The mesh needs the file {files.missing[0]}, which is missing or cannot be read.")
     count = sum(len(part.triangles) for part in parts)
     if count > MOST_TRIANGLES:
-        raise UserError(f"{path.name} has {count:,} triangles; reduce it to {MOST_TRIANGLES:,} or fewer.")
+        raise UserError(f"The mesh has {count:,} triangles; reduce it to {MOST_TRIANGLES:,} or fewer.")
     if up == "y":
         parts = [_turned(part) for part in parts]
-    try:
-        return assembled(parts)
-    except UserError as error:
-        raise UserError(f"{path.name} cannot be used: {error}.") from error
+    return assembled(parts)
 
 
-class _Resolver(FilePathResolver):  # type: ignore[misc]
+class _Resolver(FilePathResolver):
     """Finds the materials and textures that a file names, and keeps the names of those that it does not find.
 
     trimesh goes on without them, and the object would be grey.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -121,11 +122,11 @@ def assembled(parts: Sequence[MeshSurface]) -> MeshObject:
         UserError: nothing has an area, or a coordinate is not a number.
     """
     if not all(np.isfinite(part.triangles).all() for part in parts):
-        raise UserError("some of its coordinates are not numbers")
+        raise UserError("Some coordinates of the mesh are not numbers.")
     solid = [_selected(part, np.linalg.norm(_across(part.triangles), axis=1) > 0) for part in parts]
     solid = [part for part in solid if len(part.triangles)]
     if not solid:
-        raise UserError("it has no faces" if not sum(len(part.triangles) for part in parts) else "its faces have no area")
+        raise UserError("The mesh has no faces that have an area.")
     triangles = np.concatenate([part.triangles for part in solid])
     low, high = triangles.min((0, 1)), triangles.max((0, 1))
     triangles = triangles - (low + high) / 2
@@ -151,13 +152,12 @@ def _selected(part: MeshSurface, chosen: NDArray[np.bool_]) -> MeshSurface:
 def _reversed(part: MeshSurface, turned: NDArray[np.bool_]) -> MeshSurface:
     """A surface with the corners of the triangles `turned` (F,) in the opposite order."""
     values = _by_corner(part)
-    return replace(
-        part,
-        **{name: np.where(turned[:, None, None], value[:, ::-1], value) for name, value in values.items()},
-    )
+    for name, value in values.items():
+        values[name] = np.where(turned[:, None, None], value[:, ::-1], value)
+    return replace(part, **values)
 
 
-def _by_corner(part: MeshSurface) -> dict[str, Floats]:
+def _by_corner(part: MeshSurface) -> dict[str, Any]:
     """The arrays (F, 3, ...) of a surface that have a value for each corner."""
     values = {name: getattr(part, name) for name in ("triangles", "normals", "corner_colours", "places")}
     return {name: value for name, value in values.items() if value is not None}
@@ -178,16 +178,17 @@ def _inside_out(triangles: Floats, vertices: Faces) -> NDArray[np.bool_]:
 def _corner_normals(triangles: Floats, vertices: Faces) -> Floats:
     """Normals (F, 3, 3): the mean of the faces around a corner where they are alike, else that of the face."""
     across = _across(triangles)
-    total = np.stack(
-        [np.bincount(vertices.ravel(), np.repeat(across[:, i], 3), vertices.max() + 1) for i in range(3)], 1
-    )
+    total = np.zeros((vertices.max() + 1, 3))
+    for axis in range(3):
+        total[:, axis] = np.bincount(vertices.ravel(), np.repeat(across[:, axis], 3))
     face, smooth = _unit(across)[:, None], _unit(total)[vertices]
     return np.where((smooth * face).sum(2, keepdims=True) > SMOOTH, smooth, face)
 
 
 def _across(triangles: Floats) -> Floats:
     """Normals (F, 3) of triangles (F, 3, 3), twice as long as their area is large."""
-    return np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    across: Floats = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    return across
 
 
 def _unit(vectors: Floats) -> Floats:

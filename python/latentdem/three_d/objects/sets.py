@@ -25,6 +25,10 @@ class ObjectSet(Protocol):
         """Name of an object, different for each."""
         ...
 
+    def has(self, index: int, name: str) -> bool:
+        """Whether there is an object of this number, and it has this name."""
+        ...
+
     def load(self, index: int) -> MeasuredObject:
         """An object, the same at every call.
 
@@ -46,6 +50,9 @@ class ProceduralObjects:
 
     def name(self, index: int) -> str:
         return f"object {index + 1}"
+
+    def has(self, index: int, name: str) -> bool:
+        return name == self.name(index)
 
     def load(self, index: int) -> MeasuredObject:
         return random_scene(FIRST + index)
@@ -84,6 +91,9 @@ class ObjectFiles:
 
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def has(self, index: int, name: str) -> bool:
+        return self.names[index : index + 1] == (name,)
 
     def load(self, index: int) -> MeasuredObject:
         return read_object(self.folder / self.names[index], self.up)

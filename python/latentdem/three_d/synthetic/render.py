@@ -29,9 +29,7 @@ Shade = Callable[[Hits, Floats, Floats, View], NDArray[np.float32]]
 Light = Literal["object", "camera"]
 
 
-def render(
-    shown: VisibleObject, cameras: Tensor, size: int = 64, light: Light = "object"
-) -> NDArray[np.uint8]:
+def render(shown: VisibleObject, cameras: Tensor, size: int = 64, light: Light = "object") -> NDArray[np.uint8]:
     """Pictures (V, size, size, 4) of an object: straight RGB and alpha, transparent around the object.
 
     The brightness of a side falls steadily from facing the light to facing away from it, without a dark half,
@@ -137,7 +135,7 @@ def _shade(
     shares = _shares(hits)
     for index, part in enumerate(shown.parts):
         own = np.flatnonzero(hits["geomID"] == index)
-        faces = hits["primID"][own]
+        faces = hits["primID"][own].astype(np.int64)
         # Only the component of the normals towards the light matters; it is interpolated between the corners.
         facing = np.stack([part.facing(light) for light in lights])
         towards = (facing[np.minimum(view[own], len(lights) - 1), faces] * shares[own]).sum(1)
