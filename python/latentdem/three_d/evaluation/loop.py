@@ -122,8 +122,8 @@ def _check_names(store: ViewStore, settings: ViewSettings) -> None:
     for row in store.rows:
         if not settings.objects.has(row.object, row.name):
             raise UserError(
-                f"Object {row.object + 1} was '{row.name}' when {store.folder} was written, and is another one now; "
-                "choose another folder with -o, or bring back the objects as they were."
+                f"Object {row.object + 1} was '{row.name}' when {store.folder} was written, and is another one "
+                "now; choose another folder with -o, or bring back the objects as they were."
             )
 
 

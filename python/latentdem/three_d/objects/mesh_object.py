@@ -82,8 +82,8 @@ class MeshObject:
     def inside(self, points: Floats) -> NDArray[np.bool_]:
         """Whether each of the points (N, 3) lies inside the object, (N,).
 
-        A point is inside if most rays from it, in directions spread over the sphere, first meet the back of a
-        face. So surfaces may have holes and may intersect, as those of scans and models do. A vessel with a
+        A point is inside if, of the rays from it in directions spread over the sphere, more first meet the back
+        of a face than meet nothing; those that meet a front do not count. So surfaces may have holes and may intersect, as those of scans and models do. A vessel with a
         single wall counts as full.
         """
         triangles = self._triangles()
@@ -91,12 +91,12 @@ class MeshObject:
         within = np.flatnonzero((np.abs(points) < np.abs(triangles).max((0, 1))).all(1))
         scene = EmbreeScene()
         TriangleMesh(scene, triangles.astype(np.float32))
-        origins, behind = points[within].astype(np.float32), np.zeros(len(within), int)
+        origins, balance = points[within].astype(np.float32), np.zeros(len(within), int)
         for direction in _sphere(DIRECTIONS):
             hit = scene.run(origins, np.broadcast_to(direction, origins.shape).copy())
-            behind += (hit >= 0) & (outwards[hit] @ direction > 0)
+            balance += np.where(hit < 0, -1, outwards[hit] @ direction > 0)
         result = np.zeros(len(points), bool)
-        result[within] = 2 * behind > DIRECTIONS
+        result[within] = balance > 0
         return result
 
     def surface_points(self, count: int, seed: int = 0) -> Floats:
