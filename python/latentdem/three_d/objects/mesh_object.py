@@ -83,7 +83,8 @@ class MeshObject:
         """Whether each of the points (N, 3) lies inside the object, (N,).
 
         A point is inside if, of the rays from it in directions spread over the sphere, more first meet the back
-        of a face than meet nothing; those that meet a front do not count. So surfaces may have holes and may intersect, as those of scans and models do. A vessel with a
+        of a face than meet nothing; those that meet a front do not count. So surfaces may have holes and may
+        intersect, as those of scans and models do. A vessel with a
         single wall counts as full.
         """
         triangles = self._triangles()
