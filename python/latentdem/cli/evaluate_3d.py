@@ -1,7 +1,8 @@
-"""`latentdem evaluate-3d`: measures poses, views and meshes of held-out objects against the truth."""
+"""`latentdem evaluate-3d`: measures poses, views and meshes of objects against the truth."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,43 @@ from ._status import INTERRUPTED, finish
 from .views import ViewPriorName
 
 
+class Up(str, Enum):
+    """Axes that may point up."""
+
+    z = "z"
+    y = "y"
+
+
+class LightName(str, Enum):
+    """What the light stays with."""
+
+    object = "object"
+    camera = "camera"
+
+
 def evaluate_3d_command(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of GLB, OBJ or PLY files, also in folders in it, or one file; without it, procedural "
+            "objects that the embedded prior was not trained on.",
+            metavar="[OBJECTS]",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.", metavar="DIR")] = Path(
         "evaluation-3d"
     ),
-    objects: Annotated[int, typer.Option(min=1, help="Number of objects; more can be added later.")] = 20,
+    objects: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of objects, the first by name; more can be added later.",
+            show_default="all files, or 20 procedural",
+        ),
+    ] = None,
+    up: Annotated[Up, typer.Option(help="Axis of the files that points up.")] = Up.z,
+    light: Annotated[LightName, typer.Option(help="What the light stays with.")] = LightName.object,
     views: Annotated[int, typer.Option(min=1, help="New views around each object, evenly spaced.")] = 12,
     prior: ViewPriorName = "embedded-3d",
     steps: Annotated[int, typer.Option(min=2, help="Diffusion steps.")] = 50,
@@ -47,7 +80,7 @@ def evaluate_3d_command(
     quiet: option.Quiet = False,
     verbose: option.Verbose = 0,
 ) -> None:
-    """Measure poses, new views and meshes on procedural objects that the prior was not trained on.
+    """Measure poses, new views and meshes on objects that are known: files of meshes, or procedural ones.
 
     Every object has known views from three cameras whose azimuths differ by 30 to 180 degrees. One view alone
     is compared with two and three views of unknown poses, with two views of known poses, and with parts of
@@ -67,14 +100,18 @@ def evaluate_3d_command(
     from ..three_d.evaluation.external import ExternalViews, export_objects, external_views
     from ..three_d.evaluation.loop import evaluate_views
     from ..three_d.evaluation.methods import METHODS, ViewMethod, pick
+    from ..three_d.objects.sets import ObjectFiles, ProceduralObjects
 
-    settings, known = ViewSettings(prior, views, steps, seed), [method.name for method in METHODS]
+    chosen_objects = ProceduralObjects() if folder is None else ObjectFiles.of(folder, up.value)
+    settings = ViewSettings(prior, views, steps, seed, chosen_objects, light.value)
+    known = [method.name for method in METHODS]
     names, specs = split_methods(methods or [ALL])
     own = pick(None if ALL in names else ",".join(names)) if names else ()
     chosen: list[ViewMethod | ExternalViews] = [*own, *external_views(specs, known, time_limit)]
     if export is not None:
-        export_objects(export, settings, objects)
+        left_out = export_objects(export, settings, objects)
         console.print_text(f"Written to {export}")
+        finish(left_out, len(left_out) < settings.objects.count(objects))
         return
     try:
         with console.progress_bar() as advance:

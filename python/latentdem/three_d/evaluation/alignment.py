@@ -8,15 +8,14 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from ..geometry.cameras import OBJECT_RADIUS
-from ..synthetic.scenes import Scene
-from ..synthetic.textures import Floats
+from ..objects.base import Floats, MeasuredObject
 
 _POINTS = 1500
 _COARSE, _FINE = 5.0, 0.5  # degrees between the azimuths that are compared
 _UPRIGHT = (Rotation.identity(), Rotation.from_euler("x", 90, degrees=True))  # z up, and y up
 
 
-def aligned(mesh: trimesh.Trimesh, scene: Scene) -> trimesh.Trimesh:
+def aligned(mesh: trimesh.Trimesh, scene: MeasuredObject) -> trimesh.Trimesh:
     """A mesh centred and scaled as the objects are, in the orientation that fits the object best.
 
     Programs differ in the axis that points up (z or y are tried), in the direction of the first camera and in

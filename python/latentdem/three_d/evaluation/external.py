@@ -145,14 +145,29 @@ def write_inputs(folder: Path, case: ViewCase, settings: ViewSettings) -> dict[s
     return {**paths, "targets": folder / "targets.json"}
 
 
-def export_objects(out: Path, settings: ViewSettings, objects: int) -> None:
+def export_objects(out: Path, settings: ViewSettings, objects: int | None = None) -> list[str]:
     """Writes the inputs of the first objects to `out`/NNN, as programs get them.
+
+    Args:
+        out: folder.
+        settings: see `ViewSettings`.
+        objects: number of objects, see `ObjectSet.count`.
+
+    Returns:
+        Why objects were left out.
 
     Raises:
         UserError: a file cannot be written.
     """
-    for index in range(objects):
-        write_inputs(out / f"{index:03d}", make_case(index, settings, _SMALL), settings)
+    failures = []
+    for index in range(settings.objects.count(objects)):
+        try:
+            case = make_case(index, settings, _SMALL)
+        except UserError as error:
+            failures.append(f"{settings.objects.name(index)}: {error}")
+            continue
+        write_inputs(out / f"{index:03d}", case, settings)
+    return failures
 
 
 def _read(folder: Path, count: int) -> tuple[Tensor | None, trimesh.Trimesh | None]:
@@ -213,6 +228,7 @@ def _measured(
         raise MethodError(f"there are neither views/*.png nor one of {', '.join(MESHES)}.")
     row = ViewRow(
         object=index,
+        name=case.name,
         method=name,
         psnr=quality[0],
         ssim=quality[1],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def evaluate_views(
     settings: ViewSettings,
     methods: Sequence[ViewMethod | ExternalViews],
     *,
-    objects: int = 20,
+    objects: int | None = None,
     device: str = "auto",
     progress: ViewProgress | None = None,
 ) -> ViewEvaluation:
@@ -58,29 +58,37 @@ def evaluate_views(
         out: folder of metrics.csv, table.md, summary.json, settings.json, meshes.png and objects/.
         settings: see `ViewSettings`.
         methods: see `methods.METHODS`, and `external_views` for programs of other people.
-        objects: number of objects.
+        objects: number of objects; None for 20 procedural ones, or all files.
         device: see `reconstruct`.
         progress: called with the number of finished reconstructions (with the fraction of the current one),
             their total, and the current object and method.
 
     Raises:
-        UserError: the prior or device does not exist, or `out` holds an evaluation with other settings.
+        UserError: the prior or device does not exist, or `out` holds an evaluation with other settings or of
+            other objects.
     """
     prior = load_view_prior(settings.prior, resolve_device(device))
-    identity = {**asdict(settings), "backend": check_backend(), "latentdem": versions()["latentdem"]}
+    identity = {**settings.identity(), "backend": check_backend(), "latentdem": versions()["latentdem"]}
     evaluation = ViewEvaluation(ViewStore(Path(out), identity))
-    store, total, done = evaluation.store, objects * len(methods), 0
+    store, count, done = evaluation.store, settings.objects.count(objects), 0
+    _check_names(store, settings)
+    total = count * len(methods)
     report = progress or (lambda done, total, name: None)
-    for index in range(objects):
+    for index in range(count):
         case: ViewCase | None = None
         for method in methods:
-            name = f"object {index + 1}, {method.name}"
+            name = f"{settings.objects.name(index)}, {method.name}"
             report(done, total, name)
             row = store.find(index, method.name)
             if isinstance(method, ExternalViews) and isinstance(method.source, PublishedViews):
                 row = None  # its files may have changed
             if row is None:
-                case = case or make_case(index, settings, prior.image_size)
+                try:
+                    case = case or make_case(index, settings, prior.image_size)
+                except UserError as error:
+                    evaluation.failures[settings.objects.name(index)] = str(error)
+                    done = (index + 1) * len(methods)
+                    break
 
                 def within(share: float, done: int = done, name: str = name) -> None:
                     report(done + share, total, name)
@@ -103,6 +111,20 @@ def evaluate_views(
     if store.rows:
         write_summary(store, settings, identity, prior.image_size, evaluation.failures)
     return evaluation
+
+
+def _check_names(store: ViewStore, settings: ViewSettings) -> None:
+    """Makes sure that objects which were added or removed do not give other numbers to those with results.
+
+    Raises:
+        UserError: they do.
+    """
+    for row in store.rows:
+        if not settings.objects.has(row.object, row.name):
+            raise UserError(
+                f"Object {row.object + 1} was '{row.name}' when {store.folder} was written, and is another one "
+                "now; choose another folder with -o, or bring back the objects as they were."
+            )
 
 
 def _run(
@@ -131,6 +153,7 @@ def _run(
     mesh, figures = (None, NOT_MEASURED) if method.files else _measure(result, case)
     row = ViewRow(
         object=index,
+        name=case.name,
         method=method.name,
         pose_error=errors[0] if errors else None,
         pose_error_3=errors[1] if len(errors) > 1 else None,

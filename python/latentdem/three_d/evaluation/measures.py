@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ...metrics import psnr, ssim
 from ..geometry.cameras import OBJECT_RADIUS, camera_axes
-from ..synthetic.scenes import Scene
-from ..synthetic.textures import Floats
+from ..objects.base import Floats, MeasuredObject
 
 SURFACE_POINTS = 10_000
 VOLUME_POINTS = 64  # along one side of the cube around the object
@@ -57,7 +56,7 @@ def volume_iou(inside: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return float((inside & truth).sum() / union) if union else 1.0
 
 
-def compare_surface(mesh: trimesh.Trimesh, scene: Scene) -> tuple[float, float]:
+def compare_surface(mesh: trimesh.Trimesh, scene: MeasuredObject) -> tuple[float, float]:
     """Chamfer distance, in units of the object's radius `OBJECT_RADIUS`, and volume IoU of a mesh of an object.
 
     Args:

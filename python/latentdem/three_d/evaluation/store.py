@@ -27,6 +27,7 @@ class ViewRow:
     """
 
     object: int
+    name: str
     method: str
     psnr: float | None
     ssim: float | None

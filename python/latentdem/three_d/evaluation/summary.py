@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import UserError
 from ...evaluation.tables import cell
 from ...io.files import atomic_path, make_folder, write_json
 from ...output.figures import Panel, panels
@@ -157,9 +158,12 @@ def _write_meshes(store: ViewStore, settings: ViewSettings, size: int) -> None:
     """Writes meshes.png with a row for each object, the truth first."""
     sheet = []
     for index in sorted({row.object for row in store.rows})[:SHOWN_OBJECTS]:
-        case = make_case(index, settings, size)
+        try:
+            case = make_case(index, settings, size)
+        except UserError:  # its file was there when it was measured
+            continue
         camera = torch.tensor([[ABOVE, float(case.cameras[0, 1]) + BESIDE, RADIUS]])
-        pictures = [Panel(_image(render(case.scene, camera, MESH_SIZE)), f"object {index + 1}")]
+        pictures = [Panel(_image(render(case.scene, camera, MESH_SIZE, settings.light)), case.name)]
         for row in _finished_rows(store, index):
             _, mesh = store.load(row)
             if mesh is not None:

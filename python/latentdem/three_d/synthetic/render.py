@@ -1,10 +1,11 @@
-"""Antialiased renderings of procedural objects: rays cast by Embree, one light, transparent background."""
+"""Antialiased renderings of objects: rays cast by Embree, one light, no shadows, transparent background."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -14,33 +15,38 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..geometry.cameras import OBJECT_RADIUS, camera_axes, pixel_grid
-from .scenes import Scene
-from .textures import Floats
+from ..geometry.cameras import FIELD_OF_VIEW, OBJECT_RADIUS, camera_axes, pixel_grid
+from ..objects.base import Floats, VisibleObject
 
-LIGHT = np.array([0.48, 0.30, 0.82])  # direction from the object to the light, independent of the camera
+LIGHT = np.array([0.48, 0.30, 0.82])  # direction from the object to the light that stays with the object
+CAMERA_LIGHT = np.array([-0.35, 0.50, 0.79])  # the same in the axes of the camera: right, up, towards it
 AMBIENT = 0.5
 SAMPLES = 2  # rays along each side of a pixel
 
 Hits = dict[str, NDArray[np.floating]]
-Shade = Callable[[Hits, Floats, Floats], NDArray[np.float32]]
+View = NDArray[np.int64]
+Shade = Callable[[Hits, Floats, Floats, View], NDArray[np.float32]]
+Light = Literal["object", "camera"]
 
 
-def render(scene: Scene, cameras: Tensor, size: int = 64) -> NDArray[np.uint8]:
+def render(shown: VisibleObject, cameras: Tensor, size: int = 64, light: Light = "object") -> NDArray[np.uint8]:
     """Pictures (V, size, size, 4) of an object: straight RGB and alpha, transparent around the object.
 
     The brightness of a side falls steadily from facing the light to facing away from it, without a dark half,
     so that the orientation of every side is visible.
 
     Args:
-        scene: the object, inside the sphere of radius `OBJECT_RADIUS`.
+        shown: the object, inside the sphere of radius `OBJECT_RADIUS`.
         cameras: (V, 3), polar angle, azimuth and radius of each picture (see cameras.py).
         size: pixels along one side.
+        light: "object" for a light that stays with the object, so that a point has the same colour from
+            everywhere, or "camera" for one that stays with the camera, as if the object were turned before it.
     """
     target = EmbreeScene()
-    for part in scene.parts:
-        TriangleMesh(target, part.vertices()[part.shape.faces].astype(np.float32))
-    return _cast(target, partial(_shade, scene), cameras, size)
+    for part in shown.parts:
+        TriangleMesh(target, part.corners().astype(np.float32))
+    pixel = 2 * math.tan(FIELD_OF_VIEW / 2) / (SAMPLES * size)
+    return _cast(target, partial(_shade, shown, _lights(light, cameras), pixel), cameras, size)
 
 
 def render_mesh(mesh: trimesh.Trimesh, cameras: Tensor, size: int = 64) -> NDArray[np.uint8]:
@@ -69,7 +75,8 @@ def _cast(target: EmbreeScene, shade: Shade, cameras: Tensor, size: int) -> NDAr
     rgba = np.zeros((len(cameras) * fine * fine, 4), np.float32)
     hits = target.run(origins, directions, output=1)
     hit = hits["primID"] >= 0
-    colours = shade({name: value[hit] for name, value in hits.items()}, origins[hit], directions[hit])
+    view = ray[hit] // (fine * fine)
+    colours = shade({name: value[hit] for name, value in hits.items()}, origins[hit], directions[hit], view)
     rgba[ray[hit], :3], rgba[ray[hit], 3] = colours, 1
     cells = rgba.reshape(len(cameras), size, SAMPLES, size, SAMPLES, 4)
     total = np.zeros((len(cameras), size, size, 4), np.float32)
@@ -104,22 +111,46 @@ def _rays(cameras: Tensor, size: int) -> tuple[NDArray[np.float32], NDArray[np.f
     return np.concatenate(origins), np.concatenate(directions), np.concatenate(indices)
 
 
-def _shade(scene: Scene, hits: Hits, origins: Floats, directions: Floats) -> NDArray[np.float32]:
-    """Colours (N, 3) in [0, 1] of rays that hit the object."""
+def _lights(light: Light, cameras: Tensor) -> list[Floats]:
+    """Directions (3,) to the light: one for all cameras, or one for each."""
+    if light == "object":
+        return [LIGHT / np.linalg.norm(LIGHT)]
+    _, right, up, forward = (axis.numpy() for axis in camera_axes(cameras.double()))
+    directions = np.stack([right, up, -forward], -1) @ CAMERA_LIGHT
+    return list(directions / np.linalg.norm(directions, axis=1, keepdims=True))
+
+
+def _shade(
+    shown: VisibleObject,
+    lights: list[Floats],
+    pixel: float,
+    hits: Hits,
+    origins: Floats,
+    directions: Floats,
+    view: View,
+) -> NDArray[np.float32]:
+    """Colours (N, 3) in [0, 1] of rays that hit the object; a ray is `pixel` wide at a depth of 1."""
     colours = np.empty((len(origins), 3), np.float32)
     points = origins + hits["tfar"][:, None] * directions
-    light = LIGHT / np.linalg.norm(LIGHT)
-    for index, part in enumerate(scene.parts):
+    shares = _shares(hits)
+    for index, part in enumerate(shown.parts):
         own = np.flatnonzero(hits["geomID"] == index)
+        faces = hits["primID"][own].astype(np.int64)
         # Only the component of the normals towards the light matters; it is interpolated between the corners.
-        towards = (part.normals() @ light)[part.shape.faces[hits["primID"][own]]]
-        towards = (towards * _shares({name: value[own] for name, value in hits.items()})).sum(1)
+        facing = np.stack([part.facing(light) for light in lights])
+        towards = (facing[np.minimum(view[own], len(lights) - 1), faces] * shares[own]).sum(1)
+        if part.two_sided:
+            a, b, c = np.moveaxis(part.corners()[faces], 1, 0)
+            towards = np.where((np.cross(b - a, c - a) * directions[own]).sum(1) > 0, -towards, towards)
         bright = AMBIENT + (1 - AMBIENT) * (0.5 + 0.5 * towards) ** 1.5
-        colours[own] = part.texture(part.local(points[own])) * bright[:, None]
+        own_colours = part.colours(faces, shares[own], points[own], pixel * hits["tfar"][own])
+        colours[own] = own_colours * bright[:, None]
     return colours
 
 
-def _shade_mesh(mesh: trimesh.Trimesh, hits: Hits, origins: Floats, directions: Floats) -> NDArray[np.float32]:
+def _shade_mesh(
+    mesh: trimesh.Trimesh, hits: Hits, origins: Floats, directions: Floats, view: View
+) -> NDArray[np.float32]:
     """Colours (N, 3) of rays that hit a mesh, the brighter the more a side faces the camera."""
     face = hits["primID"]
     vertex_colours = np.asarray(cast(Any, mesh.visual).vertex_colors)  # present for every kind of visual

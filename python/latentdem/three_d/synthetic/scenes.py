@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ..geometry.cameras import OBJECT_RADIUS
+from ..objects.base import Faces
 from . import shapes
 from .shapes import Shape
 from .textures import Floats, Texture, random_colour, random_texture
@@ -21,7 +22,7 @@ HELD_OUT = 10_000_000  # smallest seed of the objects that are never trained on
 
 @dataclass(frozen=True)
 class Part:
-    """A placed shape: a point q of the shape is at p = linear q + offset.
+    """A placed shape, a `Surface`: a point q of the shape is at p = linear q + offset.
 
     Attributes:
         shape: the shape in its own coordinates.
@@ -35,6 +36,8 @@ class Part:
     linear: Floats
     offset: Floats
 
+    two_sided = False
+
     def local(self, points: Floats) -> Floats:
         """`points` (N, 3) in the coordinates of the shape."""
         return (points - self.offset) @ np.linalg.inv(self.linear).T
@@ -47,6 +50,15 @@ class Part:
         """Unit normals (V, 3) of the placed shape."""
         normals = self.shape.normals @ np.linalg.inv(self.linear)
         return normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+    def corners(self) -> Floats:
+        return self.vertices()[self.shape.faces]
+
+    def facing(self, light: Floats) -> Floats:
+        return (self.normals() @ light)[self.shape.faces]
+
+    def colours(self, faces: Faces, shares: Floats, points: Floats, pixels: Floats) -> Floats:
+        return self.texture(self.local(points))
 
     def moved(self, linear: Floats, offset: Floats) -> Part:
         """The same part after p -> linear p + offset."""

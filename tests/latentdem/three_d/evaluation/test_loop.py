@@ -50,7 +50,7 @@ def problem(exact, monkeypatch):
 
     def case(index, settings, size):
         truth = problem.truth(ring(settings.views, (0.0,))).clamp(-1, 1)
-        return ViewCase(random_scene(5), problem.cameras[:3], problem.views.clamp(-1, 1), truth)
+        return ViewCase(f"object {index + 1}", random_scene(5), problem.cameras[:3], problem.views.clamp(-1, 1), truth)
 
     ball = Solid(trimesh.creation.icosphere(2, radius=0.4), torch.tensor([1.3, 0.0, 1.6]), 1.5)
     monkeypatch.setattr(loop, "load_view_prior", lambda prior, device: problem.prior)
@@ -212,7 +212,7 @@ def test_meshes_are_compared_in_the_coordinates_of_the_object(tmp_path, monkeypa
 
 
 def test_figures_of_a_method():
-    row = ViewRow(0, "two", 20.0, 0.5, 10.0, None, 2.0, None, 0.0, 3.0, None)
+    row = ViewRow(0, "chair", "two", 20.0, 0.5, 10.0, None, 2.0, None, 0.0, 3.0, None)
     rows = [row, replace(row, object=1, psnr=22.0, pose_error=40.0, chamfer=0.1, iou=0.5)]
     one = [replace(row, method="one", psnr=19.0)]
     assert figures(rows, one) == {

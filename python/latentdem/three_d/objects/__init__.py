@@ -1,0 +1,1 @@
+"""Objects from files of meshes, and sets of objects for an evaluation."""
