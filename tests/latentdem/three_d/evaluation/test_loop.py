@@ -50,7 +50,8 @@ def problem(exact, monkeypatch):
 
     def case(index, settings, size):
         truth = problem.truth(ring(settings.views, (0.0,))).clamp(-1, 1)
-        return ViewCase(f"object {index + 1}", random_scene(5), problem.cameras[:3], problem.views.clamp(-1, 1), truth)
+        views = problem.views.clamp(-1, 1)
+        return ViewCase(f"object {index + 1}", random_scene(5), problem.cameras[:3], views, truth)
 
     ball = Solid(trimesh.creation.icosphere(2, radius=0.4), torch.tensor([1.3, 0.0, 1.6]), 1.5)
     monkeypatch.setattr(loop, "load_view_prior", lambda prior, device: problem.prior)
