@@ -36,7 +36,7 @@ FASTER_COMPILED = {
     "hqs_prepare": Loss("3 x 512 x 512, K = 64: 537 us, 318 us; 8 images 377 us, 250 us"),
     "blur_fidelity": Loss("3 x 512 x 512, K = 64: 526 us, 520 us; 8 images 595 us, 273 us"),
 }
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # as of the kernels; float64 is for comparisons
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # those of the kernels; float64 is for comparisons
 
 
 class CannotCompile(Exception):

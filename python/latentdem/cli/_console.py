@@ -32,7 +32,7 @@ class _Stream(io.TextIOWrapper):
     """A text stream that never ends a run.
 
     Characters that the encoding lacks are written as escapes, and a full disk or a closed pipe behind the
-    stream is passed over: what matters is on disk by then, and the exit status tells the rest.
+    stream is skipped: what matters is on disk by then, and the exit status tells the rest.
     """
 
     def __init__(self, stream: io.TextIOWrapper) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # PyTorch takes more than a second, which a file that cannot 
     from torch import Tensor
 
 _WRITABLE_SUFFIXES = tuple(sorted(suffix for suffixes in WRITABLE.values() for suffix in suffixes))
-# Files that are pictures but not read are in the list, too: a folder that holds them is told so.
+# Files that are pictures but not read are in the list, too: their names are reported.
 _RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2")
 _ONLY_READ = (
     *(

@@ -64,7 +64,7 @@ def read_kernel(path: str | os.PathLike[str]) -> Tensor:
     """Reads a blur kernel from an array (.npy, .npz), text (.txt, .csv), a TIFF of any type, or a picture.
 
     Of a picture the grey levels count, white being the most. One that `write_kernel` enlarged for viewing is
-    reduced again, also after an editor saved it anew.
+    reduced again, also after an editor saved it again.
 
     Returns:
         (1, 1, K, K) float32, non-negative, sum 1. A slightly negative background is set to 0.

@@ -57,7 +57,7 @@ def orientation_of(image: Image.Image) -> int:
 def upright_exif(block: bytes) -> bytes | None:
     """An EXIF block with the orientation 1 and every other byte as it was; None if it is damaged.
 
-    Encoding the entries anew would lose those that do not follow the standard, and the notes of camera makers.
+    Encoding the entries again would lose those that do not follow the standard, and the notes of camera makers.
     """
     data = bytearray(block.removeprefix(_EXIF_HEAD))
     try:

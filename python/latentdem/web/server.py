@@ -17,7 +17,7 @@ _ADDRESS = "127.0.0.1"
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams of events when it is told to stop, which would keep it waiting for ever."""
+    """Ends the streams of events when it has to stop; they would keep it waiting for ever."""
 
     def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
         super().__init__(config)
