@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from latentdem_ext.vae import Window
 
-from .gradient_scale import TINY, Scale, resize, squared_gradient
+from .gradient_scale import TINY, Scale, box_mean, resize, squared_gradient
 
 WINDOW_SIZE = 448  # pixels a side of the window in which the kernel of a larger photograph is estimated
 _KERNELS_PER_SIDE = 5  # the window is at least this many kernels wide
@@ -107,7 +107,7 @@ def _filled(y: Tensor, valid: Tensor) -> Tensor:
     filled = filled.expand_as(y)
     for radius in (32, 16, 8, 4, 2, 1):
         if radius < min(y.shape[-2:]) // 2:
-            share = F.avg_pool2d(valid, 2 * radius + 1, 1, radius)
-            nearby = F.avg_pool2d(y * valid, 2 * radius + 1, 1, radius) / share.clamp_min(TINY)
+            share = box_mean(valid, radius)
+            nearby = box_mean(y * valid, radius) / share.clamp_min(TINY)
             filled = torch.where(share > 0.05, nearby, filled)
     return torch.where(valid > 0, y, filled)
