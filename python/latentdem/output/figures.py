@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..io.files import atomic_path
 from ..solver.state import TraceStep
+from .pictures import uncertainty_levels, uncertainty_title
 
 _GAP, _MARGIN, _TITLE = 0.12, 0.15, 0.26  # inches: between panels, around the figure, above a panel
 _LEGEND_ENTRY = 1.5  # inches
@@ -39,6 +41,8 @@ class DeblurringRun(Run, Protocol):
 
     kernel: Tensor
     blurred: Tensor
+    uncertainty: Tensor | None
+    kernel_uncertainty: Tensor | None
 
 
 class ParametricRun(Run, Protocol):
@@ -77,6 +81,8 @@ class _Sheet:
 def plot_result(result: DeblurringRun, true_kernel: Tensor | None = None) -> Figure:
     """Figure with input, result, kernel, the kernel at six moments of the run and the residual over its steps.
 
+    Where they are known, the uncertainties of the image and of the kernel stand after these.
+
     Args:
         result: its first image is shown.
         true_kernel: (1, 1, K, K), shown beside the estimate where it is known.
@@ -87,11 +93,12 @@ def plot_result(result: DeblurringRun, true_kernel: Tensor | None = None) -> Fig
     # Inches: a panorama nine wide; everything else of the same area, but not taller than 4.5.
     image_height = max(9.0 / aspect, 0.9) if stacked else min(2.9 / aspect**0.5, 4.5)
     image_width = image_height * aspect
-    kernels = [_kernel(result.kernel)] + ([] if true_kernel is None else [_kernel(true_kernel)])
-    # The kernels stand in a column beside the images: one of the images' height, or two of half of it.
-    images_height = 2 * (image_height + _TITLE) + _GAP if stacked else image_height + _TITLE
+    images, kernels = _images(result), _kernels(result, true_kernel)
+    # The kernels stand in a column beside the images, which is as high as they are.
+    down, across = (len(images), 1) if stacked else (1, len(images))
+    images_height = down * (image_height + _TITLE) + (down - 1) * _GAP
+    images_width = across * image_width + (across - 1) * _GAP
     side = min((images_height - (len(kernels) - 1) * _GAP) / len(kernels) - _TITLE, 2.9)
-    images_width = image_width if stacked else 2 * image_width + _GAP
 
     trace = _moving(result.trace)
     content = images_width + _GAP + side
@@ -103,14 +110,12 @@ def plot_result(result: DeblurringRun, true_kernel: Tensor | None = None) -> Fig
     curve_height = 1.85 + legend_height if result.trace else 0.0
     sheet = _Sheet(2 * _MARGIN + content, 2 * _MARGIN + images_height + strip_height + curve_height)
 
-    second = (_MARGIN, _MARGIN + image_height + _TITLE + _GAP)
-    if not stacked:
-        second = (_MARGIN + image_width + _GAP, _MARGIN)
-    sheet.picture(_MARGIN, _MARGIN, image_width, image_height, _pixels(result.blurred), "input")
-    sheet.picture(*second, image_width, image_height, _pixels(result.tensor), "result")
-    for i, (kernel, name) in enumerate(zip(kernels, ("kernel", "true kernel"), strict=False)):
+    for i, (title, pixels) in enumerate(images):
+        left = _MARGIN if stacked else _MARGIN + i * (image_width + _GAP)
+        top = _MARGIN + i * (image_height + _TITLE + _GAP) if stacked else _MARGIN
+        sheet.picture(left, top, image_width, image_height, pixels, title)
+    for i, (title, kernel) in enumerate(kernels):
         top = _MARGIN + i * (side + _TITLE + _GAP)
-        title = f"{name}, {kernel.shape[-1]} x {kernel.shape[-1]}"
         sheet.picture(_MARGIN + images_width + _GAP, top, side, side, kernel, title)
 
     top = _MARGIN + images_height + _GAP
@@ -139,6 +144,25 @@ def plot_restored(result: ParametricRun) -> Figure:
     axes = sheet.axes(0.62, top + 0.4, sheet.width - 0.62 - _MARGIN, 1.55)
     _residual_curve(axes, result, _colours(result.trace), max(1, int(sheet.width / _LEGEND_ENTRY)))
     return sheet.figure
+
+
+def _images(result: DeblurringRun) -> list[tuple[str, np.ndarray]]:
+    """Titles and pixels of the pictures of the photograph's size."""
+    images = [("input", _pixels(result.blurred)), ("result", _pixels(result.tensor))]
+    if result.uncertainty is not None:
+        levels, top = uncertainty_levels(result.uncertainty)
+        images.append((uncertainty_title(top), _reduced(torch.from_numpy(levels)[None, None])[0, 0].numpy()))
+    return images
+
+
+def _kernels(result: DeblurringRun, true_kernel: Tensor | None) -> list[tuple[str, np.ndarray]]:
+    """Titles and pixels of the pictures of the kernel's size."""
+    kernels = [("kernel", result.kernel)] + ([] if true_kernel is None else [("true kernel", true_kernel)])
+    titled = [(f"{name}, {kernel.shape[-1]} x {kernel.shape[-1]}", _kernel(kernel)) for name, kernel in kernels]
+    if result.kernel_uncertainty is not None:
+        share = float(result.kernel_uncertainty[0].max() / result.kernel[0].max().clamp_min(1e-12))
+        titled.append((f"deviation, white is {share:.0%}", _kernel(result.kernel_uncertainty)))
+    return titled
 
 
 def _moving(trace: list[TraceStep]) -> list[TraceStep]:
@@ -314,12 +338,17 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 def _pixels(image: Tensor) -> np.ndarray:
     """First image of (B, C, H, W) as (H, W) or (H, W, 3) in [0, 1], reduced if it is very large."""
-    first = ((image[:1].detach().cpu().float() + 1) / 2).clamp(0, 1)
-    scale = _FINEST / max(first.shape[-2:])
-    if scale < 1:
-        size = [max(1, round(n * scale)) for n in first.shape[-2:]]
-        first = F.interpolate(first, size, mode="bilinear", antialias=True)
+    first = _reduced(((image[:1].detach().cpu().float() + 1) / 2).clamp(0, 1))
     return first[0].permute(1, 2, 0).squeeze(-1).numpy()
+
+
+def _reduced(image: Tensor) -> Tensor:
+    """An image (1, C, H, W) in no more pixels than a figure can show."""
+    scale = _FINEST / max(image.shape[-2:])
+    if scale >= 1:
+        return image
+    size = [max(1, round(n * scale)) for n in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bilinear", antialias=True)
 
 
 def _kernel(kernel: Tensor) -> np.ndarray:
