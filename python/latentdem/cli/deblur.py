@@ -60,7 +60,9 @@ def deblur_command(
     kernel: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The kernel, where it is known: a .npy file or a picture.", show_default=False
+            metavar="FILE",
+            help="The kernel, where it is known: .npy, .npz, text, TIFF or a picture.",
+            show_default=False,
         ),
     ] = None,
     reference: Annotated[
@@ -71,8 +73,8 @@ def deblur_command(
         bool,
         typer.Option(
             "--uncertainty",
-            help="Also write the standard deviation of each pixel's error to the folder of --extras. A blind "
-            "search then takes up to four times as long.",
+            help="Also write the standard deviation of each pixel's error to the folder of --extras. Tiles and "
+            "blind searches then take up to four times as long.",
         ),
     ] = False,
     unexplained: Annotated[
