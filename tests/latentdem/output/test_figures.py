@@ -15,8 +15,9 @@ from torch import Tensor
 
 from latentdem.errors import UserError
 from latentdem.operators.kernels import gaussian_kernel
-from latentdem.output.figures import SheetRow, contact_sheet, plot_result, save_figure
+from latentdem.output.figures import plot_result, save_figure
 from latentdem.output.result import Result
+from latentdem.output.sheets import SheetRow, contact_sheet
 from latentdem.solver.state import TraceStep
 
 Scene = Callable[..., Tensor]
