@@ -160,8 +160,8 @@ def _kernels(result: DeblurringRun, true_kernel: Tensor | None) -> list[tuple[st
         (f"{name}, {kernel.shape[-1]} x {kernel.shape[-1]}", kernel_pixels(kernel)) for name, kernel in kernels
     ]
     if result.kernel_uncertainty is not None:
-        share = float(result.kernel_uncertainty[0].max() / result.kernel[0].max().clamp_min(1e-12))
-        titled.append((f"deviation, white is {share:.0%}", kernel_pixels(result.kernel_uncertainty)))
+        brighter = float(result.kernel[0].max() / result.kernel_uncertainty[0].max().clamp_min(1e-12))
+        titled.append((f"deviation, x {brighter:.2g}", kernel_pixels(result.kernel_uncertainty)))
     return titled
 
 

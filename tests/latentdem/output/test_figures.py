@@ -72,7 +72,7 @@ def test_uncertainties_of_image_and_kernel_are_shown(scene: Scene, height: int, 
         "result",
         "uncertainty, white is 0.2",
         "kernel, 9 x 9",
-        "deviation, white is 25%",
+        "deviation, x 4",
     ]
     shown = np.asarray(axes[2].get_images()[0].get_array())
     assert (shown.min(), shown.max(), shown.shape) == (0, 1, (height, width))
