@@ -33,7 +33,7 @@ from latentdem.operators import (
     VaryingBlur,
 )
 from latentdem.operators.kernels import motion_kernel
-from latentdem.output.figures import Panel, panels
+from latentdem.output.sheets import Panel, panels
 from latentdem.priors import load_prior
 
 NOISE = 0.02

@@ -18,6 +18,7 @@ from .pipeline import LatentDEMPipelineOutput as LatentDEMPipelineOutput
 from .priors.base import LatentPrior as LatentPrior
 from .priors.diffusers_prior import DiffusersPrior as DiffusersPrior
 from .priors.embedded import EmbeddedPrior as EmbeddedPrior
+from .priors.kernel_denoiser import load_kernel_denoiser as load_kernel_denoiser
 from .restoration.settings import Settings as Settings
 from .search.blind import BlindSearch as BlindSearch
 from .search.config import PAPER as PAPER

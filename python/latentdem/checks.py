@@ -31,7 +31,8 @@ def check_noise_sigma(sigma: float) -> float:
     """
     if not 0 < sigma <= 1:
         raise UserError(
-            f"The noise standard deviation must lie between 0 and 1 (in units of [-1, 1]), not {sigma}."
+            f"The noise standard deviation must be above 0 and at most 1 (in units of [-1, 1]), not {sigma}; "
+            "leave it out to have it estimated."
         )
     return float(sigma)
 
@@ -66,11 +67,13 @@ def resolve_device(name: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"Unknown device '{name}'; give auto, cpu, cuda, cuda:N or mps.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("No CUDA device is available to PyTorch; use --device cpu, or install a CUDA PyTorch.")
+        raise UserError(
+            "No CUDA device is available to PyTorch; use the device cpu, or install a CUDA PyTorch."
+        )
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise UserError(f"There is no CUDA device {device.index}; the last of the {count} is cuda:{count - 1}.")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("No MPS device is available to PyTorch, which needs a Mac's GPU; use --device cpu.")
+        raise UserError("No MPS device is available to PyTorch, which needs a Mac's GPU; use the device cpu.")
     if device.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"Unknown device '{name}'; give auto, cpu, cuda, cuda:N or mps.")
     return device

@@ -100,6 +100,7 @@ class FakeDeblur:
         sigma = torch.full((len(image),), options.get("noise_sigma") or 0.01)
         settings = {"kernel_size": kernel_size, "seed": options["seed"], "device": "cpu"}
         settings["kernel_known"] = options.get("kernel") is not None
+        sampled = options.get("num_samples", 1) > 1
         return Result(
             image.clone() if self.image is None else self.image,
             kernel,
@@ -109,6 +110,8 @@ class FakeDeblur:
             trace,
             {"search": 1.5, "total": 2.0},
             settings,
+            uncertainty=torch.full((len(image), 1, *image.shape[-2:]), 0.125) if sampled else None,
+            kernel_uncertainty=0.1 * kernel if sampled and options.get("kernel") is None else None,
         )
 
 

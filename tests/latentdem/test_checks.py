@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentdem import UserError
-from latentdem.checks import resolve_device, resolve_precision
+from latentdem.checks import check_noise_sigma, resolve_device, resolve_precision
 
 
 def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +32,10 @@ def test_precisions_by_name() -> None:
     assert resolve_precision("float16") == torch.float16
     with pytest.raises(UserError, match="Unknown precision 'half'"):
         resolve_precision("half")
+
+
+def test_noise_levels_that_a_photograph_cannot_have() -> None:
+    assert check_noise_sigma(1) == 1.0
+    for sigma in (0, -0.1, 1.5, float("nan")):
+        with pytest.raises(UserError, match=r"above 0 and at most 1 .*, not .*; leave it out"):
+            check_noise_sigma(sigma)

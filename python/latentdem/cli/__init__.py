@@ -46,8 +46,8 @@ app = typer.Typer(
     epilog="Example: latentdem deblur photo.jpg",
 )
 for name, command, example in (
-    ("restore", restore_command, "latentdem restore photo.jpg --operator disk"),
     ("deblur", deblur_command, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
+    ("restore", restore_command, "latentdem restore photo.jpg --operator disk"),
     ("blur", blur_command, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
     ("evaluate", evaluate_command, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
     ("views", views_command, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),

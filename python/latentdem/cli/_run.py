@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Hashable, Sequence
+import warnings
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,6 +132,7 @@ class _Runner:
     ) -> None:
         self._jobs, self._task, self._outputs, self._record = jobs, task, outputs, record
         self._several, self._advance = several, advance
+        self._warnings: dict[Job, list[str]] = defaultdict(list)
 
     def run(self) -> None:
         from ..io.images import read_image
@@ -137,7 +141,8 @@ class _Runner:
         for job in self._jobs:
             self._show(job.name, 0, 0, 1)
             try:
-                source = read_image(job.source)
+                with self._heard(job):
+                    source = read_image(job.source)
             except UserError as error:
                 self._fail(job, str(error))
                 continue
@@ -156,7 +161,8 @@ class _Runner:
             self._show(names if self._several else stage, len(batch), part, whole)
 
         try:
-            outcomes = self._task.restore([source for _, source in batch], group, within)
+            with self._heard(*(job for job, _ in batch)):
+                outcomes = self._task.restore([source for _, source in batch], group, within)
         except (UserError, MemoryError, RuntimeError) as error:
             reason = _reason(error)
             for job, _ in batch:
@@ -173,15 +179,17 @@ class _Runner:
         from ..io.files import write_json
         from ..io.images import write_image
 
-        if job.target is None:
-            _to_standard_output(outcome, self._outputs.suffix or suffix_of(job.source))
-        else:
-            write_image(job.target, outcome.image, like=outcome.like)
+        with self._heard(job):
+            if job.target is None:
+                _to_standard_output(outcome, self._outputs.suffix or suffix_of(job.source))
+            else:
+                write_image(job.target, outcome.image, like=outcome.like)
         self._record.restored.append(job)
         self._record.last = outcome
         if not outcome.explained:
             self._record.unexplained.append(job)
-        entry = _entry(job, "restored" if outcome.explained else "unexplained", **outcome.report)
+        status = "restored" if outcome.explained else "unexplained"
+        entry = _entry(job, status, warnings=self._warnings[job], **outcome.report)
         self._record.reports.append(entry)
         log.info("Written: %s.", job.target or "standard output")
         if self._outputs.extras is None:
@@ -194,6 +202,19 @@ class _Runner:
             except (UserError, OSError, ValueError, ImportError) as error:
                 self._record.incomplete = True
                 log.warning("The result of %s is written, but not %s: %s", job.name, path, error)
+
+    @contextmanager
+    def _heard(self, *jobs: Job) -> Iterator[None]:
+        """Says what the block warns of, and keeps it for the reports of `jobs`."""
+        with warnings.catch_warnings(record=True) as caught:
+            try:
+                yield
+            finally:
+                for sentence in (str(warning.message) for warning in caught):
+                    for job in jobs:
+                        sentence = sentence.replace(str(job.source), job.name)  # of a temporary file
+                        self._warnings[job].append(sentence)
+                    log.warning("%s", sentence)
 
     def _fail(self, job: Job, reason: str) -> None:
         reason = reason.replace(str(job.source), job.name)  # standard input is read from a temporary file

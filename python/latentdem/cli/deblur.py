@@ -60,13 +60,23 @@ def deblur_command(
     kernel: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The kernel, where it is known: a .npy file or a picture.", show_default=False
+            metavar="FILE",
+            help="The kernel, where it is known: .npy, .npz, text, TIFF or a picture.",
+            show_default=False,
         ),
     ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The sharp image, to measure one result with.", show_default=False),
     ] = None,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Also write the standard deviation of each pixel's error to the folder of --extras. Tiles and "
+            "blind searches then take up to four times as long.",
+        ),
+    ] = False,
     unexplained: Annotated[
         option.UnexplainedName,
         typer.Option(
@@ -90,8 +100,8 @@ def deblur_command(
 
     Writes the restored photograph, in size and format of IMAGE; those of a folder go to DIR_deblurred. With
     --extras also the kernel as *_kernel.png and *_kernel.npy, a figure of the run as *_figure.png and a report
-    as *_report.json. A result that exists is never replaced unless told so. Under torchrun the processes share
-    the photographs.
+    as *_report.json; with --uncertainty there too *_uncertainty.png and *_uncertainty.npy. A result that exists
+    is never replaced unless told so. Under torchrun the processes share the photographs.
 
     Exit status: 0; 1 after an error; 2 for wrong options; 3 if no kernel was found that explains a photograph;
     4 if some of several photographs could not be restored; 130 if interrupted.
@@ -99,6 +109,8 @@ def deblur_command(
     console.set_verbosity(quiet, verbose)
     images = expand(images)
     check_readable(images)
+    if uncertainty:
+        _check_uncertainty(extras, checkpoint, e_step)
     single = {"reference": reference, "checkpoint": checkpoint}
     if len(images) > 1 or images[0].is_dir():
         for name, value in single.items():
@@ -106,7 +118,7 @@ def deblur_command(
                 raise UserError(f"--{name} belongs to one photograph; leave it out, or give one IMAGE.")
 
     from ..io.kernels import read_kernel
-    from ..restoration.settings import Settings
+    from ..restoration.settings import UNCERTAINTY_SAMPLES, Settings
 
     size = None if kernel_size == option.AUTO else kernel_size
     task = _Deblurring(
@@ -118,6 +130,7 @@ def deblur_command(
             seed=seed,
             boundary=boundary.value,
             quality=quality.value,
+            num_samples=UNCERTAINTY_SAMPLES if uncertainty else 1,
         ),
         None if kernel is None else read_kernel(kernel),
         prior,
@@ -189,9 +202,12 @@ class _Deblurring:
         return [self._outcome(result[i], source, sharp) for i, source in enumerate(sources)]
 
     def _outcome(self, result: Result, source: ImageFile, sharp: ImageFile | None) -> Outcome:
+        import numpy as np
+
         from ..io.kernels import write_kernel
         from ..metrics import image_metrics
         from ..output.figures import save_figure
+        from ..output.pictures import write_uncertainty
         from ..output.report import build_report
 
         explained = bool(result.explained[0])
@@ -208,6 +224,11 @@ class _Deblurring:
         report["written"] = self.unexplained if refused else "result"
         if self.kernel is None:
             extras["_kernel.npy"] = lambda path: write_kernel(path.with_suffix(""), result.kernel)
+        spread, kernel_spread = result.uncertainty, result.kernel_uncertainty
+        if spread is not None:
+            extras["_uncertainty.npy"] = lambda path: write_uncertainty(path.with_suffix(""), spread)
+        if kernel_spread is not None:
+            extras["_kernel_uncertainty.npy"] = lambda path: np.save(path, kernel_spread[0, 0].numpy())
         return Outcome(result.tensor, source, report, _rows(result, before, after), extras, explained)
 
     def complaint(self, unexplained: Sequence[Job], several: bool) -> tuple[str, int]:
@@ -233,6 +254,20 @@ class _Deblurring:
         return sentence, UNEXPLAINED
 
 
+def _check_uncertainty(extras: Path | None, checkpoint: Path | None, e_step: option.EStepName) -> None:
+    """Refuses --uncertainty where there would be none, or nowhere to write it.
+
+    Raises:
+        UserError: says what is in the way.
+    """
+    if extras is None:
+        raise UserError("--uncertainty is written to the folder of --extras; add --extras DIR.")
+    if checkpoint is not None:
+        raise UserError("A resumed run has no --uncertainty; leave out --checkpoint or --uncertainty.")
+    if e_step is not option.EStepName.proximal:
+        raise UserError("--uncertainty is calibrated for the proximal E-step alone; leave out --e-step.")
+
+
 def _read_reference(path: Path, source: ImageFile) -> ImageFile:
     from ..io.images import read_image
 
@@ -255,6 +290,8 @@ def _rows(result: Result, before: ImageMetrics | None, after: ImageMetrics | Non
     if result.model_error is not None:
         rows.append(("model error", f"{float(result.model_error[0]):.4f}"))
     rows.append(("residual", f"{float(result.residual[0]):.4f}"))
+    if result.mean_uncertainty is not None:
+        rows.append(("uncertainty", f"{float(result.mean_uncertainty[0]):.4f}"))
     rows.append(("seconds", f"{result.seconds['total']:.1f}"))
     if before is not None and after is not None:
         rows.append(

@@ -16,9 +16,9 @@ from ..errors import UserError
 from ..io.files import write_json
 from ..io.images import image_names
 from ..metrics import image_metrics, kernel_metrics, lpips_available
-from ..output.figures import SheetRow, contact_sheet
 from ..output.report import peak_memory, versions
 from ..output.result import Result
+from ..output.sheets import SheetRow, contact_sheet
 from ..solver.passes import Progress
 from .accuracy import Moment, accuracy
 from .cases import Case, EvaluationSettings, Method, Task, make_case

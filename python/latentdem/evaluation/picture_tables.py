@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..io.files import atomic_path, write_json
-from ..output.figures import SheetRow, contact_sheet
 from ..output.report import peak_memory, versions
+from ..output.sheets import SheetRow, contact_sheet
 from .datasets import Benchmark
 from .picture_rows import PictureRow, PictureSummary
 from .store import EvaluationStore

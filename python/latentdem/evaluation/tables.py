@@ -9,8 +9,8 @@ from typing import Any
 
 from ..io.files import atomic_path, make_folder, write_json
 from ..metrics import lpips_available
-from ..output.figures import comparison_sheet
 from ..output.report import peak_memory, versions
+from ..output.sheets import comparison_sheet
 from .cases import EvaluationSettings, make_case
 from .loop import Evaluation, finished, run_evaluation
 from .method_names import earlier_methods

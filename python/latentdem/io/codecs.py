@@ -161,7 +161,7 @@ def _register_heif() -> None:
         except ImportError:
             continue
         return
-    raise UnsupportedPixels("HEIC pictures need another package (pip install pi-heif)")
+    raise ModuleNotFoundError("HEIC pictures need the package pi-heif (pip install pi-heif)")
 
 
 def family_of(path: Path) -> str | None:

@@ -233,6 +233,8 @@ def _decoded(data: bytes, name: str) -> Decoded:
         raise UserError(f"{name} has more than {limit} million pixels; cut it into parts first.") from error
     except UnsupportedPixels as error:
         raise UserError(f"{name} cannot be used: {error}; convert it to 8 or 16 bits, grey or RGB.") from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"{name} cannot be read: {error}; install it, or convert the picture.") from error
     except Exception as error:  # a damaged file can make a decoder raise nearly anything
         raise UserError(f"{name} is damaged or incomplete: {' '.join(str(error).split())[:120]}.") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..io.files import atomic_path
 from ..io.images import ImageFile, to_integers, write_image
 from ..io.inputs import Source
 
@@ -131,6 +132,54 @@ def kernel_thumbnail(kernel: Tensor) -> Image.Image:
     levels = (255 * kernel[0, 0] / kernel[0, 0].max().clamp_min(1e-12)).round().byte().numpy()
     factor = max(1, _KERNEL_SHOWN // len(levels))
     return Image.fromarray(levels.repeat(factor, 0).repeat(factor, 1)).convert("RGB")
+
+
+def uncertainty_levels(uncertainty: Tensor) -> tuple[np.ndarray, float]:
+    """The first of (B, 1, H, W) maps of standard deviations as levels (H, W) in [0, 1], and what 1 stands for.
+
+    That is the deviation which one pixel in a hundred exceeds, so that a few do not leave the rest dark.
+    """
+    values = uncertainty[0, 0].detach().cpu().float().numpy()
+    top = max(float(np.percentile(values, 99)), 1e-6)
+    return (values / top).clip(0, 1), top
+
+
+def write_uncertainty(stem: str | os.PathLike[str], uncertainty: Tensor) -> tuple[Path, Path]:
+    """Writes standard deviations as `stem`.npy (float32, H x W) and as `stem`.png, see `uncertainty_levels`.
+
+    Args:
+        stem: path without suffix.
+        uncertainty: (1, 1, H, W).
+
+    Returns:
+        The two paths, the array first.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    stem = Path(stem)
+    array_path, picture_path = (stem.with_name(stem.name + suffix) for suffix in (".npy", ".png"))
+    with atomic_path(array_path) as temporary_array, atomic_path(picture_path) as temporary_picture:
+        np.save(temporary_array, uncertainty[0, 0].detach().cpu().float().numpy())
+        Image.fromarray(_as_bytes(uncertainty_levels(uncertainty)[0])).save(temporary_picture)
+    return array_path, picture_path
+
+
+def uncertainty_thumbnail(uncertainty: Tensor) -> tuple[str, Image.Image]:
+    """A title, and the first of (B, 1, H, W) maps of standard deviations reduced for a notebook."""
+    levels, top = uncertainty_levels(uncertainty)
+    picture = Image.fromarray(_as_bytes(levels)).convert("RGB")
+    picture.thumbnail((_SHOWN, _SHOWN))
+    return uncertainty_title(top), picture
+
+
+def uncertainty_title(top: float) -> str:
+    """What stands above a map of standard deviations whose white is `top`."""
+    return f"uncertainty, white is {top:.2g}"
+
+
+def _as_bytes(levels: np.ndarray) -> np.ndarray:
+    return np.rint(255 * levels).astype(np.uint8)
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -63,7 +63,11 @@ def build_report(
         blurred: quality of the input, where a reference is known.
     """
     measured = {"result": image, "input": blurred}
-    estimated = {"model_error": result.model_error, "unexplained": result.unexplained}
+    estimated = {
+        "model_error": result.model_error,
+        "unexplained": result.unexplained,
+        "uncertainty": result.mean_uncertainty,
+    }
     return {
         **_run(result),
         "kernel_size": result.kernel.shape[-1],

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..io.inputs import Source
 from ..operators.kernels import delta_kernel
 from ..solver.state import TraceStep
-from .pictures import Pictures, kernel_thumbnail, thumbnail
+from .pictures import Pictures, kernel_thumbnail, thumbnail, uncertainty_thumbnail
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,10 +148,18 @@ class Result(Pictures):
         return [one.image for one in self]
 
     def plot(self, index: int = 0) -> Figure:
-        """Figure of image `index`: input, result, kernel, and kernel and residual over the steps."""
+        """Figure of image `index`: input, result, kernel, and kernel and residual over the steps.
+
+        Where they are known, it also has the uncertainties of the image and of the kernel.
+        """
         from .figures import plot_result
 
         return plot_result(self[index])
+
+    @property
+    def mean_uncertainty(self) -> Tensor | None:
+        """(B,) root mean square of `uncertainty`: what the error of the whole image is expected to be."""
+        return None if self.uncertainty is None else self.uncertainty.square().mean((1, 2, 3)).sqrt()
 
     @property
     def explained(self) -> Tensor:
@@ -168,14 +176,15 @@ class Result(Pictures):
     def or_input(self) -> Result:
         """The result with the input and a kernel without blur where an estimated kernel explains nothing.
 
-        A known kernel is never refused. All else stays as it is, `explained` too.
+        A known kernel is never refused. All else stays as it is, `explained` too; only the uncertainties, which
+        belong to what was refused, are left out.
         """
         if self.settings.get("kernel_known") or bool(self.explained.all()):
             return self
         explained = self.explained[:, None, None, None]
         tensor = torch.where(explained, self.tensor, self.blurred)
         kernel = torch.where(explained, self.kernel, delta_kernel(self.kernel.shape[-1]))
-        return replace(self, tensor=tensor, kernel=kernel)
+        return replace(self, tensor=tensor, kernel=kernel, uncertainty=None, kernel_uncertainty=None)
 
     @property
     def finite(self) -> bool:
@@ -193,11 +202,14 @@ class Result(Pictures):
         return words
 
     def _shown(self) -> list[tuple[str, Image.Image]]:
-        return [
+        shown = [
             ("input", thumbnail(self.blurred)),
             ("result", thumbnail(self.tensor)),
             ("kernel", kernel_thumbnail(self.kernel)),
         ]
+        if self.uncertainty is not None:
+            shown.append(uncertainty_thumbnail(self.uncertainty))
+        return shown
 
 
 _Kind = TypeVar("_Kind", Restored, Result)

@@ -14,6 +14,9 @@ from ..solver.e_step import Posterior
 from ..solver.schedules import EVERY_STEP
 from .config import Quality, RestorationConfig, algorithm_1
 
+# With as many the uncertainty was calibrated (docs/research/deblurring.md, "Calibration of the uncertainty").
+UNCERTAINTY_SAMPLES = 4
+
 BoundaryChoice = Literal["auto", "circular", "valid"]
 
 

@@ -57,7 +57,7 @@ class LatentDEM:
         self,
         y: Tensor,
         parameters: Tensor,
-        noise_sigma: Tensor,
+        noise_sigma: Tensor | float,
         *,
         generator: torch.Generator,
         steps: int = 50,
@@ -73,7 +73,7 @@ class LatentDEM:
         Args:
             y: (B, C, h, w) measurement, of an image for most operators.
             parameters: (B, ...) parameters of the operator to start from, such as kernels (B, 1, K, K).
-            noise_sigma: (B,) standard deviation of the measurement noise, in the units of `y`.
+            noise_sigma: (B,) standard deviation of the measurement noise, in the units of `y`; or one for all.
             generator: the only source of randomness, on the device of `y`.
             steps: steps per full range of 1000 timesteps.
             start: first timestep; below 999 an `image` (B, 3, H, W) to re-noise from is needed.
@@ -90,7 +90,8 @@ class LatentDEM:
         batch, (height, width) = len(y), self.operator.image_size(y)
         samples = self.num_samples
         y_all = y.repeat_interleave(samples, 0)
-        variance = noise_sigma.square()
+        sigma = noise_sigma if isinstance(noise_sigma, Tensor) else y.new_full((batch,), noise_sigma)
+        variance = sigma.square()
         self.operator.warm_start = None if resume is None else resume.warm_start
         if resume is None:
             z = self._start(y, image, start, generator, latents)

@@ -26,7 +26,7 @@ from .jobs import MAX_UPLOAD, Busy, Desk, Job
 HOSTS = ["127.0.0.1", "localhost"]  # names that a request may call this server by
 _STATIC = Path(__file__).parent / "static"
 _LOOK_FOR_NEWS, _HEARTBEAT = 0.2, 10.0  # seconds
-_DOWNLOADS = ("result", "kernel_array", "kernel_picture", "report")
+_DOWNLOADS = ("result", "kernel_array", "kernel_picture", "report", "uncertainty_array")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

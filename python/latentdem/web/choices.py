@@ -48,12 +48,14 @@ class Choices:
         seed: of all randomness.
         quality: how much time the restoration takes once the kernel is known.
         region: part of the photograph that the kernel is found in; None for all of it.
+        uncertainty: whether the standard deviation of each pixel's error is wanted, too.
     """
 
     kernel_size: int | None = None
     seed: int = 0
     quality: Quality = "auto"
     region: Region | None = None
+    uncertainty: bool = False
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Choices:
@@ -71,6 +73,7 @@ class Choices:
             _whole(query.get("seed") or "0", "seed"),
             quality or "auto",  # type: ignore[arg-type]  # `Settings` refuses unknown names
             Region(*numbers) if numbers else None,
+            query.get("uncertainty") == "1",
         )
 
 

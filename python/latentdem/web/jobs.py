@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..io.files import write_json
 from ..io.images import ImageFile, read_bytes, write_image
 from ..io.kernels import write_kernel
-from ..output.pictures import kernel_thumbnail
+from ..output.pictures import kernel_thumbnail, uncertainty_levels, write_uncertainty
 from ..output.report import build_report
 from ..output.result import Result
 from .choices import Choices
@@ -160,12 +160,17 @@ class Job:
             "kernel_picture": picture.name,
             "report": report.name,
         }
+        if result.uncertainty is not None:
+            numbers, shown = write_uncertainty(self.folder / f"{stem}_uncertainty", result.uncertainty)
+            self.files |= {"uncertainty": shown.name, "uncertainty_array": numbers.name}
         self.found = {
             "explained": bool(result.explained[0]),
             "kernel_size": result.kernel.shape[-1],
             "noise_sigma": round(float(result.noise_sigma[0]), 4),
             "residual": round(float(result.residual[0]), 4),
         }
+        if result.uncertainty is not None:
+            self.found["uncertainty_white"] = round(uncertainty_levels(result.uncertainty)[1], 4)
 
 
 class Desk:

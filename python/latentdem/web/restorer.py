@@ -16,7 +16,7 @@ from ..output.result import Result
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
 from ..restoration.image import ImageRestoration
-from ..restoration.settings import Settings
+from ..restoration.settings import UNCERTAINTY_SAMPLES, Settings
 from ..solver.passes import Progress
 from ..solver.state import State
 from .choices import Choices
@@ -81,7 +81,13 @@ class Restorer:
             UserError: the choices do not fit the photograph.
         """
         y, mask = photograph.pixels, photograph.opaque
-        settings = Settings(choices.kernel_size, steps=self.steps, seed=choices.seed, quality=choices.quality)
+        settings = Settings(
+            choices.kernel_size,
+            steps=self.steps,
+            seed=choices.seed,
+            quality=choices.quality,
+            num_samples=UNCERTAINTY_SAMPLES if choices.uncertainty else 1,
+        )
         if choices.region is None:
             result = self._run(ImageRestoration(y, settings, mask=mask), watch, watch.progress)
         else:
@@ -91,7 +97,7 @@ class Restorer:
             found = self._run(search, watch, _half(watch.progress, "region: ", 0))
             whole = ImageRestoration(y, settings, found.kernel, mask, cautious=True)
             result = self._run(whole, watch, _half(watch.progress, "", 1))
-            result.unexplained = found.unexplained
+            result.unexplained, result.kernel_uncertainty = found.unexplained, found.kernel_uncertainty
             place = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
             result.settings |= {"kernel_known": False, "region": place}
         result.source = photograph

@@ -72,6 +72,30 @@ def test_known_kernel_is_no_result(cli: Any, here: Path, fake_deblur: Any) -> No
     assert report["kernel_size"] == 7
 
 
+def test_uncertainty_goes_to_the_extras(cli: Any, here: Path, fake_deblur: Any) -> None:
+    arguments = ["deblur", "../photo.png", "-o", "a.png", "--extras", "extras", "--uncertainty"]
+    result = cli.run(*arguments)
+    assert fake_deblur.calls[0]["num_samples"] == 4
+    names = ["kernel_uncertainty.npy", "uncertainty.npy", "uncertainty.png"]
+    assert [name for name in cli.names(here / "extras") if "uncertainty" in name] == [f"a_{n}" for n in names]
+    np.testing.assert_array_equal(np.load("extras/a_uncertainty.npy"), np.full((40, 48), 0.125, np.float32))
+    assert np.load("extras/a_kernel_uncertainty.npy").max() == np.float32(0.1)
+    assert "uncertainty  0.1250" in result.stdout
+    assert json.loads((here / "extras/a_report.json").read_text())["uncertainty"] == 0.125
+    write_kernel("known", gaussian_kernel(7, 1.5))
+    cli.run(*arguments[:4], "--kernel", "known.npy", "--extras", "known/", "--uncertainty", "--overwrite")
+    assert [name for name in cli.names(here / "known") if "uncertainty" in name] == [
+        f"a_{n}" for n in names[1:]
+    ]
+
+
+def test_a_refused_result_has_no_uncertainty(cli: Any, here: Path, fake_deblur: Any, scene: Scene) -> None:
+    fake_deblur.image = -scene()
+    options = ["--noise-sigma", 0.009, "--unexplained", "input", "--extras", "extras", "--uncertainty"]
+    cli.run("deblur", "../photo.png", "-o", "a.png", *options, status=3)
+    assert not [name for name in cli.names(here / "extras") if "uncertainty" in name]
+
+
 def test_existing_result_is_kept_unless_told_otherwise(cli: Any, here: Path, fake_deblur: Any) -> None:
     arguments = ["deblur", "../photo.png", "-o", "out.png"]
     (here / "out.png").write_bytes(b"mine")
@@ -203,6 +227,9 @@ def test_deblur_measures_exact_results(cli: Any, here: Path, fake_deblur: Any) -
         (["../photo.png", "--json", "../photo.png"], "is an input and would be overwritten"),
         (["../photo.png", "--json", "."], "it is a folder"),
         (["../photo.png", "--kernel", "missing.npy"], "missing.npy does not exist"),
+        (["../photo.png", "--uncertainty"], "add --extras DIR"),
+        (["../photo.png", "--uncertainty", "--extras", "e", "--checkpoint", "c"], "leave out --checkpoint"),
+        (["../photo.png", "--uncertainty", "--extras", "e", "--e-step", "posterior"], "leave out --e-step"),
         (["../photo.png", "--reference", "missing.png"], "missing.png does not exist"),
         (
             ["../photo.png", "--reference", "other.png"],

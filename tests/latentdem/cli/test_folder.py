@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diffusers import DDPMScheduler
+from PIL import Image
 from torch import Tensor
 
 import latentdem
@@ -67,6 +68,18 @@ def test_a_folder_in_batches(cli: Any, photos: Path, here: Path, fake_deblur: An
     assert "bad.png is not an image" in result.stderr
     assert "Left out of photos, not being photographs: more/, notes.txt." in result.stderr
     assert fake_deblur.calls[0]["boundary"] == "valid"
+
+
+def test_warnings_are_said_and_stand_in_the_reports(
+    cli: Any, photos: Path, here: Path, fake_deblur: Any
+) -> None:
+    pages = [Image.open(photos / f"{i}.png") for i in (0, 1)]
+    pages[0].save(photos / "4.tif", save_all=True, append_images=pages[1:])
+    sentence = "photos/4.tif holds 2 pictures; only the first one is read."
+    result = cli.run("deblur", "photos", "--json", "r.json")
+    assert result.stderr.count(sentence) == 1
+    warnings = [report["warnings"] for report in json.loads((here / "r.json").read_text())]
+    assert warnings == [[], [], [], [], [sentence]]
 
 
 def test_existing_results_are_refused_skipped_or_replaced(

@@ -22,7 +22,7 @@ from latentdem.io.images import read_image, write_image
 from latentdem.io.kernels import read_kernel
 from latentdem.metrics import psnr
 from latentdem.operators.simulate import blur_and_add_noise
-from latentdem.output.figures import SheetRow
+from latentdem.output.sheets import SheetRow
 
 Scene = Callable[..., Tensor]
 Sheets = list[tuple[list[SheetRow], Path]]

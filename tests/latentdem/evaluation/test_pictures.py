@@ -20,8 +20,8 @@ from latentdem.evaluation.pictures import PictureSettings, PictureTask, evaluate
 from latentdem.io.images import write_image
 from latentdem.metrics import kernel_metrics
 from latentdem.operators.kernels import motion_kernel
-from latentdem.output.figures import SheetRow
 from latentdem.output.result import Result
+from latentdem.output.sheets import SheetRow
 from latentdem.restoration.settings import Settings
 
 Scene = Callable[..., Tensor]
@@ -222,7 +222,7 @@ def test_sizes_that_differ_are_a_reason_to_skip(
 
 
 def test_contact_sheets_are_written_with_and_without_truth(tmp_path: Path, scene: Scene) -> None:
-    from latentdem.output.figures import contact_sheet
+    from latentdem.output.sheets import contact_sheet
 
     kernel = torch.ones(1, 1, 9, 9)
     contact_sheet([SheetRow("a", scene(), scene(), None, kernel, None)], tmp_path / "a.png", 4.0)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from latentdem.errors import UserError
 from latentdem.operators.kernels import gaussian_kernel
-from latentdem.output.figures import SheetRow, contact_sheet, plot_result, save_figure
+from latentdem.output.figures import plot_result, save_figure
 from latentdem.output.result import Result
+from latentdem.output.sheets import SheetRow, contact_sheet
 from latentdem.solver.state import TraceStep
 
 Scene = Callable[..., Tensor]
@@ -57,6 +58,29 @@ def test_panels_of_every_shape_lie_inside_without_overlap(
     for box in boxes[:2]:
         assert box.width * size[0] / (box.height * size[1]) == pytest.approx(width / height)
     assert max(size) < 13
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 40), (30, 100)])
+def test_uncertainties_of_image_and_kernel_are_shown(scene: Scene, height: int, width: int) -> None:
+    result = a_result(scene(height, width))
+    result.uncertainty = torch.linspace(0, 0.2, height * width).view(1, 1, height, width)
+    result.kernel_uncertainty = 0.25 * result.kernel
+    axes = plot_result(result).axes
+    titles = [a.get_title() for a in axes[:5]]
+    assert titles == [
+        "input",
+        "result",
+        "uncertainty, white is 0.2",
+        "kernel, 9 x 9",
+        "deviation, x 4",
+    ]
+    shown = np.asarray(axes[2].get_images()[0].get_array())
+    assert (shown.min(), shown.max(), shown.shape) == (0, 1, (height, width))
+    boxes = [a.get_position() for a in axes]
+    for i, a in enumerate(boxes):
+        assert min(a.x0, a.y0) >= 0
+        assert max(a.x1, a.y1) <= 1
+        assert all(a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0 for b in boxes[:i])
 
 
 def test_labels(scene: Scene) -> None:

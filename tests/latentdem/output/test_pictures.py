@@ -18,6 +18,7 @@ from latentdem.errors import UserError
 from latentdem.io.images import read_image
 from latentdem.io.inputs import Source, open_image
 from latentdem.operators.kernels import gaussian_kernel
+from latentdem.output.pictures import uncertainty_levels, write_uncertainty
 from latentdem.output.result import Restored, Result
 from latentdem.solver.state import TraceStep
 
@@ -121,6 +122,28 @@ def test_save_keeps_depth_transparency_and_metadata(tmp_path: Path, scene: Scene
     assert result_of(source.pixels, source).image.info["dpi"] == (300, 300)
     with pytest.raises(UserError, match="does not name an image format"):
         result_of(source.pixels, source).save(tmp_path / "c.txt")
+
+
+def test_uncertainty_is_written_as_numbers_and_as_a_picture(tmp_path: Path) -> None:
+    spread = torch.full((2, 1, 20, 24), 0.02)
+    spread[0, 0, :, :12] = 0.1
+    spread[0, 0, 0, 0] = 5.0  # a single pixel does not leave the rest dark
+    array, picture = write_uncertainty(tmp_path / "a_uncertainty", spread)
+    np.testing.assert_array_equal(np.load(array), spread[0, 0].numpy())
+    with Image.open(picture) as image:
+        levels = np.asarray(image)
+    assert (levels[5, 0], levels[5, 20]) == (255, 51)
+    assert uncertainty_levels(torch.zeros(1, 1, 4, 4))[0].max() == 0
+
+
+def test_a_notebook_shows_the_uncertainty(three: Tensor) -> None:
+    result = result_of(three)
+    result.uncertainty = torch.full((3, 1, 20, 24), 0.1)
+    html = result._repr_html_()
+    assert html.count("<img") == 4
+    assert "uncertainty, white is 0.1" in html
+    assert result.mean_uncertainty is not None
+    assert result.mean_uncertainty.tolist() == pytest.approx([0.1] * 3)
 
 
 def test_save_of_one_image_of_a_batch(tmp_path: Path, three: Tensor) -> None:

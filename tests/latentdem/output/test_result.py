@@ -34,7 +34,9 @@ def test_inputs_with_clipped_areas_may_leave_more_unexplained() -> None:
 
 def test_only_images_that_no_estimated_kernel_explains_are_replaced_by_the_input() -> None:
     found = result([0.0, 0.5])
+    found.uncertainty = torch.ones(2, 1, 10, 10)
     kept = found.or_input()
+    assert kept.uncertainty is None
     assert torch.equal(kept.image[0], found.image[0])
     assert torch.equal(kept.kernel[0], found.kernel[0])
     assert torch.equal(kept.image[1], found.blurred[1])

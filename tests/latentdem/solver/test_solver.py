@@ -60,6 +60,13 @@ def test_seed_decides(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
     assert not torch.equal(first[0], run(solver, y, start(1), seed=1)[0])
 
 
+def test_one_number_is_the_noise_of_every_image(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    solver, y = LatentDEM(tiny_prior, Blur(9)), torch.cat([scene(24, 32), scene(24, 32, seed=1)])
+    expected, _ = run(solver, y, start(2), steps=2)
+    image, _ = solver(y, start(2), 0.02, generator=torch.Generator().manual_seed(0), steps=2)
+    assert torch.equal(image, expected)
+
+
 def test_hypotheses_of_an_image_have_noise_of_their_own(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
     y = scene(40, 48).repeat(2, 1, 1, 1)
     image, _ = run(LatentDEM(tiny_prior, Blur(9), hypotheses=2), y, start(2))

@@ -120,10 +120,19 @@ def test_upload_progress_result_and_another_seed(tab: Any, photo: Path) -> None:
     page.focus("#split")
     page.keyboard.press("ArrowLeft")
     assert page.evaluate("after.style.clipPath").replace(" ", "") == "inset(0px0px0px49%)"
+    assert page.is_hidden("#show_uncertainty")
+    page.check("#uncertainty")
     page.click("#next_seed")
     page.wait_for_selector("#cancel")
     page.wait_for_selector("#downloads")
     assert page.input_value("#seed") == "1"
+    page.check("#uncertain")
+    wait_for(page, "#caption", "right the standard deviation of the error: white is ")
+    page.wait_for_function("() => after.complete && after.naturalWidth === 64")
+    assert page.evaluate("new URL(after.src).pathname").endswith("/uncertainty")
+    with page.expect_download() as download:
+        page.click("#get_uncertainty_array")
+    assert download.value.suggested_filename == "photo_deblurred_uncertainty.npy"
     assert page.evaluate("async () => (await fetch(get_report.href)).json()")["settings"]["seed"] == 1
 
 
@@ -185,7 +194,7 @@ def test_the_keyboard_reaches_everything(tab: Any, photo: Path) -> None:
     assert page.evaluate("document.activeElement.id") == "restore"
     page.focus("#kernel_size")
     reached = []
-    for _ in range(7):
+    for _ in range(8):
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
         page.keyboard.press("Tab")
-    assert reached == ["kernel_size", "seed", "quality", "SUMMARY", "restore", "other", "BODY"]
+    assert reached == ["kernel_size", "seed", "quality", "uncertainty", "SUMMARY", "restore", "other", "BODY"]

@@ -137,6 +137,25 @@ def test_the_kernel_can_be_found_in_a_region(page: Any, restorer: Restorer, phot
     )
 
 
+@pytest.mark.parametrize("region", ["", "8,4,100,33"])
+def test_the_uncertainty_is_measured_where_it_is_asked_for(
+    page: Any, restorer: Restorer, photograph: bytes, tmp_path: Path, region: str
+) -> None:
+    here = page(restorer)
+    here.send(photograph, kernel_size=9, quality="fast", uncertainty="1", region=region)
+    job = here.end()
+    assert job["status"] == "done"
+    (tmp_path / "map.npy").write_bytes(here.get("uncertainty_array").content)
+    spread = np.load(tmp_path / "map.npy")
+    assert spread.shape == (40, 48)
+    assert spread.min() < job["found"]["uncertainty_white"] <= spread.max() + 1e-4
+    assert here.get("report").json()["uncertainty"] > 0
+    with Image.open(io.BytesIO(here.get("uncertainty").content)) as shown:
+        assert (shown.mode, shown.size) == ("L", (48, 40))
+    name = 'filename="photo_deblurred_uncertainty.npy"'
+    assert name in here.get("uncertainty_array").headers["content-disposition"]
+
+
 def test_one_photograph_is_restored_at_a_time(page: Any, photograph: bytes) -> None:
     blocked = Blocked()
     here = page(blocked)

@@ -13,8 +13,8 @@ from torch import Tensor
 from ...errors import UserError
 from ...evaluation.tables import cell
 from ...io.files import atomic_path, make_folder, write_json
-from ...output.figures import Panel, panels
 from ...output.report import peak_memory, versions
+from ...output.sheets import Panel, panels
 from ..geometry.cameras import RADIUS
 from ..geometry.poses import ring
 from ..synthetic.render import on_white, render, render_mesh

@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const UNREACHABLE = "The server does not answer; is latentdem serve still running?";
+const downloads = ["result", "kernel_picture", "kernel_array", "uncertainty_array", "report"];
 const edges = ["left", "top", "width", "height"];
 
 let chosen = null; // the file chosen in this tab, until its restoration begins
@@ -55,7 +56,9 @@ function show() {
 }
 
 function showPicture(done) {
+  const uncertain = done && Boolean(job.files.uncertainty);
   $("after").hidden = $("split").hidden = !done;
+  $("show_uncertainty").hidden = !uncertain;
   $("viewer").classList.toggle("drawable", drawable());
   $("viewer").classList.toggle("done", done);
   if (chosen) {
@@ -68,11 +71,21 @@ function showPicture(done) {
       ? `${job.name}, as far as it is restored (the part that is worked on)`
       : `${job.name}, ${job.width} × ${job.height} pixels`;
     if (done) {
-      source($("after"), address("after"));
-      $("caption").textContent += " – left as it was, right restored";
+      const map = uncertain && $("uncertain").checked;
+      source($("after"), address(map ? "uncertainty" : "after"));
+      $("after").alt = map ? "How far each pixel of the restored photograph may be off" : "The photograph restored";
+      $("caption").textContent += map
+        ? ` – left as it was, right the standard deviation of the error: white is ${levels(job.found.uncertainty_white)}`
+        : " – left as it was, right restored";
       showSplit();
     }
   }
+}
+
+// The server measures in units of [-1, 1].
+function levels(deviation) {
+  const count = 127.5 * deviation;
+  return `${count < 10 ? count.toFixed(1) : Math.round(count)} of 255 levels or more`;
 }
 
 function showSplit() {
@@ -92,7 +105,8 @@ function showKernel(done) {
 function showDownloads(done) {
   $("downloads").hidden = !done;
   if (!done) return;
-  for (const kind of ["result", "kernel_picture", "kernel_array", "report"]) $(`get_${kind}`).href = address(kind);
+  $("get_uncertainty_array").hidden = !job.files.uncertainty_array;
+  for (const kind of downloads) $(`get_${kind}`).href = address(kind);
 }
 
 function showProgress() {
@@ -255,6 +269,7 @@ async function restore() {
       kernel_size: $("kernel_size").value.trim(),
       seed: $("seed").value,
       quality: $("quality").value,
+      uncertainty: $("uncertainty").checked ? "1" : "0",
     });
     if (region()) query.set("region", region().join());
     const data = chosen ?? (await (await fetch(`/jobs/${job.id}/photograph`)).blob());
@@ -285,6 +300,7 @@ $("cancel").addEventListener("click", async () => {
   }
 });
 $("split").addEventListener("input", showSplit);
+$("uncertain").addEventListener("change", show);
 
 function take(state) {
   job = state.job;
