@@ -14,6 +14,7 @@ from ..io.channels import from_rgb, to_rgb
 from ..operators.blur import Blur
 from ..operators.kernels import gaussian_kernel
 from ..output.result import Result
+from ..priors.base import LatentPrior
 from ..priors.kernel_diffusion import DenoiserPrior, KernelDiffusion
 from ..restoration.noise import estimate_noise_sigma
 from ..solver.blind_dps import BlindDPS
@@ -26,7 +27,6 @@ from .cases import Task
 from .methods import networks
 
 _WIDTH = 0.15  # standard deviation of GibbsDDRM's first Gaussian kernel in units of K
-Sampler = Callable[[Measurement, torch.Generator, Callable[[TraceStep], None]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class BlindDPSRival:
 
     Attributes:
         method: see `BlindDPS`.
-        approximate: whether the score of kernels is that of the kernel denoiser, see `DenoiserPrior`, instead of
-            the network that ships.
+        approximate: whether kernels have the score of the kernel denoiser, see `DenoiserPrior`, instead of
+            that of the network that ships.
     """
 
     method: BlindDPS = field(default_factory=BlindDPS)
@@ -44,18 +44,11 @@ class BlindDPSRival:
 
     def __call__(self, task: Task) -> Result:
         prior, denoiser = networks(task.settings.prior, task.device)
-        kernels = DenoiserPrior(denoiser) if self.approximate else KernelDiffusion.from_pretrained(None, task.device)
-        steps = task.settings.steps or 1000
-
-        def sample(
-            measurement: Measurement, generator: torch.Generator, on_step: Callable[[TraceStep], None]
-        ) -> tuple[Tensor, Tensor]:
-            size = task.settings.kernel_size
-            return self.method(
-                prior, kernels, measurement, size, generator=generator, steps=steps, on_step=on_step
-            )
-
-        return _run(task, sample, steps)
+        kernels: LatentPrior = DenoiserPrior(denoiser)
+        if not self.approximate:
+            kernels = KernelDiffusion.from_pretrained(None, task.device)
+        steps, size = task.settings.steps or 1000, task.settings.kernel_size
+        return _run(task, partial(self.method, prior, kernels, kernel_size=size, steps=steps), steps)
 
 
 @dataclass(frozen=True)
@@ -71,20 +64,11 @@ class GibbsDDRMRival:
     def __call__(self, task: Task) -> Result:
         prior, _ = networks(task.settings.prior, task.device)
         steps, size = task.settings.steps or 100, task.settings.kernel_size
-        first = gaussian_kernel(size, _WIDTH * size).to(task.device)
-
-        def sample(
-            measurement: Measurement, generator: torch.Generator, on_step: Callable[[TraceStep], None]
-        ) -> tuple[Tensor, Tensor]:
-            kernel = first.repeat(len(measurement), 1, 1, 1)
-            return self.method(
-                prior, measurement, kernel, generator=generator, steps=steps, on_step=on_step
-            )
-
-        return _run(task, sample, steps)
+        first = gaussian_kernel(size, _WIDTH * size).to(task.device).repeat(len(task.blurred), 1, 1, 1)
+        return _run(task, partial(self.method, prior, kernel=first, steps=steps), steps)
 
 
-def _run(task: Task, sample: Sampler, steps: int) -> Result:
+def _run(task: Task, sample: Callable[..., tuple[Tensor, Tensor]], steps: int) -> Result:
     """The result of a sampler for a task, on the padded grid where the blur does not wrap around."""
     started, settings = perf_counter(), task.settings
     y, (height, width) = task.blurred, task.blurred.shape[-2:]
@@ -102,7 +86,7 @@ def _run(task: Task, sample: Sampler, steps: int) -> Result:
         task.progress(step.stage, len(trace), count)
 
     generator = torch.Generator(task.device).manual_seed(settings.seed)
-    image, kernel = sample(measurement, generator, record)
+    image, kernel = sample(measurement=measurement, generator=generator, on_step=record)
     image = image.clamp(-1, 1)
     residual = Blur(kernel.shape[-1], mask=measurement.mask).residual(image, kernel, measurement.y)
     return Result(

@@ -1,4 +1,4 @@
-"""Langevin steps on a blur kernel with a known image: the kernel update of GibbsDDRM (Murata et al., ICML 2023)."""
+"""Langevin steps on the kernel of a known image: the update of GibbsDDRM (Murata et al., ICML 2023)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import latentdem_ext as ext
 class KernelEnergy:
     """U(k) = ||y - k * x||^2 / (2 v) + gamma ||k||_1 of kernels (B, 1, K, K), circular convolution.
 
-    exp(-U) is the likelihood of white noise with variance v, times a Laplace prior. The gradient needs of x and y
-    only the lags that a K x K kernel reaches: with the autocorrelation r[l] = sum_n x[n] x[n + l] and the
-    correlation c[m] = sum_n x[n - (m - K // 2)] y[n], both summed over the channels, it is (r * k - c) / v +
-    gamma sign(k). r is kept on a padded grid of 2 K points a side, so its cost does not depend on the image.
+    exp(-U) is the likelihood of white noise with variance v, times a Laplace prior. The gradient needs only the
+    lags that a K x K kernel reaches: with the autocorrelation r[l] = sum_n x[n] x[n + l] and the correlation
+    c[m] = sum_n x[n - (m - K // 2)] y[n], both summed over the channels, it is (r * k - c) / v + gamma sign(k).
+    r is kept on a padded grid of 2 K points a side, so the cost of a gradient does not depend on the image.
 
     Args:
         x: (B, C, H, W) image; y: (B, C, H, W) measurement.
@@ -67,8 +67,6 @@ class KernelEnergy:
         xi = (2 * step_size / self.curvature).view(-1, 1, 1, 1)
         spread = xi.sqrt()
         for _ in range(steps):
-            noise = torch.randn(
-                kernel.shape[1:], generator=generator, device=kernel.device, dtype=kernel.dtype
-            )
+            noise = torch.randn(kernel.shape[1:], generator=generator, device=kernel.device, dtype=kernel.dtype)
             kernel = kernel - xi / 2 * self.gradient(kernel) + spread * noise
         return ext.project_kernel(kernel)

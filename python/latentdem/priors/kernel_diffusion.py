@@ -21,14 +21,18 @@ from .parametrization import TIMESTEPS, Parametrization
 from .unet import UNet
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "embedded" / "kernel_diffusion"
-SCHEDULE_CONFIG = {
+SCHEDULE = {
     "beta_start": 1e-4,
     "beta_end": 0.02,
     "beta_schedule": "linear",
     "num_train_timesteps": TIMESTEPS,
-    "prediction_type": "epsilon",
+    "prediction_type": "v_prediction",
 }
-"""The schedule of Ho et al. (2020), which BlindDPS trained its network of kernels with."""
+"""The schedule of Ho et al. (2020), which BlindDPS trained its network of kernels with.
+
+It ends with so much noise that a small error of predicted noise is a large one of the picture, so the network
+predicts v.
+"""
 
 
 def kernel_picture(kernel: Tensor) -> Tensor:
@@ -48,17 +52,18 @@ class KernelDiffusion:
     """An unconditional diffusion model of the pictures of kernels of any size (see `kernel_picture`).
 
     Args:
-        unet: predicts the noise of pictures (B, 1, h, w) with sides that are multiples of `multiple`.
-        alphas_cumprod: (T,) cumulative alphas that it was trained with.
+        unet: network on pictures (B, 1, h, w) with sides that are multiples of `multiple`.
+        parametrization: the schedule that it was trained with, and what it predicts.
 
     Attributes:
+        alphas_cumprod: (1000,) cumulative alphas of the schedule, on the CPU.
         multiple: 2 to the number of halvings of the network.
     """
 
-    def __init__(self, unet: UNet, alphas_cumprod: Tensor) -> None:
-        self.unet = unet.eval().requires_grad_(False)
+    def __init__(self, unet: UNet, parametrization: Parametrization) -> None:
+        self.unet, self.parametrization = unet.eval().requires_grad_(False), parametrization
         convert_conv2d_weight_memory_format(self.unet, torch.channels_last)
-        self.alphas_cumprod = alphas_cumprod
+        self.alphas_cumprod = parametrization.alphas_cumprod
         self.multiple = 2 ** (len(unet.config["block_out_channels"]) - 1)
 
     @classmethod
@@ -77,8 +82,7 @@ class KernelDiffusion:
         path = SHIPPED if path is None else Path(path)
         remedy = "give a folder written by tools/train_kernel_diffusion.py export"
         check_parts(path, ("unet", "scheduler"), "diffusion prior of kernels", remedy)
-        schedule = load_schedule(path / "scheduler")
-        return cls(load_network(UNet, path / "unet", device), schedule.alphas_cumprod)
+        return cls(load_network(UNet, path / "unet", device), load_schedule(path / "scheduler"))
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(1, h, w) of a picture of this size after padding."""
@@ -95,16 +99,16 @@ class KernelDiffusion:
 
     def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
         """Noise (B, 1, h, w) in `z_t` (B, 1, h, w) at timestep `t`."""
-        noise: Tensor = self.unet(z_t.contiguous(memory_format=torch.channels_last), t)
-        return noise
+        output = self.unet(z_t.contiguous(memory_format=torch.channels_last), t)
+        return self.parametrization.noise(output, z_t, t)
 
 
 class DenoiserPrior:
     """The kernel denoiser D as an approximate diffusion prior of kernels.
 
-    By Tweedie's formula the score of kernels with noise of standard deviation s is (D(k, s) - k) / s^2, and the
-    noise in them -s times the score, (k - D(k, s)) / s. That is an approximation: D was trained with noise of up
-    to 0.15 of the peak, and the diffusion begins with noise that hides the kernel, where D knows little.
+    By Tweedie's formula the score of kernels with noise of standard deviation s is (D(k, s) - k) / s^2, and
+    the noise in them is -s times the score, (k - D(k, s)) / s. This is an approximation: D was trained with
+    noise of up to 0.15 of the peak, while the diffusion begins with noise that hides the kernel.
 
     Args:
         denoiser: the network of the M-step.
@@ -115,7 +119,7 @@ class DenoiserPrior:
 
     def __init__(self, denoiser: KernelDenoiser) -> None:
         self.denoiser = denoiser
-        self.alphas_cumprod = Parametrization.from_config(SCHEDULE_CONFIG).alphas_cumprod
+        self.alphas_cumprod = Parametrization.from_config(SCHEDULE).alphas_cumprod
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(1, height, width)."""
@@ -132,7 +136,7 @@ class DenoiserPrior:
     def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
         """Noise (B, 1, K, K) in `z_t` (B, 1, K, K) at timestep `t`, by Tweedie's formula."""
         abar = float(self.alphas_cumprod[t])
-        # z_t / sqrt(abar) is the picture with noise; as a kernel of peak 1 it and its noise have half the range.
+        # z_t / sqrt(abar) is the picture with noise, and a kernel of peak 1 has half the range of its picture.
         level = 0.5 * ((1 - abar) / abar) ** 0.5
         noisy = (z_t / abar**0.5 + 1) / 2
         peak = noisy.detach().amax((1, 2, 3)).clamp_min(level)

@@ -29,26 +29,31 @@ class BlindDPS:
     At every timestep the image x0 and the kernel k0 are predicted from x_t and k_t (Tweedie's formula). Both
     diffusions make a step of DDPM, minus alpha_t times the gradient in x_t and k_t of
 
-        ||y - k0 * x0|| + lambda R(k0),
+        ||y - k0 * x0|| + lambda R(k0).
 
-    diffusion posterior sampling (Chung et al., ICLR 2023, Algorithm 1) in both at once, with the norm itself as in
-    their release. alpha_t = `scale` sqrt(abar_t), with the schedule of the diffusion in question; that of the
-    release, too, while the paper has a constant. With fewer than 1000 steps it is 1000 / steps times as large.
+    This is diffusion posterior sampling (Chung et al., ICLR 2023, Algorithm 1) in both at once. As in the
+    release of the authors, alpha_t rises with sqrt(abar_t), where the paper has a constant, and predicted
+    pixels are clipped to [-1, 1]. Here alpha_t is `scale` or `kernel_scale` times sqrt(abar_t) for 1000 steps,
+    and 1000 / steps times that for fewer.
 
-    k0 is the prediction without its negative values, divided by its sum: a point of the simplex. On the simplex
-    the l1 norm of the paper is constant, and the gradient of its l0 norm is zero. R is therefore a smooth count of
-    the values above those of a uniform kernel, R(k) = sum_m k_m / (k_m + 1 / K^2).
+    k0 is the prediction without its negative values, divided by its sum: a point of the simplex. There the l1
+    norm is constant, and the gradient of the l0 norm is zero, so the regularizers of the release would do
+    nothing. R is therefore a smooth count of the values above that of a uniform kernel,
+    R(k) = sum_m k_m / (k_m + 1 / K^2).
 
     With an autoencoder, x_t are latents and x0 is decoded; the gradient goes through the decoder.
 
     Attributes:
-        scale: factor of the gradient steps.
+        scale: factor of the image's gradient steps for an image of 256 x 256 (release: 1). The norm has a
+            gradient of about the same length for images of any size, so the factor is scaled with the root of
+            their number of pixels.
+        kernel_scale: factor of the kernel's gradient steps (release: 1).
         sparsity: lambda.
     """
 
-    scale: float = 1.0
-    kscale: float = 1.0
-    sparsity: float = 0.1
+    scale: float = 2.0
+    kernel_scale: float = 1.0
+    sparsity: float = 0.01
 
     @torch.no_grad()
     def __call__(
@@ -80,6 +85,9 @@ class BlindDPS:
         image = _Diffusion(prior, *measurement.size)
         blur = _Diffusion(kernel_prior, kernel_size, kernel_size)
         operator = Blur(kernel_size, mask=measurement.mask)
+        coarsening = 1000 / steps
+        scale = self.scale * coarsening * (y[0, 0].numel() / _PIXELS) ** 0.5
+        kernel_scale = self.kernel_scale * coarsening
         z, u = (unit_noise(each.shape(batch), generator, y) for each in (image, blur))
         for t, t_next in timesteps(steps):
             with torch.enable_grad():
@@ -88,10 +96,8 @@ class BlindDPS:
                 kernel = kernel_of(of_kernel.clean)
                 loss = self._loss(operator, of_image.clean, kernel, y)
                 gradients = torch.autograd.grad(loss.sum(), (z, u))
-            scale = self.scale * 1000 / steps
-            of_size = (y[0, 0].numel() / _PIXELS) ** 0.5
-            z = image.step(z.detach(), of_image, t, t_next, scale * of_size * gradients[0], generator)
-            u = blur.step(u.detach(), of_kernel, t, t_next, self.kscale / self.scale * scale * gradients[1], generator)
+            z = image.step(z.detach(), of_image, t, t_next, scale * gradients[0], generator)
+            u = blur.step(u.detach(), of_kernel, t, t_next, kernel_scale * gradients[1], generator)
             if on_step is not None:
                 residual = operator.residual(of_image.clean.detach(), kernel.detach(), y)
                 on_step(TraceStep("BlindDPS", t, residual.cpu(), kernel.detach().cpu()))
@@ -111,7 +117,7 @@ def sparsity(kernel: Tensor) -> Tensor:
 
 
 class _Predicted(NamedTuple):
-    """Predicted noise in the latents, and the clean picture."""
+    """Predicted noise in the latents, which goes with the clean ones, and the clean picture."""
 
     noise: Tensor
     clean: Tensor
@@ -132,12 +138,23 @@ class _Diffusion:
         return self.prior.decode(z, self.height, self.width)
 
     def predict(self, z: Tensor, t: int) -> _Predicted:
+        """The prediction; latents that are pixels are clipped to [-1, 1], as in the release."""
         noise = self.prior.predict_noise(z, t)
         a = cumulative_alpha(self.prior, t, len(z), z).view(-1, 1, 1, 1)
-        return _Predicted(noise, self.decoded((z - (1 - a).sqrt() * noise) / a.sqrt()))
+        clean = (z - (1 - a).sqrt() * noise) / a.sqrt()
+        if z.shape[-2] >= self.height:
+            clean = clean.clamp(-1, 1)
+            noise = (z - a.sqrt() * clean) / (1 - a).sqrt()
+        return _Predicted(noise, self.decoded(clean))
 
     def step(
-        self, z: Tensor, predicted: _Predicted, t: int, t_next: int, gradient: Tensor, generator: torch.Generator
+        self,
+        z: Tensor,
+        predicted: _Predicted,
+        t: int,
+        t_next: int,
+        gradient: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
         """z_{t-1}: an ancestral step, minus sqrt(abar_t) times the gradient."""
         now, after = (cumulative_alpha(self.prior, s, len(z), z) for s in (t, t_next))

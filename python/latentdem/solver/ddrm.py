@@ -1,9 +1,10 @@
 """One step of DDRM for circular blur, whose singular vectors are those of the discrete Fourier transform.
 
-DDRM (Kawar et al., NeurIPS 2022) runs the diffusion in the spectral space of the operator: each coefficient of the
-image is noisier than its measurement, less noisy, or not measured at all, and is drawn accordingly. GibbsDDRM
-(Murata et al., ICML 2023) changes the second case; its Eq. 9 is what is implemented here. Its images x_t carry noise of
-standard deviation sigma_t = sqrt((1 - abar_t) / abar_t): they are those of a DDPM divided by sqrt(abar_t).
+DDRM (Kawar et al., NeurIPS 2022) runs the diffusion in the spectral space of the operator: each coefficient of
+the image is noisier than its measurement, less noisy, or not measured at all, and is drawn accordingly.
+GibbsDDRM (Murata et al., ICML 2023) modifies the second case; its Eq. 9 is implemented here. The noise of its
+images x_t has the standard deviation sigma_t = sqrt((1 - abar_t) / abar_t): they are those of a DDPM divided by
+sqrt(abar_t).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from ..priors.base import LatentPrior
 
 
 def unit_noise(shape: torch.Size, generator: torch.Generator, like: Tensor, own: int = 1) -> Tensor:
-    """Unit noise of `shape` (N, ...), the same for every image of the batch: a batch gives what single runs give.
+    """Unit noise of `shape` (N, ...), the same for every image: a batch gives what single runs give.
 
     Args:
         shape: N is a multiple of `own`.

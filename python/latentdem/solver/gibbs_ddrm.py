@@ -13,7 +13,7 @@ import latentdem_ext as ext
 from ..operators.blur import Blur
 from ..operators.kernel_langevin import KernelEnergy
 from ..priors.base import LatentPrior
-from .ddrm import DDRMStep, SpectralStep
+from .ddrm import DDRMStep
 from .draws import cumulative_alpha, unit_noise
 from .measurement import Measurement
 from .schedules import timesteps
@@ -26,15 +26,15 @@ _PIXELS = 256 * 256  # of the images that `sparsity` is meant for
 class GibbsDDRM:
     """Draws image and kernel in turn: a partially collapsed Gibbs sampler.
 
-    At every timestep x_{t-1} is drawn by a step of DDRM (Eq. 9, see `DDRMStep`). Then, `updates` times, the kernel is
-    drawn from its posterior given the clean prediction from x_{t-1}, by Langevin steps (see `KernelEnergy`), and
-    x_{t-1} again with the new kernel. The numbers are those of the authors' release for motion blur on FFHQ, but
-    `step_size`: its xi of 1e-11 is fixed, and suits images of 256 x 256 with a noise of 0.04.
+    At every timestep x_{t-1} is drawn by a step of DDRM (Eq. 9, see `DDRMStep`). Then, `updates` times, the
+    kernel is drawn from its posterior given the clean prediction from x_{t-1}, by Langevin steps (see
+    `KernelEnergy`), and x_{t-1} again with the new kernel. The constants are those of the authors' release for
+    motion blur on FFHQ, except `step_size`: theirs is 1e-11, whatever the image and its noise.
 
-    Where the latents of the prior are pixels (`PixelPrior`, on images that need no padding), this is the step of
-    the paper. With an autoencoder the noise of x_{t-1} cannot be shaped in the spectral space of the blur: its mean is
-    encoded, and noise of the variance of the schedule is added to the latent, as in `Proximal`. Measured
-    coefficients then get somewhat more noise than in DDRM.
+    Where the latents of the prior are pixels (`PixelPrior`, on images that need no padding), the step is that
+    of the paper. With an autoencoder the noise of x_{t-1} cannot be shaped in the spectral space of the blur:
+    its mean is encoded, and noise with the variance of the schedule is added to the latent, as in `Proximal`.
+    Measured coefficients then get somewhat more noise than in DDRM.
 
     Pixels that were not measured are filled with their prediction and noise before every update, as the release
     does beyond the frame.
@@ -44,8 +44,8 @@ class GibbsDDRM:
         updates: Gibbs updates of the kernel per timestep.
         langevin: Langevin steps per update.
         step_size: of a Langevin step, in units of the inverse of the greatest curvature.
-        sparsity: gamma of the Laplace prior of the kernel, for an image of 256 x 256; it weighs against a sum over
-            pixels, so it is scaled with their number.
+        sparsity: gamma of the Laplace prior of the kernel, for an image of 256 x 256; it weighs against a sum
+            over pixels, so it is scaled with their number.
         kernel_from: timestep from which on the kernel is updated.
     """
 
@@ -121,7 +121,9 @@ class _Run:
         fresh = unit_noise(z.shape, self.generator, z)
         if z.shape == x0.shape:  # the latents are pixels
             return after.sqrt().view(-1, 1, 1, 1) * step.draw(noise, fresh)
-        return self._encoded(step, z, now, after, fresh)
+        # The encoder was not trained on values beyond black and white.
+        z0 = self.prior.encode(step.clean.clamp(-1, 1))
+        return ext.renoise(z, z0, now, after, fresh, self.method.step.eta_d**2)
 
     def update(self, kernel: Tensor, x0: Tensor) -> Tensor:
         """A kernel drawn from its posterior given the clean image."""
@@ -129,11 +131,6 @@ class _Run:
         variance = self.measurement.sigma.square()
         energy = KernelEnergy(x0, self._filled(x0, kernel), variance, kernel.shape[-1], sparsity)
         return energy.sample(kernel, method.langevin, method.step_size, self.generator)
-
-    def _encoded(self, step: SpectralStep, z: Tensor, now: Tensor, after: Tensor, fresh: Tensor) -> Tensor:
-        # The encoder was not trained on values beyond black and white.
-        z0 = self.prior.encode(step.clean.clamp(-1, 1))
-        return ext.renoise(z, z0, now, after, fresh, self.method.step.eta_d**2)
 
     def _filled(self, x0: Tensor, kernel: Tensor) -> Tensor:
         """The measurement, with a draw of what was not measured."""

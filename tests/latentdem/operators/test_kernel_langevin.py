@@ -79,4 +79,3 @@ def test_kernel_of_a_known_image_is_found(scene: Callable[..., Tensor]) -> None:
     assert kernel_metrics(sampled, kernel).mnc > 0.98
     assert sampled.min() >= 0
     assert float(sampled.sum()) == pytest.approx(1)
-

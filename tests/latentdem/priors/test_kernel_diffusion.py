@@ -11,12 +11,14 @@ from latentdem.operators.kernels import motion_kernels
 from latentdem.priors import LatentPrior
 from latentdem.priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
 from latentdem.priors.kernel_diffusion import (
+    SCHEDULE,
     SHIPPED,
     DenoiserPrior,
     KernelDiffusion,
     kernel_of,
     kernel_picture,
 )
+from latentdem.priors.parametrization import Parametrization
 from latentdem.priors.unet import UNet
 
 
@@ -45,7 +47,7 @@ def test_pictures_and_kernels() -> None:
 
 
 def test_the_padding_is_black_and_cut_off_again() -> None:
-    prior = KernelDiffusion(UNet(1, 1, (8, 8, 8), 1, 4), torch.linspace(1, 0.1, 1000))
+    prior = KernelDiffusion(UNet(1, 1, (8, 8, 8), 1, 4), Parametrization.from_config(SCHEDULE))
     picture = kernel_picture(motion_kernels(2, 13, 0.5, 0))
     z = prior.encode(picture)
     assert z.shape == (2, *prior.latent_shape(13, 13)) == (2, 1, 16, 16)
@@ -92,5 +94,5 @@ def test_gradients_reach_the_noisy_picture(shipped: KernelDiffusion, kind: str) 
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No diffusion prior of kernels at .*train_kernel_diffusion"):
+    with pytest.raises(UserError, match=r"No diffusion prior of kernels at .*train_kernel_diffusion"):
         KernelDiffusion.from_pretrained(tmp_path)

@@ -56,7 +56,8 @@ def test_a_step_is_that_of_the_singular_value_decomposition() -> None:
 
 
 def test_the_variance_of_unmeasured_coefficients_is_that_of_the_schedule() -> None:
-    step = DDRMStep()(pixels(), pixels(), gaussian_kernel(5, 1.1).double(), *torch.tensor([[SIGMA], [0.3]]).double())
+    kernel, levels = gaussian_kernel(5, 1.1).double(), torch.tensor([[SIGMA], [0.3]]).double()
+    step = DDRMStep()(pixels(), pixels(), kernel, *levels)
     old, fresh = covariance(step)
     unmeasured = step.old > 0
     total = (step.old.square() + step.fresh.square())[unmeasured]
