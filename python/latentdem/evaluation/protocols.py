@@ -16,7 +16,7 @@ from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardson
 from .cases import EvaluationSettings, Method
 from .method_names import ALL, NamedMethod, check_names
 from .methods import ConfiguredLatentDEM, VanillaEM, deblur_task
-from .rivals import BlindDPSRival, GibbsDDRMRival
+from .rivals import RIVALS
 from .self_deblur import SelfDeblur
 
 IMAGES = 64
@@ -109,12 +109,13 @@ def _fast_em() -> RestorationConfig:
 _OURS = Entry("proximal", "LatentDEM, proximal (ours)", ConfiguredLatentDEM())
 _POSTERIOR = Entry("posterior", "LatentDEM, Algorithm 1", ConfiguredLatentDEM(algorithm_1()), on_request=True)
 _VANILLA = Entry("vanilla-em", "vanilla EM", VanillaEM())
-_RIVALS = (
-    Entry("blinddps", "BlindDPS on our priors", BlindDPSRival(), on_request=True),
-    Entry(
-        "blinddps-denoiser", "BlindDPS, score of the denoiser", BlindDPSRival(approximate=True), on_request=True
-    ),
-    Entry("gibbsddrm", "GibbsDDRM on our prior", GibbsDDRMRival(), on_request=True),
+_RIVALS = tuple(
+    Entry(name, title, RIVALS[name], on_request=True)
+    for name, title in (
+        ("blinddps", "BlindDPS on our priors"),
+        ("blinddps-denoiser", "BlindDPS, score of the denoiser"),
+        ("gibbsddrm", "GibbsDDRM on our prior"),
+    )
 )
 """The paper's blind rivals, as algorithms on the priors of the evaluation."""
 

@@ -23,7 +23,7 @@ from ..solver.gibbs_ddrm import GibbsDDRM
 from ..solver.measurement import Measurement
 from ..solver.schedules import timesteps
 from ..solver.state import TraceStep
-from .cases import Task
+from .cases import Method, Task
 from .methods import networks
 
 _WIDTH = 0.15  # standard deviation of GibbsDDRM's first Gaussian kernel in units of K
@@ -31,7 +31,7 @@ _WIDTH = 0.15  # standard deviation of GibbsDDRM's first Gaussian kernel in unit
 
 @dataclass(frozen=True)
 class BlindDPSRival:
-    """BlindDPS with the prior of the evaluation and a diffusion prior of kernels.
+    """BlindDPS with the prior of the evaluation and a diffusion prior of kernels, in 1000 steps by default.
 
     Attributes:
         method: see `BlindDPS`.
@@ -47,13 +47,13 @@ class BlindDPSRival:
         kernels: LatentPrior = DenoiserPrior(denoiser)
         if not self.approximate:
             kernels = KernelDiffusion.from_pretrained(None, task.device)
-        steps, size = task.settings.steps or 1000, task.settings.kernel_size
-        return _run(task, partial(self.method, prior, kernels, kernel_size=size, steps=steps), steps)
+        sample = partial(self.method, prior, kernels, kernel_size=task.settings.kernel_size)
+        return _run(task, sample, task.settings.steps or 1000)
 
 
 @dataclass(frozen=True)
 class GibbsDDRMRival:
-    """GibbsDDRM with the prior of the evaluation, from a Gaussian kernel.
+    """GibbsDDRM with the prior of the evaluation, from a Gaussian kernel, in 100 steps by default.
 
     Attributes:
         method: see `GibbsDDRM`.
@@ -63,19 +63,27 @@ class GibbsDDRMRival:
 
     def __call__(self, task: Task) -> Result:
         prior, _ = networks(task.settings.prior, task.device)
-        steps, size = task.settings.steps or 100, task.settings.kernel_size
-        first = gaussian_kernel(size, _WIDTH * size).to(task.device).repeat(len(task.blurred), 1, 1, 1)
-        return _run(task, partial(self.method, prior, kernel=first, steps=steps), steps)
+        size = task.settings.kernel_size
+        first = gaussian_kernel(size, _WIDTH * size).to(task.device)
+        sample = partial(self.method, prior, kernel=first.repeat(len(task.blurred), 1, 1, 1))
+        return _run(task, sample, task.settings.steps or 100)
+
+
+RIVALS: dict[str, Method] = {
+    "blinddps": BlindDPSRival(),
+    "blinddps-denoiser": BlindDPSRival(approximate=True),
+    "gibbsddrm": GibbsDDRMRival(),
+}
+"""The rivals by the names that `--methods` has for them."""
 
 
 def _run(task: Task, sample: Callable[..., tuple[Tensor, Tensor]], steps: int) -> Result:
-    """The result of a sampler for a task, on the padded grid where the blur does not wrap around."""
-    started, settings = perf_counter(), task.settings
-    y, (height, width) = task.blurred, task.blurred.shape[-2:]
+    """The result of a sampler, which runs on a padded grid where the blur does not wrap around."""
+    started, settings, y = perf_counter(), task.settings, task.blurred
     sigma = torch.full((len(y),), settings.noise_sigma)
     if settings.estimate_noise:
         sigma = estimate_noise_sigma(y)
-    circular = settings.boundary == "circular"
+    circular, (height, width) = settings.boundary == "circular", y.shape[-2:]
     frame = Frame.circular(height, width) if circular else Frame.extended(height, width, settings.kernel_size)
     measurement = frame.extend(Measurement(to_rgb(y), sigma, circular=circular)).to(task.device)
     trace: list[TraceStep] = []
@@ -86,7 +94,7 @@ def _run(task: Task, sample: Callable[..., tuple[Tensor, Tensor]], steps: int) -
         task.progress(step.stage, len(trace), count)
 
     generator = torch.Generator(task.device).manual_seed(settings.seed)
-    image, kernel = sample(measurement=measurement, generator=generator, on_step=record)
+    image, kernel = sample(measurement=measurement, generator=generator, steps=steps, on_step=record)
     image = image.clamp(-1, 1)
     residual = Blur(kernel.shape[-1], mask=measurement.mask).residual(image, kernel, measurement.y)
     return Result(

@@ -8,13 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from latentdem.errors import UserError
 from latentdem.evaluation import EvaluationSettings, Task, rivals
+from latentdem.evaluation.on_pictures import OnPictures
+from latentdem.evaluation.picture_comparison import picture_methods
+from latentdem.evaluation.pictures import PictureTask
 from latentdem.evaluation.rivals import BlindDPSRival, GibbsDDRMRival
 from latentdem.operators.blur import Blur
 from latentdem.operators.kernels import motion_kernels
 from latentdem.output.result import Result
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.kernel_denoiser import KernelDenoiser
+from latentdem.restoration.settings import Settings
 from latentdem.solver.gibbs_ddrm import GibbsDDRM
 
 Scene = Callable[..., Tensor]
@@ -74,6 +79,28 @@ def test_other_boundaries_and_an_unknown_noise(task: Task, name: str, changed: d
     assert result.residual.shape == (1,)
     if "estimate_noise" in changed:
         assert float(result.noise_sigma) != task.settings.noise_sigma
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_real_pictures(task: Task, name: str) -> None:
+    """The same problem, given as a real picture, has the same result; its boundary and noise may be unknown."""
+    circular = Settings(kernel_size=9, noise_sigma=0.02, steps=3, boundary="circular")
+    picture = PictureTask(task.blurred, None, circular, "embedded", task.device, task.progress)
+    method = OnPictures(RIVALS[name])
+    assert torch.equal(method(picture).tensor, RIVALS[name](task).tensor)
+    check(method(replace(picture, settings=Settings(kernel_size=9, steps=3))), task)
+    with pytest.raises(UserError, match="give a --kernel-size"):
+        method(replace(picture, settings=Settings(steps=3)))
+
+
+def test_real_pictures_are_compared_where_rivals_are_named() -> None:
+    def chosen(*names: str) -> list[tuple[str, bool]]:
+        return [(each.name, each.non_blind) for each in picture_methods(names, (), non_blind=True)]
+
+    assert chosen("all") == [("deblur", True)]
+    assert chosen("gibbsddrm", "deblur") == [("deblur", True), ("gibbsddrm", False)]
+    with pytest.raises(UserError, match="deblur, blinddps, blinddps-denoiser, gibbsddrm"):
+        chosen("other")
 
 
 def test_what_tells_the_rivals_apart_is_in_their_text() -> None:
