@@ -107,6 +107,26 @@ def test_a_batch_gives_what_single_images_give(scene: Scene, tiny_prior: Embedde
             torch.testing.assert_close(mine[i : i + 1], theirs, rtol=1e-3, atol=1e-3)
 
 
+def test_a_pixel_space_model_of_kernels_is_a_kernel_prior(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    """As BlindDPS's own network is; it pads kernels of 9 pixels to 10."""
+    diffusers = pytest.importorskip("diffusers")
+    from latentdem.priors import PixelPrior
+
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = diffusers.UNet2DModel(
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        **blocks,
+    )
+    measurement = Measurement(scene(32, 32), torch.tensor([0.02]))
+    _, kernel = BlindDPS(0.1)(tiny_prior, PixelPrior(unet), measurement, 9, generator=seeded(), steps=2)
+    assert kernel.shape == (1, 1, 9, 9)
+    assert float(kernel.sum()) == pytest.approx(1)
+
+
 def test_unmeasured_pixels_do_not_count(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
     y, mask = scene(32, 32), torch.ones(1, 1, 32, 32)
     mask[..., :9] = 0
