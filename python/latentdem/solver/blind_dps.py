@@ -24,7 +24,7 @@ _PIXELS = 256 * 256  # of the images that `scale` is meant for
 
 @dataclass(frozen=True)
 class BlindDPS:
-    """Two reverse diffusions whose clean predictions explain the measurement together (Algorithm 1, Fig. 2).
+    """Two reverse diffusions whose clean predictions explain the measurement together (Fig. 2).
 
     At every timestep the image x0 and the kernel k0 are predicted from x_t and k_t (Tweedie's formula). Both
     diffusions make a step of DDPM, minus alpha_t times the gradient in x_t and k_t of

@@ -112,15 +112,9 @@ def test_a_pixel_space_model_of_kernels_is_a_kernel_prior(scene: Scene, tiny_pri
     diffusers = pytest.importorskip("diffusers")
     from latentdem.priors import PixelPrior
 
+    sizes = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}
     blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-    unet = diffusers.UNet2DModel(
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        layers_per_block=1,
-        **blocks,
-    )
+    unet = diffusers.UNet2DModel(in_channels=1, out_channels=1, **sizes, **blocks)
     measurement = Measurement(scene(32, 32), torch.tensor([0.02]))
     _, kernel = BlindDPS(0.1)(tiny_prior, PixelPrior(unet), measurement, 9, generator=seeded(), steps=2)
     assert kernel.shape == (1, 1, 9, 9)
