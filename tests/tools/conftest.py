@@ -50,6 +50,11 @@ def train_kernel_denoiser() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def train_kernel_diffusion() -> ModuleType:
+    return _load("train_kernel_diffusion")
+
+
+@pytest.fixture(scope="session")
 def train_view_prior() -> ModuleType:
     return _load("train_view_prior")
 

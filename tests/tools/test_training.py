@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from latentdem.priors import load_prior
 from latentdem.priors.kernel_denoiser import load_kernel_denoiser
+from latentdem.priors.kernel_diffusion import KernelDiffusion
 
 
 def run(program, *arguments):
@@ -78,6 +79,30 @@ def test_kernel_denoiser_is_evaluated(train_kernel_denoiser, tmp_path):
     for _, _, noisy, linear, denoised in rows:
         assert float(denoised) < min(float(noisy), float(linear))
     assert (tmp_path / "denoised.png").exists()
+
+
+def test_kernel_diffusion_trains_resumes_and_is_loaded(train_kernel_diffusion, drawn, tmp_path):
+    out, weights = tmp_path / "diffusion", tmp_path / "weights"
+    train = (train_kernel_diffusion, "train", "--kernels", drawn / "kernels.npz", "--out", out, "--pixels", 512)
+    run(*train, "--steps", 1)
+    assert step(out / "run") == 1
+    run(*train, "--steps", 2)
+    assert step(out / "run") == 2
+    assert "Wrote 134873 parameters" in run(
+        train_kernel_diffusion, "export", "--out", out, "--weights", weights
+    )
+    prior = KernelDiffusion.from_pretrained(weights)
+    torch.testing.assert_close(prior.alphas_cumprod, KernelDiffusion.from_pretrained().alphas_cumprod)
+    assert prior.predict_noise(torch.randn(1, 1, 12, 12), 500).isfinite().all()
+
+
+def test_kernel_diffusion_is_evaluated(train_kernel_diffusion, tmp_path):
+    """The one that ships, at one size: it knows more than the denoiser where noise hides the kernel."""
+    run(train_kernel_diffusion, "evaluate", "--out", tmp_path, "--count", 8, "--sizes", 17, "--steps", 3)
+    rows = [line.split(",") for line in (tmp_path / "evaluation.csv").read_text().splitlines()[1:]]
+    assert [int(row[1]) for row in rows] == list(train_kernel_diffusion.TESTED)
+    assert all(float(diffusion) < float(denoiser) for _, t, diffusion, denoiser in rows if int(t) >= 200)
+    assert (tmp_path / "samples.png").exists()
 
 
 @pytest.mark.slow

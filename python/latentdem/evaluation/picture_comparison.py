@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..io.files import atomic_path, make_folder, write_json
 from ..output.report import versions
 from .method_names import ALL, NamedMethod, check_names, earlier_methods
+from .on_pictures import OnPictures
 from .picture_rows import PictureRow, PictureSummary
 from .picture_tables import COLUMNS, head_lines, published_lines
 from .pictures import (
@@ -22,12 +23,17 @@ from .pictures import (
     evaluate_pictures,
     identity_of,
 )
+from .rivals import RIVALS
 from .runner import ImageProgress
 from .store import EvaluationStore, write_table
 from .tables import cell, count_of, failure_lines, line
 
-OWN: dict[str, PictureMethod] = {"deblur": deblur_picture}
+OWN: dict[str, PictureMethod] = {
+    "deblur": deblur_picture,
+    **{name: OnPictures(method) for name, method in RIVALS.items()},
+}
 """Methods of this package by name."""
+_BY_DEFAULT = ("deblur",)  # what `ALL` stands for
 _SHOWN = ("psnr_input", "psnr", "gain", "ssim", "mnc", "mnc_rotated", "seconds", "cpu_seconds", "memory_mb")
 
 
@@ -56,8 +62,14 @@ def picture_methods(
                 "command:PROGRAM."
             )
     check_names([*OWN, *(other.name for other in others)])
-    ours = [ComparedMethod(name, method, non_blind) for name, method in OWN.items() if {name, ALL} & set(names)]
+    wanted = {*names, *(_BY_DEFAULT if ALL in names else ())}
+    ours = [_own(name, non_blind) for name in OWN if name in wanted]
     return (*ours, *(ComparedMethod(other.name, other.method, other.non_blind) for other in others))
+
+
+def _own(name: str, non_blind: bool) -> ComparedMethod:
+    """A method of this package; its rivals know no kernels."""
+    return ComparedMethod(name, OWN[name], non_blind and name not in RIVALS)
 
 
 def compare_pictures(
@@ -127,9 +139,7 @@ def _share(progress: ImageProgress, number: int, methods: int, name: str) -> Ima
 def _earlier(out: Path, names: Sequence[str], non_blind: bool) -> list[ComparedMethod]:
     """Methods of earlier calls, of which `names` run again."""
     ours = [
-        ComparedMethod(name, method, non_blind)
-        for name, method in OWN.items()
-        if name not in names and (out / name / "metrics.csv").exists()
+        _own(name, non_blind) for name in OWN if name not in names and (out / name / "metrics.csv").exists()
     ]
     others = earlier_methods(out, [*names, *OWN])
     return [*ours, *(ComparedMethod(each.name, each.method, each.non_blind) for each in others)]

@@ -16,6 +16,7 @@ from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardson
 from .cases import EvaluationSettings, Method
 from .method_names import ALL, NamedMethod, check_names
 from .methods import ConfiguredLatentDEM, VanillaEM, deblur_task
+from .rivals import RIVALS
 from .self_deblur import SelfDeblur
 
 IMAGES = 64
@@ -108,6 +109,15 @@ def _fast_em() -> RestorationConfig:
 _OURS = Entry("proximal", "LatentDEM, proximal (ours)", ConfiguredLatentDEM())
 _POSTERIOR = Entry("posterior", "LatentDEM, Algorithm 1", ConfiguredLatentDEM(algorithm_1()), on_request=True)
 _VANILLA = Entry("vanilla-em", "vanilla EM", VanillaEM())
+_RIVALS = tuple(
+    Entry(name, title, RIVALS[name], on_request=True)
+    for name, title in (
+        ("blinddps", "BlindDPS on our priors"),
+        ("blinddps-denoiser", "BlindDPS, score of the denoiser"),
+        ("gibbsddrm", "GibbsDDRM on our prior"),
+    )
+)
+"""The paper's blind rivals, as algorithms on the priors of the evaluation."""
 
 _TABLE_1 = Protocol(
     "Table 1: blind motion deblurring",
@@ -116,6 +126,7 @@ _TABLE_1 = Protocol(
         _POSTERIOR,
         Entry("fastem-m-step", "ours with FastEM's M-step", ConfiguredLatentDEM(_fast_em())),
         _VANILLA,
+        *_RIVALS,
         Entry("self-deblur", "Self-Deblur", SelfDeblur()),
         Entry("total-variation", "total variation, blind", BlindTotalVariation()),
         Entry("richardson-lucy", "Richardson-Lucy, blind", BlindRichardsonLucy()),
@@ -184,9 +195,9 @@ PROTOCOLS = {
 
 
 def comparison(*, non_blind: bool) -> Protocol:
-    """The table of an evaluation with any settings: `latentdem.deblur` and methods of other people."""
+    """The table of an evaluation with any settings: `latentdem.deblur`, its rivals, methods of other people."""
     ours = Entry("deblur", "latentdem deblur", deblur_task, non_blind)
-    return Protocol("Comparison", (ours,), paper=False)
+    return Protocol("Comparison", (ours, *_RIVALS), paper=False)
 
 
 def check_settings(settings: EvaluationSettings) -> None:

@@ -12,6 +12,7 @@ import latentdem_ext as ext
 from ..errors import UserError
 from ..operators.base import Operator
 from ..priors.base import LatentPrior
+from .draws import cumulative_alpha, unit_noise
 from .e_step import EStep, Move, Proximal
 from .schedules import EVERY_STEP, Skip, timesteps
 from .state import State, TraceStep
@@ -102,8 +103,8 @@ class LatentDEM:
             if resume is not None and t >= resume.step.t:
                 t_before = t
                 continue
-            abar, abar_next = (self._abar(s, len(z), y) for s in (t, t_next))
-            noise = self._noise(z.shape, generator, z)
+            abar, abar_next = (cumulative_alpha(self.prior, s, len(z), y) for s in (t, t_next))
+            noise = unit_noise(z.shape, generator, z, self.hypotheses * samples)
             if not self.skip.full(t, t_before):
                 z = ext.dps_step(z, self.prior.predict_noise(z, t), abar, abar_next)[0]
                 t_before = t
@@ -149,20 +150,10 @@ class LatentDEM:
             raise UserError(
                 f"The latents to start from have the shape {tuple(shape)} here, not {tuple(latents.shape)}."
             )
-        noise = self._noise(shape, generator, y) if latents is None else latents.to(y)
+        own = self.hypotheses * self.num_samples
+        noise = unit_noise(shape, generator, y, own) if latents is None else latents.to(y)
         if image is None:
             return noise
-        a = self._abar(start, len(noise), y).view(-1, 1, 1, 1)
+        a = cumulative_alpha(self.prior, start, len(noise), y).view(-1, 1, 1, 1)
         z0 = self.prior.encode(image).repeat_interleave(self.num_samples, 0)
         return a.sqrt() * z0 + (1 - a).sqrt() * noise
-
-    def _noise(self, shape: torch.Size, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Unit noise, the same for every image of the batch."""
-        own = self.hypotheses * self.num_samples
-        noise = torch.randn((own, *shape[1:]), generator=generator, device=like.device, dtype=like.dtype)
-        return noise.repeat(shape[0] // own, 1, 1, 1)
-
-    def _abar(self, t: int, count: int, like: Tensor) -> Tensor:
-        """(count,) cumulative alpha at t; 1 after the last step."""
-        value = 1.0 if t < 0 else float(self.prior.alphas_cumprod[t])
-        return torch.full((count,), value, device=like.device, dtype=like.dtype)

@@ -14,7 +14,7 @@ from latentdem.errors import UserError
 from latentdem.evaluation import EvaluationSettings, Task, tables
 from latentdem.evaluation.accuracy import Moment
 from latentdem.evaluation.plots import plot_accuracy
-from latentdem.evaluation.protocols import PROTOCOLS, Entry, Protocol, check_settings, differences
+from latentdem.evaluation.protocols import PROTOCOLS, Entry, Protocol, check_settings, comparison, differences
 from latentdem.evaluation.self_deblur import SelfDeblur
 from latentdem.evaluation.tables import run_protocol
 from latentdem.io.images import write_image
@@ -83,6 +83,9 @@ def test_the_tables_are_complete() -> None:
         "posterior",
         "fastem-m-step",
         "vanilla-em",
+        "blinddps",
+        "blinddps-denoiser",
+        "gibbsddrm",
         "self-deblur",
         "total-variation",
         "richardson-lucy",
@@ -106,7 +109,14 @@ def test_the_tables_are_complete() -> None:
     for protocol in PROTOCOLS.values():
         texts = [(str(entry.method), entry.non_blind) for entry in protocol.entries]
         assert len(set(texts)) == len(texts)  # what tells their folders apart
-    assert "posterior" not in [entry.name for entry in PROTOCOLS["paper-table1"].pick([])]
+    assert not {"posterior", "blinddps", "gibbsddrm"} & {e.name for e in PROTOCOLS["paper-table1"].pick([])}
+
+
+def test_a_comparison_has_the_rivals_where_they_are_named() -> None:
+    table = comparison(non_blind=False)
+    assert [entry.name for entry in table.pick([])] == ["deblur"]
+    named = table.pick(["gibbsddrm", "blinddps"])
+    assert [(entry.name, entry.non_blind) for entry in named] == [("blinddps", False), ("gibbsddrm", False)]
 
 
 def test_methods_run_resume_and_are_added(
