@@ -17,7 +17,7 @@ from .blind import BlindSearch
 from .config import Round, SearchConfig, Start
 from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
-from .gradient_start import SETTINGS, automatic_sizes, sizes_around, starts_for
+from .gradient_start import automatic_sizes, sizes_around, starts_for
 from .layout import Layout
 from .selection import most_plausible, together
 from .trials import TRIAL_STEPS, trial
@@ -33,7 +33,6 @@ class GradientFirst:
 
     Attributes:
         tried: kernels of the gradient-based start that are tried, besides the first one turned by 180 degrees.
-        automatic_settings: settings of the start that each kernel size is estimated with if it is unknown.
         score_margin: kernels whose score is worse than the best one by more are not tried.
         score_weight: of the scores beside the evidence.
         spread_weight: of the entropies of the kernels beside the evidence. A part of the true kernel leaves a
@@ -52,7 +51,6 @@ class GradientFirst:
     """
 
     tried: int = 8
-    automatic_settings: int = 2
     score_margin: float = 0.1
     score_weight: float = 0.05
     spread_weight: float = 0.02
@@ -164,8 +162,7 @@ class GradientFirstSearch:
         """Kernels (B, H, 1, K, K) to try and their scores (B, H); the last one is the first, turned."""
         side = min(photographs.size)
         sizes = automatic_sizes(side) if self.automatic else sizes_around(kernel_size, side)
-        settings = SETTINGS[: self.config.automatic_settings] if self.automatic else SETTINGS
-        kernels, scores = starts_for(photographs, kernel_size, sizes, settings)
+        kernels, scores = starts_for(photographs, kernel_size, sizes, self.automatic)
         kernels, scores = kernels[:, : self.config.tried], scores[:, : self.config.tried]
         count = int((scores - scores[:, :1] <= self.config.score_margin).sum(1).max())
         kernels, scores = kernels[:, :count], scores[:, :count]

@@ -13,7 +13,7 @@ from latentdem_ext.vae import Window
 from .gradient_scale import TINY, Scale, box_mean, resize, squared_gradient
 
 WINDOW_SIZE = 448  # pixels a side of the window in which the kernel of a larger photograph is estimated
-_KERNELS_PER_SIDE = 5  # the window is at least this many kernels wide
+_KERNELS_PER_SIDE = 8  # the window is at least this many kernels wide; long kernels need more edges
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class GradientInput:
         kernel_size: odd, so that the kernel has a central pixel at every scale.
         circular: whether the blur wraps around.
         repeats: hypotheses of each photograph.
+        window: pixels a side of the window that is used of a larger photograph, unless that is less than eight
+            kernels.
     """
 
     grey: Tensor
@@ -36,6 +38,7 @@ class GradientInput:
     kernel_size: int
     circular: bool
     repeats: int
+    window: int = WINDOW_SIZE
 
     @classmethod
     def of(
@@ -62,7 +65,7 @@ class GradientInput:
         if width != self.kernel_size:
             shape = [round(n * width / self.kernel_size) for n in y.shape[-2:]]
             y, mask = resize(y, shape), (resize(mask, shape) > 0.99).to(y)
-        rows, columns = edge_window(y, WINDOW_SIZE, width, mask)
+        rows, columns = edge_window(y, self.window, width, mask)
         window, part = y[..., rows, columns], mask[..., rows, columns]
         return Scale(
             window.repeat_interleave(self.repeats, 0),
@@ -81,8 +84,8 @@ def edge_window(y: Tensor, size: int, kernel_size: int, mask: Tensor | None = No
 
     Args:
         y: (B, C, H, W); the mean of the channels is used.
-        size: side of the window in pixels; it becomes five kernel sizes where that is more, and a smaller image
-            is returned whole along that axis.
+        size: side of the window in pixels; it becomes eight kernel sizes where that is more, and a smaller
+            image is returned whole along that axis.
         kernel_size: K.
         mask: (B or 1, 1, H, W), 1 for the pixels that count; None for all.
 

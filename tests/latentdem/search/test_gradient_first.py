@@ -20,7 +20,7 @@ from latentdem.restoration.kernel_search import KernelSearch
 from latentdem.search import gradient_first
 from latentdem.search.config import Round
 from latentdem.search.gradient_first import GradientFirst, GradientFirstSearch
-from latentdem.search.gradient_start import SETTINGS, starts_for
+from latentdem.search.gradient_start import starts_for
 from latentdem.solver.measurement import Measurement
 from latentdem.solver.passes import Candidates, Hooks, WorkCounter
 
@@ -66,10 +66,10 @@ def photographs() -> Tensor:
 
 @pytest.fixture
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The start at one size with two of its settings."""
+    """The start at one size."""
 
     def quick(measurement: Measurement, size: int, *_: Any) -> tuple[Tensor, Tensor]:
-        return starts_for(measurement, size, (size,), SETTINGS[:2])
+        return starts_for(measurement, size, (size,))
 
     monkeypatch.setattr(gradient_first, "starts_for", quick)
 

@@ -1,0 +1,85 @@
+"""Kernels at a coarse scale that several parts of a photograph agree or disagree on.
+
+The alternation of `gradient_chain` finds a kernel near to where it begins, and edges of one kind, such as the
+columns of a building, can lead it astray, although the true kernel would be a fixed point. Each part of a
+photograph has other edges. At coarse scales an alternation in each of them, with several settings, takes less
+time than one at full size. Judged on more of the photograph, the best kernels that differ go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .gradient_chain import SETTINGS, alternate, first_kernels, widths_to
+from .gradient_input import GradientInput
+from .gradient_score import SCORE_FRAME, scores_at
+from .selection import correlations
+
+SEED_WIDTH = 28  # largest width of the seeds
+_PART = 0.6  # of each side of the photograph
+_LEAST_SIDE = 3  # kernel sizes a part is high and wide at least
+_PART_WINDOW, _WHOLE_WINDOW = 12, 16  # pixels a side that are used, in kernel widths
+_JUDGED = 8  # different kernels from parts that are alternated on the whole photograph
+_ALIKE = 0.93  # normalised correlation from which two kernels count as one
+
+
+def seed_width(kernel_size: int) -> int:
+    """The width of the kernel at the scale where seeds are taken, below that at full size."""
+    return max(width for width in widths_to(kernel_size)[:-1] or [kernel_size] if width <= SEED_WIDTH)
+
+
+def seeds(inputs: GradientInput, count: int, sigma: float) -> Tensor:
+    """Different kernels (N, 1, w, w) of one photograph at the scale of `seed_width`, best first, N <= `count`.
+
+    Args:
+        inputs: the photograph, as a single hypothesis.
+        count: how many at most.
+        sigma: standard deviation of the noise at full size, in units of [0, 1].
+    """
+    size = inputs.kernel_size
+    width = seed_width(size)
+    widths = [one for one in widths_to(size) if one <= width]
+    first, several = first_kernels(len(SETTINGS), inputs.grey), len(SETTINGS)
+    whole = replace(inputs, window=_WHOLE_WINDOW * width)
+    found = [
+        alternate(replace(part, repeats=several), SETTINGS, first, widths, sigma)
+        for part in (whole, *_parts(inputs, _PART_WINDOW * width))
+    ]
+    kernels = _best(whole, torch.cat(found), _JUDGED, sigma)
+    whole = replace(whole, repeats=len(kernels))
+    return _best(whole, alternate(whole, SETTINGS[:1] * len(kernels), kernels, [width], sigma), count, sigma)
+
+
+def _parts(inputs: GradientInput, window: int) -> list[GradientInput]:
+    """Windows in the overlapping corners of the photograph and in its middle; none where they are too small."""
+    height, width = inputs.grey.shape[-2:]
+    sides = round(_PART * height), round(_PART * width)
+    if min(sides) < _LEAST_SIDE * inputs.kernel_size:
+        return []
+    down, right = height - sides[0], width - sides[1]
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    places = [(..., slice(top, top + sides[0]), slice(left, left + sides[1])) for top, left in corners]
+    part = replace(inputs, circular=False, window=window)
+    return [replace(part, grey=inputs.grey[place], mask=inputs.mask[place]) for place in places]
+
+
+def _best(inputs: GradientInput, kernels: Tensor, count: int, sigma: float) -> Tensor:
+    """The best of the kernels (N, 1, w, w) on the whole photograph that differ, best score first."""
+    width = kernels.shape[-1]
+    scale = replace(inputs, repeats=len(kernels)).scale(width, [SCORE_FRAME] * len(kernels))
+    return different(kernels, scores_at(scale, kernels, sigma * width / inputs.kernel_size), count)
+
+
+def different(kernels: Tensor, scores: Tensor, count: int) -> Tensor:
+    """The kernels (N, 1, K, K) with the lowest scores (N,), `count` of them at most, no two of them alike."""
+    order = scores.argsort().tolist()
+    kept = order[:1]
+    for n in order[1:]:
+        if len(kept) == count:
+            break
+        if correlations(kernels[n : n + 1], kernels[kept, 0][None])[0].max() < _ALIKE:
+            kept.append(n)
+    return kernels[kept]

@@ -1,0 +1,106 @@
+"""Seeds: kernels at a coarse scale from parts of a photograph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from skimage import data
+from torch import Tensor
+
+from latentdem.metrics import kernel_metrics
+from latentdem.operators.kernels import motion_kernels
+from latentdem.search import gradient_seeds
+from latentdem.search.gradient_chain import SETTINGS, alternate, first_kernels, widths_to
+from latentdem.search.gradient_input import GradientInput
+from latentdem.search.gradient_scale import resize
+from latentdem.search.gradient_seeds import different, seed_width, seeds
+
+K = 21
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Tensor:
+    return motion_kernels(1, K, 0.5, seed=2)
+
+
+@pytest.fixture(scope="module")
+def inputs(kernel: Tensor) -> GradientInput:
+    """A blurred photograph of 180 x 236 pixels, in [-1, 1] before, that does not wrap around."""
+    x = torch.from_numpy(data.camera()[60:460:2, 0:512:2].copy()).float()[None, None] / 127.5 - 1
+    y = torch.nn.functional.conv2d(x, kernel.flip(-1, -2))
+    y = y + 0.005 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    return GradientInput.of(y, K, None, False, 1)
+
+
+def mnc(estimate: Tensor, truth: Tensor) -> float:
+    return float(kernel_metrics(estimate, truth).mnc)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(75, 27), (45, 21), (27, 19), (15, 9), (3, 3)])
+def test_seeds_are_taken_below_full_size(size: int, expected: int) -> None:
+    assert seed_width(size) == expected
+    assert expected in widths_to(size)
+
+
+def test_the_best_seed_is_the_reduced_kernel(inputs: GradientInput, kernel: Tensor) -> None:
+    width = seed_width(K)
+    found = seeds(inputs, 3, 0.0025)
+    assert 1 <= len(found) <= 3
+    assert found.shape[1:] == (1, width, width)
+    torch.testing.assert_close(found.sum((-2, -1)), torch.ones(len(found), 1))
+    assert mnc(found[:1], resize(kernel, (width, width)).clamp_min(0)) > 0.85
+
+
+def test_parts_help_where_edges_of_the_whole_mislead(
+    inputs: GradientInput, kernel: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of kernels from the whole and from parts, those that explain the photograph best are kept."""
+    width = seed_width(K)
+    truth, wrong = resize(kernel, (width, width)).clamp_min(0), torch.rand(1, 1, width, width)
+    wrong, truth = wrong / wrong.sum(), truth / truth.sum()
+
+    def known(part: GradientInput, settings: object, start: Tensor, widths: object, sigma: float) -> Tensor:
+        if part.repeats != len(SETTINGS):
+            return start  # the judgement on the whole
+        return (wrong if part.grey.shape == inputs.grey.shape else truth).repeat(len(SETTINGS), 1, 1, 1)
+
+    monkeypatch.setattr(gradient_seeds, "alternate", known)
+    monkeypatch.setattr(gradient_seeds, "_JUDGED", 2)
+    found = seeds(inputs, 2, 0.0025)
+    torch.testing.assert_close(found, torch.cat([truth, wrong]))
+
+
+def test_small_photographs_have_no_parts(inputs: GradientInput, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def remembered(
+        part: GradientInput, settings: object, start: Tensor, widths: list[int], sigma: float
+    ) -> Tensor:
+        sizes.append(tuple(part.grey.shape[-2:]))
+        return start.new_ones((len(start), 1, widths[-1], widths[-1])) / widths[-1] ** 2
+
+    monkeypatch.setattr(gradient_seeds, "alternate", remembered)
+    small = replace(inputs, grey=inputs.grey[..., :80, :90], mask=inputs.mask[..., :80, :90])
+    seeds(small, 1, 0.0025)
+    assert set(sizes) == {(80, 90)}
+    sizes.clear()
+    seeds(inputs, 1, 0.0025)
+    assert sizes.count((108, 142)) == 5
+
+
+def test_different_kernels_are_kept_best_first(kernel: Tensor) -> None:
+    shifted, turned = kernel.roll((1, 1), (-2, -1)), kernel.flip(-2, -1)
+    kernels = torch.cat([turned, kernel, shifted])
+    kept = different(kernels, torch.tensor([-1.0, -2.0, -3.0]), 3)
+    assert torch.equal(kept, torch.cat([shifted, turned]))
+    assert torch.equal(different(kernels, torch.tensor([-1.0, -2.0, -3.0]), 1), shifted)
+
+
+def test_the_alternation_can_be_continued_where_it_stopped(inputs: GradientInput) -> None:
+    widths, settings = widths_to(K)[:4], SETTINGS[:2]
+    twice, start = replace(inputs, repeats=2), first_kernels(2, inputs.grey)
+    whole = alternate(twice, settings, start, widths, 0.0025)
+    half = alternate(twice, settings, start, widths[:2], 0.0025)
+    torch.testing.assert_close(alternate(twice, settings, half, widths[2:], 0.0025), whole)
