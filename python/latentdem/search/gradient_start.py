@@ -21,6 +21,7 @@ strongest gradients are used (the selection of Xu and Jia, ECCV 2010, without it
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -71,13 +72,16 @@ def starts_for(
     kernels, scores = [], []
     for n in range(len(measurement)):
         one = measurement.rows(slice(n, n + 1))
-        seen = {"mask": one.mask, "noise_sigma": float(one.sigma), "circular": one.circular}
+        estimate, score_of = (
+            partial(function, one.y, mask=one.mask, noise_sigma=float(one.sigma), circular=one.circular)
+            for function in (estimate_kernels, score_kernels)
+        )
         estimates: list[Tensor] = []
         for size in sorted(sizes, reverse=True):
             if not skip or not estimates or min(map(_extent, estimates[-1])) <= size:
-                estimates.append(estimate_kernels(one.y, size, **seen))
-        joined = torch.cat([pad_kernel(estimate, largest) for estimate in estimates])
-        score = score_kernels(one.y, joined[None], **seen)[0]
+                estimates.append(estimate(kernel_size=size))
+        joined = torch.cat([pad_kernel(found, largest) for found in estimates])
+        score = score_of(kernels=joined[None])[0]
         score, order = score.sort(stable=True)
         kernels.append(ext.project_kernel(crop_kernel(joined[order], kernel_size)))
         scores.append(score)

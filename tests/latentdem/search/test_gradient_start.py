@@ -166,7 +166,8 @@ def test_sizes_too_small_for_every_kernel_of_the_next_larger_one_are_skipped(
     measurement = Measurement(blurred(kernel, False), torch.tensor([0.005]), circular=False)
     sizes = []
 
-    def remembered(y: Tensor, size: int, **options: Any) -> Tensor:
+    def remembered(y: Tensor, kernel_size: int, **options: Any) -> Tensor:
+        size = kernel_size
         sizes.append(size)
         return torch.nn.functional.pad(kernel, ((size - K) // 2,) * 4) if size > 5 else kernel[..., 5:10, 5:10]
 
