@@ -30,13 +30,28 @@ def resize(image: Tensor, size: tuple[int, int] | list[int]) -> Tensor:
 
 def gradients(image: Tensor) -> tuple[Tensor, Tensor]:
     """Differences to the next pixel on the right and to the next one below; both wrap around."""
-    return image - image.roll(-1, -1), image - image.roll(-1, -2)
+    across, down = torch.empty_like(image), torch.empty_like(image)
+    torch.sub(image[..., :-1], image[..., 1:], out=across[..., :-1])
+    torch.sub(image[..., -1], image[..., 0], out=across[..., -1])
+    torch.sub(image[..., :-1, :], image[..., 1:, :], out=down[..., :-1, :])
+    torch.sub(image[..., -1, :], image[..., 0, :], out=down[..., -1, :])
+    return across, down
+
+
+def divergence(across: Tensor, down: Tensor) -> Tensor:
+    """The adjoint of `gradients`."""
+    result = across + down
+    result[..., 1:] -= across[..., :-1]
+    result[..., 0] -= across[..., -1]
+    result[..., 1:, :] -= down[..., :-1, :]
+    result[..., 0, :] -= down[..., -1, :]
+    return result
 
 
 def squared_gradient(image: Tensor) -> Tensor:
     """Squared length of the gradient, (N, C, h, w)."""
     across, down = gradients(image)
-    return across**2 + down**2
+    return across.square_().addcmul_(down, down)
 
 
 def box_mean(image: Tensor, radius: int) -> Tensor:
@@ -92,8 +107,8 @@ class Scale:
         while bool((weight < _LAST_WEIGHT).any()):
             weight = weight.clamp_max(_LAST_WEIGHT)
             across, down = gradients(x)
-            strong = (across**2 + down**2).sum(1, keepdim=True) >= penalty / weight
-            x = self._image(data, power, weight, across * strong, down * strong)
+            weak = across.square().addcmul_(down, down).sum(1, keepdim=True) < penalty / weight
+            x = self._image(data, power, weight, across.masked_fill_(weak, 0), down.masked_fill_(weak, 0))
             weight = weight * growth
         return x
 
@@ -105,19 +120,20 @@ class Scale:
         otf = ext.kernel_to_otf(kernel, self.size)
         data, power = otf.conj() * self.spectrum, otf.abs() ** 2
         x = self.y
-        for weight in (4 * penalty * 4**i for i in range(5)):
+        for weight in (x.new_full((1, 1, 1, 1), 4 * penalty * 4**i) for i in range(5)):
             across, down = gradients(x)
-            length = (across**2 + down**2).sum(1, keepdim=True).sqrt() + 1e-9
+            length = across.square().addcmul_(down, down).sum(1, keepdim=True).sqrt() + 1e-9
             shrinkage = (1 - penalty / weight * exponent * length ** (exponent - 2)).clamp_min(0)
             x = self._image(data, power, weight, across * shrinkage, down * shrinkage)
         return x
 
-    def _image(
-        self, data: Tensor, power: Tensor, weight: Tensor | float, across: Tensor, down: Tensor
-    ) -> Tensor:
+    def _image(self, data: Tensor, power: Tensor, weight: Tensor, across: Tensor, down: Tensor) -> Tensor:
         """The image closest to the data and, with `weight`, to the gradients `across` and `down`."""
-        divergence = across - across.roll(1, -1) + down - down.roll(1, -2)
-        spectrum = (data + weight * torch.fft.rfft2(divergence)) / (power + weight * self.gradient_power)
+        # Real views: PyTorch would convert real factors of complex numbers.
+        spectrum = torch.fft.rfft2(divergence(across, down))
+        torch.view_as_real(spectrum).mul_(weight[..., None])
+        denominator = power + weight * self.gradient_power
+        torch.view_as_real(spectrum.add_(data)).div_(denominator[..., None])
         return torch.fft.irfft2(spectrum, s=self.size)
 
     def kernel_equations(
