@@ -42,6 +42,7 @@ def deblur_task(task: Task) -> Result:
         device=str(task.device),
         boundary=settings.boundary,
         progress=task.progress,
+        value_range=(-1, 1),
     )
 
 

@@ -129,6 +129,7 @@ def deblur_picture(task: PictureTask) -> Result:
         prior=networks(task.prior, task.device)[0],
         device=str(task.device),
         progress=task.progress,
+        value_range=(-1, 1),  # a light page has no value below 0
         **vars(task.settings),
     )
 

@@ -51,7 +51,7 @@ class GradientFirst:
     """
 
     tried: int = 8
-    score_margin: float = 0.1
+    score_margin: float = 0.05
     score_weight: float = 0.05
     spread_weight: float = 0.02
     explained: float = 3.0
