@@ -75,6 +75,7 @@ def _root(
     ] = False,
 ) -> None:
     """Restore a blurred photograph, and the blur kernel with it, by a latent diffusion prior."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")
 
 
 def main() -> None:
@@ -82,7 +83,6 @@ def main() -> None:
     # The libraries that load checkpoints would mix their own progress bars and advice with our output.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")
     console.protect_streams()
     console.show_warnings_as_sentences()
     app(prog_name="latentdem")
