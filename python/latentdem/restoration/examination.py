@@ -11,6 +11,8 @@ from torch import Tensor
 from .data_range import DataRange, quantisation_step
 from .outliers import blown_out_pixels, constant_lines, isolated_pixels, sharp_pixels
 
+_SEEN, _UNSEEN = 0.5, 0.9  # share of a pixel's light in blown-out pixels: known up to, unknown from
+
 
 @dataclass(frozen=True)
 class Examination:
@@ -22,6 +24,7 @@ class Examination:
         original: (B, 1, H, W) bool, frames and other pixels that come back as they were; None for none.
         data_range: that of the data in the file.
         step: (B,) difference between two levels of the data, on the scale of `y`; None for 8 bits.
+        clipped: (B, 1, H, W) bool, blown-out pixels; None for none.
     """
 
     y: Tensor
@@ -29,6 +32,7 @@ class Examination:
     original: Tensor | None
     data_range: DataRange
     step: Tensor | None = None
+    clipped: Tensor | None = None
 
     @classmethod
     def none(cls, y: Tensor, mask: Tensor | None = None) -> Examination:
@@ -56,9 +60,11 @@ class Examination:
         wrong = isolated | lines
         if lines.any():
             clean = filled(clean, (~lines).to(y))
-        for find in (sharp_pixels, blown_out_pixels):
-            found = torch.stack([find(sample) for sample in clean])[:, None] & ~lines
-            wrong |= found
+        stamps, clipped = (
+            torch.stack([find(sample) for sample in clean])[:, None] & ~lines
+            for find in (sharp_pixels, blown_out_pixels)
+        )
+        wrong |= stamps | clipped
         original = lines | (known == 0)
         # One pixel more beside a frame, which may be a mixture.
         beside = F.max_pool2d(lines.to(y), 3, 1, 1) > 0
@@ -71,12 +77,34 @@ class Examination:
         if bool((mask == mask[:1]).all()):
             mask = mask[:1]
         smooth = torch.where(mask > 0, stretched, filled(stretched, mask.expand(len(y), -1, -1, -1)))
-        return cls(smooth, mask, original if original.any() else None, data_range, step)
+        some = [one if one.any() else None for one in (original, clipped)]
+        return cls(smooth, mask, some[0], data_range, step, some[1])
 
-    def restored(self, image: Tensor, photographs: Tensor) -> Tensor:
-        """The restored image (B, C, H, W) in the range of the file, its `original` pixels as they were."""
+    def restored(self, image: Tensor, photographs: Tensor, kernel: Tensor) -> Tensor:
+        """The restored image (B, C, H, W) in the range of the file, its `original` pixels as they were.
+
+        Blown-out pixels whose light went into blown-out pixels alone are at least as bright, or as dark, as
+        they were: the restoration, for which they do not count, knows nothing of them.
+        """
         image = self.data_range.restored(image)
+        if self.clipped is not None:
+            share = received(self.clipped, kernel)
+            unknown = ((share - _SEEN) / (_UNSEEN - _SEEN)).clamp(0, 1) * self.clipped
+            low, high = (end.to(image).view(-1, 1, 1, 1) for end in (self.data_range.low, self.data_range.high))
+            # All channels, or colours would appear where only some are clipped.
+            bright = photographs.amax(1, keepdim=True) > (low + high) / 2
+            limit = torch.where(bright, image.maximum(photographs), image.minimum(photographs))
+            image = image + unknown * (limit - image)
         return image if self.original is None else torch.where(self.original, photographs.to(image), image)
+
+
+def received(region: Tensor, kernel: Tensor) -> Tensor:
+    """Share (B, 1, H, W) of each pixel's light that a blur with kernels (B, 1, K, K) sends into a region."""
+    size = kernel.shape[-1]
+    before, after = size // 2, size - 1 - size // 2
+    padded = F.pad(region.to(kernel), (before, after, before, after), mode="replicate")
+    kernel = kernel.expand(len(region), -1, -1, -1)
+    return F.conv2d(padded.transpose(0, 1), kernel, groups=len(region)).transpose(0, 1)
 
 
 def filled(y: Tensor, mask: Tensor) -> Tensor:

@@ -238,10 +238,10 @@ class ImageRestoration:
         self, restored: Candidates, examined: Examination, measurement: Measurement, shares: Tensor | None
     ) -> Result:
         """What the caller gets, in the range and the channels of the photographs."""
-        scale = examined.data_range.scale
+        scale, kernel = examined.data_range.scale, restored.parameters.cpu()
         return Result(
-            tensor=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y),
-            kernel=restored.parameters.cpu(),
+            tensor=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y, kernel),
+            kernel=kernel,
             blurred=self.y,
             noise_sigma=measurement.sigma.cpu() * scale,
             residual=restored.residual.cpu() * scale,

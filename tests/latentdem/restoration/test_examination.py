@@ -13,7 +13,7 @@ from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.kernel_denoiser import KernelDenoiser
 from latentdem.restoration.data_range import DataRange, quantisation_step
-from latentdem.restoration.examination import Examination, filled
+from latentdem.restoration.examination import Examination, filled, received
 from latentdem.restoration.image import ImageRestoration
 
 Scene = Callable[..., Tensor]
@@ -88,6 +88,39 @@ def test_mask_reaches_the_measurement_and_frames_come_back(scene: Scene, tiny_pr
     assert measurement.mask[..., 7:, :].float().mean() > 0.9
     result = restored(y, tiny_prior)
     assert torch.equal(result.image[..., :6, :], y[..., :6, :])
+
+
+def test_light_that_went_into_blown_out_pixels_alone_stays_as_bright() -> None:
+    kernel = torch.zeros(2, 1, 5, 5)
+    kernel[:, :, 2, 2:] = 1 / 3  # to the right by up to two pixels
+    y = torch.zeros(2, 3, 12, 20)
+    region = torch.zeros(2, 1, 12, 20, dtype=torch.bool)
+    region[..., 3:9, 4:12] = True
+    y[0, :, 3:9, 4:12], y[1, :2, 3:9, 4:12], y[1, 2, 3:9, 4:12] = 1, -1, -0.5
+    examined = Examination(y, 1 - region.float(), None, DataRange.full(2), clipped=region)
+    image = torch.full_like(y, 0.25)
+    result = examined.restored(image, y, kernel)
+    whole = torch.zeros_like(region[0, 0])
+    whole[3:9, 4:10] = True  # their light arrived in the region; that of the next two columns only in part
+    assert torch.equal(result[0] == 1, whole.expand(3, -1, -1))
+    assert torch.equal(result[1] == -1, torch.stack([whole, whole, torch.zeros_like(whole)]))
+    assert torch.equal(result[1, 2] == -0.5, whole)  # a channel that is not clipped goes with the others
+    assert (result[0, 0, 3:9, 10] < 1).all()
+    assert (result[0, 0, 3:9, 10] > 0.25).all()
+    assert (result[:, :, :, 11:] == 0.25).all()
+
+
+def test_blown_out_pixels_of_a_photograph_do_not_become_dark(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    x = 0.5 * scene(64, 64)
+    x[..., 20:40, 24:46] = 4
+    y = torch.nn.functional.avg_pool2d(x, 5, 1, 2).clamp(-1, 1)
+    examined = Examination.of(y)
+    assert examined.clipped is not None
+    bright = examined.clipped & (y == 1).all(1, keepdim=True)
+    assert bright.any()
+    inside = bright & (received(bright, gaussian_kernel(9, 1.5)) > 0.95)
+    assert inside.any()
+    assert (restored(y, tiny_prior).tensor[inside.expand_as(y)] > 0.9999).all()
 
 
 def test_transparent_pixels_do_not_count_and_come_back(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
