@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "bindings.hpp"
+#include "conjugate_gradients.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
 #include "plane_fft.hpp"
@@ -26,20 +26,6 @@ struct MaskedKernel {
     std::int64_t iterations;
     int threads;
 };
-
-LATENTDEM_MULTIVERSION double inner(const float *a, const float *b, std::int64_t count) {
-    double sum = 0;
-    for (std::int64_t i = 0; i < count; ++i)
-        sum += double(a[i]) * b[i];
-    return sum;
-}
-
-// to = a + factor b
-LATENTDEM_MULTIVERSION void combine(const float *a, float factor, const float *b, std::int64_t count, float *to) {
-    LATENTDEM_INDEPENDENT
-    for (std::int64_t i = 0; i < count; ++i)
-        to[i] = a[i] + factor * b[i];
-}
 
 // L L^T x = b, in place; L is lower triangular, `count` values a row.
 LATENTDEM_MULTIVERSION void solve_factored(const float *factor, std::int64_t count, float *values) {
@@ -108,8 +94,8 @@ class KernelSolver {
   public:
     KernelSolver(const MaskedKernel &task, const PlaneFft &plane)
         : task_(task), plane_(plane), x_(task.images * plane.spectrum_size()), otf_(plane.spectrum_size()),
-          work_(plane.spectrum_size()), sum_(plane.spectrum_size()), mask_(plane.strips * plane.pairs),
-          direction_(task.size * task.size), image_(direction_.size()), conditioned_(direction_.size()) {
+          work_(plane.spectrum_size()), sum_(plane.spectrum_size()), mask_(plane.strips * plane.pairs) {
+        gradients_.resize(task.size * task.size);
         if (!task.factor)
             power_.resize(static_cast<std::size_t>(plane.spectrum_size()));
     }
@@ -120,23 +106,11 @@ class KernelSolver {
         transformed_ = false;
         const std::int64_t count = task_.size * task_.size;
         float *const solution = task_.solution + sample * count, *const residual = task_.residual + sample * count;
-        float *const direction = direction_.data(), *const image = image_.data();
-        float *const conditioned = conditioned_.data();
-        std::fill_n(solution, count, 0.0f);
         std::copy_n(task_.right + sample * count, count, residual);
-        condition(residual, direction);
-        double power = inner(residual, direction, count);
-        constexpr double tiny = std::numeric_limits<float>::min();
-        for (std::int64_t done = 0; done < task_.iterations && power > task_.allowed; ++done) {
-            apply(direction, image);
-            const float step = static_cast<float>(power / std::max(inner(direction, image, count), tiny));
-            combine(solution, step, direction, count, solution);
-            combine(residual, -step, image, count, residual);
-            condition(residual, conditioned);
-            const double before = power;
-            power = inner(residual, conditioned, count);
-            combine(conditioned, static_cast<float>(power / std::max(before, tiny)), direction, count, direction);
-        }
+        gradients_.solve(
+            solution, residual, task_.allowed, task_.iterations,
+            [this](const float *kernel, float *image) { apply(kernel, image); },
+            [this](const float *values, float *conditioned) { condition(values, conditioned); });
     }
 
   private:
@@ -146,7 +120,7 @@ class KernelSolver {
     std::vector<Row> otf_, work_, sum_;
     std::vector<Row> mask_; // in strips
     std::vector<Values> power_;
-    std::vector<float> direction_, image_, conditioned_;
+    ConjugateGradients gradients_;
     std::int64_t sample_ = 0;
     int threads_ = 1;
     bool transformed_ = false; // the images of this sample

@@ -1,17 +1,17 @@
 // argmin_x ||mask (y - k * x)||^2 + rho ||x - x0||^2 (reference.masked_proximal): all conjugate gradients of a sample
 // in one call.
 //
-// The unknowns are the values of k * x at the pixels that were not measured, the gaps. They are kept as vectors of their
-// own, channel after channel; images appear as strips on the way into and out of a transform only.
+// The unknowns are the values of k * x at the pixels that were not measured, the gaps (gaps.hpp).
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "bindings.hpp"
 #include "columns.hpp"
+#include "conjugate_gradients.hpp"
 #include "frame_band.hpp"
+#include "gaps.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
 #include "plane_fft.hpp"
@@ -32,73 +32,6 @@ struct MaskedProximal {
     std::int64_t iterations;
     int threads;
 };
-
-// A piece of a strip that belongs to the gaps.
-struct Run {
-    std::int32_t place, first, count; // place in the strip, first value in the vector; floats
-};
-
-// The gaps of a mask.
-struct Gaps {
-    std::vector<Run> runs;
-    std::vector<std::int64_t> begin;     // strip: its first run
-    std::vector<std::int32_t> number;    // pixel: its value in the vector, -1 where it was measured
-    std::int64_t count = 0, padded = 0;  // values; with room for one more, in whole rows of lanes
-    std::vector<float> hole;             // 1 at gaps beyond the bands
-    bool holes = false;
-};
-
-Gaps gaps_of(const MaskedProximal &task, const PlaneFft &plane, const float *mask) {
-    Gaps gaps;
-    gaps.number.assign(static_cast<std::size_t>(task.height * task.width), -1);
-    std::vector<char> row(task.height), column(task.width);
-    for (std::int64_t i = 0; i < task.row_count; ++i)
-        row[task.band_rows[i]] = 1;
-    for (std::int64_t i = 0; i < task.column_count; ++i)
-        column[task.band_columns[i]] = 1;
-    for (std::int64_t strip = 0; strip < plane.strips; ++strip) {
-        gaps.begin.push_back(static_cast<std::int64_t>(gaps.runs.size()));
-        for (std::int64_t x = 0; x < task.width; ++x)
-            for (std::int64_t lane = 0; lane < kLanes; ++lane) {
-                const std::int64_t y = strip * kLanes + lane, place = x * kLanes + lane;
-                if (y >= task.height || mask[y * task.width + x] > 0)
-                    continue;
-                const bool follows = static_cast<std::int64_t>(gaps.runs.size()) > gaps.begin.back() &&
-                                     gaps.runs.back().place + gaps.runs.back().count == place;
-                if (follows)
-                    ++gaps.runs.back().count;
-                else
-                    gaps.runs.push_back({static_cast<std::int32_t>(place), static_cast<std::int32_t>(gaps.count), 1});
-                gaps.number[y * task.width + x] = static_cast<std::int32_t>(gaps.count++);
-                gaps.hole.push_back(row[y] || column[x] ? 0.0f : 1.0f);
-                gaps.holes = gaps.holes || gaps.hole.back() > 0;
-            }
-    }
-    gaps.begin.push_back(static_cast<std::int64_t>(gaps.runs.size()));
-    gaps.padded = gaps.count / kLanes * kLanes + kLanes;
-    gaps.hole.resize(static_cast<std::size_t>(gaps.padded), 0.0f);
-    return gaps;
-}
-
-LATENTDEM_MULTIVERSION double inner(const float *a, const float *b, std::int64_t count) {
-    double sums[kLanes] = {};
-    for (std::int64_t i = 0; i < count; i += kLanes) {
-        LATENTDEM_INDEPENDENT
-        for (int lane = 0; lane < kLanes; ++lane)
-            sums[lane] += a[i + lane] * b[i + lane];
-    }
-    double sum = 0;
-    for (const double part : sums)
-        sum += part;
-    return sum;
-}
-
-// to = a + factor b
-LATENTDEM_MULTIVERSION void combine(const float *a, float factor, const float *b, std::int64_t count, float *to) {
-    LATENTDEM_INDEPENDENT
-    for (std::int64_t i = 0; i < count; ++i)
-        to[i] = a[i] + factor * b[i];
-}
 
 LATENTDEM_MULTIVERSION void scale_each(const float *values, const float *factor, float common, std::int64_t count,
                                        float *to) {
@@ -188,7 +121,10 @@ class Solver {
         threads_ = threads;
         sample_ = sample;
         prepare();
-        conjugate_gradients();
+        gradients_.solve(
+            solution_.data(), residual_.data(), allowed_, task_.iterations,
+            [this](const float *vector, float *image) { apply(vector, image); },
+            [this](const float *residual, float *solved) { condition(residual, solved); });
         finish();
     }
 
@@ -205,7 +141,8 @@ class Solver {
     std::int64_t across_stride_, down_stride_;
     std::vector<double> across_even_, across_odd_, down_even_, down_odd_; // see FrameBand::factor
     float diagonal_ = 1;                                                  // of the preconditioner beyond the bands
-    std::vector<float> start_, solution_, residual_, direction_, image_, conditioned_;
+    ConjugateGradients gradients_;
+    std::vector<float> start_, solution_, residual_;
     double allowed_ = 0;
     std::int64_t sample_ = 0;
     int threads_ = 1;
@@ -231,23 +168,6 @@ class Solver {
         PlaneFft::for_each(count, threads_, body);
     }
 
-    void load_gaps(const float *vector, std::int64_t index, Row *strip) const {
-        float *const values = reinterpret_cast<float *>(strip);
-        for (std::int64_t r = gap_->begin[index]; r < gap_->begin[index + 1]; ++r)
-            std::copy_n(vector + gap_->runs[r].first, gap_->runs[r].count, values + gap_->runs[r].place);
-    }
-
-    void load_gaps_alone(const float *vector, std::int64_t index, Row *strip) const {
-        std::fill_n(strip, plane_.pairs, Row{});
-        load_gaps(vector, index, strip);
-    }
-
-    void store_gaps(const Row *strip, std::int64_t index, float *vector) const {
-        const float *const values = reinterpret_cast<const float *>(strip);
-        for (std::int64_t r = gap_->begin[index]; r < gap_->begin[index + 1]; ++r)
-            std::copy_n(values + gap_->runs[r].place, gap_->runs[r].count, vector + gap_->runs[r].first);
-    }
-
     void prepare() {
         const std::int64_t size = plane_.spectrum_size(), columns = task_.width / 2 + 1;
         const float *const otf = task_.otf + 2 * sample_ * task_.height * columns;
@@ -259,9 +179,9 @@ class Solver {
         const Gaps &gaps = gaps_[task_.masks == 1 ? 0 : sample_];
         if (gap_ != &gaps) {
             gap_ = &gaps;
-            for (std::vector<float> *const vector :
-                 {&start_, &solution_, &residual_, &direction_, &image_, &conditioned_})
+            for (std::vector<float> *const vector : {&start_, &solution_, &residual_})
                 vector->assign(static_cast<std::size_t>(values()), 0.0f);
+            gradients_.resize(values());
             for (FrameBand *const band : {&across_, &down_})
                 band->set_nowhere(gaps.count);
             const std::int64_t width = task_.width;
@@ -311,18 +231,18 @@ class Solver {
             each(plane_.strips, [&](std::int64_t i) {
                 Row *const strip = plane_.scratch_strip();
                 plane_.load_strip(image_of(task_.fill, c), i, strip);
-                store_gaps(strip, i, start);
+                gap_->store(strip, i, start);
             });
         } else {
             each(plane_.blocks, [&](std::int64_t block) {
                 const std::int64_t at = block * plane_.stride;
                 add_product(missing + at, 0, &otf_[at], 1 / plane_.round_trip, spectrum + at, plane_.stride);
             });
-            inverse(missing, [&](std::int64_t i, Row *strip) { store_gaps(strip, i, start); });
+            inverse(missing, [&](std::int64_t i, Row *strip) { gap_->store(strip, i, start); });
         }
         forward(missing, [&](std::int64_t i, Row *strip) {
             plane_.load_strip(y, i, strip);
-            load_gaps(start, i, strip);
+            gap_->load(start, i, strip);
         });
         std::vector<double> sums(static_cast<std::size_t>(2 * plane_.blocks * kLanes), 0.0);
         each(plane_.blocks, [&](std::int64_t block) {
@@ -337,8 +257,10 @@ class Solver {
                 const bool once = column == 0 || 2 * column == task_.width;
                 squares[kind] += (once ? 1 : 2) * sums[(2 * (column / kLanes) + kind) * kLanes + column % kLanes];
             }
-        float *const difference = &image_[c * gap_->padded];
-        inverse(spectrum, [&](std::int64_t i, Row *strip) { store_gaps(strip, i, difference); });
+        // The negative difference of the fill and its reproduction is the right-hand side.
+        float *const residual = &residual_[c * gap_->padded];
+        inverse(spectrum, [&](std::int64_t i, Row *strip) { gap_->store(strip, i, residual); });
+        combine(residual, -2, residual, gap_->padded, residual);
     }
 
     // N T N of `vector`
@@ -349,7 +271,7 @@ class Solver {
             Row *const spectrum = spectrum_.data();
             each(plane_.strips, [&](std::int64_t i) {
                 Row *const strip = plane_.scratch_strip();
-                load_gaps_alone(from, i, strip);
+                gap_->load_alone(from, i, strip, plane_.pairs);
                 plane_.strip_forward(strip, i, spectrum);
             });
             each(plane_.blocks, [&](std::int64_t block) {
@@ -361,7 +283,7 @@ class Solver {
             each(plane_.strips, [&](std::int64_t i) {
                 Row *const strip = plane_.scratch_strip();
                 plane_.strip_inverse(spectrum, i, strip);
-                store_gaps(strip, i, to);
+                gap_->store(strip, i, to);
             });
         }
     }
@@ -376,35 +298,13 @@ class Solver {
             solved[c * stride + gap_->count] = 0; // where the bands leave what is beyond their lines
     }
 
-    void conjugate_gradients() {
-        const std::int64_t count = values();
-        float *const solution = solution_.data(), *const residual = residual_.data();
-        float *const direction = direction_.data(), *const image = image_.data();
-        float *const conditioned = conditioned_.data();
-        std::fill(solution_.begin(), solution_.end(), 0.0f);
-        combine(solution, -1, image, count, residual); // image: the difference of fill and reproduction
-        condition(residual, direction);
-        double power = inner(residual, direction, count);
-        constexpr double tiny = std::numeric_limits<float>::min();
-        for (std::int64_t done = 0; done < task_.iterations && power > allowed_; ++done) {
-            apply(direction, image);
-            const float step = static_cast<float>(power / std::max(inner(direction, image, count), tiny));
-            combine(solution, step, direction, count, solution);
-            combine(residual, -step, image, count, residual);
-            condition(residual, conditioned);
-            const double before = power;
-            power = inner(residual, conditioned, count);
-            combine(conditioned, static_cast<float>(power / std::max(before, tiny)), direction, count, direction);
-        }
-    }
-
     void finish() {
         const float scale = 1 / plane_.round_trip;
         for (std::int64_t c = 0; c < task_.channels; ++c) {
             const float *const change = &solution_[c * gap_->padded];
             float *const fill = &start_[c * gap_->padded];
             Row *const spectrum = spectrum_.data();
-            forward(spectrum, [&](std::int64_t i, Row *strip) { load_gaps_alone(change, i, strip); });
+            forward(spectrum, [&](std::int64_t i, Row *strip) { gap_->load_alone(change, i, strip, plane_.pairs); });
             each(plane_.blocks, [&](std::int64_t block) {
                 const std::int64_t at = block * plane_.stride;
                 correct(&otf_[at], rho(), scale, &missing_[c * plane_.spectrum_size() + at], plane_.stride,
@@ -419,7 +319,7 @@ class Solver {
                 const std::int64_t count = std::min(kLanes * task_.width, task_.height * task_.width - first);
                 plane_.store_strip(strip, i, x);
                 combine(x + first, 1, x0 + first, count, x + first);
-                load_gaps_alone(fill, i, strip);
+                gap_->load_alone(fill, i, strip, plane_.pairs);
                 plane_.store_strip(strip, i, filled);
             });
         }
@@ -430,7 +330,8 @@ void masked_proximal(const MaskedProximal &task) {
     const PlaneFft plane(task.height, task.width);
     std::vector<Gaps> gaps;
     for (std::int64_t i = 0; i < task.masks; ++i)
-        gaps.push_back(gaps_of(task, plane, task.mask + i * task.height * task.width));
+        gaps.emplace_back(plane, task.mask + i * task.height * task.width, task.band_rows, task.row_count,
+                          task.band_columns, task.column_count);
     const Solver blank(task, plane, gaps);
     // Samples go to different threads; where there are fewer of them, the strips of a sample do.
     if (task.batch >= task.threads) {
