@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Above these something is wrong (docs/research/deblurring.md): the residual in units of the noise, where the
 # kernel was not tried; and what a tried kernel leaves unexplained, without and with clipped areas in the input.
 UNEXPLAINED = 2.0
-UNEXPLAINED_SHARE, UNEXPLAINED_CLIPPED = 0.15, 0.2
+UNEXPLAINED_SHARE, UNEXPLAINED_CLIPPED = 0.1, 0.2
 _CLIPPED = 0.005  # share of the pixels within 1 % of black or white from which an input has clipped areas
 
 
@@ -165,7 +165,7 @@ class Result(Pictures):
     def explained(self) -> Tensor:
         """(B,) bool, False where the kernel is probably wrong, so that leaving the image alone is better.
 
-        That is where `unexplained` is above 0.15 (0.2 if 0.5 % of the input are black or white), or without it,
+        That is where `unexplained` is above 0.1 (0.2 if 0.5 % of the input are black or white), or without it,
         where the residual is above twice the noise.
         """
         if self.unexplained is None:

@@ -17,13 +17,14 @@ from .blind import BlindSearch
 from .config import Round, SearchConfig, Start
 from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
-from .gradient_start import automatic_sizes, sizes_around, starts_for
+from .gradient_start import PARTS, automatic_sizes, sizes_around, starts_for
 from .layout import Layout
 from .selection import most_plausible, together
 from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
 _CAUTION = 4.0  # full from a variance of 4/3 of the noise on, the least that `most_likely` tells from it
+_START_STEPS = 60  # full EM steps in the window that take about as long as the start
 _ROOM = 4  # pixels around the support of an estimated kernel, for its refinement
 
 
@@ -124,7 +125,8 @@ class GradientFirstSearch:
         """Pixels of all full EM steps if the blind search is needed, for one grid of this size."""
         trials = self.config.tried + 1 + self.config.rounds * self.config.refined + 4
         search = self.search.work(height, width, min(kernel_size, _LARGEST_SEARCHED))
-        return height * width * TRIAL_STEPS * trials + self.mover.work(height, width, kernel_size) + search
+        tried = height * width * (_START_STEPS + TRIAL_STEPS * trials)
+        return tried + self.mover.work(height, width, kernel_size) + search
 
     def __call__(self, photographs: Measurement, kernel_size: int, seed: int, hooks: Hooks = NO_HOOKS) -> Found:
         """The most plausible kernel (B, 1, K, K) of each photograph; smaller than K if the size is unknown.
@@ -136,7 +138,7 @@ class GradientFirstSearch:
             hooks: what follows the run.
         """
         images, name, config = len(photographs), "kernel search", self.config
-        kernels, scores = self._starts(photographs, kernel_size)
+        kernels, scores = self._starts(photographs, kernel_size, name, hooks)
         size = kernels.shape[-1]
         window, frame = _window(photographs, size)
         measurement = frame.extend(window)
@@ -158,11 +160,20 @@ class GradientFirstSearch:
             tried, values = together(tried, latest, images), torch.cat([values, latest_values], 1)
         return Found.tried(tried.pick(most_plausible(values, 1)), window, frame)
 
-    def _starts(self, photographs: Measurement, kernel_size: int) -> tuple[Tensor, Tensor]:
+    def _starts(
+        self, photographs: Measurement, kernel_size: int, stage: str, hooks: Hooks
+    ) -> tuple[Tensor, Tensor]:
         """Kernels (B, H, 1, K, K) to try and their scores (B, H); the last one is the first, turned."""
         side = min(photographs.size)
         sizes = automatic_sizes(side) if self.automatic else sizes_around(kernel_size, side)
-        kernels, scores = starts_for(photographs, kernel_size, sizes, self.automatic)
+        pixels = Layout.of(photographs, kernel_size).grids[0]
+        part = pixels[0] * pixels[1] * _START_STEPS // (PARTS * len(sizes))
+
+        def on_part() -> None:
+            if hooks.on_work is not None:
+                hooks.on_work(stage, part)
+
+        kernels, scores = starts_for(photographs, kernel_size, sizes, self.automatic, on_part)
         kernels, scores = kernels[:, : self.config.tried], scores[:, : self.config.tried]
         count = int((scores - scores[:, :1] <= self.config.score_margin).sum(1).max())
         kernels, scores = kernels[:, :count], scores[:, :count]

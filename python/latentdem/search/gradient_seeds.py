@@ -8,6 +8,7 @@ time than one at full size. Judged on more of the photograph, the best kernels t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,7 +19,7 @@ from .gradient_input import GradientInput
 from .gradient_score import SCORE_FRAME, scores_at
 from .selection import correlations
 
-SEED_WIDTH = 28  # largest width of the seeds
+_SEED_WIDTH = 28  # largest width of the seeds
 _PART = 0.6  # of each side of the photograph
 _LEAST_SIDE = 3  # kernel sizes a part is high and wide at least
 _PART_WINDOW, _WHOLE_WINDOW = 12, 16  # pixels a side that are used, in kernel widths
@@ -28,26 +29,27 @@ _ALIKE = 0.93  # normalised correlation from which two kernels count as one
 
 def seed_width(kernel_size: int) -> int:
     """The width of the kernel at the scale where seeds are taken, below that at full size."""
-    return max(width for width in widths_to(kernel_size)[:-1] or [kernel_size] if width <= SEED_WIDTH)
+    return max(width for width in widths_to(kernel_size)[:-1] or [kernel_size] if width <= _SEED_WIDTH)
 
 
-def seeds(inputs: GradientInput, count: int, sigma: float) -> Tensor:
+def seeds(inputs: GradientInput, count: int, sigma: float, on_part: Callable[[], None]) -> Tensor:
     """Different kernels (N, 1, w, w) of one photograph at the scale of `seed_width`, best first, N <= `count`.
 
     Args:
         inputs: the photograph, as a single hypothesis.
         count: how many at most.
         sigma: standard deviation of the noise at full size, in units of [0, 1].
+        on_part: called after each part of the photograph.
     """
     size = inputs.kernel_size
     width = seed_width(size)
     widths = [one for one in widths_to(size) if one <= width]
     first, several = first_kernels(len(SETTINGS), inputs.grey), len(SETTINGS)
     whole = replace(inputs, window=_WHOLE_WINDOW * width)
-    found = [
-        alternate(replace(part, repeats=several), SETTINGS, first, widths, sigma)
-        for part in (whole, *_parts(inputs, _PART_WINDOW * width))
-    ]
+    found = []
+    for part in (whole, *_parts(inputs, _PART_WINDOW * width)):
+        found.append(alternate(replace(part, repeats=several), SETTINGS, first, widths, sigma))
+        on_part()
     kernels = _best(whole, torch.cat(found), _JUDGED, sigma)
     whole = replace(whole, repeats=len(kernels))
     return _best(whole, alternate(whole, SETTINGS[:1] * len(kernels), kernels, [width], sigma), count, sigma)

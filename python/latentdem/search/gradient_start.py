@@ -20,6 +20,7 @@ strongest gradients are used (the selection of Xu and Jia, ECCV 2010, without it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -37,6 +38,7 @@ from .gradient_scale import Scale, cleaned, squared_gradient, unconstrained_kern
 from .gradient_score import MODEL_ERROR, full_scale, score_kernels, scores_at
 from .gradient_seeds import different, seeds
 
+PARTS = 8  # of the work at one size: six parts of the photograph, the fine scales, the refinement
 _SEEDS = 3  # kernels at a coarse scale that go on to full size
 _FINE = SETTINGS[:2]  # settings that each of them goes on with
 _KEPT = 3  # different kernels of each size
@@ -48,7 +50,11 @@ _AUTOMATIC = (15, 27, 45, 75)  # kernel sizes that are tried where none is given
 
 @torch.no_grad()
 def starts_for(
-    measurement: Measurement, kernel_size: int, sizes: tuple[int, ...], skip: bool = False
+    measurement: Measurement,
+    kernel_size: int,
+    sizes: tuple[int, ...],
+    skip: bool = False,
+    on_part: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """Kernels to start a search from, estimated at several sizes, best score first.
 
@@ -59,6 +65,7 @@ def starts_for(
         kernel_size: K of the results; larger estimates are cropped, and lose what lies outside.
         sizes: at which kernels are estimated, from 3 to the smaller side of the photographs.
         skip: whether sizes are left out that can hold none of the kernels found at the next larger one.
+        on_part: called at most `PARTS` times for each photograph and size.
 
     Returns:
         Kernels (B, H, 1, K, K), float32, non-negative, sum 1, and scores (B, H) as `score_kernels` gives them,
@@ -74,7 +81,7 @@ def starts_for(
         one = measurement.rows(slice(n, n + 1))
         estimate, score_of = (
             partial(function, one.y, mask=one.mask, noise_sigma=float(one.sigma), circular=one.circular)
-            for function in (estimate_kernels, score_kernels)
+            for function in (partial(estimate_kernels, on_part=on_part), score_kernels)
         )
         estimates: list[Tensor] = []
         for size in sorted(sizes, reverse=True):
@@ -127,6 +134,7 @@ def estimate_kernels(
     mask: Tensor | None = None,
     noise_sigma: float | None = None,
     circular: bool = False,
+    on_part: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Estimates kernels of a blurred photograph, best score first.
 
@@ -136,6 +144,7 @@ def estimate_kernels(
         mask: (1, 1, H, W), 1 where the measurement counts, 0 where it does not (saturated, dead pixels).
         noise_sigma: standard deviation of the noise in units of [-1, 1]; None for very little.
         circular: whether the blur wraps around; otherwise light came in from beyond the frame.
+        on_part: called at most `PARTS` times while it works.
 
     Returns:
         (N, 1, K, K), float32, non-negative, sum 1, centre of mass at K // 2 to the nearest pixel; N <= 3.
@@ -147,13 +156,15 @@ def estimate_kernels(
     odd = kernel_size - 1 + kernel_size % 2
     inputs = GradientInput.of(y, odd, mask, circular, 1)
     sigma = (noise_sigma or 0.0) / 2
-    found = seeds(inputs, _SEEDS, sigma)
+    found = seeds(inputs, _SEEDS, sigma, on_part)
     inputs = replace(inputs, repeats=len(found) * len(_FINE))
     settings = [one for one in _FINE for _ in found]
     widths = [width for width in widths_to(odd) if width > found.shape[-1]]
     kernels = alternate(inputs, settings, found.repeat(len(_FINE), 1, 1, 1), widths, sigma)
     scale = full_scale(inputs)
+    on_part()
     kernels = _refined(scale, kernels, sigma)
+    on_part()
     return pad_kernel(different(kernels, scores_at(scale, kernels, sigma), _KEPT), kernel_size)
 
 

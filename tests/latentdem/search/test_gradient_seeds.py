@@ -46,7 +46,7 @@ def test_seeds_are_taken_below_full_size(size: int, expected: int) -> None:
 
 def test_the_best_seed_is_the_reduced_kernel(inputs: GradientInput, kernel: Tensor) -> None:
     width = seed_width(K)
-    found = seeds(inputs, 3, 0.0025)
+    found = seeds(inputs, 3, 0.0025, lambda: None)
     assert 1 <= len(found) <= 3
     assert found.shape[1:] == (1, width, width)
     torch.testing.assert_close(found.sum((-2, -1)), torch.ones(len(found), 1))
@@ -68,7 +68,7 @@ def test_parts_help_where_edges_of_the_whole_mislead(
 
     monkeypatch.setattr(gradient_seeds, "alternate", known)
     monkeypatch.setattr(gradient_seeds, "_JUDGED", 2)
-    found = seeds(inputs, 2, 0.0025)
+    found = seeds(inputs, 2, 0.0025, lambda: None)
     torch.testing.assert_close(found, torch.cat([truth, wrong]))
 
 
@@ -83,10 +83,10 @@ def test_small_photographs_have_no_parts(inputs: GradientInput, monkeypatch: pyt
 
     monkeypatch.setattr(gradient_seeds, "alternate", remembered)
     small = replace(inputs, grey=inputs.grey[..., :80, :90], mask=inputs.mask[..., :80, :90])
-    seeds(small, 1, 0.0025)
+    seeds(small, 1, 0.0025, lambda: None)
     assert set(sizes) == {(80, 90)}
     sizes.clear()
-    seeds(inputs, 1, 0.0025)
+    seeds(inputs, 1, 0.0025, lambda: None)
     assert sizes.count((108, 142)) == 5
 
 
