@@ -19,8 +19,8 @@ class PictureRow:
     `shift_down` and `shift_right` are the pixels by which the result was moved. `mnc_rotated` is that of the
     kernel turned by 180 degrees, which is larger than `mnc` where the kernel was found the wrong way round.
     `noise_sigma` (the one used) and `residual` are in units of [-1, 1]; `explained` is that of `Result`, and
-    `unexplained` what it follows from. `cpu_seconds` counts all threads of the process, `memory_mb` is the
-    resident memory of a program that ran by itself.
+    `unexplained`, `coverage` and `lead` what it follows from. `cpu_seconds` counts all threads of the process,
+    `memory_mb` is the resident memory of a program that ran by itself.
     """
 
     index: int
@@ -33,6 +33,8 @@ class PictureRow:
     cpu_seconds: float | None
     memory_mb: float | None = None
     unexplained: float | None = None
+    coverage: float | None = None
+    lead: float | None = None
     psnr_input: float | None = None
     psnr: float | None = None
     gain: float | None = None

@@ -32,6 +32,7 @@ from .runner import ImageProgress, Source, run_cases
 from .store import EvaluationStore
 
 PHOTOGRAPHS = "photographs"
+_CHECKS = ("unexplained", "coverage", "lead")  # of an estimated kernel, see `Result`
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -291,7 +292,7 @@ def _row(index: int, name: str, case: PictureCase, result: Result, settings: Pic
         index=index,
         image=name,
         kernel_size=None if kernel is None else kernel.shape[-1],
-        unexplained=None if result.unexplained is None else float(result.unexplained[0]),
+        **{name: None if (value := getattr(result, name)) is None else float(value[0]) for name in _CHECKS},
         explained=None if isinstance(result, ExternalResult) else bool(result.explained[0]),
         cpu_seconds=None if figures["seconds"] is None else result.seconds["cpu"],
         **figures,

@@ -66,6 +66,8 @@ def build_report(
     estimated = {
         "model_error": result.model_error,
         "unexplained": result.unexplained,
+        "coverage": result.coverage,
+        "lead": result.lead,
         "uncertainty": result.mean_uncertainty,
     }
     return {

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 # kernel was not tried; and what a tried kernel leaves unexplained, without and with clipped areas in the input.
 UNEXPLAINED = 2.0
 UNEXPLAINED_SHARE, UNEXPLAINED_CLIPPED = 0.1, 0.2
+LEAST_COVERAGE = 0.7  # below this an estimated kernel is only a part of the blur
+SURE_LEAD = 0.02  # from this on an estimated kernel is right, whatever the prior leaves unexplained
 _CLIPPED = 0.005  # share of the pixels within 1 % of black or white from which an input has clipped areas
+# What a result may have besides, a row for each image.
+_OPTIONAL = ("model_error", "unexplained", "coverage", "lead", "uncertainty", "kernel_uncertainty")
 
 
 @dataclass(repr=False)
@@ -104,6 +108,10 @@ class Result(Pictures):
             in units of [-1, 1]: the sensor's noise, compression, and all that is not the assumed blur.
         unexplained: (B,) what a trial of the estimated kernel leaves unexplained, in units of the contrast of
             the photograph's edges, see `unexplained_share`; None where the kernel is known or was not tried.
+        coverage: (B,) radius of the estimated kernel in units of that of the blur at a coarse scale, see
+            `Estimates`; None as for `unexplained`.
+        lead: (B,) by how much the estimated kernel is better than itself turned by 180 degrees, see
+            `turned_lead`; None as for `unexplained`.
         source: what was given; None for a tensor in [-1, 1].
         uncertainty: (B, 1, H, W) standard deviation of the error of `tensor`, in units of [-1, 1], from the
             spread of the posterior samples; None unless `num_samples` was above 1, and with a checkpoint. It
@@ -122,6 +130,8 @@ class Result(Pictures):
     settings: dict[str, Any] = field(default_factory=dict)
     model_error: Tensor | None = None
     unexplained: Tensor | None = None
+    coverage: Tensor | None = None
+    lead: Tensor | None = None
     source: Source | None = None
     uncertainty: Tensor | None = None
     kernel_uncertainty: Tensor | None = None
@@ -129,15 +139,11 @@ class Result(Pictures):
     def __getitem__(self, index: int | slice) -> Result:
         """The result of one image of the batch, with a batch dimension of 1, or of some."""
         pick, place = _rows_of(index, len(self))
-        return replace(
-            _picked(self, pick, place),
-            kernel=self.kernel[pick],
-            blurred=self.blurred[pick],
-            model_error=None if self.model_error is None else self.model_error[pick],
-            unexplained=None if self.unexplained is None else self.unexplained[pick],
-            uncertainty=None if self.uncertainty is None else self.uncertainty[pick],
-            kernel_uncertainty=None if self.kernel_uncertainty is None else self.kernel_uncertainty[pick],
-        )
+        picked = replace(_picked(self, pick, place), kernel=self.kernel[pick], blurred=self.blurred[pick])
+        for name in _OPTIONAL:
+            if (values := getattr(self, name)) is not None:
+                setattr(picked, name, values[pick])
+        return picked
 
     def __iter__(self) -> Iterator[Result]:
         return (self[i] for i in range(len(self)))
@@ -165,13 +171,19 @@ class Result(Pictures):
     def explained(self) -> Tensor:
         """(B,) bool, False where the kernel is probably wrong, so that leaving the image alone is better.
 
-        That is where `unexplained` is above 0.1 (0.2 if 0.5 % of the input are black or white), or without it,
-        where the residual is above twice the noise.
+        That is where it is only a part of the blur (`coverage` below 0.7), or where `unexplained` is above 0.1
+        (0.2 if 0.5 % of the input are black or white), unless the kernel is clearly better than itself turned
+        (`lead` of 0.02). Where these are not known, it is where the residual is above twice the noise.
         """
         if self.unexplained is None:
             return self.residual <= UNEXPLAINED * self.noise_sigma
         clipped = (self.blurred.abs() > 0.98).flatten(1).float().mean(1) > _CLIPPED
-        return self.unexplained <= torch.where(clipped, UNEXPLAINED_CLIPPED, UNEXPLAINED_SHARE)
+        explained = self.unexplained <= torch.where(clipped, UNEXPLAINED_CLIPPED, UNEXPLAINED_SHARE)
+        if self.lead is not None:
+            explained = explained | (self.lead >= SURE_LEAD)
+        if self.coverage is not None:
+            explained = explained & (self.coverage >= LEAST_COVERAGE)
+        return explained
 
     def or_input(self) -> Result:
         """The result with the input and a kernel without blur where an estimated kernel explains nothing.

@@ -37,11 +37,10 @@ from ..solver.state import State
 from .boundary import looks_circular
 from .config import KnownKernelConfig, RestorationConfig
 from .examination import Examination
-from .kernel_search import KernelSearch
+from .kernel_search import KernelSearch, checked
 from .known_kernel import KnownKernelRestorer
 from .noise import estimate_noise_sigma
 from .settings import Settings
-from .unexplained import unexplained_share
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +123,7 @@ class ImageRestoration:
         counter = WorkCounter(total, progress)
         hooks = Hooks(counter, on_step, checkpoint)
         results: list[Candidates] = []
-        shares: list[Tensor] = []
+        checks: list[dict[str, Tensor]] = []
         kernel_spreads: list[Tensor] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
@@ -139,7 +138,7 @@ class ImageRestoration:
                     candidates, kernels = found.candidates, found.candidates.parameters
                     caution = found.caution if search.cautious else caution
                     if search.tried:
-                        shares.append(unexplained_share(found.window, candidates))
+                        checks.append(checked(part, found))
                     if layout.fits and not config.again:
                         image = found.frame.crop(candidates.image)
                         residual = self._residual(image, kernels, part)
@@ -179,7 +178,9 @@ class ImageRestoration:
                 results.append(Candidates(image, kernels, residual, evidence, variance, trace, spread))
         counter.finish("restoration")
         restored = join(_same_size(results))
-        result = self._result(restored, examined, measurement, torch.cat(shares) if shares else None)
+        result = self._result(restored, examined, measurement)
+        for name in checks[0] if checks else ():
+            setattr(result, name, torch.cat([one[name] for one in checks]).cpu())
         if restored.spread is not None:
             result.uncertainty = _uncertainty(restored.spread, examined.data_range.scale)
         if kernel_spreads:
@@ -234,9 +235,7 @@ class ImageRestoration:
             total += max(one.grids[1] * self._known(config, one).steps() for one in layouts)
         return total
 
-    def _result(
-        self, restored: Candidates, examined: Examination, measurement: Measurement, shares: Tensor | None
-    ) -> Result:
+    def _result(self, restored: Candidates, examined: Examination, measurement: Measurement) -> Result:
         """What the caller gets, in the range and the channels of the photographs."""
         scale, kernel = examined.data_range.scale, restored.parameters.cpu()
         return Result(
@@ -247,7 +246,6 @@ class ImageRestoration:
             residual=restored.residual.cpu() * scale,
             trace=[replace(step, residual=step.residual.cpu() * scale) for step in restored.trace],
             model_error=restored.variance.sqrt().cpu() * scale,
-            unexplained=None if shares is None else shares.cpu(),
             settings={
                 **self.settings.as_dict(kernel_known=self.kernel is not None),
                 "boundary": "circular" if measurement.circular else "valid",

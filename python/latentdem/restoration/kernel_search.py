@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
 from ..search.gradient_first import Found, GradientFirstSearch
+from ..search.gradient_score import kernel_radius, turned_lead
 from ..search.gradient_start import automatic_sizes
 from ..search.layout import Layout, informative_window
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, WorkBudget
+from .unexplained import unexplained_share
 
 _DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
 
@@ -81,3 +84,13 @@ class KernelSearch:
             found = Found(self.search(frame.extend(window), kernel_size, generator, hooks), window, frame)
         budget.spend("kernel search")
         return found
+
+
+def checked(photographs: Measurement, found: Found) -> dict[str, Tensor]:
+    """What tells whether the kernels of a search with trials are right: attributes of `Result`, (B,) each."""
+    kernels = found.candidates.parameters
+    checks = {"unexplained": unexplained_share(found.window, found.candidates)}
+    if found.radius is not None:
+        checks["coverage"] = kernel_radius(kernels) / found.radius.clamp_min(1e-3)
+        checks["lead"] = turned_lead(photographs, kernels)
+    return checks

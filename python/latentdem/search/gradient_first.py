@@ -17,7 +17,7 @@ from .blind import BlindSearch
 from .config import Round, SearchConfig, Start
 from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
-from .gradient_start import PARTS, automatic_sizes, sizes_around, starts_for
+from .gradient_start import PARTS, Starts, automatic_sizes, sizes_around, starts_for
 from .layout import Layout
 from .selection import most_plausible, together
 from .trials import TRIAL_STEPS, trial
@@ -80,18 +80,20 @@ class Found:
         window: the part of the photographs that was searched.
         frame: where the window lies in the padded grid.
         caution: factor (B,) of the modelling error in the restoration with these kernels.
+        radius: (B,) how far the blur extends, see `Starts`; None where no start said so.
     """
 
     candidates: Candidates
     window: Measurement
     frame: Frame
     caution: float | Tensor = 1.0
+    radius: Tensor | None = None
 
     @classmethod
-    def tried(cls, candidates: Candidates, window: Measurement, frame: Frame) -> Found:
+    def tried(cls, candidates: Candidates, window: Measurement, frame: Frame, radius: Tensor | None) -> Found:
         """What a trial found. Where it leaves no more than the noise, no caution is needed."""
         excess = 1 - window.sigma.square() / candidates.variance
-        return cls(candidates, window, frame, (_CAUTION * excess).clamp(0, 1))
+        return cls(candidates, window, frame, (_CAUTION * excess).clamp(0, 1), radius)
 
 
 class GradientFirstSearch:
@@ -138,7 +140,8 @@ class GradientFirstSearch:
             hooks: what follows the run.
         """
         images, name, config = len(photographs), "kernel search", self.config
-        kernels, scores = self._starts(photographs, kernel_size, name, hooks)
+        starts = self._starts(photographs, kernel_size, name, hooks)
+        kernels, scores = starts.kernels, starts.scores
         size = kernels.shape[-1]
         window, frame = _window(photographs, size)
         measurement = frame.extend(window)
@@ -158,12 +161,10 @@ class GradientFirstSearch:
             latest.trace[:0] = chosen.trace
             latest_values = self._value(latest, images) + advantage
             tried, values = together(tried, latest, images), torch.cat([values, latest_values], 1)
-        return Found.tried(tried.pick(most_plausible(values, 1)), window, frame)
+        return Found.tried(tried.pick(most_plausible(values, 1)), window, frame, starts.radius)
 
-    def _starts(
-        self, photographs: Measurement, kernel_size: int, stage: str, hooks: Hooks
-    ) -> tuple[Tensor, Tensor]:
-        """Kernels (B, H, 1, K, K) to try and their scores (B, H); the last one is the first, turned."""
+    def _starts(self, photographs: Measurement, kernel_size: int, stage: str, hooks: Hooks) -> Starts:
+        """Kernels to try; the last one is the first, turned."""
         side = min(photographs.size)
         sizes = automatic_sizes(side) if self.automatic else sizes_around(kernel_size, side)
         pixels = Layout.of(photographs, kernel_size).grids[0]
@@ -173,8 +174,8 @@ class GradientFirstSearch:
             if hooks.on_work is not None:
                 hooks.on_work(stage, part)
 
-        kernels, scores = starts_for(photographs, kernel_size, sizes, self.automatic, on_part)
-        kernels, scores = kernels[:, : self.config.tried], scores[:, : self.config.tried]
+        starts = starts_for(photographs, kernel_size, sizes, self.automatic, on_part)
+        kernels, scores = starts.kernels[:, : self.config.tried], starts.scores[:, : self.config.tried]
         count = int((scores - scores[:, :1] <= self.config.score_margin).sum(1).max())
         kernels, scores = kernels[:, :count], scores[:, :count]
         kernels = torch.cat([kernels, kernels[:, :1].flip(-2, -1)], 1)
@@ -182,7 +183,7 @@ class GradientFirstSearch:
             flat = kernels.flatten(0, 1)
             size = min(support_size(flat) + _ROOM, kernel_size)
             kernels = ext.project_kernel(crop_kernel(flat, size)).unflatten(0, kernels.shape[:2])
-        return kernels, torch.cat([scores, scores[:, :1]], 1)
+        return Starts(kernels, torch.cat([scores, scores[:, :1]], 1), starts.radius)
 
     def _value(self, tried: Candidates, images: int) -> Tensor:
         """What the trials say of their kernels (B, H): the evidence, and how far they spread.
@@ -237,7 +238,7 @@ class GradientFirstSearch:
         value = self._value(tried, images)
         value[:, 1] = torch.where(counts, value[:, 1] + loss, -torch.inf)
         chosen = replace(tried.pick(most_plausible(value, 1)), trace=other.trace)
-        return Found.tried(chosen, window, frame)
+        return Found.tried(chosen, window, frame, found.radius)
 
 
 def _window(photographs: Measurement, kernel_size: int) -> tuple[Measurement, Frame]:

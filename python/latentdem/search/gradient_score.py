@@ -8,6 +8,8 @@ from torch import Tensor
 import latentdem_ext as ext
 
 from ..checks import check_kernel_size
+from ..operators.blur import pad_kernel
+from ..solver.measurement import Measurement
 from .gradient_input import GradientInput
 from .gradient_scale import TINY, Scale, squared_gradient
 
@@ -40,6 +42,42 @@ def score_kernels(
     inputs = GradientInput.of(y, size + 1 - size % 2, mask, circular, kernels.shape[1])
     flat = kernels.to(inputs.grey).flatten(0, 1)
     return scores_at(full_scale(inputs), flat, (noise_sigma or 0.0) / 2).reshape(len(y), -1)
+
+
+@torch.no_grad()
+def turned_lead(measurement: Measurement, kernels: Tensor) -> Tensor:
+    """By how much the score of the kernel turned by 180 degrees is worse than that of the kernel, (B,).
+
+    A right kernel leads, unless it is symmetric. The lead of one that has little to do with the photograph, or
+    is a small part of the blur, is near zero, and that of a turned one is negative.
+
+    Args:
+        measurement: B photographs on their own pixels.
+        kernels: (B, 1, K, K), one for each.
+    """
+    size = kernels.shape[-1]
+    odd = pad_kernel(kernels, max(size + 1 - size % 2, 3))  # so that a turned kernel has the same centre
+    leads = []
+    for n in range(len(measurement)):
+        one = measurement.rows(slice(n, n + 1))
+        both = torch.stack([odd[n], odd[n].flip(-2, -1)])[None]
+        scores = score_kernels(one.y, both, mask=one.mask, noise_sigma=float(one.sigma), circular=one.circular)[
+            0
+        ]
+        leads.append(scores[1] - scores[0])
+    return torch.stack(leads)
+
+
+def kernel_radius(kernels: Tensor) -> Tensor:
+    """Root mean square distance (N,) of kernels (N, 1, K, K) from their centres of mass, in pixels."""
+    offsets = torch.arange(kernels.shape[-1], dtype=kernels.dtype, device=kernels.device)
+    total = kernels.sum((1, 2, 3)).clamp_min(TINY)
+    variance = torch.zeros_like(total)
+    for axis in (-1, -2):
+        profile = kernels.sum((1, axis)) / total[:, None]
+        mean = (profile * offsets).sum(1, keepdim=True)
+        variance = variance + (profile * (offsets - mean).square()).sum(1)
+    return variance.sqrt()
 
 
 def full_scale(inputs: GradientInput) -> Scale:

@@ -4,19 +4,24 @@ The alternation of `gradient_chain` finds a kernel near to where it begins, and 
 columns of a building, can lead it astray, although the true kernel would be a fixed point. Each part of a
 photograph has other edges. At coarse scales an alternation in each of them, with several settings, takes less
 time than one at full size. Judged on more of the photograph, the best kernels that differ go on.
+
+At coarse scales the whole path of the camera is seen. At finer ones a path that varies over the photograph, or
+is faint beside a place of rest, can shrink to a part of itself, which explains the photograph too, as a picture
+that is still blurred. What the coarse scale says of the extent of the blur tells such parts apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ..output.result import LEAST_COVERAGE
 from .gradient_chain import SETTINGS, alternate, first_kernels, widths_to
 from .gradient_input import GradientInput
-from .gradient_score import SCORE_FRAME, scores_at
+from .gradient_score import SCORE_FRAME, kernel_radius, scores_at
 from .selection import correlations
 
 _SEED_WIDTH = 28  # largest width of the seeds
@@ -25,6 +30,27 @@ _LEAST_SIDE = 3  # kernel sizes a part is high and wide at least
 _PART_WINDOW, _WHOLE_WINDOW = 12, 16  # pixels a side that are used, in kernel widths
 _JUDGED = 8  # different kernels from parts that are alternated on the whole photograph
 _ALIKE = 0.93  # normalised correlation from which two kernels count as one
+_RADIUS_WIDTH = 15  # largest width of the kernels that say how far the blur extends
+_RADIUS_QUANTILE = 0.25  # of their radii, as some of the kernels are too wide
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the gradients of one photograph say at one scale.
+
+    Attributes:
+        kernels: (N, 1, w, w), no two of them alike, best first.
+        radius: root mean square distance of the blur from its centre, in pixels of the photograph; a kernel of
+            much less is only a part of it.
+    """
+
+    kernels: Tensor
+    radius: float
+
+    @property
+    def least_radius(self) -> float:
+        """Below this a kernel is only a part of the blur."""
+        return LEAST_COVERAGE * self.radius
 
 
 def seed_width(kernel_size: int) -> int:
@@ -32,27 +58,34 @@ def seed_width(kernel_size: int) -> int:
     return max(width for width in widths_to(kernel_size)[:-1] or [kernel_size] if width <= _SEED_WIDTH)
 
 
-def seeds(inputs: GradientInput, count: int, sigma: float, on_part: Callable[[], None]) -> Tensor:
-    """Different kernels (N, 1, w, w) of one photograph at the scale of `seed_width`, best first, N <= `count`.
+def seeds(inputs: GradientInput, count: int, sigma: float, on_part: Callable[[], None]) -> Estimates:
+    """Different kernels of one photograph at the scale of `seed_width`, and how far the blur extends.
 
     Args:
         inputs: the photograph, as a single hypothesis.
-        count: how many at most.
+        count: how many kernels at most.
         sigma: standard deviation of the noise at full size, in units of [0, 1].
         on_part: called after each part of the photograph.
     """
     size = inputs.kernel_size
     width = seed_width(size)
     widths = [one for one in widths_to(size) if one <= width]
+    coarse, fine = ([one for one in widths if (one > _RADIUS_WIDTH) == later] for later in (False, True))
     first, several = first_kernels(len(SETTINGS), inputs.grey), len(SETTINGS)
     whole = replace(inputs, window=_WHOLE_WINDOW * width)
-    found = []
+    found, radii = [], []
     for part in (whole, *_parts(inputs, _PART_WINDOW * width)):
-        found.append(alternate(replace(part, repeats=several), SETTINGS, first, widths, sigma))
+        part = replace(part, repeats=several)
+        kernels = alternate(part, SETTINGS, first, coarse, sigma)
+        radii.append(kernel_radius(kernels) * size / coarse[-1])
+        found.append(alternate(part, SETTINGS, kernels, fine, sigma) if fine else kernels)
         on_part()
-    kernels = _best(whole, torch.cat(found), _JUDGED, sigma)
+    radius = float(torch.cat(radii).quantile(_RADIUS_QUANTILE))
+    kernels = without_parts(torch.cat(found), LEAST_COVERAGE * radius * width / size)
+    kernels = _best(whole, kernels, _JUDGED, sigma)
     whole = replace(whole, repeats=len(kernels))
-    return _best(whole, alternate(whole, SETTINGS[:1] * len(kernels), kernels, [width], sigma), count, sigma)
+    kernels = alternate(whole, SETTINGS[:1] * len(kernels), kernels, [width], sigma)
+    return Estimates(_best(whole, kernels, count, sigma), radius)
 
 
 def _parts(inputs: GradientInput, window: int) -> list[GradientInput]:
@@ -73,6 +106,12 @@ def _best(inputs: GradientInput, kernels: Tensor, count: int, sigma: float) -> T
     width = kernels.shape[-1]
     scale = replace(inputs, repeats=len(kernels)).scale(width, [SCORE_FRAME] * len(kernels))
     return different(kernels, scores_at(scale, kernels, sigma * width / inputs.kernel_size), count)
+
+
+def without_parts(kernels: Tensor, least_radius: float) -> Tensor:
+    """Those of the kernels (N, 1, K, K) that have this radius, in pixels; all of them if none has."""
+    chosen = kernel_radius(kernels) >= least_radius
+    return kernels[chosen] if bool(chosen.any()) else kernels
 
 
 def different(kernels: Tensor, scores: Tensor, count: int) -> Tensor:

@@ -21,8 +21,8 @@ strongest gradients are used (the selection of Xu and Jia, ECCV 2010, without it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ from .gradient_chain import SETTINGS, alternate, widths_to
 from .gradient_input import GradientInput
 from .gradient_scale import Scale, cleaned, squared_gradient, unconstrained_kernel
 from .gradient_score import MODEL_ERROR, full_scale, score_kernels, scores_at
-from .gradient_seeds import different, seeds
+from .gradient_seeds import Estimates, different, seeds, without_parts
 
 PARTS = 8  # of the work at one size: six parts of the photograph, the fine scales, the refinement
 _SEEDS = 3  # kernels at a coarse scale that go on to full size
@@ -46,6 +46,23 @@ _MOST = 0.95  # share of the mass of a kernel
 _STRONGEST = 0.1  # share of the gradients that the refinement uses
 _ROOM = 1.6  # size of the larger frame in which a kernel of a given size is estimated too
 _AUTOMATIC = (15, 27, 45, 75)  # kernel sizes that are tried where none is given
+_RADIUS_SIZE = 45  # the size closest to this one says how far the blur extends
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Kernels to start a search from.
+
+    Attributes:
+        kernels: (B, H, 1, K, K), float32, non-negative, sum 1, best score first.
+        scores: (B, H) as `score_kernels` gives them. Where fewer kernels were found for a photograph than for
+            another one, its best one is repeated, with an infinite score.
+        radius: (B,) root mean square distance of the blur from its centre, in pixels; see `Estimates`.
+    """
+
+    kernels: Tensor
+    scores: Tensor
+    radius: Tensor
 
 
 @torch.no_grad()
@@ -55,10 +72,11 @@ def starts_for(
     sizes: tuple[int, ...],
     skip: bool = False,
     on_part: Callable[[], None] = lambda: None,
-) -> tuple[Tensor, Tensor]:
-    """Kernels to start a search from, estimated at several sizes, best score first.
+) -> Starts:
+    """Kernels to start a search from, estimated at several sizes.
 
-    The kernels of a photograph do not depend on the others of its batch.
+    Kernels that are only a part of the blur are left out if there are others. The kernels of a photograph do
+    not depend on the others of its batch.
 
     Args:
         measurement: photographs on their own pixels, not on a padded grid.
@@ -67,37 +85,32 @@ def starts_for(
         skip: whether sizes are left out that can hold none of the kernels found at the next larger one.
         on_part: called at most `PARTS` times for each photograph and size.
 
-    Returns:
-        Kernels (B, H, 1, K, K), float32, non-negative, sum 1, and scores (B, H) as `score_kernels` gives them,
-        ascending. Where fewer kernels were found for a photograph than for another one, its best one is
-        repeated, with an infinite score.
-
     Raises:
         UserError: a size is below 3 or above the smaller side.
     """
     largest = max(*sizes, kernel_size)
-    kernels, scores = [], []
+    kernels, scores, radii = [], [], []
     for n in range(len(measurement)):
         one = measurement.rows(slice(n, n + 1))
-        estimate, score_of = (
-            partial(function, one.y, mask=one.mask, noise_sigma=float(one.sigma), circular=one.circular)
-            for function in (partial(estimate_kernels, on_part=on_part), score_kernels)
-        )
-        estimates: list[Tensor] = []
+        given: dict[str, Any] = {"mask": one.mask, "noise_sigma": float(one.sigma), "circular": one.circular}
+        estimates: list[Estimates] = []
         for size in sorted(sizes, reverse=True):
-            if not skip or not estimates or min(map(_extent, estimates[-1])) <= size:
-                estimates.append(estimate(kernel_size=size))
-        joined = torch.cat([pad_kernel(found, largest) for found in estimates])
-        score = score_of(kernels=joined[None])[0]
+            if not skip or not estimates or min(map(_extent, estimates[-1].kernels)) <= size:
+                estimates.append(estimate_kernels(one.y, size, on_part=on_part, **given))
+        typical = min(estimates, key=lambda found: abs(found.kernels.shape[-1] - _RADIUS_SIZE))
+        joined = torch.cat([pad_kernel(found.kernels, largest) for found in estimates])
+        joined = without_parts(joined, typical.least_radius)
+        score = score_kernels(one.y, joined[None], **given)[0]
         score, order = score.sort(stable=True)
         kernels.append(ext.project_kernel(crop_kernel(joined[order], kernel_size)))
         scores.append(score)
+        radii.append(typical.radius)
     count = max(len(score) for score in scores)
     for n, score in enumerate(scores):
         missing = count - len(score)
         kernels[n] = torch.cat([kernels[n], kernels[n][:1].expand(missing, -1, -1, -1)])
         scores[n] = torch.cat([score, score.new_full((missing,), torch.inf)])
-    return torch.stack(kernels), torch.stack(scores)
+    return Starts(torch.stack(kernels), torch.stack(scores), torch.tensor(radii, device=measurement.y.device))
 
 
 def _extent(kernel: Tensor) -> int:
@@ -135,8 +148,8 @@ def estimate_kernels(
     noise_sigma: float | None = None,
     circular: bool = False,
     on_part: Callable[[], None] = lambda: None,
-) -> Tensor:
-    """Estimates kernels of a blurred photograph, best score first.
+) -> Estimates:
+    """Estimates kernels of a blurred photograph, best score first, and how far the blur extends.
 
     Args:
         y: (1, C, H, W) in [-1, 1]; the mean of the channels is used.
@@ -147,7 +160,7 @@ def estimate_kernels(
         on_part: called at most `PARTS` times while it works.
 
     Returns:
-        (N, 1, K, K), float32, non-negative, sum 1, centre of mass at K // 2 to the nearest pixel; N <= 3.
+        Kernels (N, 1, K, K), N <= 3, non-negative, sum 1, centre of mass at K // 2 to the nearest pixel.
 
     Raises:
         UserError: the size is below 3 or above the smaller side of the photograph.
@@ -157,15 +170,19 @@ def estimate_kernels(
     inputs = GradientInput.of(y, odd, mask, circular, 1)
     sigma = (noise_sigma or 0.0) / 2
     found = seeds(inputs, _SEEDS, sigma, on_part)
-    inputs = replace(inputs, repeats=len(found) * len(_FINE))
-    settings = [one for one in _FINE for _ in found]
-    widths = [width for width in widths_to(odd) if width > found.shape[-1]]
-    kernels = alternate(inputs, settings, found.repeat(len(_FINE), 1, 1, 1), widths, sigma)
+    first = found.kernels.repeat(len(_FINE), 1, 1, 1)
+    inputs = replace(inputs, repeats=len(first))
+    settings = [one for one in _FINE for _ in found.kernels]
+    widths = [width for width in widths_to(odd) if width > first.shape[-1]]
+    kernels = alternate(inputs, settings, first, widths, sigma)
     scale = full_scale(inputs)
     on_part()
     kernels = _refined(scale, kernels, sigma)
     on_part()
-    return pad_kernel(different(kernels, scores_at(scale, kernels, sigma), _KEPT), kernel_size)
+    kernels = without_parts(kernels, found.least_radius)
+    scale = full_scale(replace(inputs, repeats=len(kernels)))
+    kernels = different(kernels, scores_at(scale, kernels, sigma), _KEPT)
+    return Estimates(pad_kernel(kernels, kernel_size), found.radius)
 
 
 def _refined(scale: Scale, kernel: Tensor, sigma: float, rounds: int = 3) -> Tensor:

@@ -97,7 +97,8 @@ class Restorer:
             found = self._run(search, watch, _half(watch.progress, "region: ", 0))
             whole = ImageRestoration(y, settings, found.kernel, mask, cautious=True)
             result = self._run(whole, watch, _half(watch.progress, "", 1))
-            result.unexplained, result.kernel_uncertainty = found.unexplained, found.kernel_uncertainty
+            for name in ("unexplained", "coverage", "lead", "kernel_uncertainty"):
+                setattr(result, name, getattr(found, name))
             place = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
             result.settings |= {"kernel_known": False, "region": place}
         result.source = photograph

@@ -20,7 +20,7 @@ from latentdem.restoration.kernel_search import KernelSearch
 from latentdem.search import gradient_first
 from latentdem.search.config import Round
 from latentdem.search.gradient_first import GradientFirst, GradientFirstSearch
-from latentdem.search.gradient_start import starts_for
+from latentdem.search.gradient_start import Starts, starts_for
 from latentdem.solver.measurement import Measurement
 from latentdem.solver.passes import Candidates, Hooks, WorkCounter
 
@@ -68,7 +68,7 @@ def photographs() -> Tensor:
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """The start at one size."""
 
-    def quick(measurement: Measurement, size: int, *_: Any) -> tuple[Tensor, Tensor]:
+    def quick(measurement: Measurement, size: int, *_: Any) -> Starts:
         return starts_for(measurement, size, (size,))
 
     monkeypatch.setattr(gradient_first, "starts_for", quick)
@@ -211,7 +211,9 @@ def test_the_turned_kernel_loses(
     """The start has the kernel the wrong way round; its turned copy is tried beside it and wins."""
     x, turned = photographs[:1], kernel.flip(-2, -1)
     start = torch.stack([turned, gaussian_kernel(K, 2.0)], 1)
-    monkeypatch.setattr(gradient_first, "starts_for", lambda *_: (start, torch.zeros(1, 2)))
+    monkeypatch.setattr(
+        gradient_first, "starts_for", lambda *_: Starts(start, torch.zeros(1, 2), torch.ones(1))
+    )
     search = GradientFirstSearch(CountedSearch(oracle(x)), GradientFirst(tried=2, rounds=0))
     result = run(search, measured(x, kernel))
     torch.testing.assert_close(result.parameters, kernel)
@@ -226,7 +228,9 @@ def test_a_kernel_that_the_blind_search_finds_wins_over_a_wrong_start(
 ) -> None:
     x = photographs[:1]
     wrong = torch.stack([gaussian_kernel(K, 3.0), gaussian_kernel(K, 2.5)], 1)
-    monkeypatch.setattr(gradient_first, "starts_for", lambda *_: (wrong, torch.zeros(1, 2)))
+    monkeypatch.setattr(
+        gradient_first, "starts_for", lambda *_: Starts(wrong, torch.zeros(1, 2), torch.ones(1))
+    )
     blind = CountedSearch(oracle(x))
     blind._first_kernels = lambda _: torch.cat([kernel, gaussian_kernel(K, 2.0)])  # type: ignore[method-assign]
     blind.config = SearchConfig(

@@ -46,7 +46,7 @@ def test_seeds_are_taken_below_full_size(size: int, expected: int) -> None:
 
 def test_the_best_seed_is_the_reduced_kernel(inputs: GradientInput, kernel: Tensor) -> None:
     width = seed_width(K)
-    found = seeds(inputs, 3, 0.0025, lambda: None)
+    found = seeds(inputs, 3, 0.0025, lambda: None).kernels
     assert 1 <= len(found) <= 3
     assert found.shape[1:] == (1, width, width)
     torch.testing.assert_close(found.sum((-2, -1)), torch.ones(len(found), 1))
@@ -68,7 +68,7 @@ def test_parts_help_where_edges_of_the_whole_mislead(
 
     monkeypatch.setattr(gradient_seeds, "alternate", known)
     monkeypatch.setattr(gradient_seeds, "_JUDGED", 2)
-    found = seeds(inputs, 2, 0.0025, lambda: None)
+    found = seeds(inputs, 2, 0.0025, lambda: None).kernels
     torch.testing.assert_close(found, torch.cat([truth, wrong]))
 
 

@@ -14,9 +14,11 @@ from torch import Tensor
 from latentdem.errors import UserError
 from latentdem.io.images import read_image
 from latentdem.metrics import kernel_metrics
+from latentdem.operators.blur import pad_kernel
 from latentdem.search import gradient_start
 from latentdem.search.gradient_input import edge_window
 from latentdem.search.gradient_score import score_kernels
+from latentdem.search.gradient_seeds import Estimates
 from latentdem.search.gradient_start import (
     automatic_sizes,
     estimate_kernels,
@@ -56,7 +58,7 @@ def mnc(estimate: Tensor, truth: Tensor) -> float:
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_the_kernel_is_recovered(kernel: Tensor, circular: bool) -> None:
-    kernels = estimate_kernels(blurred(kernel, circular), K, noise_sigma=0.005, circular=circular)
+    kernels = estimate_kernels(blurred(kernel, circular), K, noise_sigma=0.005, circular=circular).kernels
     assert 1 <= len(kernels) <= 3
     assert kernels.shape[1:] == (1, K, K)
     assert (kernels >= 0).all()
@@ -65,12 +67,12 @@ def test_the_kernel_is_recovered(kernel: Tensor, circular: bool) -> None:
 
 
 def test_the_kernel_is_recovered_from_a_noisy_photograph(kernel: Tensor) -> None:
-    kernels = estimate_kernels(blurred(kernel, False, 0.03), K, noise_sigma=0.03)
+    kernels = estimate_kernels(blurred(kernel, False, 0.03), K, noise_sigma=0.03).kernels
     assert mnc(kernels[0], kernel[0]) > 0.75
 
 
 def test_an_even_size_has_its_origin_at_half(kernel: Tensor) -> None:
-    kernels = estimate_kernels(blurred(kernel, False), 16)
+    kernels = estimate_kernels(blurred(kernel, False), 16).kernels
     assert kernels.shape[-2:] == (16, 16)
     offsets = torch.arange(16.0) - 8
     assert ((kernels[:, 0].sum(1) * offsets).sum(1).abs() <= 0.51).all()
@@ -78,18 +80,18 @@ def test_an_even_size_has_its_origin_at_half(kernel: Tensor) -> None:
 
 def test_a_circular_shift_of_the_photograph_does_not_change_the_kernel(kernel: Tensor) -> None:
     y = blurred(kernel, True)
-    first, second = (estimate_kernels(y.roll((n, n), (-2, -1)), K, circular=True)[0] for n in (0, 40))
+    first, second = (estimate_kernels(y.roll((n, n), (-2, -1)), K, circular=True).kernels[0] for n in (0, 40))
     assert mnc(first, second) > 0.97
 
 
 def test_estimates_are_deterministic(kernel: Tensor) -> None:
     y = blurred(kernel, False)[..., :96, :96]
-    first, second = (estimate_kernels(y, 9) for _ in range(2))
+    first, second = (estimate_kernels(y, 9).kernels for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_a_constant_photograph_gives_finite_kernels() -> None:
-    kernels = estimate_kernels(torch.zeros(1, 3, 64, 64), 9)
+    kernels = estimate_kernels(torch.zeros(1, 3, 64, 64), 9).kernels
     assert kernels.isfinite().all()
     torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(len(kernels), 1))
 
@@ -99,7 +101,7 @@ def test_a_masked_part_has_no_influence(kernel: Tensor) -> None:
     mask = torch.ones_like(y)
     y[..., 100:140, 20:90] = torch.sign(torch.randn(40, 70, generator=torch.Generator().manual_seed(1)))
     mask[..., 100:140, 20:90] = 0
-    kernels = estimate_kernels(y, K, mask=mask)
+    kernels = estimate_kernels(y, K, mask=mask).kernels
     assert mnc(kernels[0], kernel[0]) > 0.8
 
 
@@ -117,7 +119,7 @@ def test_kernel_sizes_outside_the_photograph_are_refused(size: int) -> None:
 @pytest.mark.parametrize("circular", [False, True])
 def test_a_kernel_may_be_as_large_as_the_photograph(circular: bool) -> None:
     y = torch.rand(1, 1, 24, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    kernels = estimate_kernels(y, 24, circular=circular)
+    kernels = estimate_kernels(y, 24, circular=circular).kernels
     assert kernels.isfinite().all()
     assert score_kernels(y, kernels[None], circular=circular).isfinite().all()
 
@@ -144,7 +146,8 @@ def test_starts_of_two_sizes_are_sorted_by_one_score(kernel: Tensor) -> None:
     y = blurred(kernel, False)[..., 10:130, 10:130].expand(-1, 3, -1, -1)
     y = torch.cat([y, y.flip(-1)])
     measurement = Measurement(y, torch.tensor([0.005, 0.01]), circular=False)
-    kernels, scores = starts_for(measurement, 20, (12, 20))
+    starts = starts_for(measurement, 20, (12, 20))
+    kernels, scores = starts.kernels, starts.scores
     assert kernels.shape == (*scores.shape, 1, 20, 20)
     torch.testing.assert_close(kernels.sum((-2, -1)), torch.ones(*scores.shape, 1))
     assert (scores[:, 1:] >= scores[:, :-1]).all()
@@ -153,10 +156,11 @@ def test_starts_of_two_sizes_are_sorted_by_one_score(kernel: Tensor) -> None:
     offsets = torch.arange(20.0) - 10
     assert ((kernels.sum(-1) * offsets).sum(-1).abs() <= 1).all()
     for n in (0, 1):
-        alone, score = starts_for(measurement.rows(slice(n, n + 1)), 20, (12, 20))
-        count = score.shape[1]
-        assert torch.equal(alone[0], kernels[n, :count])
-        assert torch.equal(score[0], scores[n, :count])
+        alone = starts_for(measurement.rows(slice(n, n + 1)), 20, (12, 20))
+        count = alone.scores.shape[1]
+        assert torch.equal(alone.kernels[0], kernels[n, :count])
+        assert torch.equal(alone.scores[0], scores[n, :count])
+        assert alone.radius == starts.radius[n]
         assert scores[n, count:].isinf().all()
 
 
@@ -166,10 +170,9 @@ def test_sizes_too_small_for_every_kernel_of_the_next_larger_one_are_skipped(
     measurement = Measurement(blurred(kernel, False), torch.tensor([0.005]), circular=False)
     sizes = []
 
-    def remembered(y: Tensor, kernel_size: int, **options: Any) -> Tensor:
-        size = kernel_size
+    def remembered(y: Tensor, size: int, **options: Any) -> Estimates:
         sizes.append(size)
-        return torch.nn.functional.pad(kernel, ((size - K) // 2,) * 4) if size > 5 else kernel[..., 5:10, 5:10]
+        return Estimates(pad_kernel(kernel, size) if size > 5 else kernel[..., 5:10, 5:10], 0.0)
 
     monkeypatch.setattr(gradient_start, "estimate_kernels", remembered)
     starts_for(measurement, 31, (5, 7, 17, 31), skip=True)
@@ -182,11 +185,10 @@ def test_sizes_too_small_for_every_kernel_of_the_next_larger_one_are_skipped(
 def test_starts_at_a_larger_size_are_cropped_to_the_kernel(kernel: Tensor) -> None:
     y = blurred(kernel, False).expand(-1, 3, -1, -1)
     measurement = Measurement(y, torch.tensor([0.005]), circular=False)
-    whole, scores = starts_for(measurement, 23, (23,))
-    cropped, same = starts_for(measurement, K, (23,))
-    part = whole[..., 4:-4, 4:-4]
-    torch.testing.assert_close(cropped, part / part.sum((-2, -1), keepdim=True))
-    torch.testing.assert_close(same, scores)
+    whole, cropped = (starts_for(measurement, size, (23,)) for size in (23, K))
+    part = whole.kernels[..., 4:-4, 4:-4]
+    torch.testing.assert_close(cropped.kernels, part / part.sum((-2, -1), keepdim=True))
+    torch.testing.assert_close(cropped.scores, whole.scores)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +215,9 @@ def test_the_start_for_the_example_is_close_to_its_kernel(size: int) -> None:
     y = read_image(EXAMPLES / "blurred.png").pixels
     truth = torch.from_numpy(np.load(EXAMPLES / "kernel.npy"))
     sizes = sizes_around(size, min(y.shape[-2:]))
-    kernels, scores = starts_for(Measurement(y, torch.tensor([0.02]), circular=False), size, sizes)
-    values = [mnc(estimate, truth) for estimate in kernels[0]]
-    print(f"K {size}, MNC {[round(v, 3) for v in values]}, scores {[round(v, 4) for v in scores[0].tolist()]}")
+    starts = starts_for(Measurement(y, torch.tensor([0.02]), circular=False), size, sizes)
+    values, scores = [mnc(estimate, truth) for estimate in starts.kernels[0]], starts.scores[0].tolist()
+    print(f"K {size}, MNC {[round(v, 3) for v in values]}, scores {[round(v, 4) for v in scores]}")
     assert values[0] > 0.88  # .93 for 48 and .94 for 64 pixels
     padded = torch.nn.functional.pad(truth.view(1, 1, 1, 48, 48), ((size - 48) // 2,) * 4)
-    assert score_kernels(y, padded, noise_sigma=0.02) < scores[0, 0]
+    assert score_kernels(y, padded, noise_sigma=0.02) < scores[0]
