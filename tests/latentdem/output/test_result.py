@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from latentdem.operators.kernels import delta_kernel, gaussian_kernel
@@ -30,6 +31,19 @@ def test_explained_depends_on_the_residual_only_where_the_kernel_was_not_tried()
 
 def test_inputs_with_clipped_areas_may_leave_more_unexplained() -> None:
     assert result([0.19, 0.21], blurred=-1.0).explained.tolist() == [True, False]
+
+
+def test_a_kernel_much_better_than_its_turned_copy_is_right_whatever_is_left() -> None:
+    found = result([0.5, 0.5])
+    found.lead = torch.tensor([0.03, 0.01])
+    assert found.explained.tolist() == [True, False]
+
+
+def test_a_kernel_that_is_only_a_part_of_the_blur_explains_nothing() -> None:
+    found = result([0.0, 0.0])
+    found.coverage, found.lead = torch.tensor([0.6, 0.8]), torch.tensor([0.03, 0.0])
+    assert found.explained.tolist() == [False, True]
+    assert found[1].coverage.tolist() == pytest.approx([0.8])
 
 
 def test_only_images_that_no_estimated_kernel_explains_are_replaced_by_the_input() -> None:

@@ -94,6 +94,7 @@ def test_default_search_measures_what_its_kernels_leave_unexplained(
     assert (result.model_error >= result.noise_sigma * 0.999).all()
     assert (result.unexplained is None) == known
     assert known or (result.unexplained.shape == (2,) and bool((result.unexplained >= 0).all()))
+    assert known or (result.coverage.shape == result.lead.shape == (2,) and bool((result.coverage > 0).all()))
 
 
 def test_searches_without_a_trial_measure_only_the_model_error(scene: Scene, tiny_prior: EmbeddedPrior) -> None:

@@ -10,12 +10,13 @@ from skimage import data
 from torch import Tensor
 
 from latentdem.metrics import kernel_metrics
-from latentdem.operators.kernels import motion_kernels
+from latentdem.operators.kernels import gaussian_kernel, motion_kernels
 from latentdem.search import gradient_seeds
 from latentdem.search.gradient_chain import SETTINGS, alternate, first_kernels, widths_to
 from latentdem.search.gradient_input import GradientInput
 from latentdem.search.gradient_scale import resize
-from latentdem.search.gradient_seeds import different, seed_width, seeds
+from latentdem.search.gradient_score import kernel_radius
+from latentdem.search.gradient_seeds import different, seed_width, seeds, without_parts
 
 K = 21
 
@@ -51,6 +52,18 @@ def test_the_best_seed_is_the_reduced_kernel(inputs: GradientInput, kernel: Tens
     assert found.shape[1:] == (1, width, width)
     torch.testing.assert_close(found.sum((-2, -1)), torch.ones(len(found), 1))
     assert mnc(found[:1], resize(kernel, (width, width)).clamp_min(0)) > 0.85
+
+
+def test_seeds_say_how_far_the_blur_extends(inputs: GradientInput, kernel: Tensor) -> None:
+    found = seeds(inputs, 1, 0.0025, lambda: None)
+    assert found.radius == pytest.approx(float(kernel_radius(kernel)), rel=0.15)
+    assert found.least_radius == pytest.approx(0.7 * found.radius)
+
+
+def test_kernels_of_a_small_radius_are_left_out_if_there_are_others() -> None:
+    kernels = torch.cat([gaussian_kernel(21, width) for width in (1.0, 3.0, 2.0)])
+    assert torch.equal(without_parts(kernels, 2.5), kernels[1:])  # radii 1.4, 4.2 and 2.8
+    assert torch.equal(without_parts(kernels, 10.0), kernels)
 
 
 def test_parts_help_where_edges_of_the_whole_mislead(

@@ -15,9 +15,10 @@ from latentdem.errors import UserError
 from latentdem.io.images import read_image
 from latentdem.metrics import kernel_metrics
 from latentdem.operators.blur import pad_kernel
+from latentdem.operators.kernels import gaussian_kernel
 from latentdem.search import gradient_start
 from latentdem.search.gradient_input import edge_window
-from latentdem.search.gradient_score import score_kernels
+from latentdem.search.gradient_score import kernel_radius, score_kernels, turned_lead
 from latentdem.search.gradient_seeds import Estimates
 from latentdem.search.gradient_start import (
     automatic_sizes,
@@ -108,6 +109,25 @@ def test_a_masked_part_has_no_influence(kernel: Tensor) -> None:
 def test_the_turned_kernel_scores_worse(kernel: Tensor) -> None:
     scores = score_kernels(blurred(kernel, False), torch.stack([kernel, kernel.flip(-1, -2)], 1))
     assert scores[0, 0] < scores[0, 1]
+
+
+@pytest.mark.parametrize("size", [K, K + 1])
+def test_the_lead_over_the_turned_kernel_has_a_sign(kernel: Tensor, size: int) -> None:
+    y = blurred(kernel, False).expand(2, -1, -1, -1)
+    measurement = Measurement(y, torch.tensor([0.005, 0.005]), circular=False)
+    turned = torch.cat([kernel, kernel.flip(-1, -2)])
+    lead = turned_lead(measurement, pad_kernel(turned, size))
+    assert lead[0] > 0.02
+    torch.testing.assert_close(lead[1], -lead[0])
+    assert turned_lead(measurement, gaussian_kernel(size, 2.0).expand(2, -1, -1, -1)).abs().max() < 1e-3
+
+
+def test_the_radius_of_a_kernel_does_not_depend_on_where_it_lies() -> None:
+    kernels = torch.zeros(2, 1, 9, 9)
+    kernels[0, 0, 1, 2] = kernels[0, 0, 4, 6] = 2.0  # half of their distance
+    kernels[1, 0, 3:6, 3:6] = 1.0  # sqrt(2 / 3) along each axis
+    torch.testing.assert_close(kernel_radius(kernels), torch.tensor([2.5, (4 / 3) ** 0.5]))
+    torch.testing.assert_close(kernel_radius(kernels.roll((1, 2), (-2, -1))), kernel_radius(kernels))
 
 
 @pytest.mark.parametrize("size", [2, 33])
