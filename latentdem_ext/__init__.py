@@ -7,6 +7,7 @@ from ._dps_step import dps_step
 from ._fidelity import blur_fidelity, blur_proximal
 from ._group_norm_silu import group_norm_silu
 from ._hqs import hqs_kernel_update, hqs_prepare
+from ._l0_deconvolution import l0_deconvolution
 from ._masked import masked_kernel_solve, masked_proximal
 from ._project_kernel import project_kernel
 from ._renoise import renoise
@@ -32,6 +33,7 @@ __all__ = [
     "hqs_kernel_update",
     "hqs_prepare",
     "kernel_to_otf",
+    "l0_deconvolution",
     "masked_kernel_solve",
     "masked_proximal",
     "project_kernel",

@@ -49,6 +49,21 @@ def hqs_update(
     project: bool,
     threads: int,
 ) -> None: ...
+def l0_deconvolution(
+    *,
+    y: int,
+    otf: int,
+    penalty: int,
+    weight: int,
+    growth: int,
+    x: int,
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    last_weight: float,
+    threads: int,
+) -> None: ...
 def masked_kernel_solve(
     *,
     x: int,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _backends, _checks, _native, reference
+from . import _checks, _native, reference
 from ._registry import Implementation, Operation
 from .reference.frame_preconditioner import CAUTION, LEAST, frame_lines
 from .reference.masked import MAX_ITERATIONS, PROXIMAL_TOLERANCE, ROUNDING
@@ -170,16 +170,6 @@ def _kernel_solve_cpp(
     return solution, residual
 
 
-def _cpp_refusal(name: str, x0: Tensor, *_: Any) -> str:
-    refusal, (height, width) = _native.cpp_refusal(name, x0), x0.shape[-2:]
-    if refusal or _backends.cpu is None:
-        return refusal
-    for side, count in (("rows", height), ("columns", width)):
-        if count % 2 or not _backends.cpu.has_fft(count):
-            return f"{name} has {count} {side}: odd, or with a prime factor above 13"
-    return ""
-
-
 def _fake(x0: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     image = torch.empty_like(x0, memory_format=torch.contiguous_format)
     return image, torch.empty_like(image)
@@ -196,7 +186,7 @@ _proximal = Operation(
     "SymInt iterations) -> (Tensor, Tensor)",
     reference=reference.masked_proximal,
     fake=_fake,
-    backends={"cpp": Implementation(_proximal_cpp, _cpp_refusal)},
+    backends={"cpp": Implementation(_proximal_cpp, _native.plane_refusal)},
 )
 _kernel_solve = Operation(
     "masked_kernel_solve",
@@ -204,5 +194,5 @@ _kernel_solve = Operation(
     "-> (Tensor, Tensor)",
     reference=reference.masked_kernel_solve,
     fake=_fake_kernel,
-    backends={"cpp": Implementation(_kernel_solve_cpp, _cpp_refusal)},
+    backends={"cpp": Implementation(_kernel_solve_cpp, _native.plane_refusal)},
 )

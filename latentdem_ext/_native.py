@@ -61,6 +61,17 @@ def cpp_refusal(name: str, tensor: Tensor, *_: Any, dtypes: tuple[torch.dtype, .
     return ""
 
 
+def plane_refusal(name: str, image: Tensor, *_: Any) -> str:
+    """Why the compiled module cannot transform images (B, C, H, W) as a whole, "" if it can."""
+    refusal, (height, width) = cpp_refusal(name, image), image.shape[-2:]
+    if refusal or _backends.cpu is None:
+        return refusal
+    for side, count in (("rows", height), ("columns", width)):
+        if count % 2 or not _backends.cpu.has_fft(count):
+            return f"{name} has {count} {side}: odd, or with a prime factor above 13"
+    return ""
+
+
 def cuda_refusal(name: str, tensor: Tensor, *_: Any) -> str:
     """Why the CUDA kernels do not take the image or kernel, "" if they do."""
     if tensor.device.type != "cuda":

@@ -101,16 +101,8 @@ class Scale:
         Returns:
             (N, C, H, W).
         """
-        otf = ext.kernel_to_otf(kernel, self.size)
-        data, power = otf.conj() * self.spectrum, otf.abs() ** 2
-        x, weight = self.y, first_weight * penalty
-        while bool((weight < _LAST_WEIGHT).any()):
-            weight = weight.clamp_max(_LAST_WEIGHT)
-            across, down = gradients(x)
-            weak = across.square().addcmul_(down, down).sum(1, keepdim=True) < penalty / weight
-            x = self._image(data, power, weight, across.masked_fill_(weak, 0), down.masked_fill_(weak, 0))
-            weight = weight * growth
-        return x
+        given = (value.flatten() for value in (penalty, first_weight * penalty, growth))
+        return ext.l0_deconvolution(self.y, kernel, *given, last_weight=_LAST_WEIGHT)
 
     def hyper_laplacian_image(self, kernel: Tensor, penalty: float, exponent: float = 0.8) -> Tensor:
         """argmin_x ||y - k * x||^2 / 2 + penalty sum |D x|^exponent by splitting (Krishnan and Fergus, 2009).
