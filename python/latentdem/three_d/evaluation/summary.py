@@ -24,6 +24,7 @@ from .tables import figures, means_table, objects_table
 SHOWN_VIEWS, SHOWN_OBJECTS = 12, 20  # largest numbers in pictures
 ABOVE, BESIDE = np.deg2rad(65.0), np.deg2rad(40.0)  # polar angle, and azimuth from view 1, of drawn meshes
 MESH_SIZE = 128  # pixels along one side of a drawn mesh
+TITLE = 24  # characters that fit above it
 
 
 def write_summary(
@@ -101,7 +102,7 @@ def _write_meshes(store: ViewStore, settings: ViewSettings, size: int) -> None:
         except UserError:  # its file was there when it was measured
             continue
         camera = torch.tensor([[ABOVE, float(case.cameras[0, 1]) + BESIDE, RADIUS]])
-        pictures = [Panel(_image(render(case.scene, camera, MESH_SIZE, settings.light)), case.name)]
+        pictures = [Panel(_image(render(case.scene, camera, MESH_SIZE, settings.light)), _short(case.name))]
         for row in _finished_rows(store, index):
             _, mesh = store.load(row)
             if mesh is not None:
@@ -122,6 +123,11 @@ def _finished_rows(store: ViewStore, index: int) -> list[ViewRow]:
     """Finished rows of an object in the order of the methods."""
     order = _names(store)
     return sorted((r for r in store.rows if r.object == index), key=lambda row: order.index(row.method))
+
+
+def _short(name: str) -> str:
+    """A name that fits above a picture: its beginning and its end."""
+    return name if len(name) <= TITLE else f"{name[: TITLE // 2]}…{name[1 - TITLE // 2 :]}"
 
 
 def _image(picture: np.ndarray) -> Tensor:
