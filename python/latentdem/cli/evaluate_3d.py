@@ -84,9 +84,9 @@ def evaluate_3d_command(
 
     Every object has known views from three cameras whose azimuths differ by 30 to 180 degrees. One view alone
     is compared with two and three views of unknown poses, with two views of known poses, and with parts of
-    the method left out, all on the same inputs. Writes metrics.csv (a row per object and method), table.md,
-    summary.json, meshes.png, and the views of each object as objects/NNN/views.png. After an interruption the
-    same command resumes.
+    the method left out, all on the same inputs. Writes metrics.csv (a row per object and method), objects.md (a
+    row per object), table.md, summary.json, meshes.png, and the views of each object as objects/NNN/views.png.
+    After an interruption the same command resumes.
 
     Exit status: 0; 1 after an error; 2 for wrong options; 4 if some objects could not be evaluated; 130 if
     interrupted.

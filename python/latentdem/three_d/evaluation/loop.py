@@ -55,7 +55,7 @@ def evaluate_views(
     be added later.
 
     Args:
-        out: folder of metrics.csv, table.md, summary.json, settings.json, meshes.png and objects/.
+        out: folder of metrics.csv, table.md, objects.md, summary.json, settings.json, meshes.png and objects/.
         settings: see `ViewSettings`.
         methods: see `methods.METHODS`, and `external_views` for programs of other people.
         objects: number of objects; None for 20 procedural ones, or all files.
@@ -149,14 +149,20 @@ def _run(
         config=method.config,
         progress=lambda phase, done, total: within((1 - MESH_SHARE) * done / total),
     )
-    errors = pose_error(cameras[0] + result.poses, cameras)[1:].tolist() if method.searches else []
+    found: list[tuple[float, float]] = []  # error of each pose that was sought, and the confidence in it
+    if method.searches:
+        errors = pose_error(cameras[0] + result.poses, cameras)[1:]
+        found = list(zip(errors.tolist(), result.confidence[1:].tolist(), strict=True))
+    (error, confidence), (error_3, confidence_3) = [*found, (None, None), (None, None)][:2]
     mesh, figures = (None, NOT_MEASURED) if method.files else _measure(result, case)
     row = ViewRow(
         object=index,
         name=case.name,
         method=method.name,
-        pose_error=errors[0] if errors else None,
-        pose_error_3=errors[1] if len(errors) > 1 else None,
+        pose_error=error,
+        pose_error_3=error_3,
+        confidence=confidence,
+        confidence_3=confidence_3,
         seconds=result.seconds["total"],
         **figures,
     )

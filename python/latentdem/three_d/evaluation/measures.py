@@ -56,8 +56,10 @@ def volume_iou(inside: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return float((inside & truth).sum() / union) if union else 1.0
 
 
-def compare_surface(mesh: trimesh.Trimesh, scene: MeasuredObject) -> tuple[float, float]:
+def compare_surface(mesh: trimesh.Trimesh, scene: MeasuredObject) -> tuple[float, float | None]:
     """Chamfer distance, in units of the object's radius `OBJECT_RADIUS`, and volume IoU of a mesh of an object.
+
+    The IoU is None for an object without a volume, such as a sheet.
 
     Args:
         mesh: a closed surface in the coordinates of the object.
@@ -67,4 +69,5 @@ def compare_surface(mesh: trimesh.Trimesh, scene: MeasuredObject) -> tuple[float
     chamfer = chamfer_distance(points, scene.surface_points(SURFACE_POINTS)) / OBJECT_RADIUS
     side = np.linspace(-OBJECT_RADIUS, OBJECT_RADIUS, VOLUME_POINTS)
     grid = np.stack(np.meshgrid(side, side, side, indexing="ij"), -1).reshape(-1, 3)
-    return chamfer, volume_iou(mesh.contains(grid), scene.inside(grid))
+    inside = scene.inside(grid)
+    return chamfer, volume_iou(mesh.contains(grid), inside) if inside.any() else None

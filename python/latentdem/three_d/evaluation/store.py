@@ -21,7 +21,8 @@ class ViewRow:
 
     PSNR in dB and SSIM are means over the new views. For pictures from files only poses are measured, as
     position and size of the object follow another convention there. `pose_error` and `pose_error_3` are those
-    of views 2 and 3 in degrees, `height_error` is that of the polar angle of view 1, which the surface needs.
+    of views 2 and 3 in degrees, `confidence` and `confidence_3` the probabilities of these poses as the search
+    estimates them. `height_error` is that of the polar angle of view 1 in degrees, which the surface needs.
     The Chamfer distance is in units of the object's radius. `seconds` is the time for poses and views,
     `mesh_seconds` that for the mesh. `memory_mb` is the resident memory of a program that ran by itself.
     """
@@ -33,6 +34,8 @@ class ViewRow:
     ssim: float | None
     pose_error: float | None
     pose_error_3: float | None
+    confidence: float | None
+    confidence_3: float | None
     height_error: float | None
     chamfer: float | None
     iou: float | None

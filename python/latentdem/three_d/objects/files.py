@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from trimesh.resolvers import FilePathResolver
 from ...errors import UserError
 from ...evaluation.datasets import natural_key
 from .base import Floats
+from .gltf import Placement, prepare_glb
 from .mesh_object import MeshObject, MeshSurface, assembled
 from .texture import Texture
 
 ENDINGS = (".glb", ".obj", ".ply")
 MOST_TRIANGLES = 2_000_000
+MOST_BYTES = 2**30
 TEXTURES = ("../materials/textures", "../textures")  # beside the folder of the mesh, in common sets of scans
 GREY = 0.7  # colour of a surface for which the file has none
 DISPLAY = 1 / 2.2  # exponent from the linear colour of a glTF material to that of a picture
@@ -34,8 +38,9 @@ def find_objects(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder '{folder}' of objects; check the path.")
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    names = sorted((path.as_posix() for path in paths if not path.name.startswith(".")), key=natural_key)
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.is_dir()]
+    shown = (path.relative_to(folder).as_posix() for path in paths if not path.name.startswith("."))
+    names = sorted(shown, key=natural_key)
     if not names:
         raise UserError(f"There are no objects (*{', *'.join(ENDINGS)}) in '{folder}'.")
     return names
@@ -45,30 +50,53 @@ def read_object(path: Path, up: str = "z") -> MeshObject:
     """The object in a file, centred and scaled as procedural objects are.
 
     Args:
-        path: a GLB, OBJ or PLY file. Its base colours are used: the texture, the colour of the material, and
-            the colours of vertices or faces; transparency and other properties of materials are ignored.
+        path: a GLB, OBJ or PLY file. Its base colours are used: the product of the texture, the colour of the
+            material, and the colours of vertices or faces; transparency and other properties of materials are
+            ignored.
         up: "z" or "y", the axis of the file that points up.
 
     Raises:
-        UserError: the file cannot be read, a material or texture that it names is missing, or it has no
-            faces, too many, or none with an area.
+        UserError: the file cannot be read, is too large or compressed, a material or texture that it names is
+            missing, or it has no faces, too many, or none with an area.
     """
-    files = _Resolver(path)
+    files, kind = _Resolver(path), path.suffix.lower()[1:]
     try:
-        scene = trimesh.load_scene(path, resolver=files, process=False)
-        parts = [_surface(*placed) for placed in _placed(scene)]
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise UserError(
+                f"The file has {size / 2**20:,.0f} MiB; reduce it to {MOST_BYTES / 2**20:,.0f} or fewer."
+            )
+        data, placements = path.read_bytes(), dict[str, Placement]()
+        if kind == "glb":
+            data, placements = prepare_glb(data)
+        with _quiet_trimesh():
+            scene = trimesh.load_scene(BytesIO(data), file_type=kind, resolver=files, process=False)
+        parts = [_surface(mesh, place, placements) for mesh, place in _placed(scene)]
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"The mesh cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # loaders of meshes raise nearly anything
+        reason = str(error).rstrip(".!") or type(error).__name__
         raise UserError(
-            f"The mesh cannot be read: {str(error).rstrip('.') or type(error).__name__}."
+            f"The mesh cannot be read; it is damaged, or not in the format {kind.upper()} ({reason})."
         ) from error
     if files.missing:
         raise UserError(f"The mesh needs the file {files.missing[0]}, which is missing or cannot be read.")
-    count = sum(len(part.triangles) for part in parts)
-    if count > MOST_TRIANGLES:
-        raise UserError(f"The mesh has {count:,} triangles; reduce it to {MOST_TRIANGLES:,} or fewer.")
     if up == "y":
         parts = [_turned(part) for part in parts]
     return assembled(parts)
+
+
+@contextmanager
+def _quiet_trimesh() -> Iterator[None]:
+    """Keeps trimesh from printing tracebacks of what is reported as an error anyway."""
+    log = logging.getLogger("trimesh")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class _Resolver(FilePathResolver):
@@ -102,24 +130,32 @@ class _Resolver(FilePathResolver):
 
 
 def _placed(scene: trimesh.Scene) -> Iterator[tuple[trimesh.Trimesh, Floats]]:
-    """Every mesh of a scene, as often as it occurs, with its transformation (4, 4)."""
+    """Every mesh of a scene, as often as it occurs, with its transformation (4, 4).
+
+    Raises:
+        UserError: they have too many triangles together.
+    """
+    count = 0
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
         if isinstance(mesh := scene.geometry[name], trimesh.Trimesh) and len(mesh.faces):
+            count += len(mesh.faces)
+            if count > MOST_TRIANGLES:
+                raise UserError(f"The mesh has more than {MOST_TRIANGLES:,} triangles; reduce it to fewer.")
             yield mesh, transform
 
 
-def _surface(mesh: trimesh.Trimesh, transform: Floats) -> MeshSurface:
+def _surface(mesh: trimesh.Trimesh, transform: Floats, placements: Mapping[str, Placement]) -> MeshSurface:
     """The triangles of a mesh at their place in the scene; normals are still missing."""
     triangles = mesh.vertices[mesh.faces] @ transform[:3, :3].T + transform[:3, 3]
-    own: dict[str, Any] = _look(mesh)
+    own: dict[str, Any] = _look(mesh, placements)
     if np.linalg.det(transform[:3, :3]) < 0:  # a mirrored copy
         triangles = triangles[:, ::-1]
         own |= {name: own[name][:, ::-1] for name in ("corner_colours", "places") if name in own}
     return MeshSurface(triangles, np.zeros_like(triangles), **own)
 
 
-def _look(mesh: trimesh.Trimesh) -> dict[str, Any]:
+def _look(mesh: trimesh.Trimesh, placements: Mapping[str, Placement]) -> dict[str, Any]:
     """Colours and texture of a mesh, as arguments of `MeshSurface`."""
     visual: Any = mesh.visual
     if visual.kind in ("vertex", "face"):
@@ -138,9 +174,14 @@ def _look(mesh: trimesh.Trimesh) -> dict[str, Any]:
         picture = material.image
         # Exporters leave the colour of a material that has a texture at any value.
         colour = np.ones(3) if picture is not None else np.asarray(material.diffuse[:3]) / 255
-    if picture is None or visual.uv is None:
-        return {"colour": colour}
-    return {"colour": colour, "texture": Texture(picture), "places": visual.uv[mesh.faces].astype(np.float32)}
+    look: dict[str, Any] = {"colour": colour}
+    if (colours := visual.vertex_attributes.get("color")) is not None:
+        largest = np.iinfo(colours.dtype).max if colours.dtype.kind in "iu" else 1
+        look["corner_colours"] = (colours[mesh.faces, :3] / largest).astype(np.float32)
+    if picture is not None and visual.uv is not None:
+        places = placements.get(material.name, Placement())(visual.uv)
+        look |= {"texture": Texture(picture), "places": places[mesh.faces].astype(np.float32)}
+    return look
 
 
 def _turned(part: MeshSurface) -> MeshSurface:

@@ -122,8 +122,12 @@ def assembled(parts: Sequence[MeshSurface]) -> MeshObject:
     Raises:
         UserError: nothing has an area, or a coordinate is not a number.
     """
-    if not all(np.isfinite(part.triangles).all() for part in parts):
+    if not all(np.isfinite(value).all() for part in parts for value in _by_corner(part).values()):
         raise UserError("Some coordinates of the mesh are not numbers.")
+    # Areas of very small or large coordinates would be numbers that a float cannot hold.
+    size = max((np.abs(part.triangles).max() for part in parts), default=0.0)
+    _, exponent = np.frexp(size)  # dividing by a power of two changes no digit
+    parts = [replace(part, triangles=np.ldexp(part.triangles, -exponent)) for part in parts]
     solid = [_selected(part, np.linalg.norm(_across(part.triangles), axis=1) > 0) for part in parts]
     solid = [part for part in solid if len(part.triangles)]
     if not solid:

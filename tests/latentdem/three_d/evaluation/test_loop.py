@@ -31,8 +31,6 @@ from latentdem.three_d.evaluation.cases import (
 )
 from latentdem.three_d.evaluation.loop import evaluate_views
 from latentdem.three_d.evaluation.methods import METHODS, pick
-from latentdem.three_d.evaluation.store import ViewRow
-from latentdem.three_d.evaluation.summary import figures
 from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.geometry.poses import ring
 from latentdem.three_d.mesh import volume as volumes
@@ -106,6 +104,8 @@ def test_every_method_on_every_object(problem, tmp_path):
         assert row.height_error == pytest.approx(abs(math.degrees(1.3) - 70), abs=0.01)
     assert one.pose_error is posed.pose_error is two.pose_error_3 is None
     assert max(two.pose_error, three.pose_error, three.pose_error_3) < 1
+    assert one.confidence is posed.confidence is two.confidence_3 is None
+    assert min(two.confidence, three.confidence, three.confidence_3) > 0.5
     shares = [done for done, total, name in seen]
     assert shares == sorted(shares)
     assert shares[-1] == seen[-1][1] == 4
@@ -117,6 +117,7 @@ def test_every_method_on_every_object(problem, tmp_path):
         "settings.json",
         "summary.json",
         "table.md",
+        "objects.md",
         "meshes.png",
         "objects/000/views.png",
     }
@@ -134,6 +135,9 @@ def test_every_method_on_every_object(problem, tmp_path):
     assert "| one view (Zero123) | 1 |" in lines[2]
     assert " - | - |" in lines[2]
     assert "| 100% |" in lines[3]
+    objects = (tmp_path / "objects.md").read_text().splitlines()
+    assert f"| object 1 | {one.psnr:.2f} / {one.ssim:.3f} / {one.iou:.3f} |" in objects[2]
+    assert objects[3].startswith("| mean |")
 
 
 def test_finished_results_are_kept_and_methods_are_added(problem, tmp_path, monkeypatch):
@@ -210,27 +214,6 @@ def test_meshes_are_compared_in_the_coordinates_of_the_object(tmp_path, monkeypa
     assert row.chamfer < 0.1
     assert row.height_error < 6
     assert (tmp_path / "meshes.png").stat().st_size > 1000
-
-
-def test_figures_of_a_method():
-    row = ViewRow(0, "chair", "two", 20.0, 0.5, 10.0, None, 2.0, None, 0.0, 3.0, None)
-    rows = [row, replace(row, object=1, psnr=22.0, pose_error=40.0, chamfer=0.1, iou=0.5)]
-    one = [replace(row, method="one", psnr=19.0)]
-    assert figures(rows, one) == {
-        "objects": 2,
-        "psnr": 21.0,
-        "gain": 1.0,  # over the object that both have
-        "ssim": 0.5,
-        "pose_median": 25.0,
-        "pose_share": 0.5,
-        "height_error": 2.0,
-        "chamfer": 0.1,
-        "iou": 0.25,
-        "seconds": 3.0,
-        "mesh_seconds": None,
-        "memory_mb": None,
-    }
-    assert figures(one, rows)["gain"] == -1
 
 
 def test_methods_by_name():

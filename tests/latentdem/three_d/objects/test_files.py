@@ -226,7 +226,7 @@ def write_bad(folder, kind):
         (folder / "bad.obj").write_text("v 0 0 nan\nv 1 0 0\nv 2 1 0\nf 1 2 3\n")
         return folder / "bad.obj", "not numbers"
     trimesh.creation.icosphere(2).export(folder / "bad.ply")
-    return folder / "bad.ply", r"320 triangles; reduce it to 100"
+    return folder / "bad.ply", "more than 100 triangles; reduce it"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,30 @@ def test_files_that_cannot_be_used_get_one_sentence(tmp_path, monkeypatch, kind)
     with pytest.raises(UserError, match=reason) as caught:
         read_object(path)
     assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_too_large_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_BYTES", 2**20)
+    (tmp_path / "large.ply").write_bytes(b"ply" + bytes(3 * 2**20))
+    with pytest.raises(UserError, match="The file has 3 MiB; reduce it to 1 or fewer"):
+        read_object(tmp_path / "large.ply")
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_size_of_the_coordinates_does_not_matter(tmp_path, scale):
+    """Also where squares of them are too small or too large for a float."""
+    box = trimesh.creation.box((1, 1, 1))
+    lines = [f"v {x * scale!r} {y * scale!r} {z * scale!r}" for x, y, z in box.vertices.tolist()]
+    lines += [f"f {a} {b} {c}" for a, b, c in (box.faces + 1).tolist()]
+    (tmp_path / "box.obj").write_text("\n".join(lines))
+    points = read_object(tmp_path / "box.obj").parts[0].triangles.reshape(-1, 3)
+    np.testing.assert_allclose(np.abs(points), OBJECT_RADIUS / math.sqrt(3))
+
+
+def test_folders_are_no_objects(tmp_path):
+    (tmp_path / "mug.obj").mkdir()
+    quad().export(tmp_path / "mug.obj" / "quad.glb")
+    assert find_objects(tmp_path) == ["mug.obj/quad.glb"]
 
 
 def test_folders_without_objects_are_refused(tmp_path):
