@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..checks import check_backend, resolve_device
@@ -52,8 +53,8 @@ from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, Progress, WorkCounter
 from .registry import completed, parse
 
-# A known parameter: a number, values or a file.
-Known: TypeAlias = float | np.ndarray | Tensor | str | Path
+# A known parameter: a number, values, a file, or a picture of a mask.
+Known: TypeAlias = float | np.ndarray | Tensor | str | Path | Image.Image
 
 _FAMILIES: dict[str, KernelFamily] = {
     "gaussian": GaussianKernels(),
@@ -136,7 +137,7 @@ def restore(
         options, known = completed(name, {**values, **known})
         if name == "denoise" and "sigma" in known:
             settings = replace(settings, noise_sigma=known.pop("sigma"))
-    known = {key: _loaded(key, value, y) for key, value in known.items()}
+    known = {key: _loaded(key, value, y, isinstance(operator, str)) for key, value in known.items()}
     saved = None
     if checkpoint is not None:
         if not isinstance(operator, str):
@@ -291,11 +292,14 @@ def _identity(
     }
 
 
-def _loaded(key: str, value: Known, y: Tensor) -> Any:
-    """The value of a parameter, which is read if it is a file."""
+def _loaded(key: str, value: Known, y: Tensor, named: bool) -> Any:
+    """The value of a parameter, which is read if it is a file.
+
+    In an operator of the user, `named` being False, a parameter called mask may be anything but a file.
+    """
     if key == "kernel":
         return as_kernel(value)  # type: ignore[arg-type]  # refuses numbers itself
-    if key == "mask" and isinstance(value, (str, Path)):
+    if key == "mask" and (named or isinstance(value, (str, Path))):
         return as_mask(value, y.shape[-2], y.shape[-1], len(y))
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value).float()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 import latentdem
@@ -143,6 +144,28 @@ def test_mistakes_are_one_sentence(text: str, sentence: str) -> None:
         completed(*parse(text))
     assert sentence in str(error.value)
     assert str(error.value).endswith(".")
+
+
+def test_a_mask_is_taken_in_every_form(tiny: EmbeddedPrior, scene: Scene) -> None:
+    counts = np.ones((40, 48), np.uint8)
+    counts[10:20, 10:30] = 0
+    forms = [
+        counts,
+        counts * 255,
+        counts > 0,
+        torch.from_numpy(counts)[None, None],
+        Image.fromarray(counts * 255),
+    ]
+    found = [restore(scene(), "inpaint", {"mask": mask}, noise_sigma=0.02, steps=2) for mask in forms]
+    assert torch.equal(found[0].parameters["mask"].squeeze(), torch.from_numpy(counts).float())
+    for other in found[1:]:
+        assert torch.equal(other.image, found[0].image)
+
+
+def test_a_parameter_of_the_users_operator_may_be_called_mask(tiny: EmbeddedPrior, scene: Scene) -> None:
+    weighted = Function(lambda x, mask: x * mask.view(-1, 3, 1, 1), {"mask": Parameter([1.0, 1.0, 1.0])})
+    found = restore(scene(20, 24), weighted, {"mask": torch.tensor([1.0, 0.9, 0.8])}, noise_sigma=0.02, steps=2)
+    assert found.parameters["mask"].flatten().tolist() == pytest.approx([1.0, 0.9, 0.8])
 
 
 def test_mistakes_of_the_measurement(tiny: EmbeddedPrior, scene: Scene, tmp_path: Path) -> None:
