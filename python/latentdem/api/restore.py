@@ -300,7 +300,7 @@ def _loaded(key: str, value: Known, y: Tensor, named: bool) -> Any:
     if key == "kernel":
         return as_kernel(value)  # type: ignore[arg-type]  # refuses numbers itself
     if key == "mask" and (named or isinstance(value, (str, Path))):
-        return as_mask(value, y.shape[-2], y.shape[-1], len(y))
+        return as_mask(value, y.shape[-2], y.shape[-1], len(y))  # type: ignore[arg-type]  # refuses numbers, too
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value).float()
     if not isinstance(value, Path):
