@@ -200,7 +200,13 @@ def _restore_one_kernel(
         operator, family = partial(StridedBlur, stride=factor), AntiAliasing(factor)
     kernel, values = known.get("kernel"), None
     if family is not None and known:
-        values = torch.tensor([[float(known[key]) for key in family.names]])
+        for key in family.names if name in _FAMILIES else ():
+            if known[key] > family.most(size):
+                raise UserError(
+                    f"A kernel of {size} x {size} pixels has no room for the {key} {known[key]:g}; "
+                    f"give a larger size, as {name}:size=N."
+                )
+        values = torch.tensor([[known[key] for key in family.names]])
         kernel = family.kernel(values, size)
     settings = replace(settings, kernel_size=size, noise_sigma=sigma)
     # No model includes lights beyond the range of the result.

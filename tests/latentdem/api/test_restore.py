@@ -168,6 +168,32 @@ def test_a_parameter_of_the_users_operator_may_be_called_mask(tiny: EmbeddedPrio
     assert found.parameters["mask"].flatten().tolist() == pytest.approx([1.0, 0.9, 0.8])
 
 
+@pytest.mark.parametrize(
+    ("operator", "known", "sentence"),
+    [
+        ("disk", {"radius": "big"}, "The radius of the operator disk is a number above 0, not 'big'"),
+        ("disk", {"radius": None}, "is a number above 0, not None"),
+        ("disk", {"radius": -1.0}, "is a number above 0, not -1.0"),
+        ("disk", {"radius": np.ones(2)}, "is one number, not array"),
+        ("gamma", {"gamma": torch.ones(2)}, "is one number, not tensor"),
+        ("disk:size=9", {"radius": 5}, "9 x 9 pixels has no room for the radius 5; give a larger size"),
+        ("varying", {"kernels": "nowhere.npy"}, "nowhere.npy is not a NumPy file"),
+    ],
+)
+def test_mistakes_of_known_parameters_are_one_sentence(
+    tiny: EmbeddedPrior, scene: Scene, operator: str, known: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        restore(scene(), operator, known, noise_sigma=0.02, steps=2)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("radius", ["2", 2, np.float32(2), np.array([2.0]), torch.tensor([[2.0]])])
+def test_a_known_number_is_taken_in_every_form(tiny: EmbeddedPrior, scene: Scene, radius: Any) -> None:
+    found = restore(scene(20, 24), "disk:size=7", {"radius": radius}, noise_sigma=0.02, steps=2)
+    assert found.parameters["radius"].tolist() == [2.0]
+
+
 def test_mistakes_of_the_measurement(tiny: EmbeddedPrior, scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="one by one"):
         restore(torch.cat([scene(), scene()]), "gamma")
