@@ -6,6 +6,8 @@ Environment variables:
         leaves it out.
     LATENTDEM_CUDA_ARCHS: the GPU architectures it carries code for (default 80;86;89;90); the newest of them
         gets PTX too.
+    LATENTDEM_REPOSITORY: the address of the repository, such as https://github.com/OWNER/NAME, for a release. A
+        package index shows README.md without the repository, so its links then lead there.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ ROOT = Path(__file__).resolve().parent
 NATIVE = os.environ.get("LATENTDEM_NATIVE", "ON").upper()
 CUDA = os.environ.get("LATENTDEM_CUDA", "AUTO").upper()
 CUDA_ARCHS = os.environ.get("LATENTDEM_CUDA_ARCHS", "80;86;89;90")
+REPOSITORY = os.environ.get("LATENTDEM_REPOSITORY", "").rstrip("/")
 HELP = "Set LATENTDEM_NATIVE=OFF to install without the native modules."
 CUDA_HELP = "Set LATENTDEM_CUDA=OFF to install without the CUDA module."
 
@@ -186,11 +189,41 @@ def first_error(messages: list[str], status: int) -> str:
     return f"it ended with {status}"
 
 
+def repository_urls() -> dict[str, str]:
+    """The links beside the description in a package index; none without LATENTDEM_REPOSITORY."""
+    if not REPOSITORY:
+        return {}
+    return {
+        "Repository": REPOSITORY,
+        "Documentation": f"{REPOSITORY}/blob/{release_tag()}/docs/README.md",
+        "Changelog": f"{REPOSITORY}/blob/{release_tag()}/CHANGELOG.md",
+        "Issues": f"{REPOSITORY}/issues",
+    }
+
+
+def index_readme() -> str:
+    """README.md; with LATENTDEM_REPOSITORY, its pictures and links are those of the release there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    if not REPOSITORY:
+        return text
+    text = re.sub(r"(!\[[^\]]*\]\()(?!\w+:)", rf"\1{REPOSITORY}/raw/{release_tag()}/", text)
+    return re.sub(r"(\]\()(?!\w+:|#)", rf"\1{REPOSITORY}/blob/{release_tag()}/", text)
+
+
+def release_tag() -> str:
+    """The tag of the version in pyproject.toml."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return "v" + re.findall('^version = "(.+)"', text, re.MULTILINE)[0]
+
+
 for variable, value, known in (("NATIVE", NATIVE, ("ON", "OFF")), ("CUDA", CUDA, ("AUTO", "ON", "OFF"))):
     if value not in known:
         raise SystemExit(f"LATENTDEM_{variable} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}.")
 
 setup(
+    long_description=index_readme(),
+    long_description_content_type="text/markdown",
+    project_urls=repository_urls(),
     packages=[*find_packages("python"), *find_packages(include=["latentdem_ext*"]), "latentdem_kernels"],
     package_dir={
         "latentdem": "python/latentdem",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -170,3 +171,33 @@ def test_build_refuses_an_unknown_setting(tmp_path, variable, known):
     run = run_setup(tmp_path, **{f"LATENTDEM_{variable}": "MAYBE"})
     assert run.returncode != 0
     assert f"LATENTDEM_{variable} must be {known}, not 'MAYBE'" in run.stderr
+
+
+def metadata(folder: Path, **environment: str) -> str:
+    run = setup("egg_info", f"--egg-base={folder}", **environment)
+    assert run.returncode == 0, run.stderr
+    return (folder / "latentdem.egg-info" / "PKG-INFO").read_text(encoding="utf-8")
+
+
+def test_links_of_a_release_lead_to_the_files_of_its_tag(tmp_path):
+    """A package index shows README.md without the repository."""
+    repository = "https://host.example/owner/name"
+    text = metadata(tmp_path, LATENTDEM_REPOSITORY=repository + "/")
+    version = re.findall("^Version: (.+)", text, re.MULTILINE)[0]
+    assert f"Project-URL: Repository, {repository}\n" in text
+    assert f"Project-URL: Changelog, {repository}/blob/v{version}/CHANGELOG.md\n" in text
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
+    assert len(links) > 20
+    for picture, link in links:
+        host, path = re.fullmatch(r"(https://[^/]+/)([^#]*).*", link).groups()
+        if host in repository:
+            kind = "raw" if picture else "blob"
+            prefix = f"owner/name/{kind}/v{version}/"
+            assert path.startswith(prefix)
+            assert (ROOT / path.removeprefix(prefix)).exists(), link
+
+
+def test_metadata_without_an_address_of_the_repository_names_none(tmp_path):
+    text = metadata(tmp_path)
+    assert "Project-URL" not in text
+    assert "](docs/README.md)" in text

@@ -22,7 +22,6 @@ struct Complex {
 
 LATENTDEM_INLINE Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
 LATENTDEM_INLINE Complex operator-(Complex a, Complex b) { return {a.re - b.re, a.im - b.im}; }
-LATENTDEM_INLINE Complex operator*(float s, Complex a) { return {s * a.re, s * a.im}; }
 LATENTDEM_INLINE Complex operator*(Complex a, Complex b) {
     return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }

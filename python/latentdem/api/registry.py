@@ -16,12 +16,12 @@ class Value:
 
     Attributes:
         help: what it is.
-        convert: from the text of the command line; raises ValueError.
+        convert: from the text of the command line or a number; raises ValueError.
         default: where it is not given, for settings.
     """
 
     help: str
-    convert: Callable[[str], Any]
+    convert: Callable[[Any], Any]
     default: Any = None
 
 
@@ -40,13 +40,13 @@ class Entry:
     unknowns: dict[str, Value]
 
 
-def _checked(kind: Callable[[str], Any], allowed: Callable[[Any], bool], takes: str) -> Callable[[str], Any]:
-    """Converts a text to a `kind` that is `allowed`, or raises ValueError with what it `takes`."""
+def _checked(kind: Callable[[Any], Any], allowed: Callable[[Any], bool], takes: str) -> Callable[[Any], Any]:
+    """Converts a text or number to a `kind` that is `allowed`, or raises ValueError with what it `takes`."""
 
-    def convert(text: str) -> Any:
+    def convert(given: Any) -> Any:
         try:
-            value = kind(text)
-        except ValueError:
+            value = kind(given)
+        except (TypeError, ValueError):
             raise ValueError(takes) from None
         if not allowed(value):
             raise ValueError(takes)
@@ -134,11 +134,19 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, given = part.partition("=")
         if not equals or key not in known:
             raise UserError(f"The operator {name} has no parameter '{key}'; {_what_it_has(name)}.")
-        try:
-            values[key] = known[key].convert(given)
-        except ValueError as error:
-            raise UserError(f"The {key} of the operator {name} is {error}, not '{given}'.") from None
+        values[key] = _converted(name, key, known[key], given)
     return name, values
+
+
+def _converted(name: str, key: str, value: Value, given: Any) -> Any:
+    """A value of a text, a number or an array of one number; arrays in place of files stay as they are."""
+    if value.convert is Path and not isinstance(given, str):
+        return given
+    try:
+        return value.convert(given.item() if hasattr(given, "item") else given)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: PyTorch, of more numbers than one
+        takes = "one number" if hasattr(given, "item") else error
+        raise UserError(f"The {key} of the operator {name} is {takes}, not {given!r}.") from None
 
 
 def entry_of(name: str) -> Entry:
@@ -156,12 +164,15 @@ def completed(name: str, values: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     """Settings with their defaults, and the parameters that are known: all of them or none.
 
     Raises:
-        UserError: an unknown name, a setting that must be given is not, or a part of the parameters is.
+        UserError: an unknown name or value, a setting that must be given is not, or only a part of the
+            parameters is.
     """
     entry = entry_of(name)
     for key in values:
         if key not in entry.settings and key not in entry.unknowns:
             raise UserError(f"The operator {name} has no parameter '{key}'; {_what_it_has(name)}.")
+    named = {**entry.settings, **entry.unknowns}
+    values = {key: _converted(name, key, named[key], given) for key, given in values.items()}
     settings = {key: values.get(key, each.default) for key, each in entry.settings.items()}
     for key, value in settings.items():
         if value is None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..checks import check_backend, resolve_device
@@ -52,8 +53,8 @@ from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, Progress, WorkCounter
 from .registry import completed, parse
 
-# A known parameter: a number, values or a file.
-Known: TypeAlias = float | np.ndarray | Tensor | str | Path
+# A known parameter: a number, values, a file, or a picture of a mask.
+Known: TypeAlias = float | np.ndarray | Tensor | str | Path | Image.Image
 
 _FAMILIES: dict[str, KernelFamily] = {
     "gaussian": GaussianKernels(),
@@ -136,7 +137,7 @@ def restore(
         options, known = completed(name, {**values, **known})
         if name == "denoise" and "sigma" in known:
             settings = replace(settings, noise_sigma=known.pop("sigma"))
-    known = {key: _loaded(key, value, y) for key, value in known.items()}
+    known = {key: _loaded(key, value, y, isinstance(operator, str)) for key, value in known.items()}
     saved = None
     if checkpoint is not None:
         if not isinstance(operator, str):
@@ -199,7 +200,13 @@ def _restore_one_kernel(
         operator, family = partial(StridedBlur, stride=factor), AntiAliasing(factor)
     kernel, values = known.get("kernel"), None
     if family is not None and known:
-        values = torch.tensor([[float(known[key]) for key in family.names]])
+        for key in family.names if name in _FAMILIES else ():
+            if known[key] > family.most(size):
+                raise UserError(
+                    f"A kernel of {size} x {size} pixels has no room for the {key} {known[key]:g}; "
+                    f"give a larger size, as {name}:size=N."
+                )
+        values = torch.tensor([[known[key] for key in family.names]])
         kernel = family.kernel(values, size)
     settings = replace(settings, kernel_size=size, noise_sigma=sigma)
     # No model includes lights beyond the range of the result.
@@ -291,12 +298,15 @@ def _identity(
     }
 
 
-def _loaded(key: str, value: Known, y: Tensor) -> Any:
-    """The value of a parameter, which is read if it is a file."""
+def _loaded(key: str, value: Known, y: Tensor, named: bool) -> Any:
+    """The value of a parameter, which is read if it is a file.
+
+    In an operator of the user, `named` being False, a parameter called mask may be anything but a file.
+    """
     if key == "kernel":
         return as_kernel(value)  # type: ignore[arg-type]  # refuses numbers itself
-    if key == "mask" and isinstance(value, (str, Path)):
-        return as_mask(value, y.shape[-2], y.shape[-1], len(y))
+    if key == "mask" and (named or isinstance(value, (str, Path))):
+        return as_mask(value, y.shape[-2], y.shape[-1], len(y))  # type: ignore[arg-type]  # refuses numbers, too
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value).float()
     if not isinstance(value, Path):

@@ -172,9 +172,9 @@ def family_of(path: Path) -> str | None:
 def encode(path: Path, array: np.ndarray, metadata: Metadata | None = None) -> None:
     """Writes (H, W, C) uint8 or uint16, C = 1 to 4, in the format of the suffix of `path`.
 
-    Where the format requires it, 16 bits are reduced to 8 and transparency is dropped. A TIFF keeps only
-    camera, date and authors of the EXIF data. Metadata that the format cannot hold are left out, with a
-    warning: a picture is worth more than they are.
+    Where the format requires it, 16 bits are reduced to 8 and transparency is dropped. A TIFF keeps
+    camera, date, authors, exposure and place of the EXIF data. Metadata that the format cannot hold are left
+    out, with a warning: a picture is worth more than they are.
     """
     family = family_of(path)
     assert family is not None, path

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tifffile
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from .metadata import Metadata, upright_xmp
 
@@ -20,7 +24,9 @@ _DESCRIPTIVE = (
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
 )
-_ASCII, _BYTE = 2, 1  # TIFF data types
+# Directories of their own, which an entry of the main directory has the address of.
+_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_ASCII, _BYTE, _LONG = 2, 1, 4  # TIFF data types
 _XMP = 700  # tag
 _REDUCED_OR_MASK = 1 | 4  # bits of the tag NewSubfileType: previews and masks, which are no pictures
 
@@ -71,7 +77,7 @@ def read_tiff(data: bytes) -> TiffPage | None:
         return TiffPage(
             array,
             orientation=page.tags.valueof(ExifTags.Base.Orientation, 1),
-            metadata=_metadata(page),
+            metadata=_metadata(page, data),
             pages=sum(not int(other.keyframe.subfiletype) & _REDUCED_OR_MASK for other in file.pages),
         )
 
@@ -108,19 +114,69 @@ def write_tiff(array: np.ndarray, metadata: Metadata) -> bytes:
         metadata=None,
         extratags=tags,
     )
-    return buffer.getvalue()
+    return _with_directories(buffer.getvalue(), _directories_of(block))
 
 
-def _metadata(page: tifffile.TiffPage) -> Metadata:
+def _directories_of(exif: Image.Exif) -> dict[int, dict[int, Any]]:
+    """The entries of the directories that there are, but for addresses in the old file."""
+    found = {
+        tag: {key: value for key, value in exif.get_ifd(tag).items() if key != ExifTags.IFD.Interop}
+        for tag in _DIRECTORIES
+    }
+    return {tag: entries for tag, entries in found.items() if entries}
+
+
+def _with_directories(file: bytes, directories: Mapping[int, Mapping[int, Any]]) -> bytes:
+    """The file with these directories, and a new main directory with their addresses, at its end.
+
+    tifffile does not write such entries.
+    """
+    if not directories:
+        return file
+    data = bytearray(file)
+    order = "<" if file.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    entries = {}
+    for place in range(start + 2, start + 2 + 12 * count, 12):
+        (tag,) = struct.unpack_from(f"{order}H", data, place)
+        entries[tag] = bytes(data[place : place + 12])
+    for tag, values in directories.items():
+        data += bytes(len(data) % 2)  # directories begin at even addresses
+        entries[tag] = struct.pack(f"{order}HHII", tag, _LONG, 1, len(data))
+        directory = ImageFileDirectory_v2(prefix=file[:2])
+        directory.update(values)
+        data += directory.tobytes(len(data))
+    data += bytes(len(data) % 2)
+    struct.pack_into(f"{order}I", data, 4, len(data))
+    data += (
+        struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    )
+    return bytes(data)
+
+
+def _exif(page: tifffile.TiffPage, data: bytes) -> bytes | None:
     exif = Image.Exif()
     exif.update({tag: value for tag in _DESCRIPTIVE if (value := page.tags.valueof(tag))})
+    block = exif.tobytes() if len(exif) else b""
+    try:
+        file = Image.Exif()
+        file.load(data)  # an EXIF block is itself a TIFF file
+        exif.update(_directories_of(file))
+        block = exif.tobytes() if len(exif) else b""
+    except Exception:  # Pillow lets errors of damaged directories through as they are
+        pass
+    return block.removeprefix(b"Exif\0\0") or None
+
+
+def _metadata(page: tifffile.TiffPage, data: bytes) -> Metadata:
     xmp = page.tags.valueof(_XMP)
     # Descriptions that programs write for themselves tell of shapes and axes, which a result has no more.
     described = page.description and not (page.is_shaped or page.is_imagej or page.is_ome)
     dpi = page.get_resolution("INCH") if page.resolutionunit != tifffile.RESUNIT.NONE else None
     return Metadata(
         icc=page.iccprofile,
-        exif=exif.tobytes().removeprefix(b"Exif\0\0") if len(exif) else None,
+        exif=_exif(page, data),
         xmp=upright_xmp(bytes(xmp)) if xmp else None,
         dpi=dpi,
         comment=page.description if described else None,

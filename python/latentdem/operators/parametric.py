@@ -93,7 +93,9 @@ class Parametric(Operator):
         for name, parameter in self.parameters.items():
             value, shape = torch.as_tensor(known.pop(name, parameter.initial)).to(y), parameter.shape
             if value.shape not in (shape, (len(y), *shape), (1, *shape)):
-                raise UserError(f"The parameter {name} has the shape {tuple(shape)}, not {tuple(value.shape)}.")
+                raise UserError(
+                    f"The given {name} has the shape {tuple(value.shape)}; the operator takes {tuple(shape)}."
+                )
             values[name] = value.expand(len(y), *shape)
         if known:
             names = ", ".join(self.parameters) or "none"

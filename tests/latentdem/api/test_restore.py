@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 import latentdem
@@ -143,6 +144,54 @@ def test_mistakes_are_one_sentence(text: str, sentence: str) -> None:
         completed(*parse(text))
     assert sentence in str(error.value)
     assert str(error.value).endswith(".")
+
+
+def test_a_mask_is_taken_in_every_form(tiny: EmbeddedPrior, scene: Scene) -> None:
+    counts = np.ones((40, 48), np.uint8)
+    counts[10:20, 10:30] = 0
+    forms = [
+        counts,
+        counts * 255,
+        counts > 0,
+        torch.from_numpy(counts)[None, None],
+        Image.fromarray(counts * 255),
+    ]
+    found = [restore(scene(), "inpaint", {"mask": mask}, noise_sigma=0.02, steps=2) for mask in forms]
+    assert torch.equal(found[0].parameters["mask"].squeeze(), torch.from_numpy(counts).float())
+    for other in found[1:]:
+        assert torch.equal(other.image, found[0].image)
+
+
+def test_a_parameter_of_the_users_operator_may_be_called_mask(tiny: EmbeddedPrior, scene: Scene) -> None:
+    weighted = Function(lambda x, mask: x * mask.view(-1, 3, 1, 1), {"mask": Parameter([1.0, 1.0, 1.0])})
+    found = restore(scene(20, 24), weighted, {"mask": torch.tensor([1.0, 0.9, 0.8])}, noise_sigma=0.02, steps=2)
+    assert found.parameters["mask"].flatten().tolist() == pytest.approx([1.0, 0.9, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("operator", "known", "sentence"),
+    [
+        ("disk", {"radius": "big"}, "The radius of the operator disk is a number above 0, not 'big'"),
+        ("disk", {"radius": None}, "is a number above 0, not None"),
+        ("disk", {"radius": -1.0}, "is a number above 0, not -1.0"),
+        ("disk", {"radius": np.ones(2)}, "is one number, not array"),
+        ("gamma", {"gamma": torch.ones(2)}, "is one number, not tensor"),
+        ("disk:size=9", {"radius": 5}, "9 x 9 pixels has no room for the radius 5; give a larger size"),
+        ("varying", {"kernels": "nowhere.npy"}, "nowhere.npy is not a NumPy file"),
+    ],
+)
+def test_mistakes_of_known_parameters_are_one_sentence(
+    tiny: EmbeddedPrior, scene: Scene, operator: str, known: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        restore(scene(), operator, known, noise_sigma=0.02, steps=2)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("radius", ["2", 2, np.float32(2), np.array([2.0]), torch.tensor([[2.0]])])
+def test_a_known_number_is_taken_in_every_form(tiny: EmbeddedPrior, scene: Scene, radius: Any) -> None:
+    found = restore(scene(20, 24), "disk:size=7", {"radius": radius}, noise_sigma=0.02, steps=2)
+    assert found.parameters["radius"].tolist() == [2.0]
 
 
 def test_mistakes_of_the_measurement(tiny: EmbeddedPrior, scene: Scene, tmp_path: Path) -> None:

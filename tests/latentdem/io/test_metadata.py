@@ -68,6 +68,36 @@ def test_damaged_exif_is_no_reason_to_refuse(tmp_path: Path, scene: Scene, block
     assert read_image(tmp_path / "b.jpg").pixels.shape == source.pixels.shape
 
 
+@pytest.mark.parametrize("first", ["a.jpg", "a.tif"])
+@pytest.mark.parametrize("second", ["b.tif", "deep.tif", "b.jpg"])
+def test_exposure_and_place_are_kept_by_tiff(tmp_path: Path, scene: Scene, first: str, second: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "A camera"
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ExposureTime: 0.125, ExifTags.Base.ISOSpeedRatings: 400}
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSLatitude: (48.0, 1.0, 2.5)}
+    source = read_image(saved(tmp_path, "x.jpg", scene, exif=exif.tobytes()))
+    write_image(tmp_path / first, source.pixels, like=source)
+    source = read_image(tmp_path / first)
+    if second.startswith("deep"):
+        source = replace(source, bits=16)
+    write_image(tmp_path / second, source.pixels, like=source)
+    kept = Image.Exif()
+    kept.load(read_image(tmp_path / second).metadata.exif)
+    assert kept[ExifTags.Base.Make] == "A camera"
+    assert dict(kept.get_ifd(ExifTags.IFD.Exif)) == exif[ExifTags.IFD.Exif]
+    assert dict(kept.get_ifd(ExifTags.IFD.GPSInfo)) == exif[ExifTags.IFD.GPSInfo]
+
+
+def test_tiff_keeps_an_entry_that_does_not_follow_the_standard(tmp_path: Path, scene: Scene) -> None:
+    block = exif_of(gps=(5, 1, struct.pack("<H", 256)))
+    source = read_image(saved(tmp_path, "a.jpg", scene, exif=b"Exif\0\0" + block))
+    write_image(tmp_path / "b.tif", source.pixels, like=source)
+    with Image.open(tmp_path / "b.tif") as image:
+        assert image.getexif().get_ifd(ExifTags.IFD.GPSInfo)[5] == 256
+    again = read_image(tmp_path / "b.tif")
+    assert torch.equal(again.pixels, source.pixels)
+
+
 @pytest.mark.parametrize("profile", ["rgb", "damaged", "truncated"])
 def test_cmyk_with_a_useless_profile_is_converted_without_it(tmp_path: Path, profile: str) -> None:
     icc = {"rgb": SRGB, "damaged": b"no profile", "truncated": SRGB[:100]}[profile]
