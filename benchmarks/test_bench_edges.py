@@ -20,10 +20,10 @@ def test_l0_deconvolution(measure, side, backend):
     x = torch.rand(6, 1, side // 8, side // 8, device=DEVICE).repeat_interleave(8, 2).repeat_interleave(8, 3)
     kernel = ext.project_kernel(torch.rand(6, 1, SIZE, SIZE, device=DEVICE) - 0.9)
     y, penalty = reference.blur(x, kernel), torch.full((6,), 4e-3, device=DEVICE)
-    arguments = y, kernel, penalty, 8 * penalty, torch.full_like(penalty, 2)
-    expected = reference.l0_deconvolution(*(value.double() for value in arguments), 20.0)
+    arguments = y, kernel, penalty, 8 * penalty, torch.full_like(penalty, 2), torch.full_like(penalty, 20)
+    expected = reference.l0_deconvolution(*(value.double() for value in arguments))
 
     def run() -> torch.Tensor:
-        return ext.l0_deconvolution(*arguments, last_weight=20.0)
+        return ext.l0_deconvolution(*arguments)
 
     measure("l0_deconvolution", backend, f"6 x 1 x {side} x {side}, K = {SIZE}", run, expected, 1e-2)

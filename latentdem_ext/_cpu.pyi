@@ -56,12 +56,12 @@ def l0_deconvolution(
     penalty: int,
     weight: int,
     growth: int,
+    last_weight: int,
     x: int,
     batch: int,
     channels: int,
     height: int,
     width: int,
-    last_weight: float,
     threads: int,
 ) -> None: ...
 def masked_kernel_solve(

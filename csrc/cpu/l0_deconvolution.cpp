@@ -18,10 +18,9 @@ namespace {
 struct L0Deconvolution {
     const float *y;                         // batch x channels x height x width
     const float *otf;                       // batch x height x (width / 2 + 1), complex
-    const double *penalty, *weight, *growth; // batch
+    const double *penalty, *weight, *growth, *last_weight; // batch
     float *x;                               // batch x channels x height x width
     std::int64_t batch, channels, height, width;
-    double last_weight;
     int threads;
 };
 
@@ -114,7 +113,7 @@ class Solver {
         const float *image = image_of(task_.y);
         float *const x = task_.x + (image - task_.y);
         const double penalty = task_.penalty[sample], growth = task_.growth[sample];
-        for (double weight = task_.weight[sample]; weight < task_.last_weight; weight *= growth) {
+        for (double weight = task_.weight[sample]; weight < task_.last_weight[sample]; weight *= growth) {
             keep_edges(image, static_cast<float>(penalty / weight));
             for (std::int64_t c = 0; c < task_.channels; ++c)
                 fit(c, static_cast<float>(weight), x + c * task_.height * task_.width);
@@ -242,15 +241,16 @@ static void bind(pybind11::module_ &module) {
     namespace py = pybind11;
     module.def(
         "l0_deconvolution",
-        [](Address y, Address otf, Address penalty, Address weight, Address growth, Address x, std::int64_t batch,
-           std::int64_t channels, std::int64_t height, std::int64_t width, double last_weight, int threads) {
+        [](Address y, Address otf, Address penalty, Address weight, Address growth, Address last_weight, Address x,
+           std::int64_t batch, std::int64_t channels, std::int64_t height, std::int64_t width, int threads) {
             l0_deconvolution({pointer<const float>(y), pointer<const float>(otf), pointer<const double>(penalty),
-                              pointer<const double>(weight), pointer<const double>(growth), pointer<float>(x), batch,
-                              channels, height, width, last_weight, threads});
+                              pointer<const double>(weight), pointer<const double>(growth),
+                              pointer<const double>(last_weight), pointer<float>(x), batch, channels, height, width,
+                              threads});
         },
         py::kw_only(), py::arg("y"), py::arg("otf"), py::arg("penalty"), py::arg("weight"), py::arg("growth"),
-        py::arg("x"), py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"),
-        py::arg("last_weight"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+        py::arg("last_weight"), py::arg("x"), py::arg("batch"), py::arg("channels"), py::arg("height"),
+        py::arg("width"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
 
 static const Binding binding(bind);

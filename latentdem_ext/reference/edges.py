@@ -12,13 +12,13 @@ __all__ = ["l0_deconvolution"]
 
 
 def l0_deconvolution(
-    y: Tensor, kernel: Tensor, penalty: Tensor, weight: Tensor, growth: Tensor, last_weight: float
+    y: Tensor, kernel: Tensor, penalty: Tensor, weight: Tensor, growth: Tensor, last_weight: Tensor
 ) -> Tensor:
     """argmin_x ||y - k * x||^2 + penalty ||D x||_0 by half-quadratic splitting (Xu et al., 2011 and 2013).
 
     D x are the differences to the next pixel on the right and to the next one below, which wrap around, and
     ||D x||_0 counts the pixels where they are not zero in all channels. From x = y on, while the weight b of a
-    sample is below `last_weight`,
+    sample is below its `last_weight`,
 
         g = D x where |D x|^2 >= penalty / b, summed over the channels, and zero elsewhere,
         x = argmin ||y - k * x||^2 + b ||D x - g||^2 = F^-1 (conj(F k) F y + b F D^T g) / (|F k|^2 + b |F D|^2),
@@ -31,7 +31,7 @@ def l0_deconvolution(
         penalty: (B,), positive.
         weight: (B,) first weight, positive.
         growth: (B,), above 1.
-        last_weight: where it ends; 0 returns y.
+        last_weight: (B,) where it ends; 0 returns y.
 
     Returns:
         (B, C, H, W).
@@ -43,7 +43,7 @@ def l0_deconvolution(
     data, power = torch.conj_physical(otf) * torch.fft.rfft2(y), otf.real.square() + otf.imag.square()
     gradient_power = _gradient_power(y)
     x, weight, rows = y.clone(), weight.double(), torch.arange(len(y), device=y.device)
-    while bool((going := weight[rows] < last_weight).any()):
+    while bool((going := weight[rows] < last_weight[rows]).any()):
         rows = rows[going]
         across, down = differences(x[rows])
         energy = (across.square() + down.square()).sum(1, keepdim=True)

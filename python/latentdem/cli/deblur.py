@@ -83,7 +83,7 @@ def deblur_command(
             help="What to write where no kernel found explains the picture: the picture as it was, or the "
             "result all the same."
         ),
-    ] = option.UnexplainedName.result,
+    ] = option.UnexplainedName.input,
     output_format: option.Format = None,
     overwrite: option.Overwrite = False,
     skip_existing: option.SkipExisting = False,
@@ -243,13 +243,16 @@ class _Deblurring:
         as_it_was = self.unexplained == "input"
         if several:
             written = "written as they were" if as_it_was else "probably wrong"
-            remedy = "try another --kernel-size or --seed for these."
+            remedy = "try another --kernel-size or --seed for these"
+            remedy += ", or --unexplained result for the restorations." if as_it_was else "."
             return f"Not explained by any kernel found and {written}: {names}; {remedy}", UNEXPLAINED
-        target, written = unexplained[0].target or "the result", "the picture as it was"
+        target = unexplained[0].target or "the result"
+        written = "the picture as it was" if as_it_was else "probably wrong"
+        anyway = "; --unexplained result writes the restoration all the same" if as_it_was else ""
         sentence = (
             "No kernel was found that explains the picture better than leaving it alone, so "
-            f"{target} is {written if as_it_was else 'probably wrong'}; try another --kernel-size or --seed, "
-            "or a part of the picture with clear edges."
+            f"{target} is {written}; try another --kernel-size or --seed, or a part of the picture with clear "
+            f"edges{anyway}."
         )
         return sentence, UNEXPLAINED
 

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Above these something is wrong (docs/research/deblurring.md): the residual in units of the noise, where the
-# kernel was not tried; and what a tried kernel leaves unexplained, without and with clipped areas in the input.
+# kernel was not tried; and what a tried kernel leaves unexplained.
 UNEXPLAINED = 2.0
-UNEXPLAINED_SHARE, UNEXPLAINED_CLIPPED = 0.1, 0.2
+UNEXPLAINED_SHARE = 0.3
 LEAST_COVERAGE = 0.7  # below this an estimated kernel is only a part of the blur
 SURE_LEAD = 0.02  # from this on an estimated kernel is right, whatever the prior leaves unexplained
-_CLIPPED = 0.005  # share of the pixels within 1 % of black or white from which an input has clipped areas
 # What a result may have besides, a row for each image.
 _OPTIONAL = ("model_error", "unexplained", "coverage", "lead", "uncertainty", "kernel_uncertainty")
 
@@ -171,14 +170,13 @@ class Result(Pictures):
     def explained(self) -> Tensor:
         """(B,) bool, False where the kernel is probably wrong, so that leaving the image alone is better.
 
-        That is where it is only a part of the blur (`coverage` below 0.7), or where `unexplained` is above 0.1
-        (0.2 if 0.5 % of the input are black or white), unless the kernel is clearly better than itself turned
-        (`lead` of 0.02). Where these are not known, it is where the residual is above twice the noise.
+        That is where it is only a part of the blur (`coverage` below 0.7), or where `unexplained` is above 0.3,
+        unless the kernel is clearly better than itself turned (`lead` of 0.02). Where these are not known, it is
+        where the residual is above twice the noise.
         """
         if self.unexplained is None:
             return self.residual <= UNEXPLAINED * self.noise_sigma
-        clipped = (self.blurred.abs() > 0.98).flatten(1).float().mean(1) > _CLIPPED
-        explained = self.unexplained <= torch.where(clipped, UNEXPLAINED_CLIPPED, UNEXPLAINED_SHARE)
+        explained = self.unexplained <= UNEXPLAINED_SHARE
         if self.lead is not None:
             explained = explained | (self.lead >= SURE_LEAD)
         if self.coverage is not None:

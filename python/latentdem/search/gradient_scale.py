@@ -18,7 +18,6 @@ import latentdem_ext as ext
 from latentdem_ext.reference import fast_length
 
 TINY = 1e-12  # keeps divisions finite for a constant image
-_LAST_WEIGHT = 20.0  # of the splitting; the published 1e5 gives the same kernels in twice the time
 _FAINT = 0.05  # kernel values below this share of the peak are set to zero
 _SMALL_PART = 0.1  # connected parts with less than this share of the mass are removed
 
@@ -89,7 +88,9 @@ class Scale:
         self.gradient_power = _gradient_power(self.size, y)
         self._gradient_spectra = [torch.fft.rfft2(gradient) for gradient in gradients(self.y)]
 
-    def l0_image(self, kernel: Tensor, penalty: Tensor, first_weight: Tensor, growth: Tensor) -> Tensor:
+    def l0_image(
+        self, kernel: Tensor, penalty: Tensor, first_weight: Tensor, growth: Tensor, last_weight: Tensor
+    ) -> Tensor:
         """argmin_x ||y - k * x||^2 + penalty ||D x||_0 by half-quadratic splitting (Xu et al., 2011 and 2013).
 
         Args:
@@ -97,12 +98,13 @@ class Scale:
             penalty: (N, 1, 1, 1).
             first_weight: (N, 1, 1, 1), the splitting's first weight, in units of `penalty`.
             growth: (N, 1, 1, 1), the factor between successive weights.
+            last_weight: (N, 1, 1, 1), where they end.
 
         Returns:
             (N, C, H, W).
         """
-        given = (value.flatten() for value in (penalty, first_weight * penalty, growth))
-        return ext.l0_deconvolution(self.y, kernel, *given, last_weight=_LAST_WEIGHT)
+        weights = (value.flatten() for value in (penalty, first_weight * penalty, growth, last_weight))
+        return ext.l0_deconvolution(self.y, kernel, *weights)
 
     def hyper_laplacian_image(self, kernel: Tensor, penalty: float, exponent: float = 0.8) -> Tensor:
         """argmin_x ||y - k * x||^2 / 2 + penalty sum |D x|^exponent by splitting (Krishnan and Fergus, 2009).

@@ -102,7 +102,7 @@ def scores_at(scale: Scale, kernel: Tensor, sigma: float) -> Tensor:
     total = torch.zeros(len(kernel), device=kernel.device)
     for least in _PENALTIES:
         penalty = max(least, 4 * sigma**2)  # noise must not pass for an edge
-        x = scale.l0_image(kernel, penalty * one, 8 * one, 2 * one)
+        x = scale.l0_image(kernel, penalty * one, 8 * one, 2 * one, 20 * one)
         residual = torch.fft.irfft2(whitening * (otf * torch.fft.rfft2(x) - scale.spectrum), s=scale.size)
         energy = squared_gradient(residual).mean(1, keepdim=True) * scale.inside
         mean = energy.flatten(1).sum(1) / scale.inside.flatten(1).sum(1).clamp_min(1)

@@ -25,12 +25,8 @@ def result(unexplained: list[float] | None, blurred: float = 0.5, **settings: ob
 
 def test_explained_depends_on_the_residual_only_where_the_kernel_was_not_tried() -> None:
     assert result(None).explained.tolist() == [True, False]
-    assert result([0.11, 0.09]).explained.tolist() == [False, True]
+    assert result([0.31, 0.29]).explained.tolist() == [False, True]
     assert result([float("nan"), 0.0]).explained.tolist() == [False, True]
-
-
-def test_inputs_with_clipped_areas_may_leave_more_unexplained() -> None:
-    assert result([0.19, 0.21], blurred=-1.0).explained.tolist() == [True, False]
 
 
 def test_a_kernel_much_better_than_its_turned_copy_is_right_whatever_is_left() -> None:
