@@ -171,8 +171,8 @@ class Result(Pictures):
         """(B,) bool, False where the kernel is probably wrong, so that leaving the image alone is better.
 
         That is where it is only a part of the blur (`coverage` below 0.7), or where `unexplained` is above 0.3,
-        unless the kernel is clearly better than itself turned (`lead` of 0.02). Where these are not known, it is
-        where the residual is above twice the noise.
+        unless the kernel is clearly better than itself turned (`lead` of 0.02). Where these are not known, it
+        is where the residual is above twice the noise.
         """
         if self.unexplained is None:
             return self.residual <= UNEXPLAINED * self.noise_sigma
