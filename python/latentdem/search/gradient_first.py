@@ -24,7 +24,7 @@ from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
 _CAUTION = 4.0  # full from a variance of 4/3 of the noise on, the least that `most_likely` tells from it
-_START_STEPS = 60  # full EM steps in the window that take about as long as the start
+_START_STEPS = 30  # full EM steps in the window that take about as long as the start
 _ROOM = 4  # pixels around the support of an estimated kernel, for its refinement
 
 
