@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from . import whole_run
+from latentdem.io.images import read_image, write_image
+
+from . import photographs, whole_run
 
 
 def test_measures_every_run(
@@ -26,4 +28,22 @@ def test_measures_every_run(
     steps = {row["run"]: (int(row["full steps"]), int(row["plain steps"])) for row in rows}
     assert steps["posterior, S_T = 0, K = 16"] == (64, 936)
     assert float(rows[0]["release / this"]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == len(rows)
+
+
+def test_photographs_are_restored_with_and_without_native_operations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("blurred", "sharp"):
+        part = read_image(photographs.EXAMPLES / f"{name}.png").pixels[..., 60:124, 60:124]
+        write_image(tmp_path / f"{name}.png", part)
+    monkeypatch.setattr(photographs, "EXAMPLES", tmp_path)
+    photographs.main([], tmp_path / "out", ["--kernel-size", "9", "--quality", "fast"])
+    (table,) = tmp_path.rglob("photographs.csv")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["native", "reference"]
+    assert all(float(row["CPU-seconds"]) > 0 and float(row["MB"]) > 100 for row in rows)
+    assert float(rows[0]["PSNR"]) == pytest.approx(float(rows[1]["PSNR"]), abs=1)
+    assert table.with_suffix(".png").stat().st_size > 1000
     assert len(capsys.readouterr().out.splitlines()) == len(rows)

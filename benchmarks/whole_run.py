@@ -5,7 +5,8 @@
 The rows are the order of operations of the authors' release, under autocast, and in half precision the paper's
 settings with this package and the proximal E-step with 50 steps. Time does not depend on the weights. All full
 steps of a run cost the same, and so do the plain ones: where a run has hundreds, some are measured and the run
-is their sum. `--narrow 4` divides all widths by 4, for a processor.
+is their sum. `--narrow 4` divides all widths by 4, for a processor. With `--prior embedded` photographs are
+restored as a user restores them (`benchmarks.photographs`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from latentdem.solver.e_step import EStep
 from latentdem.solver.passes import Pass, full_steps
 from latentdem.solver.schedules import EVERY_STEP, Skip
 
+from . import photographs
 from .baselines import public_m_step
 from .conftest import device_name
 from .report import slug
@@ -111,7 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--narrow", type=int, default=4, help="divides all widths")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--prior", choices=["random", "embedded"], default="random")
+    parser.add_argument(
+        "--photograph", type=Path, action="append", default=[], help="blurred, with --prior embedded"
+    )
     options = parser.parse_args(arguments)
+    if options.prior == "embedded":
+        return photographs.main(options.photograph, options.out)
     torch.manual_seed(0)
     batch, size, kernel_size = options.batch, options.size, options.kernel_size
     vae, unet, schedule = networks(options.narrow)
