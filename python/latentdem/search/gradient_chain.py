@@ -51,6 +51,9 @@ SETTINGS = (
     GradientSettings(8e-3, 0.3, last_weight=1280),
     GradientSettings(5e-2, 0.3, last_weight=1280),
     GradientSettings(2e-2, 1.0, last_weight=80),
+    GradientSettings(8e-3, 0.3, last_weight=20),
+    GradientSettings(5e-2, 0.3, last_weight=20),
+    GradientSettings(2e-2, 1.0, last_weight=20),
 )
 
 

@@ -39,7 +39,7 @@ from .gradient_score import MODEL_ERROR, full_scale, score_kernels, scores_at
 from .gradient_seeds import Estimates, different, seeds, without_parts
 
 PARTS = 8  # of the work at one size: six parts of the photograph, the fine scales, the refinement
-_SEEDS = 5  # kernels at a coarse scale that go on to full size
+_SEEDS = 6  # kernels at a coarse scale that go on to full size
 _FINE = SETTINGS[:2]  # settings that each of them goes on with
 _KEPT = 3  # different kernels of each size
 _MOST = 0.95  # share of the mass of a kernel
