@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..output.result import SURE_LEAD
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
 from ..search.gradient_first import Found, GradientFirstSearch
@@ -72,6 +73,10 @@ class KernelSearch:
                 loss = first.config.moved_loss
                 found = first.better(photographs, found, moved, noisy, seed, hooks, loss)
             unexplained = ~first.explains(found)
+            if bool(
+                unexplained.any()
+            ):  # where the prior knows too little, as of text, the gradients may be sure
+                unexplained &= turned_lead(photographs, found.candidates.parameters) < SURE_LEAD
             if bool(unexplained.any()):
                 size, grid = first.blind_grid(photographs, kernel_size)
                 searched = first.search(grid, size, generator, hooks)
