@@ -73,9 +73,8 @@ class KernelSearch:
                 loss = first.config.moved_loss
                 found = first.better(photographs, found, moved, noisy, seed, hooks, loss)
             unexplained = ~first.explains(found)
-            if bool(
-                unexplained.any()
-            ):  # where the prior knows too little, as of text, the gradients may be sure
+            if bool(unexplained.any()):
+                # Where the prior knows too little, as of text, the gradients may be sure.
                 unexplained &= turned_lead(photographs, found.candidates.parameters) < SURE_LEAD
             if bool(unexplained.any()):
                 size, grid = first.blind_grid(photographs, kernel_size)
