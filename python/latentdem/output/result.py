@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 UNEXPLAINED = 2.0
 UNEXPLAINED_SHARE = 0.3
 LEAST_COVERAGE = 0.7  # below this an estimated kernel is only a part of the blur
-SURE_LEAD = 0.02  # from this on an estimated kernel is right, whatever the prior leaves unexplained
+# From this lead on an estimated kernel is right, whatever the prior leaves unexplained. Its image is right up
+# to this residual, in units of [-1, 1].
+SURE_LEAD, SURE_RESIDUAL = 0.02, 0.1
 # What a result may have besides, a row for each image.
 _OPTIONAL = ("model_error", "unexplained", "coverage", "lead", "uncertainty", "kernel_uncertainty")
 
@@ -171,14 +173,14 @@ class Result(Pictures):
         """(B,) bool, False where the kernel is probably wrong, so that leaving the image alone is better.
 
         That is where it is only a part of the blur (`coverage` below 0.7), or where `unexplained` is above 0.3,
-        unless the kernel is clearly better than itself turned (`lead` of 0.02). Where these are not known, it
-        is where the residual is above twice the noise.
+        unless the kernel is clearly better than itself turned (`lead` of 0.02) and the residual below 0.1.
+        Where these are not known, it is where the residual is above twice the noise.
         """
         if self.unexplained is None:
             return self.residual <= UNEXPLAINED * self.noise_sigma
         explained = self.unexplained <= UNEXPLAINED_SHARE
         if self.lead is not None:
-            explained = explained | (self.lead >= SURE_LEAD)
+            explained = explained | (self.lead >= SURE_LEAD) & (self.residual <= SURE_RESIDUAL)
         if self.coverage is not None:
             explained = explained & (self.coverage >= LEAST_COVERAGE)
         return explained

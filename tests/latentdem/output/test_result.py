@@ -33,6 +33,8 @@ def test_a_kernel_much_better_than_its_turned_copy_is_right_whatever_is_left() -
     found = result([0.5, 0.5])
     found.lead = torch.tensor([0.03, 0.01])
     assert found.explained.tolist() == [True, False]
+    found.residual[0] = 0.2  # the prior makes nothing of it
+    assert found.explained.tolist() == [False, False]
 
 
 def test_a_kernel_that_is_only_a_part_of_the_blur_explains_nothing() -> None:
