@@ -240,7 +240,4 @@ def test_the_start_for_the_example_is_close_to_its_kernel(size: int) -> None:
     print(f"K {size}, MNC {[round(v, 3) for v in values]}, scores {[round(v, 4) for v in scores]}")
     assert values[0] > 0.88  # .93 for 48 and .94 for 64 pixels
     padded = torch.nn.functional.pad(truth.view(1, 1, 1, 48, 48), ((size - 48) // 2,) * 4)
-    # Of many chains the best one may fit the noise as well, but hardly better than the true kernel.
-    score = float(score_kernels(y, padded, noise_sigma=0.02))
-    print(f"score of the true kernel {score:.4f}")
-    assert score < scores[0] + 0.01
+    assert score_kernels(y, padded, noise_sigma=0.02) < scores[0]
