@@ -244,10 +244,12 @@ def test_offload_moves_every_network_before_it_runs(
         for inner in (getattr(each, name, None) for name in ("encoder", "decoder", "conv_in", "text_model")):
             if inner is not None:
                 inner.forward = counted(ran, kind, inner.forward)
-    # With a known kernel: in a search, rounding may decide between kernels of a random network.
+    assert run(pipe, x).images.isfinite().all()
+    # Compared with a known kernel: in a search, rounding may decide between kernels of a random network.
     kernel = gaussian_kernel(5, 1.0)
     found, plain = (run(each, x, kernel=kernel) for each in (pipe, open_pipeline(folder)))
     torch.testing.assert_close(found.images, plain.images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.kernels, plain.kernels, atol=1e-5, rtol=0)
     assert all(ran.values())
     assert moved == ran
 
