@@ -245,13 +245,13 @@ def test_offload_moves_every_network_before_it_runs(
             if inner is not None:
                 inner.forward = counted(ran, kind, inner.forward)
     assert run(pipe, x).images.isfinite().all()
+    assert all(ran.values())
+    assert moved == ran
     # Compared with a known kernel: in a search, rounding may decide between kernels of a random network.
     kernel = gaussian_kernel(5, 1.0)
     found, plain = (run(each, x, kernel=kernel) for each in (pipe, open_pipeline(folder)))
     torch.testing.assert_close(found.images, plain.images, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.kernels, plain.kernels, atol=1e-5, rtol=0)
-    assert all(ran.values())
-    assert moved == ran
 
 
 @pytest.mark.parametrize(
