@@ -62,11 +62,13 @@ def measured(
     """Time, memory and PSNR (dB, at the best shift; None without a reference) of one restoration."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "latentdem", "deblur", str(photograph), "-o", f"{folder}/restored.png"]
+        command = [sys.executable, "-m", "latentdem", "deblur", str(photograph.resolve())]
+        command += ["-o", f"{folder}/restored.png"]
         command += ["--json", str(report), "--quiet", "--unexplained", "result", *options]
-        command += ["--reference", str(reference)] if reference else []
+        command += ["--reference", str(reference.resolve())] if reference else []
         began = time.perf_counter()
-        process = subprocess.Popen(command, env=os.environ | environment)
+        # In a folder of its own, because the checkout's sources hide an installed package that was built elsewhere.
+        process = subprocess.Popen(command, env=os.environ | environment, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
         if os.waitstatus_to_exitcode(status) not in (0, 3):  # 3: no kernel explains the photograph
