@@ -65,6 +65,14 @@ def views_command(
         SurfaceName,
         typer.Option(help="How the mesh is fitted: 'gsplat' needs a CUDA device and the package gsplat."),
     ] = SurfaceName.volume,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the mesh, the cameras and the pictures as one page for any browser to this .html "
+            "file.",
+            show_default=False,
+        ),
+    ] = None,
     video: Annotated[
         Path | None,
         typer.Option(help="Also write the turntable to this .mp4 file.", show_default=False),
@@ -89,8 +97,8 @@ def views_command(
     width and height by a common factor), and then moved and scaled to its middle as the prior estimates it;
     with several pictures the search corrects this estimate. Writes poses.json (polar angle, azimuth and
     radius relative to the first picture, with a confidence), the new views as view_*.png and turntable.gif,
-    figure.png and report.json; with --mesh also a surface that fits all views. With a single picture, the
-    views are those of the prior.
+    figure.png and report.json; with --mesh or --html also a surface that fits all views. With a single picture,
+    the views are those of the prior.
 
     Exit status: 0; 1 after an error; 2 for wrong options; 130 if interrupted.
     """
@@ -100,19 +108,23 @@ def views_command(
     from ..three_d.checkpoint import ViewCheckpoint
     from ..three_d.mesh.solid import check_mesh
     from ..three_d.output.files import ViewOutputs
+    from ..three_d.output.page import check_page_name
     from ..three_d.output.video import check_video
 
-    if mesh is not None:
+    solid = mesh is not None or html is not None
+    if solid:
         check_mesh(surface.value, mesh)
+    if html is not None:
+        check_page_name(html)
     if video is not None:
         check_video(video)
     heights = elevations or [0.0]
     images = expand(images)
     make_folder(out)
-    files, names = ViewOutputs(out, azimuths * len(heights), mesh, video), [str(path) for path in images]
+    files, names = ViewOutputs(out, azimuths * len(heights), mesh, video, html), [str(path) for path in images]
     resumed = checkpoint is not None and checkpoint.is_dir()
     check_outputs(files.paths, images, Existing(overwrite or resumed))
-    total = 1.0 if mesh is None else 1.0 + SURFACE_SHARE
+    total = 1.0 + SURFACE_SHARE if solid else 1.0
     run = None if checkpoint is None else ViewCheckpoint(checkpoint)
     written, failure = False, None
     try:
@@ -130,12 +142,12 @@ def views_command(
             )
             files.write(result, names)
             written = True
-            if mesh is not None:
-                solid = result.solid(
+            if solid:
+                fitted = result.solid(
                     surface.value,
                     lambda phase, done, steps: advance(phase, 1 + SURFACE_SHARE * done / steps, total),
                 )
-                files.write_solid(solid, result, names)
+                files.write_solid(fitted, result, names)
     except KeyboardInterrupt:
         if not written and run is None:
             raise
@@ -150,7 +162,8 @@ def views_command(
         failure = f"{error} The views are written, the mesh is not."
     if run is not None:
         run.remove()
-    rows = [("written to", str(out) if mesh is None or failure else f"{out} and {mesh}")]
+    written_to = [out, *(path for path in (mesh, html) if path is not None and failure is None)]
+    rows = [("written to", " and ".join(map(str, written_to)))]
     for path, pose, confidence, cut in zip(images, result.poses, result.confidence, result.cut, strict=True):
         polar, azimuth, _ = pose.rad2deg().tolist()
         text = f"azimuth {azimuth:.1f}, polar {polar:.1f}, confidence {float(confidence):.2f}"

@@ -85,10 +85,10 @@ class Crops:
         other._squares = [square.reframed(*camera) for square, camera in pairs]
         return other
 
-    def pictures(self) -> list[Picture]:
-        """Pictures of the crops."""
+    def pictures(self, size: int | None = None) -> list[Picture]:
+        """Pictures of the crops, of `size` pixels along one side; None for the size of the prior."""
         pairs = zip(self._objects, self._squares, strict=True)
-        return [_crop(part, self._size, square) for part, square in pairs]
+        return [_crop(part, size or self._size, square) for part, square in pairs]
 
 
 def view_on_white(pixels: Tensor, name: str) -> Picture:

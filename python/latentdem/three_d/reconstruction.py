@@ -30,6 +30,7 @@ from .sampler import SamplerState, sample
 
 Progress = Callable[[str, float, float], None]
 SEARCH_SHARE = 0.4  # share of the search in the reported progress
+SHOWN_SIZE = 256  # pixels along one side of a known view in a result, where files have more than the prior
 FILLED_POINTS = 64  # grid points along one side at which the probability of the object is evaluated
 
 
@@ -101,6 +102,7 @@ def reconstruct(
         str(image) if isinstance(image, (str, Path)) else f"Image {i + 1}" for i, image in enumerate(images)
     ]
     crops, pictures = _load(images, view_prior, place, names)
+    movable = crops if crops is not None and crops.cut else None  # only what is cut out can be cropped again
     inputs = torch.cat([picture.pixels for picture in pictures])
     check_distinct(inputs, names)
     given = None if poses is None else _checked(poses, len(inputs))
@@ -118,15 +120,16 @@ def reconstruct(
         if searched:
 
             def search() -> tuple[PosePosterior, Tensor]:
-                return find_poses(view_prior, known, crops, config, generator, on_search)
+                return find_poses(view_prior, known, movable, config, generator, on_search)
 
             def on_search(done: float) -> None:
                 report("poses", SEARCH_SHARE * done, 1.0)
 
             posterior, confidence = search() if run is None else run.search(search, generator)
             posterior = replace(posterior, cameras=posterior.cameras.to(place))
-            if crops is not None and posterior.cameras.shape[-1] > 3:
-                known = known.recropped(crops, view_prior, posterior.cameras[0])
+            if movable is not None and posterior.cameras.shape[-1] > 3:
+                crops = movable.framed(posterior.cameras[0].cpu())
+                known = KnownViews.of(crops.pictures(), view_prior, place, config.mirrored)
                 posterior = replace(posterior, cameras=centred(posterior.cameras))
         else:
             posterior, confidence = _given(given, known), torch.ones(len(inputs))
@@ -175,13 +178,14 @@ def reconstruct(
         settings,
         None if condition.polar is None else float(posterior.cameras[0, 0, 0]),
         None if filled is None else filled.cpu(),
+        tuple(known.pictures if crops is None else crops.pictures(SHOWN_SIZE)),
     )
 
 
 def _load(
     images: Sequence[Any] | Tensor, prior: ViewPrior, device: torch.device, names: Sequence[str]
 ) -> tuple[Crops | None, list[Picture]]:
-    """Pictures for the prior, and the crops that they are; None where there is no cut-out object to recrop."""
+    """Pictures for the prior, and the crops that they are; None for a tensor."""
     if isinstance(images, Tensor):
         size = prior.image_size
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
@@ -191,9 +195,8 @@ def _load(
             )
         return None, [view_on_white(image, name) for image, name in zip(images, names, strict=True)]
     crops = Crops(images, prior.image_size, names)
-    if not crops.cut:
-        return None, crops.pictures()
-    crops = frame_crops(crops, prior, device)
+    if crops.cut:
+        crops = frame_crops(crops, prior, device)
     return crops, crops.pictures()
 
 

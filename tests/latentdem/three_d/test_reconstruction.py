@@ -189,6 +189,19 @@ def test_command_writes_a_mesh(pictures, tmp_path, few_steps):
     assert report["settings"]["steps"] == 3
 
 
+def test_command_writes_a_page_without_a_mesh_file(pictures, tmp_path, few_steps):
+    pytest.importorskip("fast_simplification")
+    arguments = (*pictures, "-o", "out", "--azimuths", "6", "--steps", "3")
+    result = command(*arguments, "--html", "cup.html")
+    assert result.exit_code == 0, result.output
+    assert "out and cup.html" in result.output
+    assert "front.png and 1 more" in (tmp_path / "cup.html").read_text(encoding="utf-8")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["mesh"]["file"] is None
+    assert "rename cup.txt" in command(*arguments, "--html", "cup.txt").stderr
+    assert "cup.html" in command(*arguments, "--html", "cup.html").stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [(("cup.stl",), "rename cup.stl"), (("cup.ply", "--surface", "gsplat"), "'gsplat' needs")],

@@ -40,14 +40,14 @@ def plot_views(inputs: Tensor, poses: Tensor, confidence: Tensor, views: Tensor,
         known,
         inputs,
         [
-            f"view {i + 1}: {_angles(pose)}\nconfidence {float(probability):.2f}" if i else "view 1"
+            f"view {i + 1}: {', '.join(angles(pose))}\nconfidence {float(probability):.2f}" if i else "view 1"
             for i, (pose, probability) in enumerate(zip(poses, confidence, strict=True))
         ],
     )
     axes = above.add_subplot(projection="polar")
     assert isinstance(axes, PolarAxes)
     _map(axes, poses, targets)
-    _pictures(lower, views, [_angles(pose) for pose in targets])
+    _pictures(lower, views, [", ".join(angles(pose)) for pose in targets])
     return figure
 
 
@@ -80,6 +80,7 @@ def _map(axes: PolarAxes, known: Tensor, targets: Tensor) -> None:
     axes.set_title("cameras from above", fontsize=TEXT)
 
 
-def _angles(pose: Tensor) -> str:
+def angles(pose: Tensor) -> tuple[str, str]:
+    """Azimuth and elevation of a pose (3,) relative to view 1, in degrees, as text."""
     polar, azimuth, _ = pose.rad2deg().tolist()
-    return f"{azimuth:+.0f}°, {-polar:+.0f}°"
+    return f"{round(azimuth):+d}°", f"{round(-polar):+d}°"

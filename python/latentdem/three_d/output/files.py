@@ -15,6 +15,7 @@ from ...io.images import write_image
 from ...output.figures import save_figure
 from ...output.report import backends, peak_memory, versions
 from ..mesh.solid import Solid
+from .page import write_page
 from .result import Reconstruction
 from .video import write_video
 
@@ -29,23 +30,25 @@ class ViewOutputs:
     Attributes:
         folder: an existing folder.
         views: number of new views.
-        mesh, video: files of the mesh and of the turntable as a video; None if not requested.
+        mesh, video, page: files of the mesh, of the turntable as a video, and of the page that shows
+            everything; None if not requested.
     """
 
     folder: Path
     views: int
     mesh: Path | None = None
     video: Path | None = None
+    page: Path | None = None
 
     @property
     def paths(self) -> list[Path]:
-        """All output files: poses, report, figure, turntable, new views, mesh and video."""
+        """All output files: poses, report, figure, turntable, new views, mesh, video and page."""
         names = ["poses.json", "report.json", "figure.png", "turntable.gif"]
         files = [self.folder / name for name in [*names, *(_view_name(i) for i in range(self.views))]]
-        return [*files, *(path for path in (self.mesh, self.video) if path is not None)]
+        return [*files, *(path for path in (self.mesh, self.video, self.page) if path is not None)]
 
     def write(self, result: Reconstruction, images: list[str]) -> None:
-        """Writes all files but the mesh, for images of these names; in the folder, all files or none.
+        """Writes all files but mesh and page, for images of these names; in the folder, all files or none.
 
         Raises:
             UserError: a file cannot be written.
@@ -64,18 +67,20 @@ class ViewOutputs:
             write_video(frames, self.video, FRAME)
 
     def write_solid(self, solid: Solid, result: Reconstruction, images: list[str]) -> None:
-        """Writes the mesh, and the report again with its figures.
+        """Writes the mesh and the page, and the report again with the figures of the mesh.
 
         Raises:
             UserError: a file cannot be written.
         """
         from ..mesh.surface import write_mesh
 
-        assert self.mesh is not None
-        write_mesh(solid.mesh, self.mesh)
+        if self.mesh is not None:
+            write_mesh(solid.mesh, self.mesh)
+        if self.page is not None:
+            write_page(result, solid, images, self.page)
         polar = round(math.degrees(solid.camera[0]), 1)
         mesh = {
-            "file": str(self.mesh),
+            "file": None if self.mesh is None else str(self.mesh),
             "triangles": len(solid.mesh.faces),
             "polar_of_view_1": polar,
             "seconds": solid.seconds,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..mesh.solid import Solid, fit_solid
+from ..pictures import Picture
 
 if TYPE_CHECKING:
     import trimesh
@@ -37,6 +38,7 @@ class Reconstruction:
         polar: polar angle of the first view in radians, if the prior estimates it; otherwise None.
         filled: (N, N, N) probability in [0, 1] that the object is at each point of `cameras.grid_points`, with
             the first view at azimuth 0, if the prior predicts it; otherwise None.
+        pictures: the known views, framed as in `inputs` but with more pixels if they came from files.
     """
 
     inputs: Tensor
@@ -50,6 +52,7 @@ class Reconstruction:
     settings: dict[str, Any]
     polar: float | None = None
     filled: Tensor | None = None
+    pictures: tuple[Picture, ...] = ()
 
     def solid(self, surface: str = "volume", progress: Callable[[str, int, int], None] | None = None) -> Solid:
         """Fits a surface to the new views, the known ones and what the prior predicts to be filled.
