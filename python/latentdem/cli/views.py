@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from . import _options as option
 from ._jobs import expand
 from ._outputs import Existing, check_outputs
 from ._status import FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from ..three_d.pictures import Picture
 
 SURFACE_SHARE = 0.3  # time of the mesh, in units of that of poses and views
 
@@ -46,6 +49,15 @@ def views_command(
         Path, typer.Option("--out", "-o", help="Folder of the results.", metavar="DIR", show_default=False)
     ],
     prior: ViewPriorName = "embedded-3d",
+    cutout: Annotated[
+        str,
+        typer.Option(
+            help="How the object is cut out: by transparency, from a background of one colour, by OpenCV's "
+            "GrabCut, by the first of these that is possible, or by masks, white where the object is: a file, "
+            "or a folder of files called like the pictures.",
+            metavar="auto|alpha|plain|grabcut|MASK",
+        ),
+    ] = "auto",
     azimuths: Annotated[int, typer.Option(min=1, help="New views around the object, evenly spaced.")] = 12,
     elevations: Annotated[
         list[float] | None,
@@ -93,9 +105,9 @@ def views_command(
 ) -> None:
     """Find the camera poses of a few pictures of an object, and show it from all sides.
 
-    The object is cut out by an alpha channel or from a plain background, centred and scaled (pictures of one
-    width and height by a common factor), and then moved and scaled to its middle as the prior estimates it;
-    with several pictures the search corrects this estimate. Writes poses.json (polar angle, azimuth and
+    The object is cut out, centred and scaled (pictures of one width and height by a common factor), and then
+    moved and scaled to its middle as the prior estimates it; with several pictures the search corrects this
+    estimate. Writes poses.json (polar angle, azimuth and
     radius relative to the first picture, with a confidence), the new views as view_*.png and turntable.gif,
     figure.png and report.json; with --mesh or --html also a surface that fits all views. With a single picture,
     the views are those of the prior.
@@ -132,6 +144,7 @@ def views_command(
             result = reconstruct(
                 images,
                 prior=prior,
+                cutout=cutout,
                 azimuths=azimuths,
                 elevations=heights,
                 steps=steps,
@@ -164,10 +177,12 @@ def views_command(
         run.remove()
     written_to = [out, *(path for path in (mesh, html) if path is not None and failure is None)]
     rows = [("written to", " and ".join(map(str, written_to)))]
-    for path, pose, confidence, cut in zip(images, result.poses, result.confidence, result.cut, strict=True):
+    for path, pose, confidence, picture in zip(
+        images, result.poses, result.confidence, result.pictures, strict=True
+    ):
         polar, azimuth, _ = pose.rad2deg().tolist()
         text = f"azimuth {azimuth:.1f}, polar {polar:.1f}, confidence {float(confidence):.2f}"
-        rows.append((path.name, text + ("" if cut else "; no plain background, so taken as a whole")))
+        rows.append((path.name, text + _remark(picture)))
     if len(images) == 1:
         rows.append(("note", "one picture has no pose to find, and its back is the prior's guess"))
     rows.append(("seconds", f"{result.seconds['total']:.1f}"))
@@ -175,3 +190,12 @@ def views_command(
     if failure is not None:
         console.say_error(failure)
         raise typer.Exit(FAILED)
+
+
+def _remark(picture: Picture) -> str:
+    """What to say about the way a picture was cut out."""
+    if not picture.cut:
+        return "; no plain background, so taken as a whole (with opencv-python-headless it would be cut out)"
+    if not picture.sure:
+        return "; the cut-out is unsure: look at figure.png, or give masks with --cutout"
+    return "; cut out by GrabCut" if picture.how == "grabcut" else ""

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from skimage.measure import label
 from torch import Tensor
 
 from ..errors import UserError
 from ..io.inputs import OneImage, open_image
+from ..io.masks import MaskLike
+from .cutout import PLAIN, SEEN, CutoutLike, Opacity, no_object, opacity_of, ways_of
 from .geometry.cameras import FIELD_OF_VIEW, RADIUS
 
 FILLED = 0.75  # longest side of an object in units of the frame, as in training renderings at distance `RADIUS`
-SEEN = 0.5  # opacity above which a pixel belongs to the object
-MIN_SHARE = 1e-3  # smallest share of the pixels that an object may cover
-EDGE_SHARE = 0.9  # share of the outermost pixels that have one colour in front of a plain background
 BILINEAR = Image.Resampling.BILINEAR
-PLAIN, DIFFERENT = 0.08, 0.2  # colour differences on [-1, 1]: at most background, at least object
+SKETCH_SIDE = 192  # largest side of a sketch in pixels
+FADED = 0.35  # contrast of the background in a sketch
+OUTLINE = (1.0, -0.2, -1.0)  # colour of the outline in a sketch, in [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,22 @@ class Picture:
         cut: whether the object was separated from its background; otherwise the whole picture counts as object.
         mask: (S, S) in [0, 1], the share of each pixel that the object covers; None if the object was not cut
             out here, because the whole picture counts as object or the object was on white before.
+        how: how it was separated, see `Opacity`; None if the object was on white before.
+        sure: see `Opacity`.
+        sketch: (3, h, w) in [-1, 1], the whole picture made small, with the object outlined and the rest faded;
+            None if nothing was cut away here.
     """
 
     pixels: Tensor
     cut: bool
     mask: Tensor | None = None
+    how: str | None = None
+    sure: bool = True
+    sketch: Tensor | None = None
 
 
 class Crops:
-    """Square crops of pictures of one object, cut out by the alpha channel or from a plain background.
+    """Square crops of pictures of one object, cut out of their backgrounds.
 
     Pictures of one width and height are assumed to be taken by one camera at one distance: the object is scaled
     by the same factor in all of them, such that its longest side in any of them takes `FILLED` of the frame.
@@ -54,17 +61,21 @@ class Crops:
             `io.inputs.open_image`; of any size and shape.
         size: pixels S along one side of a crop.
         names: names of the images in messages.
+        cutout: how the object is cut out, see `ways_of`.
 
     Attributes:
         cut: whether the object was separated from its background in all pictures.
 
     Raises:
-        UserError: an image is unreadable or shows no object.
+        UserError: an image is unreadable or shows no object, or a mask is missing.
     """
 
-    def __init__(self, images: Sequence[OneImage], size: int, names: Sequence[str]) -> None:
+    def __init__(
+        self, images: Sequence[OneImage], size: int, names: Sequence[str], cutout: CutoutLike = "auto"
+    ) -> None:
         self._size = size
-        self._objects = [_cut_out(image, name) for image, name in zip(images, names, strict=True)]
+        ways = ways_of(cutout, names)
+        self._objects = [_cut_out(*each) for each in zip(images, names, ways, strict=True)]
         self.cut = all(part.cut for part in self._objects)
         sides = [part.longest / (FILLED if part.cut else 1) for part in self._objects]
         if self.cut and len({part.frame for part in self._objects}) == 1:
@@ -98,7 +109,7 @@ def view_on_white(pixels: Tensor, name: str) -> Picture:
         UserError: the view shows no object.
     """
     if float(pixels.min()) > 1 - PLAIN:
-        raise _empty(name)
+        raise no_object(name)
     return Picture(pixels[None].detach().float().cpu(), True)
 
 
@@ -112,10 +123,6 @@ def check_distinct(views: Tensor, names: Sequence[str]) -> None:
         for i in range(j):
             if torch.equal(views[i], views[j]):
                 raise UserError(f"{names[j]} shows the same picture as {names[i]}; leave one of them out.")
-
-
-def _empty(name: str) -> UserError:
-    return UserError(f"No object was found in {name}: it is empty; give a picture that shows the object.")
 
 
 def _opened(image: OneImage) -> tuple[Tensor, Tensor | None]:
@@ -135,7 +142,7 @@ class _CutOut:
     Attributes:
         layers: (1, 4, h, w) colours of the picture on white, and the transparency in [0, 1]. Only the part that
             shows the object and its soft edge is stored, as many large pictures may be held at once.
-        cut: see `Picture`.
+        cut, how, sure, sketch: see `Picture`.
         frame: width and height of the whole picture.
         top, bottom, left, right: pixel range of the object in `layers`, ends excluded.
         longest: longest side of the object in pixels.
@@ -143,6 +150,9 @@ class _CutOut:
 
     layers: Tensor
     cut: bool
+    how: str
+    sure: bool
+    sketch: Tensor | None
     frame: tuple[int, int]
     top: int
     bottom: int
@@ -154,42 +164,34 @@ class _CutOut:
         return max(self.bottom - self.top, self.right - self.left)
 
 
-def _cut_out(image: OneImage, name: str) -> _CutOut:
+def _cut_out(image: OneImage, name: str, way: MaskLike) -> _CutOut:
     pixels, alpha = _opened(image)
     if len(pixels) != 1:
         raise UserError(f"{name} holds {len(pixels)} images; give them one by one.")
     pixels = pixels.expand(-1, 3, -1, -1)
-    if alpha is not None and float(alpha.min()) > SEEN:
-        alpha = None  # it cuts nothing away
-    opacity = _from_plain_background(pixels) if alpha is None else alpha
-    cut = opacity is not None
-    opacity = torch.ones_like(pixels[:, :1]) if opacity is None else opacity
-    if float((opacity > SEEN).float().mean()) < MIN_SHARE:
-        raise _empty(name)
+    found = opacity_of(pixels, alpha, way, name)
+    cut, opacity = found.how != "whole", found.share
     seen = (opacity[0, 0] > SEEN).nonzero()
     (top, left), (bottom, right) = seen.min(0).values.tolist(), (seen.max(0).values + 1).tolist()
     rows, columns = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
     shown, share = pixels[..., rows, columns], opacity[..., rows, columns]
     layers = torch.cat([share * (shown - 1) + 1, 1 - share], 1)
     ends = (top - rows.start, bottom - rows.start, left - columns.start, right - columns.start)
-    return _CutOut(layers, cut, (pixels.shape[-1], pixels.shape[-2]), *ends)
+    sketch = _sketch(pixels, found) if cut else None
+    return _CutOut(layers, cut, found.how, found.sure, sketch, (pixels.shape[-1], pixels.shape[-2]), *ends)
 
 
-def _from_plain_background(pixels: Tensor) -> Tensor | None:
-    """Opacity (1, 1, H, W) of what differs from the background; None if the outermost pixels differ."""
-    frame = torch.cat([pixels[0, :, 0], pixels[0, :, -1], pixels[0, :, :, 0], pixels[0, :, :, -1]], dim=1)
-    colour = frame.median(dim=1).values
-    if float(((frame - colour[:, None]).abs().amax(0) < PLAIN).float().mean()) < EDGE_SHARE:
-        return None
-    difference = (pixels - colour[:, None, None]).abs().amax(1, keepdim=True)
-    opacity = ((difference - PLAIN) / (DIFFERENT - PLAIN)).clamp(0, 1)
-    # Only regions connected to the frame are background: the object may have the same colour, too.
-    regions = label((opacity < SEEN)[0, 0].numpy(), connectivity=1)
-    outer = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
-    outside = np.isin(regions, outer[outer > 0])
-    # The soft edge of the object extends one pixel inwards from the background.
-    near = F.max_pool2d(torch.from_numpy(outside).float()[None, None], 3, stride=1, padding=1) > 0
-    return torch.where(near, opacity, 1.0)
+def _sketch(pixels: Tensor, found: Opacity) -> Tensor:
+    """See `Picture`."""
+    factor = min(1.0, SKETCH_SIDE / max(pixels.shape[-2:]))
+    size = [max(1, round(side * factor)) for side in pixels.shape[-2:]]
+    small, share = (F.interpolate(layer, size, mode="area")[0] for layer in (pixels, found.share))
+    if found.how == "alpha":  # what is transparent may have any colour
+        small = share * (small - 1) + 1
+    faded = (1 + FADED * (small - 1)) * (1 - share) + small * share
+    inside = (share > SEEN).float()
+    inner = 1 - F.max_pool2d(1 - inside, 3, stride=1, padding=1)
+    return torch.where(inside > inner, torch.tensor(OUTLINE)[:, None, None], faded)
 
 
 @dataclass(frozen=True)
@@ -227,4 +229,4 @@ def _crop(part: _CutOut, size: int, square: _Square) -> Picture:
     layers = [Image.fromarray(layer.numpy()).resize((size, size), BILINEAR, box) for layer in whole]
     small = torch.from_numpy(np.stack([np.asarray(layer) for layer in layers]))
     mask = (1 - small[3]).clamp(0, 1) if part.cut else None
-    return Picture(small[None, :3].clamp(-1, 1), part.cut, mask)
+    return Picture(small[None, :3].clamp(-1, 1), part.cut, mask, part.how, part.sure, part.sketch)

@@ -19,6 +19,7 @@ from ..priors.prior_names import name_of
 from ..solver.checkpoint import digest
 from .checkpoint import ViewCheckpoint
 from .config import ReconstructionConfig
+from .cutout import CutoutLike
 from .geometry.cameras import centred, grid_points, mirrored
 from .geometry.poses import PosePosterior, bounded, ring
 from .output.result import Reconstruction
@@ -44,6 +45,7 @@ def reconstruct(
     seed: int = 0,
     device: str = "auto",
     poses: Tensor | None = None,
+    cutout: CutoutLike = "auto",
     config: ReconstructionConfig | None = None,
     checkpoint: str | Path | ViewCheckpoint | None = None,
     progress: Progress | None = None,
@@ -55,8 +57,8 @@ def reconstruct(
 
     Args:
         images: paths, PIL images, arrays or tensors (1, C, H, W), the first being the reference; the object is
-            cut out by an alpha channel or from a plain background, centred and scaled (pictures of one size by
-            a common factor), and then cropped as the prior frames it (`ViewPrior.framing`). Or one tensor
+            cut out, centred and scaled (pictures of one size by a common factor), and then cropped as the prior
+            frames it (`ViewPrior.framing`). Or one tensor
             (n, 3, S, S) in [-1, 1] on white, where S is the prior's size, which is used as it is.
         prior: "embedded-3d", a folder or a `ViewPrior`.
         azimuths: number of views at each elevation, evenly spaced, starting from that of view 1.
@@ -66,6 +68,9 @@ def reconstruct(
         device: "auto", "cpu" or "cuda".
         poses: (n, 3) polar angle, azimuth and radius relative to view 1, in radians, if they are known; then
             nothing is searched, and they are not refined.
+        cutout: how the object is cut out: "alpha" (transparency), "plain" (a background of one colour),
+            "grabcut" (OpenCV's GrabCut), "auto" (the first of these that is possible), or masks, see
+            `cutout.ways_of`.
         config: constants; None for the defaults.
         checkpoint: folder in which the run is kept: the poses once they are found, and the views every few
             seconds. The same call resumes an interrupted run, on a CPU with the same bits. The folder is
@@ -95,13 +100,14 @@ def reconstruct(
         "backend": check_backend(),
         "poses_known": poses is not None,
         "cropped": not isinstance(images, Tensor),
+        "cutout": str(cutout) if isinstance(cutout, (str, Path)) else "masks",
         "config": asdict(config),
     }
     view_prior = load_view_prior(prior, place)
     names = [
         str(image) if isinstance(image, (str, Path)) else f"Image {i + 1}" for i, image in enumerate(images)
     ]
-    crops, pictures = _load(images, view_prior, place, names)
+    crops, pictures = _load(images, view_prior, place, names, cutout)
     movable = crops if crops is not None and crops.cut else None  # only what is cut out can be cropped again
     inputs = torch.cat([picture.pixels for picture in pictures])
     check_distinct(inputs, names)
@@ -183,7 +189,11 @@ def reconstruct(
 
 
 def _load(
-    images: Sequence[Any] | Tensor, prior: ViewPrior, device: torch.device, names: Sequence[str]
+    images: Sequence[Any] | Tensor,
+    prior: ViewPrior,
+    device: torch.device,
+    names: Sequence[str],
+    cutout: CutoutLike,
 ) -> tuple[Crops | None, list[Picture]]:
     """Pictures for the prior, and the crops that they are; None for a tensor."""
     if isinstance(images, Tensor):
@@ -194,7 +204,7 @@ def _load(
                 f"{tuple(images.shape)}; give pictures of other sizes as a list."
             )
         return None, [view_on_white(image, name) for image, name in zip(images, names, strict=True)]
-    crops = Crops(images, prior.image_size, names)
+    crops = Crops(images, prior.image_size, names, cutout)
     if crops.cut:
         crops = frame_crops(crops, prior, device)
     return crops, crops.pictures()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from latentdem.errors import UserError
+from latentdem.three_d import cutout
 from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS
 from latentdem.three_d.pictures import FILLED, Crops, Picture, check_distinct
 
@@ -59,7 +60,7 @@ def test_object_is_centred_and_scaled(kind):
     assert ((result.mask > 0.05) == (result.pixels[0] < 0.9).any(0))[:, :28].all()
 
 
-def test_pictures_of_one_size_are_scaled_alike():
+def test_pictures_of_one_size_are_scaled_alike(monkeypatch):
     boxes = ((10, 5, 22, 29), (10, 15, 22, 21))
     tall, flat = object_pictures([picture(box=box) for box in boxes], 64, ["a", "b"])
     heights = [extent(result.pixels)[1] - extent(result.pixels)[0] + 1 for result in (tall, flat)]
@@ -68,6 +69,7 @@ def test_pictures_of_one_size_are_scaled_alike():
     # PosedViews of other sizes, or without a background that could be cut away, say nothing of the distance.
     other = object_pictures([picture(box=boxes[1]), picture((70, 40))], 64, ["a", "b"])[0]
     torch.testing.assert_close(other.pixels, object_picture(picture(box=boxes[1]), 64, "it").pixels)
+    monkeypatch.setattr(cutout, "find_spec", lambda name: None)  # without OpenCV
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     beside = object_pictures([picture(box=boxes[1]).convert("RGB"), noise], 64, ["a", "b"])[0]
     assert extent(beside.pixels)[3] - extent(beside.pixels)[2] + 1 == pytest.approx(FILLED * 64, abs=5)
@@ -101,7 +103,8 @@ def test_a_hole_of_the_backgrounds_colour_stays():
     torch.testing.assert_close(middle, torch.tensor([40, 40, 200]) / 127.5 - 1, atol=0.05, rtol=0)
 
 
-def test_other_backgrounds_are_not_cut_away():
+def test_other_backgrounds_are_not_cut_away_without_opencv(monkeypatch):
+    monkeypatch.setattr(cutout, "find_spec", lambda name: None)
     noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
     result = object_picture(noise, 40, "it")
     assert not result.cut

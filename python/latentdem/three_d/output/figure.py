@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,8 +19,17 @@ COLUMNS = 6
 TEXT = 8.0  # points
 
 
-def plot_views(inputs: Tensor, poses: Tensor, confidence: Tensor, views: Tensor, targets: Tensor) -> Figure:
+def plot_views(
+    inputs: Tensor,
+    poses: Tensor,
+    confidence: Tensor,
+    views: Tensor,
+    targets: Tensor,
+    sketches: Sequence[Tensor] = (),
+) -> Figure:
     """Plots the inputs with their poses beside a map of the cameras, and the new views below.
+
+    What was cut out of pictures is shown above the inputs.
 
     Args:
         inputs: (n, 3, S, S) known views in [-1, 1].
@@ -27,8 +37,17 @@ def plot_views(inputs: Tensor, poses: Tensor, confidence: Tensor, views: Tensor,
         confidence: (n,) probabilities of the poses.
         views: (K, 3, S, S) new views in [-1, 1].
         targets: (K, 3) poses of the new views.
+        sketches: (3, h, w) in [-1, 1] of each picture, see `Picture`; none if nothing was cut out.
     """
-    counts = [math.ceil(len(images) / COLUMNS) for images in (inputs, views)]
+    titles = [
+        f"view {i + 1}: {', '.join(angles(pose))}\nconfidence {float(probability):.2f}" if i else "view 1"
+        for i, (pose, probability) in enumerate(zip(poses, confidence, strict=True))
+    ]
+    # Sketches fill whole rows, so that the inputs begin a new one.
+    spare = -len(sketches) % COLUMNS
+    pictures = [*sketches, *[None] * spare, *inputs]
+    titles = [f"picture {i + 1}, cut out" for i in range(len(sketches))] + [""] * spare + titles
+    counts = [math.ceil(len(images) / COLUMNS) for images in (pictures, views)]
     heights = [max(2.6, counts[0] * (CELL + 0.35)), counts[1] * (CELL + 0.25)]
     figure = Figure(figsize=(COLUMNS * CELL + 3.2, sum(heights)), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
@@ -36,30 +55,23 @@ def plot_views(inputs: Tensor, poses: Tensor, confidence: Tensor, views: Tensor,
     upper, lower = (figure.add_subfigure(rows[i]) for i in range(2))
     columns = upper.add_gridspec(1, 2, width_ratios=[COLUMNS * CELL, 3.2])
     known, above = (upper.add_subfigure(columns[i]) for i in range(2))
-    _pictures(
-        known,
-        inputs,
-        [
-            f"view {i + 1}: {', '.join(angles(pose))}\nconfidence {float(probability):.2f}" if i else "view 1"
-            for i, (pose, probability) in enumerate(zip(poses, confidence, strict=True))
-        ],
-    )
+    _pictures(known, pictures, titles)
     axes = above.add_subplot(projection="polar")
     assert isinstance(axes, PolarAxes)
     _map(axes, poses, targets)
-    _pictures(lower, views, [", ".join(angles(pose)) for pose in targets])
+    _pictures(lower, list(views), [", ".join(angles(pose)) for pose in targets])
     return figure
 
 
-def _pictures(figure: SubFigure, images: Tensor, titles: list[str]) -> None:
+def _pictures(figure: SubFigure, images: Sequence[Tensor | None], titles: list[str]) -> None:
     rows = math.ceil(len(images) / COLUMNS)
     grid: list[Axes] = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
-    pixels = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    for axes, image, title in zip(grid, pixels, titles, strict=False):
-        axes.imshow(image, interpolation="nearest")
-        axes.set_title(title, fontsize=TEXT)
+    for axes, image, title in zip(grid, images, titles, strict=False):
+        if image is not None:
+            axes.imshow(((image + 1) / 2).clamp(0, 1).movedim(0, -1).numpy(), interpolation="nearest")
+            axes.set_title(title, fontsize=TEXT)
 
 
 def _map(axes: PolarAxes, known: Tensor, targets: Tensor) -> None:

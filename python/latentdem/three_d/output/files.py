@@ -106,6 +106,7 @@ def report_of(result: Reconstruction, images: list[str]) -> dict[str, Any]:
         "settings": result.settings,
         "images": images,
         "background_removed": list(result.cut),
+        "cutout": [{"how": picture.how, "sure": picture.sure} for picture in result.pictures],
         **poses_of(result, images),
         "versions": versions(),
         "backends": backends(),

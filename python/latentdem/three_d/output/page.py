@@ -73,7 +73,8 @@ def _data(result: Reconstruction, solid: Solid, images: list[str]) -> dict[str, 
     from ..mesh.surface import mask_on_white
 
     mesh = solid.mesh
-    visual = mesh.visual if mesh.visual.kind != "texture" else mesh.visual.to_color()
+    visual: Any = mesh.visual
+    visual = visual.to_color() if visual.kind == "texture" else visual
     views: list[dict[str, Any]] = []
     shown = [(picture.pixels[0], picture.mask, picture.cut) for picture in result.pictures]
     shown += [(view, None, True) for view in result.views]

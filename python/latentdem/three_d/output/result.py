@@ -95,7 +95,8 @@ class Reconstruction:
         """Figure of the inputs, the estimated cameras seen from above, and the new views."""
         from .figure import plot_views
 
-        return plot_views(self.inputs, self.poses, self.confidence, self.views, self.targets)
+        sketches = [picture.sketch for picture in self.pictures if picture.sketch is not None]
+        return plot_views(self.inputs, self.poses, self.confidence, self.views, self.targets, sketches)
 
 
 def solid_of(
