@@ -18,6 +18,7 @@ from ..io.inputs import OneImage, open_image
 from ..io.masks import MaskLike
 from .cutout import PLAIN, SEEN, CutoutLike, Opacity, no_object, opacity_of, ways_of
 from .geometry.cameras import FIELD_OF_VIEW, RADIUS
+from .lens import field_of_view, focal_length, turned_towards
 
 FILLED = 0.75  # longest side of an object in units of the frame, as in training renderings at distance `RADIUS`
 BILINEAR = Image.Resampling.BILINEAR
@@ -37,6 +38,7 @@ class Picture:
             out here, because the whole picture counts as object or the object was on white before.
         how: how it was separated, see `Opacity`; None if the object was on white before.
         sure: see `Opacity`.
+        field_of_view: angle in radians that the longer side of the whole picture shows, if its file says so.
         sketch: (3, h, w) in [-1, 1], the whole picture made small, with the object outlined and the rest faded;
             None if nothing was cut away here.
     """
@@ -46,15 +48,18 @@ class Picture:
     mask: Tensor | None = None
     how: str | None = None
     sure: bool = True
+    field_of_view: float | None = None
     sketch: Tensor | None = None
 
 
 class Crops:
     """Square crops of pictures of one object, cut out of their backgrounds.
 
-    Pictures of one width and height are assumed to be taken by one camera at one distance: the object is scaled
-    by the same factor in all of them, such that its longest side in any of them takes `FILLED` of the frame.
-    Otherwise each picture has its own factor. A crop is centred on the visible part of the object.
+    Pictures are assumed to be taken from one distance if their files say the fields of view, or if they have
+    one width and height, upright or not: the object is scaled by the same factor in all of them, such that its
+    longest side in any of them takes `FILLED` of the frame. Otherwise each picture has its own factor. A crop
+    is centred on the visible part of the object. If the field of view is known, the crop is what a camera
+    turned towards the object would show (see `turned_towards`).
 
     Args:
         images: paths, PIL images (with or without transparency), arrays or tensors (1, C, H, W), as accepted by
@@ -78,7 +83,11 @@ class Crops:
         self._objects = [_cut_out(*each) for each in zip(images, names, ways, strict=True)]
         self.cut = all(part.cut for part in self._objects)
         sides = [part.longest / (FILLED if part.cut else 1) for part in self._objects]
-        if self.cut and len({part.frame for part in self._objects}) == 1:
+        lengths = [part.focal for part in self._objects]
+        if self.cut and None not in lengths:
+            largest = max(side / length for side, length in zip(sides, lengths, strict=True) if length)
+            sides = [largest * length for length in lengths if length]
+        elif self.cut and len({tuple(sorted(part.frame)) for part in self._objects}) == 1:
             sides = [max(sides)] * len(sides)
         self._squares = [
             _Square((part.left + part.right) / 2, (part.top + part.bottom) / 2, side)
@@ -125,14 +134,18 @@ def check_distinct(views: Tensor, names: Sequence[str]) -> None:
                 raise UserError(f"{names[j]} shows the same picture as {names[i]}; leave one of them out.")
 
 
-def _opened(image: OneImage) -> tuple[Tensor, Tensor | None]:
-    """Pixels (B, C, H, W) in [-1, 1] and opacity (1, 1, H, W) in [0, 1]; None without transparency."""
+def _opened(image: OneImage) -> tuple[Tensor, Tensor | None, float | None]:
+    """Pixels (B, C, H, W) in [-1, 1], opacity (1, 1, H, W) in [0, 1], and the focal length in pixels.
+
+    The last two are None if there is no transparency, and if the file does not say it.
+    """
     source = open_image(image)
-    alpha = source.file(0).alpha
-    if alpha is None:
-        return source.pixels, None
-    opacity = alpha.astype(np.float32) / np.iinfo(alpha.dtype).max
-    return source.pixels, torch.from_numpy(opacity)[None, None]
+    file, (height, width) = source.file(0), source.pixels.shape[-2:]
+    focal = focal_length(file.metadata.exif, width, height)
+    if file.alpha is None:
+        return source.pixels, None, focal
+    opacity = file.alpha.astype(np.float32) / np.iinfo(file.alpha.dtype).max
+    return source.pixels, torch.from_numpy(opacity)[None, None], focal
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,7 @@ class _CutOut:
             shows the object and its soft edge is stored, as many large pictures may be held at once.
         cut, how, sure, sketch: see `Picture`.
         frame: width and height of the whole picture.
+        focal: focal length in pixels, if the file says it.
         top, bottom, left, right: pixel range of the object in `layers`, ends excluded.
         longest: longest side of the object in pixels.
     """
@@ -154,6 +168,7 @@ class _CutOut:
     sure: bool
     sketch: Tensor | None
     frame: tuple[int, int]
+    focal: float | None
     top: int
     bottom: int
     left: int
@@ -165,20 +180,33 @@ class _CutOut:
 
 
 def _cut_out(image: OneImage, name: str, way: MaskLike) -> _CutOut:
-    pixels, alpha = _opened(image)
+    pixels, alpha, focal = _opened(image)
     if len(pixels) != 1:
         raise UserError(f"{name} holds {len(pixels)} images; give them one by one.")
     pixels = pixels.expand(-1, 3, -1, -1)
     found = opacity_of(pixels, alpha, way, name)
-    cut, opacity = found.how != "whole", found.share
-    seen = (opacity[0, 0] > SEEN).nonzero()
-    (top, left), (bottom, right) = seen.min(0).values.tolist(), (seen.max(0).values + 1).tolist()
+    cut, frame = found.how != "whole", (pixels.shape[-1], pixels.shape[-2])
+    sketch = _sketch(pixels, found) if cut else None
+    opacity = found.share
+    if cut and focal is not None:
+        top, bottom, left, right = _ends(opacity)
+        middle, side = ((left + right) / 2, (top + bottom) / 2), max(bottom - top, right - left)
+        turned = turned_towards(torch.cat([pixels, opacity], 1), focal, middle, side)
+        if turned is not None:
+            pixels, opacity = turned[:, :3], turned[:, 3:]
+    top, bottom, left, right = _ends(opacity)
     rows, columns = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
     shown, share = pixels[..., rows, columns], opacity[..., rows, columns]
     layers = torch.cat([share * (shown - 1) + 1, 1 - share], 1)
     ends = (top - rows.start, bottom - rows.start, left - columns.start, right - columns.start)
-    sketch = _sketch(pixels, found) if cut else None
-    return _CutOut(layers, cut, found.how, found.sure, sketch, (pixels.shape[-1], pixels.shape[-2]), *ends)
+    return _CutOut(layers, cut, found.how, found.sure, sketch, frame, focal, *ends)
+
+
+def _ends(opacity: Tensor) -> tuple[int, int, int, int]:
+    """First row of an object and the one after its last, and the same of its columns."""
+    seen = (opacity[0, 0] > SEEN).nonzero()
+    (top, left), (bottom, right) = seen.min(0).values.tolist(), (seen.max(0).values + 1).tolist()
+    return top, bottom, left, right
 
 
 def _sketch(pixels: Tensor, found: Opacity) -> Tensor:
@@ -229,4 +257,5 @@ def _crop(part: _CutOut, size: int, square: _Square) -> Picture:
     layers = [Image.fromarray(layer.numpy()).resize((size, size), BILINEAR, box) for layer in whole]
     small = torch.from_numpy(np.stack([np.asarray(layer) for layer in layers]))
     mask = (1 - small[3]).clamp(0, 1) if part.cut else None
-    return Picture(small[None, :3].clamp(-1, 1), part.cut, mask, part.how, part.sure, part.sketch)
+    angle = None if part.focal is None else field_of_view(part.focal, *part.frame)
+    return Picture(small[None, :3].clamp(-1, 1), part.cut, mask, part.how, part.sure, angle, part.sketch)

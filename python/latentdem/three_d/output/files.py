@@ -14,7 +14,9 @@ from ...io.files import staging_folder, write_json
 from ...io.images import write_image
 from ...output.figures import save_figure
 from ...output.report import backends, peak_memory, versions
+from ..geometry.cameras import FIELD_OF_VIEW
 from ..mesh.solid import Solid
+from ..pictures import Picture
 from .page import write_page
 from .result import Reconstruction
 from .video import write_video
@@ -107,12 +109,21 @@ def report_of(result: Reconstruction, images: list[str]) -> dict[str, Any]:
         "images": images,
         "background_removed": list(result.cut),
         "cutout": [{"how": picture.how, "sure": picture.sure} for picture in result.pictures],
+        "field_of_view": [_field_of_view(picture) for picture in result.pictures],
         **poses_of(result, images),
         "versions": versions(),
         "backends": backends(),
         "seconds": result.seconds,
         "peak_memory": peak_memory(),
     }
+
+
+def _field_of_view(picture: Picture) -> dict[str, Any]:
+    """Degrees that the longer side of a picture shows, by its file, or that the prior assumes of a crop."""
+    angle = picture.field_of_view
+    if angle is None:
+        return {"degrees": round(math.degrees(FIELD_OF_VIEW), 1), "from": "default, of the crop"}
+    return {"degrees": round(math.degrees(angle), 1), "from": "EXIF FocalLengthIn35mmFilm"}
 
 
 def _pose(pose: Tensor) -> dict[str, float]:
