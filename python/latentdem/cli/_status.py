@@ -9,7 +9,7 @@ import typer
 from ._console import say_error
 
 FAILED = 1  # after an error, nothing being restored
-UNEXPLAINED = 3  # no kernel was found that explains a photograph
+UNEXPLAINED = 3  # no kernel was found that explains a photograph, or no pose that explains a picture
 INCOMPLETE = 4  # a part of what was asked for could not be made
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 

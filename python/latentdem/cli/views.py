@@ -13,11 +13,12 @@ from . import _console as console
 from . import _options as option
 from ._jobs import expand
 from ._outputs import Existing, check_outputs
-from ._status import FAILED, INTERRUPTED
+from ._status import FAILED, INTERRUPTED, UNEXPLAINED
 
 if TYPE_CHECKING:
     from ..three_d.pictures import Picture
 
+UNDECIDED = 0.5  # confidence below which another pose is as likely as the one that was found
 SURFACE_SHARE = 0.3  # time of the mesh, in units of that of poses and views
 
 ViewPriorName = Annotated[
@@ -112,7 +113,8 @@ def views_command(
     figure.png and report.json; with --mesh or --html also a surface that fits all views. With a single picture,
     the views are those of the prior.
 
-    Exit status: 0; 1 after an error; 2 for wrong options; 130 if interrupted.
+    Exit status: 0; 1 after an error; 2 for wrong options; 3 if the pictures leave the pose of one undecided,
+    with everything written; 130 if interrupted.
     """
     console.set_verbosity(quiet, verbose)
     from ..io.files import make_folder
@@ -190,6 +192,13 @@ def views_command(
     if failure is not None:
         console.say_error(failure)
         raise typer.Exit(FAILED)
+    undecided = [path.name for path, sure in zip(images, result.confidence, strict=True) if sure < UNDECIDED]
+    if undecided:
+        console.say_error(
+            f"The pictures do not decide where {', '.join(undecided)} was taken from; add pictures from sides "
+            "between, or look at figure.png before you use the result."
+        )
+        raise typer.Exit(UNEXPLAINED)
 
 
 def _remark(picture: Picture) -> str:

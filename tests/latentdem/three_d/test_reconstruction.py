@@ -260,6 +260,17 @@ def test_interrupted_command_resumes(pictures, tmp_path, monkeypatch):
     assert not (tmp_path / "kept").exists()
 
 
+def test_command_says_which_pose_is_undecided(pictures, tmp_path, monkeypatch):
+    find = module.find_poses
+    monkeypatch.setattr(module, "find_poses", lambda *_: (find(*_)[0], torch.tensor([1.0, 0.3])))
+    result = command(*pictures, "-o", "out", "--azimuths", "1", "--steps", "2")
+    assert result.exit_code == 3
+    assert (
+        result.stderr.strip().splitlines()[-1].startswith("The pictures do not decide where side.png was taken")
+    )
+    assert (tmp_path / "out" / "view_000.png").exists()
+
+
 def test_command_explains_a_single_picture(pictures):
     result = command(pictures[0], "-o", "out", "--azimuths", "1", "--steps", "2")
     assert result.exit_code == 0, result.output

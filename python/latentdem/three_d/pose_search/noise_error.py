@@ -85,6 +85,29 @@ class PairError:
             errors = [self._rows(known[part], target[part], both[part], draws) for part in parts]
         return torch.cat(errors, dim=1).unflatten(1, (2, -1)).sum(1)
 
+    def misfit(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor | None:
+        """Mean squared error of a view predicted from another one, in units of the variance predicted for it.
+
+        It is about 1 or less where the prior predicts a view as well as it expects to.
+
+        Args:
+            first, second, cameras: see `__call__`.
+
+        Returns:
+            (R,), the larger one of both directions of each pair; None if the prior predicts no mean.
+        """
+        known, target, both = _directions(first, second, cameras)
+        misfits = []
+        with torch.no_grad():
+            for part in torch.arange(len(known)).split(MAX_BATCH):
+                here, there = both[part].unbind(1)
+                posed = self.prior.posed(self.condition[known[part]].at(here), relative_pose(there, here))
+                if posed.mean is None:
+                    return None
+                error = (posed.mean - self.latents[target[part]]).square() / posed.variance
+                misfits.append(error.flatten(1).mean(1))
+        return torch.cat(misfits).unflatten(0, (2, -1)).amax(0)
+
     def gradient(self, first: Tensor, second: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
         """Gradients of the errors with respect to `cameras`, in the same shape."""
         known, target, both = _directions(first, second, cameras)

@@ -14,6 +14,9 @@ from .candidates import APART, compared_pairs, pairs_in
 from .noise_error import Draw, PairError
 
 SCORE_DRAWS = 4  # draws of the noise per score
+# Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
+MODEL_ERROR = 3.0  # standard deviation of differences of the noise error that the errors of the prior make
+MISFIT, MISFIT_WIDTH = 1.25, 0.08  # where a pose is as likely to be explained as not, and how fast that changes
 
 SearchProgress = Callable[[float], None]
 
@@ -73,26 +76,33 @@ class CameraObjective:
         return errors.unflatten(1, (len(sets), -1)).sum(2).mean(0)
 
     def confidence(self, cameras: Tensor, view: int, others: Tensor, draws: list[Draw]) -> float:
-        """Probability that the pose of one view is better than all others that are far from it.
+        """Probability that the pose of one view is right.
 
-        It is that of a paired comparison over the draws with the best of the others; 1 if none is far.
+        It is the product of two probabilities. One is that no other pose far from it is better: with p_k that
+        of a paired comparison with another pose over the draws, whose mean difference has the variance of its
+        own mean plus `MODEL_ERROR` squared, it is 1 / (1 + sum_k (1 - p_k) / p_k), and 1 if none is far. The
+        other is that the prior's predictions at this pose explain the views, which falls with the misfit (see
+        `PairError.misfit`) from 1 to 0 around `MISFIT`.
 
         Args:
             cameras: (n, 3) cameras of all views.
             view: the view.
-            others: (P, 3) other poses of the view relative to the first.
+            others: (P, n, 3) sets of cameras with other poses of the view.
             draws: draws of the noise.
         """
-        others = others + cameras[0]
-        others = others[angle_between(others, cameras[view]) >= APART / 2]
+        explained = 1.0
+        misfit = self.error.misfit(*pairs_in(cameras[None], self.views, *compared_pairs(len(cameras), view)))
+        if misfit is not None:
+            explained = float(torch.sigmoid((MISFIT - misfit.mean()) / MISFIT_WIDTH))
+        poses = others[:, view] - others[:, 0]
+        others = others[angle_between(poses, cameras[view] - cameras[0]) >= APART / 2]
         if not len(others):
-            return 1.0
-        sets = cameras.repeat(1 + len(others), 1, 1)
-        sets[1:, view] = others
-        losses = self.losses(sets, self.views, draws, only=view)
-        better = losses[:, 1:] - losses[:, :1]
-        deviation = better.std(0) / len(draws) ** 0.5
-        return float(torch.special.ndtr(better.mean(0) / deviation.clamp_min(1e-12)).min())
+            return explained
+        losses = self.losses(torch.cat([cameras[None], others]), self.views, draws, only=view)
+        worse = losses[:, 1:] - losses[:, :1]
+        deviation = (worse.var(0) / len(draws) + MODEL_ERROR**2).sqrt()
+        better = torch.special.ndtr(worse.mean(0) / deviation).clamp_min(1e-12)
+        return explained / (1 + float(((1 - better) / better).sum()))
 
     def refine(
         self,

@@ -61,7 +61,7 @@ class PoseSearch:
         self._crop: Tensor | None = None
 
     def __call__(self, on_step: SearchProgress = ignore_progress) -> tuple[PosePosterior, Tensor]:
-        """Posterior of the cameras, and the confidence (n,) that each best pose beats its alternatives.
+        """Posterior of the cameras, and the confidence (n,) in the most likely ones, see `confidence`.
 
         The azimuth and distance of the first camera are 0, and so is its polar angle unless the prior estimates
         it. Principal points and distances, if they are unknown, are those that `recrop` was called with.
@@ -73,9 +73,12 @@ class PoseSearch:
         sets, alternatives = search(within(on_step, 0.0, 0.8))
         draws = self.objective.draws(FINAL_DRAWS, exact=True)
         posterior = self.posterior(sets, draws, within(on_step, 0.8, 0.95))
-        confidence = [1.0]
+        confidence, best = [1.0], posterior.cameras[0]
         for view, others in enumerate(alternatives, 1):
-            confidence.append(self.objective.confidence(posterior.cameras[0], view, others, draws))
+            if others.ndim == 2:
+                poses, others = others, best.repeat(len(others), 1, 1)
+                others[:, view] = best[0] + poses
+            confidence.append(self.objective.confidence(best, view, others, draws))
             on_step(0.95 + 0.05 * view / len(alternatives))
         if self._crop is not None:
             crop = self._crop[None, :, 2:].expand(len(posterior.cameras), -1, -1)
@@ -83,7 +86,7 @@ class PoseSearch:
         return posterior, torch.tensor(confidence)
 
     def search_pair(self, on_step: SearchProgress = ignore_progress) -> tuple[Tensor, list[Tensor]]:
-        """Sets of cameras (B, 2, 3) of two views, and the refined poses (H, 3) of all hypotheses.
+        """Sets of cameras (B, 2, 3) of two views, and the refined ones (H, 2, 3) of all hypotheses.
 
         The initial hypotheses are among the sets, so that a refinement that went astray is discarded.
         """
@@ -98,7 +101,7 @@ class PoseSearch:
             last = within(on_step, share, 1.0)
             refined = refine(refined, views, steps // 2, (0.5, 0.0), True, last)
             sets = torch.cat([refined, sets])
-        return sets, [refined[:, 1] - refined[:, 0]]
+        return sets, [refined]
 
     def search_many(self, on_step: SearchProgress = ignore_progress) -> tuple[Tensor, list[Tensor]]:
         """Sets of cameras (B, n, 3) of three or more views, and alternatives (P, 3) of each but the first."""

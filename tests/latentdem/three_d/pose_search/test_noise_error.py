@@ -79,3 +79,28 @@ def test_polar_angles_off_their_estimate_cost():
         errors.append(error(torch.tensor([0]), torch.tensor([1]), cameras, draws))
     expected = torch.full((2, 1), (0.2**2 + 0.1**2) / POLAR_SCALE**2)
     torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)
+
+
+def test_the_misfit_is_that_of_the_worse_direction_in_units_of_the_predicted_variance():
+    prior = tiny()
+    x, _, _ = inputs(prior, 3)
+    error = PairError(prior, prior.condition(x), prior.encode(x))
+    first, second = torch.tensor([0, 1]), torch.tensor([1, 2])
+    cameras = torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]], [[1.2, 0.0, 0.0], [1.0, -0.6, 0.0]]])
+    found = error.misfit(first, second, cameras)
+    torch.testing.assert_close(error.misfit(second, first, cameras.flip(1)), found)
+    ways = []
+    for known, target, (here, there) in (
+        (first, second, cameras.unbind(1)),
+        (second, first, cameras.flip(1).unbind(1)),
+    ):
+        posed = prior.posed(error.condition[known].at(here), there - here)
+        ways.append(((posed.mean - error.latents[target]).square() / posed.variance).flatten(1).mean(1))
+    torch.testing.assert_close(found, ways[0].maximum(ways[1]))
+
+
+def test_priors_of_samples_have_no_misfit():
+    prior = finite()
+    x, _, _ = inputs(prior, dtype=torch.float64)
+    error = PairError(prior, prior.condition(x), prior.encode(x))
+    assert error.misfit(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 2, 3, dtype=torch.float64)) is None

@@ -206,9 +206,30 @@ def test_confidence_falls_where_another_hypothesis_is_better(exact):
     wrong = problem.poses.clone()
     wrong[1, 1] += math.pi / 2
     confidence = problem.search().objective.confidence
-    assert confidence(problem.poses, 1, wrong[1:], draws) > 0.9
-    assert confidence(wrong, 1, problem.poses[1:], draws) < 0.1
-    assert confidence(wrong, 1, wrong[1:], draws) == 1
+    assert confidence(problem.poses, 1, wrong[None], draws) > 0.9
+    assert confidence(wrong, 1, problem.poses[None], draws) < 0.1
+    assert confidence(wrong, 1, wrong[None], draws) == 1
+
+
+def test_confidence_is_shared_by_poses_that_are_as_good(exact, monkeypatch):
+    problem = exact(2)
+    draws = problem.error.draws(8, torch.Generator().manual_seed(0))
+    others = problem.poses.repeat(3, 1, 1)
+    others[:, 1, 1] += torch.tensor([1.0, 2.0, 3.0])
+    search = problem.search().objective
+    monkeypatch.setattr(type(search), "losses", lambda self, sets, *rest, **named: torch.zeros(8, len(sets)))
+    assert search.confidence(problem.poses, 1, others, draws) == pytest.approx(1 / 4)
+
+
+def test_confidence_falls_where_the_prior_does_not_explain_the_views(exact, monkeypatch):
+    problem = exact(2)
+    draws = problem.error.draws(8, torch.Generator().manual_seed(0))
+    search = problem.search().objective
+    for misfit, expected in ((0.5, 1.0), (objective.MISFIT, 0.5), (2.0, 0.0)):
+        monkeypatch.setattr(PairError, "misfit", lambda *_, value=misfit: torch.tensor([value]))
+        assert search.confidence(problem.poses, 1, problem.poses[None], draws) == pytest.approx(
+            expected, abs=1e-3
+        )
 
 
 def test_search_refines_polar_angles_with_the_embedded_prior(monkeypatch):
