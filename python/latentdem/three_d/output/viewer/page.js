@@ -339,7 +339,8 @@ const KEYS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "INPUT") return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.type === "range" && !/^\d$/.test(event.key)) return; // its own keys move the slider
   const number = Number(event.key) - 1;
   if (KEYS[event.key]) KEYS[event.key]();
   else if (data.views[number]?.kind === "picture") lookFrom(number);
