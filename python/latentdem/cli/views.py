@@ -195,8 +195,8 @@ def views_command(
     undecided = [path.name for path, sure in zip(images, result.confidence, strict=True) if sure < UNDECIDED]
     if undecided:
         console.say_error(
-            f"The pictures do not decide where {', '.join(undecided)} was taken from; add pictures from sides "
-            "between, or look at figure.png before you use the result."
+            f"The pictures do not decide where {', '.join(undecided)} was taken from (or it shows another "
+            "object); add pictures from sides between, and look at figure.png before you use the result."
         )
         raise typer.Exit(UNEXPLAINED)
 

@@ -27,7 +27,7 @@ class Reconstruction:
     Attributes:
         inputs: (n, 3, S, S) known views as the prior saw them, in [-1, 1] on white.
         poses: (n, 3) poses of the known views relative to the first.
-        confidence: (n,) probability that each pose is right, see `CameraObjective.confidence`; 1 for the first view.
+        confidence: (n,) probability that each pose is right (see `CameraObjective.confidence`); 1 for view 1.
         targets: (K, 3) poses of the new views relative to the first known one.
         views: (K, 3, S, S) new views in [-1, 1].
         cut: (n,) whether the object was separated from the background of each input.

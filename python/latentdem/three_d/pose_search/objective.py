@@ -15,8 +15,8 @@ from .noise_error import Draw, PairError
 
 SCORE_DRAWS = 4  # draws of the noise per score
 # Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
-MODEL_ERROR = 3.0  # standard deviation of differences of the noise error that the errors of the prior make
-MISFIT, MISFIT_WIDTH = 1.25, 0.08  # where a pose is as likely to be explained as not, and how fast that changes
+MODEL_ERROR = 8.0  # standard deviation of differences of the noise error that the errors of the prior make
+MISFIT, MISFIT_WIDTH = 1.2, 0.05  # where a pose is as likely to be explained as not, and how fast that changes
 
 SearchProgress = Callable[[float], None]
 
