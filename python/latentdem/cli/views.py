@@ -108,10 +108,9 @@ def views_command(
 
     The object is cut out, centred and scaled (pictures of one width and height by a common factor), and then
     moved and scaled to its middle as the prior estimates it; with several pictures the search corrects this
-    estimate. Writes poses.json (polar angle, azimuth and
-    radius relative to the first picture, with a confidence), the new views as view_*.png and turntable.gif,
-    figure.png and report.json; with --mesh or --html also a surface that fits all views. With a single picture,
-    the views are those of the prior.
+    estimate. Writes poses.json (polar angle, azimuth and radius relative to the first picture, with a
+    confidence), the new views as view_*.png and turntable.gif, figure.png and report.json; with --mesh or
+    --html also a surface that fits all views. With a single picture, the views are those of the prior.
 
     Exit status: 0; 1 after an error; 2 for wrong options; 3 if the pictures leave the pose of one undecided,
     with everything written; 130 if interrupted.
