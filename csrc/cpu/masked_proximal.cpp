@@ -332,16 +332,7 @@ void masked_proximal(const MaskedProximal &task) {
     for (std::int64_t i = 0; i < task.masks; ++i)
         gaps.emplace_back(plane, task.mask + i * task.height * task.width, task.band_rows, task.row_count,
                           task.band_columns, task.column_count);
-    const Solver blank(task, plane, gaps);
-    // Samples go to different threads; where there are fewer of them, the strips of a sample do.
-    if (task.batch >= task.threads) {
-        parallel_for(task.batch, 1, task.threads, blank,
-                     [](std::int64_t sample, Solver &solver) { solver.solve(sample, 1); });
-    } else {
-        Solver solver(blank);
-        for (std::int64_t sample = 0; sample < task.batch; ++sample)
-            solver.solve(sample, task.threads);
-    }
+    solve_samples(task.batch, task.threads, Solver(task, plane, gaps));
 }
 
 } // namespace

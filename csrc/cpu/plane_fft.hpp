@@ -45,8 +45,10 @@ struct PlaneFft {
     void columns_forward(Row *spectrum, std::int64_t block) const;
     void columns_inverse(Row *spectrum, std::int64_t block) const;
 
-    // The rows of a strip from and to an image of `width` floats a row. Rows beyond the last one are zero.
+    // The rows of a strip from and to an image of `width` floats a row. Rows beyond the last one, or beyond the first
+    // `count`, are zero.
     void load_strip(const float *image, std::int64_t index, Row *strip) const;
+    void load_rows(const float *rows, std::int64_t count, Row *strip) const;
     void store_strip(const Row *strip, std::int64_t index, float *image) const;
 
     // The spectrum of an image whose strips are made by fill(index, strip), on `threads` threads.
