@@ -34,7 +34,7 @@ def gradient_lags(
     _checks.integer("kernel_size", kernel_size, 1)
     _checks.kernel_size("kernel_size", kernel_size, x.shape[-2], x.shape[-1])
     _checks.no_gradient("gradient_lags", x=x, y_hat=y_hat, mask=mask, whitening=whitening)
-    if not bool((whitening >= 0).all()):
+    if bool((whitening < 0).any()):
         raise ValueError("whitening must not be negative")
     lags, cross = _gradient_lags.run(x, y_hat, mask, whitening, kernel_size)
     return lags, cross
@@ -72,7 +72,7 @@ def kernel_from_lags(
     _checks.number("tolerance", tolerance, 0)
     _checks.integer("iterations", iterations, 0, _MOST_ITERATIONS)
     _checks.no_gradient("kernel_from_lags", lags=lags, cross=cross, weight=weight, start=start)
-    if not bool((weight >= 0).all()):
+    if bool((weight < 0).any()):
         raise ValueError("weight must not be negative")
     result: Tensor = _kernel_from_lags.run(lags, cross, weight, start, nonnegative, float(tolerance), iterations)
     return result
