@@ -10,7 +10,7 @@
 #include "bindings.hpp"
 #include "columns.hpp"
 #include "conjugate_gradients.hpp"
-#include "frame_band.hpp"
+#include "frame_preconditioner.hpp"
 #include "gaps.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
@@ -33,13 +33,6 @@ struct MaskedProximal {
     int threads;
 };
 
-LATENTDEM_MULTIVERSION void scale_each(const float *values, const float *factor, float common, std::int64_t count,
-                                       float *to) {
-    LATENTDEM_INDEPENDENT
-    for (std::int64_t i = 0; i < count; ++i)
-        to[i] = common * factor[i] * values[i];
-}
-
 // y <- scale_y y + scale otf x
 LATENTDEM_MULTIVERSION void add_product(Row *__restrict y, float scale_y, const Row *__restrict otf, float scale,
                                         const Row *__restrict x, std::int64_t rows) {
@@ -50,19 +43,6 @@ LATENTDEM_MULTIVERSION void add_product(Row *__restrict y, float scale_y, const 
             y[n].re[lane] = scale_y * y[n].re[lane] + re * x_re - im * x_im;
             y[n].im[lane] = scale_y * y[n].im[lane] + re * x_im + im * x_re;
         }
-}
-
-// Eigenvalues of T at the frequencies (k, u) and (-k, u), added and subtracted, in double precision: the blocks of the
-// bands need more digits than the images. `otf`: rows of `columns` complex numbers.
-LATENTDEM_MULTIVERSION void opposite_eigenvalues(const float *otf, const float *opposite, std::int64_t columns,
-                                                 double rho, double least, double *even, double *odd) {
-    LATENTDEM_INDEPENDENT
-    for (std::int64_t u = 0; u < columns; ++u) {
-        const double a_re = otf[2 * u], a_im = otf[2 * u + 1], b_re = opposite[2 * u], b_im = opposite[2 * u + 1];
-        const double a = rho / (a_re * a_re + a_im * a_im + rho), b = rho / (b_re * b_re + b_im * b_im + rho);
-        even[u] = std::max(a, least) + std::max(b, least);
-        odd[u] = std::max(a, least) - std::max(b, least);
-    }
 }
 
 // gain = scale rho / (|otf|^2 + rho), the eigenvalues of T
@@ -111,11 +91,8 @@ class Solver {
     Solver(const MaskedProximal &task, const PlaneFft &plane, const std::vector<Gaps> &gaps)
         : task_(task), plane_(plane), gaps_(gaps), otf_(plane.spectrum_size()), eigenvalues_(plane.spectrum_size()),
           spectrum_(plane.spectrum_size()), missing_(task.channels * plane.spectrum_size()),
-          across_(task.band_rows, task.row_count, task.height, task.width),
-          down_(task.band_columns, task.column_count, task.width, task.height),
-          across_stride_(blocks_of(task.width / 2 + 1) * kLanes), down_stride_(blocks_of(task.height / 2 + 1) * kLanes),
-          across_even_((task.height / 2 + 1) * across_stride_), across_odd_(across_even_.size()),
-          down_even_((task.width / 2 + 1) * down_stride_), down_odd_(down_even_.size()) {}
+          preconditioner_(task.height, task.width, task.band_rows, task.row_count, task.band_columns,
+                          task.column_count) {}
 
     void solve(std::int64_t sample, int threads) {
         threads_ = threads;
@@ -124,7 +101,9 @@ class Solver {
         gradients_.solve(
             solution_.data(), residual_.data(), allowed_, task_.iterations,
             [this](const float *vector, float *image) { apply(vector, image); },
-            [this](const float *residual, float *solved) { condition(residual, solved); });
+            [this](const float *residual, float *solved) {
+                preconditioner_.solve(residual, task_.channels, solved);
+            });
         finish();
     }
 
@@ -137,10 +116,7 @@ class Solver {
     std::vector<Values> eigenvalues_; // with the scale of a round trip
     std::vector<Row> spectrum_;       // of one channel
     std::vector<Row> missing_;        // w = y, filled, - k * x0 by channel
-    FrameBand across_, down_;         // of rows, and of columns
-    std::int64_t across_stride_, down_stride_;
-    std::vector<double> across_even_, across_odd_, down_even_, down_odd_; // see FrameBand::factor
-    float diagonal_ = 1;                                                  // of the preconditioner beyond the bands
+    FramePreconditioner preconditioner_;
     ConjugateGradients gradients_;
     std::vector<float> start_, solution_, residual_;
     double allowed_ = 0;
@@ -182,13 +158,9 @@ class Solver {
             for (std::vector<float> *const vector : {&start_, &solution_, &residual_})
                 vector->assign(static_cast<std::size_t>(values()), 0.0f);
             gradients_.resize(values());
-            for (FrameBand *const band : {&across_, &down_})
-                band->set_nowhere(gaps.count);
-            const std::int64_t width = task_.width;
-            across_.place([&](std::int64_t row, std::int64_t n) { return gaps.number[row * width + n]; });
-            down_.place([&](std::int64_t column, std::int64_t n) { return gaps.number[n * width + column]; });
+            preconditioner_.place(gaps);
         }
-        factor_bands(otf);
+        preconditioner_.factor(otf, task_.rho[sample_], task_.least);
 
         double plain[2] = {};
         for (std::int64_t c = 0; c < task_.channels; ++c)
@@ -200,26 +172,6 @@ class Solver {
         allowed_ = task_.rho[sample_] * relative * relative *
                    (double(task_.channels) * points + plain[1] / (4 * points));
         allowed_ = std::max(allowed_, task_.rounding * task_.rounding * plain[0] / (4 * points));
-    }
-
-    void factor_bands(const float *otf) {
-        const std::int64_t height = task_.height, width = task_.width, columns = width / 2 + 1;
-        double sum = 0; // of all eigenvalues
-        for (std::int64_t k = 0; 2 * k <= height; ++k) {
-            double *const even = &across_even_[k * across_stride_], *const odd = &across_odd_[k * across_stride_];
-            const std::int64_t opposite = k == 0 ? 0 : height - k;
-            opposite_eigenvalues(otf + 2 * k * columns, otf + 2 * opposite * columns, columns, task_.rho[sample_],
-                                 task_.least, even, odd);
-            for (std::int64_t u = 0; u < columns; ++u) {
-                const bool edge = k == 0 || 2 * k == height, side = u == 0 || 2 * u == width;
-                sum += (edge ? 0.5 : 1.0) * (side ? 1.0 : 2.0) * even[u];
-                down_even_[u * down_stride_ + k] = even[u];
-                down_odd_[u * down_stride_ + k] = odd[u];
-            }
-        }
-        diagonal_ = static_cast<float>(double(height) * double(width) / sum);
-        across_.factor(across_even_.data(), across_odd_.data(), across_stride_);
-        down_.factor(down_even_.data(), down_odd_.data(), down_stride_);
     }
 
     void prepare_channel(std::int64_t c, double *squares) {
@@ -286,16 +238,6 @@ class Solver {
                 gap_->store(strip, i, to);
             });
         }
-    }
-
-    void condition(const float *residual, float *solved) {
-        const std::int64_t stride = gap_->padded;
-        for (std::int64_t c = 0; c < task_.channels; ++c)
-            scale_each(residual + c * stride, gap_->hole.data(), diagonal_, stride, solved + c * stride);
-        across_.solve(residual, task_.channels, stride, solved);
-        down_.solve(residual, task_.channels, stride, solved);
-        for (std::int64_t c = 0; c < task_.channels; ++c)
-            solved[c * stride + gap_->count] = 0; // where the bands leave what is beyond their lines
     }
 
     void finish() {
