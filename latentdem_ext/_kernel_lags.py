@@ -1,4 +1,4 @@
-"""The kernel step of kernel estimation from gradients: their correlations, and the kernel that follows from them."""
+"""The kernel step of kernel estimation from gradients: their correlations, and the kernel with these."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MOST_ITERATIONS = 10000  # of one native call, which nothing can interrupt
 def gradient_lags(
     x: Tensor, y_hat: Tensor, mask: Tensor, whitening: Tensor, kernel_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Whitened correlations of the gradients of x with themselves and with those of y: see `reference.gradient_lags`.
+    """Correlations of the gradients of x with themselves and those of y: see `reference.gradient_lags`.
 
     x (B, C, H, W), y_hat (B, C, H, W // 2 + 1) complex, mask (1 or B, 1, H, W), whitening (B,). Results
     (B, 1, 2 K - 1, 2 K - 1) and (B, 1, K, K); on a CPU all of it is one native call. Not differentiable.
 
     Raises:
-        TypeError: x is not a float32 or float64 tensor, the dtypes do not go together, or `kernel_size` is not an
-            integer.
-        ValueError: shapes or devices do not go together, K is larger than the image, `whitening` is negative, or an
-            argument requires a gradient.
+        TypeError: x is not a float32 or float64 tensor, the dtypes do not go together, or `kernel_size` is not
+            an integer.
+        ValueError: shapes or devices do not go together, K is larger than the image, `whitening` is negative,
+            or an argument requires a gradient.
     """
     _checks.tensor("x", x, _checks.FFT_DTYPES, 4)
     _checks.spectrum("y_hat", y_hat, "x", x)
@@ -50,16 +50,16 @@ def kernel_from_lags(
     tolerance: float = 1e-3,
     iterations: int = 50,
 ) -> Tensor:
-    """Least squares for a kernel whose normal equations `gradient_lags` gives: see `reference.kernel_from_lags`.
+    """Least squares for the kernel with the correlations of `gradient_lags`: see `reference.kernel_from_lags`.
 
-    lags (B, 1, 2 K - 1, 2 K - 1), cross and start (B, 1, K, K), weight (B,). On a CPU all iterations of all samples
-    are one native call. Not differentiable.
+    lags (B, 1, 2 K - 1, 2 K - 1), cross and start (B, 1, K, K), weight (B,). On a CPU all iterations of all
+    samples are one native call. Not differentiable.
 
     Raises:
-        TypeError: an argument is not a float32 or float64 tensor, the dtypes differ, `nonnegative` is not True or
-            False, or `tolerance` or `iterations` is not a number.
-        ValueError: shapes or devices do not go together, `weight` or `tolerance` is negative, `iterations` is not
-            between 0 and 10000, or an argument requires a gradient.
+        TypeError: an argument is not a float32 or float64 tensor, the dtypes differ, `nonnegative` is not True
+            or False, or `tolerance` or `iterations` is not a number.
+        ValueError: shapes or devices do not go together, `weight` or `tolerance` is negative, `iterations` is
+            not between 0 and 10000, or an argument requires a gradient.
     """
     _checks.tensor("cross", cross, _checks.FFT_DTYPES, 4)
     batch, size = cross.shape[0], cross.shape[-1]
@@ -74,7 +74,9 @@ def kernel_from_lags(
     _checks.no_gradient("kernel_from_lags", lags=lags, cross=cross, weight=weight, start=start)
     if bool((weight < 0).any()):
         raise ValueError("weight must not be negative")
-    result: Tensor = _kernel_from_lags.run(lags, cross, weight, start, nonnegative, float(tolerance), iterations)
+    result: Tensor = _kernel_from_lags.run(
+        lags, cross, weight, start, nonnegative, float(tolerance), iterations
+    )
     return result
 
 
@@ -124,7 +126,9 @@ def _kernel_from_lags_cpp(
     return kernel
 
 
-def _fake_lags(x: Tensor, y_hat: Tensor, mask: Tensor, whitening: Tensor, kernel_size: int) -> tuple[Tensor, Tensor]:
+def _fake_lags(
+    x: Tensor, y_hat: Tensor, mask: Tensor, whitening: Tensor, kernel_size: int
+) -> tuple[Tensor, Tensor]:
     side = 2 * kernel_size - 1
     return x.new_empty(len(x), 1, side, side), x.new_empty(len(x), 1, kernel_size, kernel_size)
 
@@ -142,8 +146,8 @@ _gradient_lags = Operation(
 )
 _kernel_from_lags = Operation(
     "kernel_from_lags",
-    "(Tensor lags, Tensor cross, Tensor weight, Tensor start, bool nonnegative, float tolerance, SymInt iterations) "
-    "-> Tensor",
+    "(Tensor lags, Tensor cross, Tensor weight, Tensor start, bool nonnegative, float tolerance, "
+    "SymInt iterations) -> Tensor",
     reference=reference.kernel_from_lags,
     fake=_fake_kernel,
     backends={"cpp": Implementation(_kernel_from_lags_cpp, _native.cpp_refusal)},

@@ -31,8 +31,7 @@ LATENTDEM_MULTIVERSION void opposite_eigenvalues(const float *otf, const float *
 } // namespace
 
 FramePreconditioner::FramePreconditioner(std::int64_t height, std::int64_t width, const std::int64_t *rows,
-                                         std::int64_t row_count, const std::int64_t *columns,
-                                         std::int64_t column_count)
+                                         std::int64_t row_count, const std::int64_t *columns, std::int64_t column_count)
     : height_(height), width_(width), across_(rows, row_count, height, width),
       down_(columns, column_count, width, height), across_stride_(blocks_of(width / 2 + 1) * kLanes),
       down_stride_(blocks_of(height / 2 + 1) * kLanes), across_even_((height / 2 + 1) * across_stride_),
@@ -52,8 +51,7 @@ void FramePreconditioner::factor(const float *otf, double rho, double least) {
     for (std::int64_t k = 0; 2 * k <= height_; ++k) {
         double *const even = &across_even_[k * across_stride_], *const odd = &across_odd_[k * across_stride_];
         const std::int64_t opposite = k == 0 ? 0 : height_ - k;
-        opposite_eigenvalues(otf + 2 * k * columns, otf + 2 * opposite * columns, columns, rho,
-                             least, even, odd);
+        opposite_eigenvalues(otf + 2 * k * columns, otf + 2 * opposite * columns, columns, rho, least, even, odd);
         for (std::int64_t u = 0; u < columns; ++u) {
             const bool edge = k == 0 || 2 * k == height_, side = u == 0 || 2 * u == width_;
             sum += (edge ? 0.5 : 1.0) * (side ? 1.0 : 2.0) * even[u];

@@ -38,11 +38,11 @@ LATENTDEM_MULTIVERSION void masked_differences(const float *row, const float *be
         down[n] = mask[n] * (row[n] - below[n]);
 }
 
-// Spectra a and b of the differences across and down: power += |a|^2 + |b|^2, cross += conj(a conj(t_a) + b conj(t_b)) y
-// with the transfer functions t_a, the same in all rows, and t_b, the same in all lanes.
+// Spectra a and b of the differences across and down: power += |a|^2 + |b|^2, cross += conj(a conj(t_a) + b conj(t_b))
+// y with the transfer functions t_a, the same in all rows, and t_b, the same in all lanes.
 LATENTDEM_MULTIVERSION void add_products(const Row *__restrict a, const Row *__restrict b, const Row *__restrict y,
-                                         const Row &t_a, const float *t_b, std::int64_t rows,
-                                         Values *__restrict power, Row *__restrict cross) {
+                                         const Row &t_a, const float *t_b, std::int64_t rows, Values *__restrict power,
+                                         Row *__restrict cross) {
     for (std::int64_t n = 0; n < rows; ++n) {
         const float down_re = t_b[2 * n], down_im = t_b[2 * n + 1];
         for (int lane = 0; lane < kLanes; ++lane) {
@@ -124,8 +124,8 @@ class Correlator {
     std::vector<Row> across_, down_; // spectra of the differences of one channel
     std::vector<Row> other_, products_;
     std::vector<Values> power_;
-    std::vector<Row> across_transfer_;  // by block
-    std::vector<float> down_transfer_;  // complex
+    std::vector<Row> across_transfer_; // by block
+    std::vector<float> down_transfer_; // complex
 
     void add_channel(const float *image, const float *mask, const float *spectrum, int threads) {
         PlaneFft::for_each(plane_.strips, threads, [&](std::int64_t index) {
@@ -137,8 +137,7 @@ class Correlator {
             for (std::int64_t n = 0; n < count; ++n) {
                 const float *const row = image + (first + n) * width;
                 const float *const below = image + (first + n + 1) % plane_.height * width;
-                masked_differences(row, below, mask + (first + n) * width, width, across + n * width,
-                                   down + n * width);
+                masked_differences(row, below, mask + (first + n) * width, width, across + n * width, down + n * width);
             }
             Row *const strip = plane_.scratch_strip();
             plane_.load_rows(across, count, strip);
@@ -177,8 +176,8 @@ static void bind(pybind11::module_ &module) {
                            channels, height, width, size, threads});
         },
         py::kw_only(), py::arg("x"), py::arg("spectrum"), py::arg("mask"), py::arg("whitening"), py::arg("lags"),
-        py::arg("cross"), py::arg("batch"), py::arg("masks"), py::arg("channels"), py::arg("height"),
-        py::arg("width"), py::arg("size"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+        py::arg("cross"), py::arg("batch"), py::arg("masks"), py::arg("channels"), py::arg("height"), py::arg("width"),
+        py::arg("size"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
 }
 
 static const Binding binding(bind);

@@ -1,5 +1,5 @@
-// argmin_k k^T A k / 2 - b^T k + a ||k||^2 / 2, k >= 0 or not (reference.kernel_from_lags): all conjugate gradients of a
-// sample in one call. A is the matrix whose entries depend on the lag between two pixels only.
+// argmin_k k^T A k / 2 - b^T k + a ||k||^2 / 2, k >= 0 or not (reference.kernel_from_lags): all conjugate gradients of
+// a sample in one call. A is the matrix whose entries depend on the lag between two pixels only.
 
 #include <algorithm>
 #include <vector>

@@ -34,8 +34,7 @@ void KernelWindow::forward(const float *values, int threads, Row *spectrum) cons
         }
         Row *const strip = plane.scratch_strip();
         std::fill_n(strip, plane.pairs, Row{});
-        visit(index,
-              [&](std::int64_t from, std::int64_t to) { reinterpret_cast<float *>(strip)[to] = values[from]; });
+        visit(index, [&](std::int64_t from, std::int64_t to) { reinterpret_cast<float *>(strip)[to] = values[from]; });
         plane.strip_forward(strip, index, spectrum);
     });
     PlaneFft::for_each(plane.blocks, threads, [&](std::int64_t block) { plane.columns_forward(spectrum, block); });

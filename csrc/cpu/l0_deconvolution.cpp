@@ -16,10 +16,10 @@ namespace latentdem {
 namespace {
 
 struct L0Deconvolution {
-    const float *y;                         // batch x channels x height x width
-    const float *otf;                       // batch x height x (width / 2 + 1), complex
+    const float *y;                                        // batch x channels x height x width
+    const float *otf;                                      // batch x height x (width / 2 + 1), complex
     const double *penalty, *weight, *growth, *last_weight; // batch
-    float *x;                               // batch x channels x height x width
+    float *x;                                              // batch x channels x height x width
     std::int64_t batch, channels, height, width;
     int threads;
 };

@@ -16,11 +16,11 @@ namespace latentdem {
 namespace {
 
 struct MaskedKernel {
-    const float *x;        // batch x images x height x width
-    const float *mask;     // masks x height x width
-    const double *weight;  // batch, the a
-    const float *right;    // batch x size x size, the b
-    const float *factor;   // batch x size^2 x size^2, the lower factor of the preconditioner; null for a filter
+    const float *x;             // batch x images x height x width
+    const float *mask;          // masks x height x width
+    const double *weight;       // batch, the a
+    const float *right;         // batch x size x size, the b
+    const float *factor;        // batch x size^2 x size^2, the lower factor of the preconditioner; null for a filter
     float *solution, *residual; // batch x size x size
     std::int64_t batch, masks, images, height, width, size;
     double allowed; // of the squared preconditioned residual
@@ -94,8 +94,9 @@ LATENTDEM_MULTIVERSION void multiply(const float *factor, std::int64_t count, fl
 class KernelSolver {
   public:
     KernelSolver(const MaskedKernel &task, const PlaneFft &plane)
-        : task_(task), plane_(plane), window_{plane, task.size, task.size / 2}, x_(task.images * plane.spectrum_size()), otf_(plane.spectrum_size()),
-          work_(plane.spectrum_size()), sum_(plane.spectrum_size()), mask_(plane.strips * plane.pairs) {
+        : task_(task), plane_(plane), window_{plane, task.size, task.size / 2}, x_(task.images * plane.spectrum_size()),
+          otf_(plane.spectrum_size()), work_(plane.spectrum_size()), sum_(plane.spectrum_size()),
+          mask_(plane.strips * plane.pairs) {
         gradients_.resize(task.size * task.size);
         if (!task.factor)
             power_.resize(static_cast<std::size_t>(plane.spectrum_size()));

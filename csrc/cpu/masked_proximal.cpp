@@ -20,14 +20,14 @@ namespace latentdem {
 namespace {
 
 struct MaskedProximal {
-    const float *x0, *y, *fill;                // batch x channels x height x width; fill null for that of k * x0
-    const float *mask;                         // masks x height x width, 1 where y was measured
-    const float *otf;                          // batch x height x (width / 2 + 1), complex
-    const double *rho;                         // batch
+    const float *x0, *y, *fill; // batch x channels x height x width; fill null for that of k * x0
+    const float *mask;          // masks x height x width, 1 where y was measured
+    const float *otf;           // batch x height x (width / 2 + 1), complex
+    const double *rho;          // batch
     const std::int64_t *band_rows, *band_columns;
-    float *x, *filled;                         // batch x channels x height x width
+    float *x, *filled; // batch x channels x height x width
     std::int64_t batch, masks, channels, height, width;
-    std::int64_t row_count, column_count;      // lines of the bands
+    std::int64_t row_count, column_count; // lines of the bands
     double tolerance, caution, caution_with_holes, rounding, least;
     std::int64_t iterations;
     int threads;
@@ -101,9 +101,7 @@ class Solver {
         gradients_.solve(
             solution_.data(), residual_.data(), allowed_, task_.iterations,
             [this](const float *vector, float *image) { apply(vector, image); },
-            [this](const float *residual, float *solved) {
-                preconditioner_.solve(residual, task_.channels, solved);
-            });
+            [this](const float *residual, float *solved) { preconditioner_.solve(residual, task_.channels, solved); });
         finish();
     }
 
@@ -169,8 +167,8 @@ class Solver {
         const double points = double(task_.height) * double(task_.width);
         const double caution = gap_->holes ? task_.caution_with_holes : task_.caution;
         const double relative = task_.tolerance / caution;
-        allowed_ = task_.rho[sample_] * relative * relative *
-                   (double(task_.channels) * points + plain[1] / (4 * points));
+        allowed_ =
+            task_.rho[sample_] * relative * relative * (double(task_.channels) * points + plain[1] / (4 * points));
         allowed_ = std::max(allowed_, task_.rounding * task_.rounding * plain[0] / (4 * points));
     }
 
@@ -288,19 +286,37 @@ static void bind(pybind11::module_ &module) {
            std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t row_count,
            std::int64_t column_count, double tolerance, double caution, double caution_with_holes, double rounding,
            double least, std::int64_t iterations, int threads) {
-            masked_proximal({pointer<const float>(x0), pointer<const float>(y), pointer<const float>(fill),
-                             pointer<const float>(mask), pointer<const float>(otf), pointer<const double>(rho),
-                             pointer<const std::int64_t>(band_rows), pointer<const std::int64_t>(band_columns),
-                             pointer<float>(x), pointer<float>(filled), batch, masks, channels, height, width,
-                             row_count, column_count, tolerance, caution, caution_with_holes, rounding, least,
-                             iterations, threads});
+            masked_proximal({pointer<const float>(x0),
+                             pointer<const float>(y),
+                             pointer<const float>(fill),
+                             pointer<const float>(mask),
+                             pointer<const float>(otf),
+                             pointer<const double>(rho),
+                             pointer<const std::int64_t>(band_rows),
+                             pointer<const std::int64_t>(band_columns),
+                             pointer<float>(x),
+                             pointer<float>(filled),
+                             batch,
+                             masks,
+                             channels,
+                             height,
+                             width,
+                             row_count,
+                             column_count,
+                             tolerance,
+                             caution,
+                             caution_with_holes,
+                             rounding,
+                             least,
+                             iterations,
+                             threads});
         },
         py::kw_only(), py::arg("x0"), py::arg("y"), py::arg("fill") = 0, py::arg("mask"), py::arg("otf"),
         py::arg("rho"), py::arg("band_rows"), py::arg("band_columns"), py::arg("x"), py::arg("filled"),
         py::arg("batch"), py::arg("masks"), py::arg("channels"), py::arg("height"), py::arg("width"),
         py::arg("row_count"), py::arg("column_count"), py::arg("tolerance"), py::arg("caution"),
-        py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("iterations"),
-        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+        py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("iterations"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>());
 }
 
 static const Binding binding(bind);

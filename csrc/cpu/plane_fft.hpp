@@ -1,8 +1,8 @@
 // FFTs of real images of even width, 16 rows or columns at a time.
 //
-// A strip holds kLanes rows of an image, a Row for two columns: re the even one, im the odd one. The half spectrum of an
-// image has `blocks` blocks of kLanes columns, a Row for each row frequency in the order of lane_fft, and `stride` of
-// them a block. A spectrum is twice the transform of the image; a round trip multiplies by `round_trip`.
+// A strip holds kLanes rows of an image, a Row for two columns: re the even one, im the odd one. The half spectrum of
+// an image has `blocks` blocks of kLanes columns, a Row for each row frequency in the order of lane_fft, and `stride`
+// of them a block. A spectrum is twice the transform of the image; a round trip multiplies by `round_trip`.
 #pragma once
 
 #include <cstdint>
@@ -31,10 +31,10 @@ struct PlaneFft {
     std::int64_t height, width;
     SequenceFft rows;
     const FftPlan &columns;
-    std::int64_t pairs;   // Rows of a strip
-    std::int64_t strips;  // of an image
-    std::int64_t blocks;  // of kLanes columns of a spectrum
-    std::int64_t stride;  // Rows of a block: the height, in whole strips
+    std::int64_t pairs;  // Rows of a strip
+    std::int64_t strips; // of an image
+    std::int64_t blocks; // of kLanes columns of a spectrum
+    std::int64_t stride; // Rows of a block: the height, in whole strips
     float round_trip;
 
     std::int64_t spectrum_size() const { return blocks * stride; }

@@ -63,13 +63,13 @@ def gradient_lags(
 ) -> tuple[Tensor, Tensor]:
     """Normal equations of the kernel k that maps the masked gradients of x to those of y (Cho and Lee, 2009).
 
-    The minimum of sum_d ||W (k * m d x - d y)||^2 over the differences d across and down depends on x only through
-    the correlations
+    With the differences d across and down, sum_d ||W (k * m d x - d y)||^2 depends on x only through the
+    correlations
 
         lags = F^-1[W^2 sum_d |F(m d x)|^2],   cross = F^-1[W^2 sum_d conj(F(m d x)) F(d y)]
 
-    at lags below K, W^2 = 1 / (1 + w |F D|^2). As F(d y) is the transfer function of d times F y, the gradients of
-    y are never formed.
+    at lags below K, W^2 = 1 / (1 + w |F D|^2). As F(d y) is the transfer function of d times F y, the gradients
+    of y are never formed.
 
     Args:
         x: (B, C, H, W); channels are added.
@@ -106,11 +106,11 @@ def kernel_from_lags(
 ) -> Tensor:
     """argmin_k k^T A k / 2 - b^T k + a ||k||^2 / 2, over k >= 0 or over all k, by conjugate gradients.
 
-    The entries of A are the autocorrelation at the lag between two pixels, b is the cross-correlation, as
-    `gradient_lags` returns them. The gradient of the values that are positive or would become so is minimised along
-    conjugate directions (the active-set method of Polyak, 1969). A step that leaves k >= 0 is projected, and the
-    directions start again (the projected CG step of Kruzik et al., 2020, for the MPRGP method of Dostal and
-    Schoeberl, 2005).
+    The entries of A are those of `lags` at the distance of two pixels, b is `cross`, as `gradient_lags` returns
+    them. The steps run along conjugate directions, made of the gradient of those values that are positive or
+    would become so (the active-set method of Polyak, 1969). A step that leaves k >= 0 is projected, and the
+    directions start again (the expansion by a projected step of Kruzik et al., 2020, for the method MPRGP of
+    Dostal and Schoeberl, 2005).
 
     Args:
         lags: (B, 1, 2 K - 1, 2 K - 1), even, lag zero in the middle.
@@ -194,7 +194,7 @@ def _transfer_of_differences(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lags(spectrum: Tensor, like: Tensor, count: int) -> Tensor:
-    """The middle `count` x `count` lags of a correlation with this half spectrum, modulo the size of the image."""
+    """The middle `count` x `count` lags of a correlation with this half spectrum, modulo the image's size."""
     height, width = like.shape[-2:]
     index = torch.arange(count, device=like.device) - count // 2
     return torch.fft.irfft2(spectrum, s=(height, width))[..., (index % height)[:, None], index % width]

@@ -42,7 +42,8 @@ def photographs(channels: int = 1, shape: tuple[int, int] = SHAPE) -> dict[str, 
 
 def in_float32(given: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: value.to(torch.complex64 if value.is_complex() else torch.float32) for name, value in given.items()
+        name: value.to(torch.complex64 if value.is_complex() else torch.float32)
+        for name, value in given.items()
     }
 
 
@@ -90,7 +91,8 @@ def test_whitened_correlations_of_every_size(size: int) -> None:
     given["mask"] = given["mask"][:1]
     found = ext.gradient_lags(**in_float32(given), kernel_size=size)
     power = sum(
-        torch.fft.fft2(filtered).abs().square() for filtered in differences(torch.eye(1, SHAPE[0] * SHAPE[1]).view(SHAPE))
+        torch.fft.fft2(filtered).abs().square()
+        for filtered in differences(torch.eye(1, SHAPE[0] * SHAPE[1]).view(SHAPE))
     )
     gain = 1 / (1 + given["whitening"].view(3, 1, 1, 1) * power)
     gradients, y = differences(given["x"]), torch.fft.irfft2(given["y_hat"], s=SHAPE)
@@ -175,7 +177,9 @@ def calls() -> list[Any]:
         lambda rows: torch.cat(
             [
                 one.flatten(1)
-                for one in ext.gradient_lags(**{name: value[rows] for name, value in correlated.items()}, kernel_size=SIZE)
+                for one in ext.gradient_lags(
+                    **{name: value[rows] for name, value in correlated.items()}, kernel_size=SIZE
+                )
             ],
             1,
         ),

@@ -70,8 +70,8 @@ class Scale:
         y: (B, C, h, w) in [0, 1]; extended smoothly until it wraps around, unless it is circular.
         mask: (B, 1, h, w), 1 where y was measured.
         kernel_size: width of the kernel at this scale.
-        frames: N widths, in kernel sizes, of the border whose gradients are left out; the N / B hypotheses of an
-            image stand next to each other.
+        frames: N widths, in kernel sizes, of the border whose gradients are left out; the N / B hypotheses of
+            an image stand next to each other.
         circular: whether the blur wraps around; there is no border then.
 
     Attributes:
@@ -240,10 +240,9 @@ def cleaned(kernel: Tensor, fallback: Tensor) -> Tensor:
     values = np.where(masses[parts] < _SMALL_PART * totals[..., None], 0, values)
     totals = np.maximum(values.sum((1, 2))[:, None], TINY)
     offsets = np.arange(size) - size // 2
-    rows, columns = (
-        (np.arange(size) + np.rint((values.sum(axis) * offsets).sum(1, keepdims=True) / totals).astype(int)) % size
-        for axis in (2, 1)
-    )
-    values = values[np.arange(len(values))[:, None, None], rows[..., None], columns[:, None]] / totals[..., None]
+    centres = ((values.sum(axis) * offsets).sum(1, keepdims=True) / totals for axis in (2, 1))
+    rows, columns = ((np.arange(size) + np.rint(centre).astype(int)) % size for centre in centres)
+    values = values[np.arange(len(values))[:, None, None], rows[..., None], columns[:, None]]
+    values = values / totals[..., None]
     result = torch.from_numpy(values)[:, None].to(kernel)
     return torch.where(result.sum((-2, -1), keepdim=True) > 0, result, fallback)
