@@ -92,7 +92,7 @@ class LagSolver {
             const float step =
                 static_cast<float>(inner_product(gradient_.data(), direction_.data(), count_) / curvature);
             combine(kernel, -step, direction_.data(), count_, kernel);
-            if (task_.nonnegative && any_negative(kernel, count_)) {
+            if (task_.nonnegative && any_negative(kernel, count_)) { // other values are at zero: other directions
                 clamp(count_, kernel);
                 restart(kernel, cross);
                 continue;
