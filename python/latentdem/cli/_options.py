@@ -208,6 +208,9 @@ Verbose = Annotated[
         show_default=False,
     ),
 ]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Photographs of one size to restore at a time; takes more memory.")
+]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(

@@ -17,7 +17,7 @@ from ._jobs import Job, check_readable, expand
 from ._outputs import Existing
 from ._run import run
 from ._status import UNEXPLAINED
-from ._task import Outcome, Outputs
+from ._task import Outcome, Outputs, boundary_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,9 +89,7 @@ def deblur_command(
     skip_existing: option.SkipExisting = False,
     extras: option.Extras = None,
     json: option.Json = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Photographs of one size to restore at a time; takes more memory.")
-    ] = 1,
+    batch_size: option.BatchSize = 1,
     checkpoint: option.Checkpoint = None,
     quiet: option.Quiet = False,
     verbose: option.Verbose = 0,
@@ -168,12 +166,7 @@ class _Deblurring:
         self._loaded = shared_prior(self.prior, self.device, self.precision, count)
 
     def group(self, source: ImageFile) -> tuple[Hashable, BoundaryChoice]:
-        from ..restoration.boundary import looks_circular
-
-        boundary = self.settings.boundary
-        if boundary == "auto" and self.batch_size > 1:
-            boundary = "circular" if looks_circular(source.pixels) else "valid"
-        return source.pixels.shape, boundary
+        return source.pixels.shape, boundary_of(source, self.settings.boundary, self.batch_size)
 
     def restore(
         self, sources: list[ImageFile], group: tuple[Hashable, BoundaryChoice], progress: Progress
