@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from typing import Annotated, Any
 
@@ -37,6 +38,20 @@ class CommandGroup(typer.core.TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
+class Command(typer.core.TyperCommand):
+    """Writes the arguments in the usage as most programs do: IMAGE..., without Typer's braces."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The parts of the usage line."""
+        pieces = super().collect_usage_pieces(ctx)
+        return [re.sub(r"^\[\[(\w+)\]\]|^\{(\w+)[.]*\}", _bare, piece) for piece in pieces]
+
+
+def _bare(name: re.Match[str]) -> str:
+    optional, needed = name.groups()
+    return needed if optional is None else f"[{optional}]"
+
+
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
@@ -56,7 +71,7 @@ for name, command, example in (
     ("info", info_command, "latentdem info"),
 ):
     notes = f"\n\n{EPILOG}" if name == "restore" else ""
-    app.command(name, epilog=f"Example: {example}{notes}")(command)
+    app.command(name, cls=Command, epilog=f"Example: {example}{notes}")(command)
 
 
 def _print_version(wanted: bool) -> None:
