@@ -57,6 +57,7 @@ def deblur_command(
     device: option.Device = option.AUTO,
     precision: option.Precision = option.PrecisionName.auto,
     boundary: option.Boundary = option.BoundaryName.auto,
+    gamma: option.Gamma = 1.0,
     kernel: Annotated[
         Path | None,
         typer.Option(
@@ -129,6 +130,7 @@ def deblur_command(
             boundary=boundary.value,
             quality=quality.value,
             num_samples=UNCERTAINTY_SAMPLES if uncertainty else 1,
+            gamma=gamma,
         ),
         None if kernel is None else read_kernel(kernel),
         prior,

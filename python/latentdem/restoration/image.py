@@ -19,10 +19,8 @@ from latentdem_ext.vae import blend_tiles
 from ..checks import check_backend
 from ..errors import UserError
 from ..io.channels import from_rgb, to_rgb
-from ..operators import Blur, KernelFamily
+from ..operators import Blur, KernelFamily, LinearLightBlur, ToneCurve
 from ..operators.blur import crop_kernel, pad_kernel, support_size
-from ..operators.linear_light import LinearLightBlur
-from ..operators.tone_curve import ToneCurve
 from ..output.result import Result
 from ..priors.base import LatentPrior
 from ..priors.kernel_denoiser import KernelDenoiser
@@ -60,7 +58,7 @@ class ImageRestoration:
         settings: what the user chose; `kernel_size` becomes that of a given kernel.
         kernel: (1 or B, 1, K, K) the true kernel; None to search for it.
         mask: (1 or B, 1, H, W), 1 where the photographs count; None for everywhere.
-        operator: makes the operator, see `BlindSearch`.
+        operator: makes the operator, see `BlindSearch`; with the `gamma` of the settings, `LinearLightBlur`.
         cautious: whether the measured modelling error counts although the kernel is given.
         examine: whether the photographs' own range and the pixels that no blur explains are looked for.
         sigma: (B,) standard deviation of the noise of each photograph, in place of that of the settings.
