@@ -83,8 +83,8 @@ def restore(
     """Restores a measurement of an image, and the unknown parameters of the operator that made it.
 
     Args:
-        image: measurements, as `deblur` takes images; with an operator object, a tensor (B, C, h, w) need not be
-            of images.
+        image: measurements, as `deblur` takes images; with an operator object, a tensor (B, C, h, w) need not
+            be of images.
         operator: NAME[:PARAMETER=VALUE,...] with the names of `latentdem restore --help`, or an object: one of
             `latentdem.operators`, a composition `outer @ inner`, or your own `Function`.
         parameters: known parameters of the operator by name: numbers, arrays or tensors (B, *shape), or files

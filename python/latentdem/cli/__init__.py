@@ -61,12 +61,42 @@ app = typer.Typer(
     epilog="Example: latentdem deblur photo.jpg",
 )
 for name, command, summary, example in (
-    ("deblur", deblur_command, "Restore blurred photographs and find their kernels.", "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
-    ("restore", restore_command, "Restore photographs that any operator measured.", "latentdem restore photo.jpg --operator disk"),
-    ("blur", blur_command, "Make a test case: a blurred image with noise.", "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
-    ("evaluate", evaluate_command, "Measure the restoration of the images of a folder.", "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
-    ("views", views_command, "Show an object in a few pictures from all sides.", "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
-    ("evaluate-3d", evaluate_3d_command, "Measure poses, new views and meshes.", "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
+    (
+        "deblur",
+        deblur_command,
+        "Restore blurred photographs and find their kernels.",
+        "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg",
+    ),
+    (
+        "restore",
+        restore_command,
+        "Restore photographs that any operator measured.",
+        "latentdem restore photo.jpg --operator disk",
+    ),
+    (
+        "blur",
+        blur_command,
+        "Make a test case: a blurred image with noise.",
+        "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3",
+    ),
+    (
+        "evaluate",
+        evaluate_command,
+        "Measure the restoration of the images of a folder.",
+        "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8",
+    ),
+    (
+        "views",
+        views_command,
+        "Show an object in a few pictures from all sides.",
+        "latentdem views front.png back.png -o object/ --mesh object/object.glb",
+    ),
+    (
+        "evaluate-3d",
+        evaluate_3d_command,
+        "Measure poses, new views and meshes.",
+        "latentdem evaluate-3d -o results/ --objects 4 --methods one,two",
+    ),
     ("serve", serve_command, "Serve a page in the browser, to this machine alone.", "latentdem serve --open"),
     ("info", info_command, "Print versions, devices, backends and weights.", "latentdem info"),
 ):

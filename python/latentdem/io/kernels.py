@@ -165,7 +165,7 @@ def _read_picture(path: Path) -> np.ndarray:
 
 
 def _centred(levels: np.ndarray, name: str, tolerance: float) -> np.ndarray:
-    """A kernel (K, K) whose centre of mass is more pixels off K // 2, in a larger frame with it in the middle."""
+    """A kernel (K, K), in a larger frame with its centre of mass in the middle where it is far off."""
     size = len(levels)
     places = np.arange(size) - size // 2
     offsets = [round(float((levels.sum(axis=1 - axis) * places).sum() / levels.sum())) for axis in (0, 1)]

@@ -17,7 +17,8 @@ from .metadata import Metadata, upright_xmp
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ASCII, _BYTE, _SHORT, _LONG = 2, 1, 3, 4  # TIFF data types
-# Entries of the main directory that describe the photograph rather than the storage of its pixels, by their types.
+# Entries of the main directory that describe the photograph rather than the storage of its pixels, and their
+# types.
 _DESCRIPTIVE = {
     ExifTags.Base.ImageDescription: _ASCII,
     ExifTags.Base.Make: _ASCII,

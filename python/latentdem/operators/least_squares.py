@@ -122,8 +122,8 @@ def conjugate_gradients(
         iterations: number of steps, at most.
         inner: inner product of two such tensors, (B, 1, 1, 1); None for the sum over (B, C, H, W).
         inverse: preconditioner, a factor for every entry.
-        tolerance: norm of what is left of `residual`, in units of its own, at which an image is solved. The others
-            go on without it, so that no image changes with the batch it is in.
+        tolerance: norm of what is left of `residual`, in units of its own, at which an image is solved. The
+            others go on without it, so that no image changes with the batch it is in.
     """
     product = inner or _inner
     solution = torch.zeros_like(residual)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 import latentdem_ext as ext
@@ -21,9 +20,9 @@ _ITERATIONS = 200  # at most; 30 to 70 are usual
 class LinearLightBlur(Blur):
     """y = k * g(x) + n: x is an image as it looks, g(x) its linear light, and y is in linear light.
 
-    The least squares in x are linearised at the prediction, g(x) ~ g(x0) + g'(x0) (x - x0), so that the distance
-    to the prior's image is taken as it looks. Converting the prior's image to linear light and measuring the
-    distance there is simpler, but lets dark pixels move too far (docs/research/linear_light.md).
+    The least squares in x are linearised at the prediction, g(x) ~ g(x0) + g'(x0) (x - x0), so that the
+    distance to the prior's image is taken as it looks. Converting the prior's image to linear light and
+    measuring the distance there is simpler, but lets dark pixels move too far (docs/research/linear_light.md).
 
     Args:
         kernel_size, denoiser, hqs, mask, fixed: see `Blur`.
@@ -82,7 +81,9 @@ class LinearLightBlur(Blur):
         def normal(change: Tensor) -> Tensor:
             return transposed(ext.blur(slope * change, kernel)) + weight * change
 
-        change = conjugate_gradients(normal, transposed(y - self(x0, kernel)), _ITERATIONS, tolerance=_TOLERANCE)
+        change = conjugate_gradients(
+            normal, transposed(y - self(x0, kernel)), _ITERATIONS, tolerance=_TOLERANCE
+        )
         return (x0 + change).clamp(-1, 1)
 
     def _slope(self, x: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ class ToneCurve:
             exponent = 0.0
         if not 1 <= exponent <= _LARGEST_EXPONENT:
             raise UserError(
-                f"Unknown tone curve {name!r}; give srgb or an exponent from 1 (values that are linear light) to "
-                f"{_LARGEST_EXPONENT:g}, such as 2.2."
+                f"Unknown tone curve {name!r}; give srgb or an exponent from 1 (values that are linear light) "
+                f"to {_LARGEST_EXPONENT:g}, such as 2.2."
             )
         return None if exponent == 1 else cls(exponent)
 

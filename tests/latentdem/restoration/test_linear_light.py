@@ -53,9 +53,7 @@ def test_the_kernel_is_searched_in_linear_light(scene: Scene, tiny_prior: Embedd
     assert result.unexplained is not None
 
 
-def test_deblur_takes_a_curve_and_refuses_others(
-    scene: Scene, tiny_prior: EmbeddedPrior
-) -> None:
+def test_deblur_takes_a_curve_and_refuses_others(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
     options = {"kernel": KERNEL, "prior": tiny_prior, "steps": 2, "device": "cpu"}
     as_values = latentdem.deblur(scene(20, 24), **options)
     assert torch.equal(latentdem.deblur(scene(20, 24), gamma=1, **options).tensor, as_values.tensor)
