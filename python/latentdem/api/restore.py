@@ -125,8 +125,6 @@ def restore(
         y = source.pixels
     torch_device = resolve_device(device)
     check_backend()
-    if steps is not None and steps < 2:
-        raise UserError(f"At least 2 steps are needed, not {steps}.")
     settings = Settings(noise_sigma=noise_sigma, steps=steps, seed=seed, boundary=boundary)
     known: dict[str, Any] = dict(parameters or {})
     options: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from ..checks import check_kernel, check_kernel_size, check_noise_sigma
+from ..checks import check_kernel, check_kernel_size, check_noise_sigma, check_whole
 from ..errors import UserError
 from ..operators.tone_curve import ToneCurve
 from ..solver.e_step import Posterior
@@ -62,6 +62,11 @@ class Settings:
     gamma: GammaChoice = 1.0
 
     def __post_init__(self) -> None:
+        check_whole("seed", self.seed)
+        check_whole("number of samples", self.num_samples)
+        for what, value in (("kernel size", self.kernel_size), ("number of steps", self.steps)):
+            if value is not None:
+                check_whole(what, value)
         if self.noise_sigma is not None:
             check_noise_sigma(self.noise_sigma)
         if self.boundary not in ("auto", "circular", "valid"):
