@@ -87,7 +87,7 @@ class LinearLightBlur(Blur):
         return (x0 + change).clamp(-1, 1)
 
     def find_limits(self, kernel: Tensor, y: Tensor, variance: Tensor) -> None:
-        """Leaves `limits` at None: black and white are the ends of the tone curve, where the results are cut."""
+        """Sets no `limits`: black and white are the ends of the tone curve, and results are cut there."""
 
     def _slope(self, x: Tensor) -> Tensor:
         return self.curve.slope(x).clamp_min(_LEAST_SLOPE)

@@ -41,7 +41,6 @@ def test_the_right_curve_restores_more() -> None:
     sharp, prior = read_image(SHARP).pixels[..., 80:176, 80:176], load_prior("embedded", torch.device("cpu"))
     right, wrong = (run(blurred(sharp), prior, KERNEL, gamma) for gamma in ("srgb", 1))
     assert psnr(right.tensor, sharp) > psnr(wrong.tensor, sharp) + 2
-    assert float(right.residual) < float(wrong.residual)
     torch.testing.assert_close(right.noise_sigma, torch.tensor([0.004]))  # in units of the values
     assert build_report(right)["settings"]["gamma"] == "srgb"
 
