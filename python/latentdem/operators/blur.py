@@ -88,6 +88,10 @@ class Blur(Operator):
         self._interior = None if mask is None else _eroded(mask, kernel_size // 4)
         self.limits: Limits | None = None
 
+    def light(self, x: Tensor) -> Tensor:
+        """What is blurred of images (..., C, H, W): the images themselves."""
+        return x
+
     def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
         """k * x, (B, C, H, W)."""
         return ext.blur(x, kernel)
@@ -161,7 +165,7 @@ class Blur(Operator):
         if self.fixed:
             return kernel
         hqs = self.hqs
-        samples, interior = x.clamp(-1, 1), self._interior
+        samples, interior = self.light(x.clamp(-1, 1)), self._interior
         if hqs.gradients:
             samples, y = differences(samples), differences(y)
             if interior is not None:
