@@ -67,7 +67,7 @@ def measured(
         command += ["--json", str(report), "--quiet", "--unexplained", "result", *options]
         command += ["--reference", str(reference.resolve())] if reference else []
         began = time.perf_counter()
-        # In a folder of its own, because the checkout's sources hide an installed package that was built elsewhere.
+        # In a folder of its own: the sources in the checkout may not be built, and would hide the package.
         process = subprocess.Popen(command, env=os.environ | environment, cwd=folder)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began

@@ -7,6 +7,7 @@ from ._dps_step import dps_step
 from ._fidelity import blur_fidelity, blur_proximal
 from ._group_norm_silu import group_norm_silu
 from ._hqs import hqs_kernel_update, hqs_prepare
+from ._kernel_lags import gradient_lags, kernel_from_lags
 from ._l0_deconvolution import l0_deconvolution
 from ._masked import masked_kernel_solve, masked_proximal
 from ._project_kernel import project_kernel
@@ -29,9 +30,11 @@ __all__ = [
     "blur_proximal",
     "convolution",
     "dps_step",
+    "gradient_lags",
     "group_norm_silu",
     "hqs_kernel_update",
     "hqs_prepare",
+    "kernel_from_lags",
     "kernel_to_otf",
     "l0_deconvolution",
     "masked_kernel_solve",

@@ -79,6 +79,12 @@ def per_sample(name: str, value: object, other_name: str, other: Tensor) -> Tens
     return companion(name, value, other_name, other, shape=other.shape[:1], dtypes=REAL_DTYPES)
 
 
+def mask(name: str, value: object, other_name: str, other: Tensor) -> Tensor:
+    """`value`, a mask (1 or B, 1, H, W) of images (B, C, H, W), of their dtype."""
+    batch = 1 if tensor(name, value, (other.dtype,), 4).shape[0] == 1 else other.shape[0]
+    return companion(name, value, other_name, other, (batch, 1, *other.shape[-2:]))
+
+
 def spectrum(name: str, value: object, other_name: str, other: Tensor) -> Tensor:
     """`value`, a half spectrum of a tensor like `other`."""
     dtype = torch.complex128 if other.dtype == torch.float64 else torch.complex64

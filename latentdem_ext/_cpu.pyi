@@ -49,6 +49,21 @@ def hqs_update(
     project: bool,
     threads: int,
 ) -> None: ...
+def kernel_from_lags(
+    *,
+    lags: int,
+    cross: int,
+    weight: int,
+    start: int,
+    kernel: int,
+    batch: int,
+    size: int,
+    side: int,
+    nonnegative: bool,
+    tolerance: float,
+    iterations: int,
+    threads: int,
+) -> None: ...
 def l0_deconvolution(
     *,
     y: int,
@@ -144,6 +159,22 @@ def dps_step(
 
 # float32 or bfloat16 arrays; weight, bias, mean and rstd float32; gradients of weight and bias float64.
 
+def gradient_lags(
+    *,
+    x: int,
+    spectrum: int,
+    mask: int,
+    whitening: int,
+    lags: int,
+    cross: int,
+    batch: int,
+    masks: int,
+    channels: int,
+    height: int,
+    width: int,
+    size: int,
+    threads: int,
+) -> None: ...
 def group_norm_silu(
     *,
     x: int,

@@ -39,7 +39,7 @@ def masked_proximal(
     """
     _checks.blur_arguments("x0", x0, kernel)
     _checks.companion("y", y, "x0", x0)
-    _check_mask(mask, "x0", x0)
+    _checks.mask("mask", mask, "x0", x0)
     _checks.per_sample("rho", rho, "x0", x0)
     if fill is not None:
         _checks.companion("fill", fill, "x0", x0)
@@ -76,7 +76,7 @@ def masked_kernel_solve(
     size = right.shape[-1]
     _checks.companion("right", right, "x", x, (x.shape[0], 1, size, size))
     _checks.kernel_size("right", size, x.shape[-2], x.shape[-1])
-    _check_mask(mask, "x", x)
+    _checks.mask("mask", mask, "x", x)
     _checks.per_sample("weight", weight, "x", x)
     if factor is not None:
         _checks.companion("factor", factor, "right", right, (x.shape[0], size * size, size * size))
@@ -85,12 +85,6 @@ def masked_kernel_solve(
     _checks.no_gradient("masked_kernel_solve", x=x, mask=mask, weight=weight, right=right, factor=factor)
     solution, residual = _kernel_solve.run(x, mask, weight, right, factor, tolerance, iterations)
     return solution, residual
-
-
-def _check_mask(mask: Tensor, name: str, image: Tensor) -> None:
-    _checks.tensor("mask", mask, (image.dtype,), 4)
-    batch = 1 if mask.shape[0] == 1 else image.shape[0]
-    _checks.companion("mask", mask, name, image, (batch, 1, *image.shape[-2:]))
 
 
 def _proximal_cpp(

@@ -16,10 +16,10 @@ namespace latentdem {
 namespace {
 
 struct L0Deconvolution {
-    const float *y;                         // batch x channels x height x width
-    const float *otf;                       // batch x height x (width / 2 + 1), complex
+    const float *y;                                        // batch x channels x height x width
+    const float *otf;                                      // batch x height x (width / 2 + 1), complex
     const double *penalty, *weight, *growth, *last_weight; // batch
-    float *x;                               // batch x channels x height x width
+    float *x;                                              // batch x channels x height x width
     std::int64_t batch, channels, height, width;
     int threads;
 };
@@ -223,16 +223,7 @@ class Solver {
 
 void l0_deconvolution(const L0Deconvolution &task) {
     const PlaneFft plane(task.height, task.width);
-    const Solver blank(task, plane);
-    // Samples go to different threads; where there are fewer of them, the strips of a sample do.
-    if (task.batch >= task.threads) {
-        parallel_for(task.batch, 1, task.threads, blank,
-                     [](std::int64_t sample, Solver &solver) { solver.solve(sample, 1); });
-    } else {
-        Solver solver(blank);
-        for (std::int64_t sample = 0; sample < task.batch; ++sample)
-            solver.solve(sample, task.threads);
-    }
+    solve_samples(task.batch, task.threads, Solver(task, plane));
 }
 
 } // namespace

@@ -7,6 +7,7 @@
 
 #include "bindings.hpp"
 #include "conjugate_gradients.hpp"
+#include "kernel_window.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
 #include "plane_fft.hpp"
@@ -15,11 +16,11 @@ namespace latentdem {
 namespace {
 
 struct MaskedKernel {
-    const float *x;        // batch x images x height x width
-    const float *mask;     // masks x height x width
-    const double *weight;  // batch, the a
-    const float *right;    // batch x size x size, the b
-    const float *factor;   // batch x size^2 x size^2, the lower factor of the preconditioner; null for a filter
+    const float *x;             // batch x images x height x width
+    const float *mask;          // masks x height x width
+    const double *weight;       // batch, the a
+    const float *right;         // batch x size x size, the b
+    const float *factor;        // batch x size^2 x size^2, the lower factor of the preconditioner; null for a filter
     float *solution, *residual; // batch x size x size
     std::int64_t batch, masks, images, height, width, size;
     double allowed; // of the squared preconditioned residual
@@ -93,8 +94,9 @@ LATENTDEM_MULTIVERSION void multiply(const float *factor, std::int64_t count, fl
 class KernelSolver {
   public:
     KernelSolver(const MaskedKernel &task, const PlaneFft &plane)
-        : task_(task), plane_(plane), x_(task.images * plane.spectrum_size()), otf_(plane.spectrum_size()),
-          work_(plane.spectrum_size()), sum_(plane.spectrum_size()), mask_(plane.strips * plane.pairs) {
+        : task_(task), plane_(plane), window_{plane, task.size, task.size / 2}, x_(task.images * plane.spectrum_size()),
+          otf_(plane.spectrum_size()), work_(plane.spectrum_size()), sum_(plane.spectrum_size()),
+          mask_(plane.strips * plane.pairs) {
         gradients_.resize(task.size * task.size);
         if (!task.factor)
             power_.resize(static_cast<std::size_t>(plane.spectrum_size()));
@@ -116,6 +118,7 @@ class KernelSolver {
   private:
     const MaskedKernel &task_;
     const PlaneFft &plane_;
+    const KernelWindow window_;
     std::vector<Row> x_; // spectra of the images
     std::vector<Row> otf_, work_, sum_;
     std::vector<Row> mask_; // in strips
@@ -153,62 +156,11 @@ class KernelSolver {
         }
     }
 
-    // Whether a row of this strip belongs to a kernel around the origin of the grid.
-    bool holds_kernel(std::int64_t strip) const {
-        const std::int64_t before = task_.size / 2, after = task_.size - before, first = strip * kLanes;
-        return first < after || first + kLanes > task_.height - before;
-    }
-
-    // visit(place in the kernel, place in the strip) for all of the kernel that lies in a strip
-    template <class Visit>
-    void visit_kernel(std::int64_t strip, const Visit &visit) const {
-        const std::int64_t size = task_.size, origin = size / 2;
-        for (std::int64_t i = 0; i < size; ++i) {
-            const std::int64_t row = (i - origin + task_.height) % task_.height;
-            if (row / kLanes != strip)
-                continue;
-            for (std::int64_t j = 0; j < size; ++j)
-                visit(i * size + j, (j - origin + task_.width) % task_.width * kLanes + row % kLanes);
-        }
-    }
-
-    // Twice the transfer function of a kernel.
-    void transform_kernel(const float *kernel, Row *spectrum) {
-        PlaneFft::for_each(plane_.strips, threads_, [&](std::int64_t index) {
-            if (!holds_kernel(index)) {
-                for (std::int64_t block = 0; block < plane_.blocks; ++block)
-                    std::fill_n(spectrum + block * plane_.stride + index * kLanes, kLanes, Row{});
-                return;
-            }
-            Row *const strip = plane_.scratch_strip();
-            std::fill_n(strip, plane_.pairs, Row{});
-            visit_kernel(index, [&](std::int64_t from, std::int64_t to) {
-                reinterpret_cast<float *>(strip)[to] = kernel[from];
-            });
-            plane_.strip_forward(strip, index, spectrum);
-        });
-        PlaneFft::for_each(plane_.blocks, threads_, [&](std::int64_t block) { plane_.columns_forward(spectrum, block); });
-    }
-
-    // The part of an image that is a kernel, times `scale`.
-    void crop_kernel(Row *spectrum, float scale, float *kernel) {
-        PlaneFft::for_each(plane_.blocks, threads_, [&](std::int64_t block) { plane_.columns_inverse(spectrum, block); });
-        PlaneFft::for_each(plane_.strips, threads_, [&](std::int64_t index) {
-            if (!holds_kernel(index))
-                return;
-            Row *const strip = plane_.scratch_strip();
-            plane_.strip_inverse(spectrum, index, strip);
-            visit_kernel(index, [&](std::int64_t to, std::int64_t from) {
-                kernel[to] = scale * reinterpret_cast<const float *>(strip)[from];
-            });
-        });
-    }
-
     void apply(const float *kernel, float *image) {
         transform();
         const std::int64_t size = plane_.spectrum_size(), stride = plane_.stride, pairs = plane_.pairs;
         Row *const otf = otf_.data(), *const work = work_.data(), *const sum = sum_.data();
-        transform_kernel(kernel, otf);
+        window_.forward(kernel, threads_, otf);
         std::fill(sum_.begin(), sum_.end(), Row{});
         for (std::int64_t c = 0; c < task_.images; ++c) {
             const Row *const x = &x_[c * size];
@@ -228,7 +180,7 @@ class KernelSolver {
             });
         }
         // Products of two spectra have a factor of 2 too many.
-        crop_kernel(sum, 1 / (4 * plane_.round_trip * plane_.round_trip), image);
+        window_.inverse(sum, 1 / (4 * plane_.round_trip * plane_.round_trip), threads_, image);
         combine(image, weight(), kernel, task_.size * task_.size, image);
     }
 
@@ -239,24 +191,15 @@ class KernelSolver {
             return solve_factored(task_.factor + sample_ * count * count, count, conditioned);
         }
         transform();
-        transform_kernel(residual, otf_.data());
+        window_.forward(residual, threads_, otf_.data());
         divide(power_.data(), 0.25f, weight(), plane_.spectrum_size(), otf_.data());
-        crop_kernel(otf_.data(), 1 / plane_.round_trip, conditioned);
+        window_.inverse(otf_.data(), 1 / plane_.round_trip, threads_, conditioned);
     }
 };
 
 void masked_kernel_solve(const MaskedKernel &task) {
     const PlaneFft plane(task.height, task.width);
-    const KernelSolver blank(task, plane);
-    // Samples go to different threads; where there are fewer of them, the strips of a sample do.
-    if (task.batch >= task.threads) {
-        parallel_for(task.batch, 1, task.threads, blank,
-                     [](std::int64_t sample, KernelSolver &solver) { solver.solve(sample, 1); });
-    } else {
-        KernelSolver solver(blank);
-        for (std::int64_t sample = 0; sample < task.batch; ++sample)
-            solver.solve(sample, task.threads);
-    }
+    solve_samples(task.batch, task.threads, KernelSolver(task, plane));
 }
 
 } // namespace

@@ -10,7 +10,7 @@
 #include "bindings.hpp"
 #include "columns.hpp"
 #include "conjugate_gradients.hpp"
-#include "frame_band.hpp"
+#include "frame_preconditioner.hpp"
 #include "gaps.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
@@ -20,25 +20,18 @@ namespace latentdem {
 namespace {
 
 struct MaskedProximal {
-    const float *x0, *y, *fill;                // batch x channels x height x width; fill null for that of k * x0
-    const float *mask;                         // masks x height x width, 1 where y was measured
-    const float *otf;                          // batch x height x (width / 2 + 1), complex
-    const double *rho;                         // batch
+    const float *x0, *y, *fill; // batch x channels x height x width; fill null for that of k * x0
+    const float *mask;          // masks x height x width, 1 where y was measured
+    const float *otf;           // batch x height x (width / 2 + 1), complex
+    const double *rho;          // batch
     const std::int64_t *band_rows, *band_columns;
-    float *x, *filled;                         // batch x channels x height x width
+    float *x, *filled; // batch x channels x height x width
     std::int64_t batch, masks, channels, height, width;
-    std::int64_t row_count, column_count;      // lines of the bands
+    std::int64_t row_count, column_count; // lines of the bands
     double tolerance, caution, caution_with_holes, rounding, least;
     std::int64_t iterations;
     int threads;
 };
-
-LATENTDEM_MULTIVERSION void scale_each(const float *values, const float *factor, float common, std::int64_t count,
-                                       float *to) {
-    LATENTDEM_INDEPENDENT
-    for (std::int64_t i = 0; i < count; ++i)
-        to[i] = common * factor[i] * values[i];
-}
 
 // y <- scale_y y + scale otf x
 LATENTDEM_MULTIVERSION void add_product(Row *__restrict y, float scale_y, const Row *__restrict otf, float scale,
@@ -50,19 +43,6 @@ LATENTDEM_MULTIVERSION void add_product(Row *__restrict y, float scale_y, const 
             y[n].re[lane] = scale_y * y[n].re[lane] + re * x_re - im * x_im;
             y[n].im[lane] = scale_y * y[n].im[lane] + re * x_im + im * x_re;
         }
-}
-
-// Eigenvalues of T at the frequencies (k, u) and (-k, u), added and subtracted, in double precision: the blocks of the
-// bands need more digits than the images. `otf`: rows of `columns` complex numbers.
-LATENTDEM_MULTIVERSION void opposite_eigenvalues(const float *otf, const float *opposite, std::int64_t columns,
-                                                 double rho, double least, double *even, double *odd) {
-    LATENTDEM_INDEPENDENT
-    for (std::int64_t u = 0; u < columns; ++u) {
-        const double a_re = otf[2 * u], a_im = otf[2 * u + 1], b_re = opposite[2 * u], b_im = opposite[2 * u + 1];
-        const double a = rho / (a_re * a_re + a_im * a_im + rho), b = rho / (b_re * b_re + b_im * b_im + rho);
-        even[u] = std::max(a, least) + std::max(b, least);
-        odd[u] = std::max(a, least) - std::max(b, least);
-    }
 }
 
 // gain = scale rho / (|otf|^2 + rho), the eigenvalues of T
@@ -111,11 +91,8 @@ class Solver {
     Solver(const MaskedProximal &task, const PlaneFft &plane, const std::vector<Gaps> &gaps)
         : task_(task), plane_(plane), gaps_(gaps), otf_(plane.spectrum_size()), eigenvalues_(plane.spectrum_size()),
           spectrum_(plane.spectrum_size()), missing_(task.channels * plane.spectrum_size()),
-          across_(task.band_rows, task.row_count, task.height, task.width),
-          down_(task.band_columns, task.column_count, task.width, task.height),
-          across_stride_(blocks_of(task.width / 2 + 1) * kLanes), down_stride_(blocks_of(task.height / 2 + 1) * kLanes),
-          across_even_((task.height / 2 + 1) * across_stride_), across_odd_(across_even_.size()),
-          down_even_((task.width / 2 + 1) * down_stride_), down_odd_(down_even_.size()) {}
+          preconditioner_(task.height, task.width, task.band_rows, task.row_count, task.band_columns,
+                          task.column_count) {}
 
     void solve(std::int64_t sample, int threads) {
         threads_ = threads;
@@ -124,7 +101,7 @@ class Solver {
         gradients_.solve(
             solution_.data(), residual_.data(), allowed_, task_.iterations,
             [this](const float *vector, float *image) { apply(vector, image); },
-            [this](const float *residual, float *solved) { condition(residual, solved); });
+            [this](const float *residual, float *solved) { preconditioner_.solve(residual, task_.channels, solved); });
         finish();
     }
 
@@ -137,10 +114,7 @@ class Solver {
     std::vector<Values> eigenvalues_; // with the scale of a round trip
     std::vector<Row> spectrum_;       // of one channel
     std::vector<Row> missing_;        // w = y, filled, - k * x0 by channel
-    FrameBand across_, down_;         // of rows, and of columns
-    std::int64_t across_stride_, down_stride_;
-    std::vector<double> across_even_, across_odd_, down_even_, down_odd_; // see FrameBand::factor
-    float diagonal_ = 1;                                                  // of the preconditioner beyond the bands
+    FramePreconditioner preconditioner_;
     ConjugateGradients gradients_;
     std::vector<float> start_, solution_, residual_;
     double allowed_ = 0;
@@ -182,13 +156,9 @@ class Solver {
             for (std::vector<float> *const vector : {&start_, &solution_, &residual_})
                 vector->assign(static_cast<std::size_t>(values()), 0.0f);
             gradients_.resize(values());
-            for (FrameBand *const band : {&across_, &down_})
-                band->set_nowhere(gaps.count);
-            const std::int64_t width = task_.width;
-            across_.place([&](std::int64_t row, std::int64_t n) { return gaps.number[row * width + n]; });
-            down_.place([&](std::int64_t column, std::int64_t n) { return gaps.number[n * width + column]; });
+            preconditioner_.place(gaps);
         }
-        factor_bands(otf);
+        preconditioner_.factor(otf, task_.rho[sample_], task_.least);
 
         double plain[2] = {};
         for (std::int64_t c = 0; c < task_.channels; ++c)
@@ -197,29 +167,9 @@ class Solver {
         const double points = double(task_.height) * double(task_.width);
         const double caution = gap_->holes ? task_.caution_with_holes : task_.caution;
         const double relative = task_.tolerance / caution;
-        allowed_ = task_.rho[sample_] * relative * relative *
-                   (double(task_.channels) * points + plain[1] / (4 * points));
+        allowed_ =
+            task_.rho[sample_] * relative * relative * (double(task_.channels) * points + plain[1] / (4 * points));
         allowed_ = std::max(allowed_, task_.rounding * task_.rounding * plain[0] / (4 * points));
-    }
-
-    void factor_bands(const float *otf) {
-        const std::int64_t height = task_.height, width = task_.width, columns = width / 2 + 1;
-        double sum = 0; // of all eigenvalues
-        for (std::int64_t k = 0; 2 * k <= height; ++k) {
-            double *const even = &across_even_[k * across_stride_], *const odd = &across_odd_[k * across_stride_];
-            const std::int64_t opposite = k == 0 ? 0 : height - k;
-            opposite_eigenvalues(otf + 2 * k * columns, otf + 2 * opposite * columns, columns, task_.rho[sample_],
-                                 task_.least, even, odd);
-            for (std::int64_t u = 0; u < columns; ++u) {
-                const bool edge = k == 0 || 2 * k == height, side = u == 0 || 2 * u == width;
-                sum += (edge ? 0.5 : 1.0) * (side ? 1.0 : 2.0) * even[u];
-                down_even_[u * down_stride_ + k] = even[u];
-                down_odd_[u * down_stride_ + k] = odd[u];
-            }
-        }
-        diagonal_ = static_cast<float>(double(height) * double(width) / sum);
-        across_.factor(across_even_.data(), across_odd_.data(), across_stride_);
-        down_.factor(down_even_.data(), down_odd_.data(), down_stride_);
     }
 
     void prepare_channel(std::int64_t c, double *squares) {
@@ -288,16 +238,6 @@ class Solver {
         }
     }
 
-    void condition(const float *residual, float *solved) {
-        const std::int64_t stride = gap_->padded;
-        for (std::int64_t c = 0; c < task_.channels; ++c)
-            scale_each(residual + c * stride, gap_->hole.data(), diagonal_, stride, solved + c * stride);
-        across_.solve(residual, task_.channels, stride, solved);
-        down_.solve(residual, task_.channels, stride, solved);
-        for (std::int64_t c = 0; c < task_.channels; ++c)
-            solved[c * stride + gap_->count] = 0; // where the bands leave what is beyond their lines
-    }
-
     void finish() {
         const float scale = 1 / plane_.round_trip;
         for (std::int64_t c = 0; c < task_.channels; ++c) {
@@ -332,16 +272,7 @@ void masked_proximal(const MaskedProximal &task) {
     for (std::int64_t i = 0; i < task.masks; ++i)
         gaps.emplace_back(plane, task.mask + i * task.height * task.width, task.band_rows, task.row_count,
                           task.band_columns, task.column_count);
-    const Solver blank(task, plane, gaps);
-    // Samples go to different threads; where there are fewer of them, the strips of a sample do.
-    if (task.batch >= task.threads) {
-        parallel_for(task.batch, 1, task.threads, blank,
-                     [](std::int64_t sample, Solver &solver) { solver.solve(sample, 1); });
-    } else {
-        Solver solver(blank);
-        for (std::int64_t sample = 0; sample < task.batch; ++sample)
-            solver.solve(sample, task.threads);
-    }
+    solve_samples(task.batch, task.threads, Solver(task, plane, gaps));
 }
 
 } // namespace
@@ -355,19 +286,37 @@ static void bind(pybind11::module_ &module) {
            std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t row_count,
            std::int64_t column_count, double tolerance, double caution, double caution_with_holes, double rounding,
            double least, std::int64_t iterations, int threads) {
-            masked_proximal({pointer<const float>(x0), pointer<const float>(y), pointer<const float>(fill),
-                             pointer<const float>(mask), pointer<const float>(otf), pointer<const double>(rho),
-                             pointer<const std::int64_t>(band_rows), pointer<const std::int64_t>(band_columns),
-                             pointer<float>(x), pointer<float>(filled), batch, masks, channels, height, width,
-                             row_count, column_count, tolerance, caution, caution_with_holes, rounding, least,
-                             iterations, threads});
+            masked_proximal({pointer<const float>(x0),
+                             pointer<const float>(y),
+                             pointer<const float>(fill),
+                             pointer<const float>(mask),
+                             pointer<const float>(otf),
+                             pointer<const double>(rho),
+                             pointer<const std::int64_t>(band_rows),
+                             pointer<const std::int64_t>(band_columns),
+                             pointer<float>(x),
+                             pointer<float>(filled),
+                             batch,
+                             masks,
+                             channels,
+                             height,
+                             width,
+                             row_count,
+                             column_count,
+                             tolerance,
+                             caution,
+                             caution_with_holes,
+                             rounding,
+                             least,
+                             iterations,
+                             threads});
         },
         py::kw_only(), py::arg("x0"), py::arg("y"), py::arg("fill") = 0, py::arg("mask"), py::arg("otf"),
         py::arg("rho"), py::arg("band_rows"), py::arg("band_columns"), py::arg("x"), py::arg("filled"),
         py::arg("batch"), py::arg("masks"), py::arg("channels"), py::arg("height"), py::arg("width"),
         py::arg("row_count"), py::arg("column_count"), py::arg("tolerance"), py::arg("caution"),
-        py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("iterations"),
-        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+        py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("iterations"), py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>());
 }
 
 static const Binding binding(bind);

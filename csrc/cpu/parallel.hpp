@@ -45,4 +45,17 @@ void parallel_for(std::int64_t total, std::int64_t grain, int threads, const Bod
                  [&](std::int64_t part, None &) { body(part * grain, std::min((part + 1) * grain, total)); });
 }
 
+// Calls solver.solve(sample, threads) for every sample of a batch. Samples go to different threads, each with a copy of
+// `blank` of its own; where there are fewer samples than threads, all threads work on one sample after the other.
+// `solve` must not throw.
+template <class Solver>
+void solve_samples(std::int64_t batch, int threads, const Solver &blank) {
+    if (batch >= threads)
+        return parallel_for(batch, 1, threads, blank,
+                            [](std::int64_t sample, Solver &solver) { solver.solve(sample, 1); });
+    Solver solver(blank);
+    for (std::int64_t sample = 0; sample < batch; ++sample)
+        solver.solve(sample, threads);
+}
+
 } // namespace latentdem

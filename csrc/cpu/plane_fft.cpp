@@ -104,15 +104,17 @@ void PlaneFft::columns_inverse(Row *spectrum, std::int64_t block) const {
 }
 
 void PlaneFft::load_strip(const float *image, std::int64_t index, Row *strip) const {
-    const std::int64_t count = std::min<std::int64_t>(kLanes, height - index * kLanes);
+    load_rows(image + index * kLanes * width, std::min<std::int64_t>(kLanes, height - index * kLanes), strip);
+}
+
+void PlaneFft::load_rows(const float *rows, std::int64_t count, Row *strip) const {
     float *const values = reinterpret_cast<float *>(strip);
-    image += index * kLanes * width;
     const std::int64_t whole = count == kLanes ? width / kLanes * kLanes : 0;
     if (whole)
-        load_tiles(image, width, values);
+        load_tiles(rows, width, values);
     for (std::int64_t column = whole; column < width; ++column)
         for (int lane = 0; lane < kLanes; ++lane)
-            values[column * kLanes + lane] = lane < count ? image[lane * width + column] : 0.0f;
+            values[column * kLanes + lane] = lane < count ? rows[lane * width + column] : 0.0f;
 }
 
 void PlaneFft::store_strip(const Row *strip, std::int64_t index, float *image) const {

@@ -1,8 +1,8 @@
 // FFTs of real images of even width, 16 rows or columns at a time.
 //
-// A strip holds kLanes rows of an image, a Row for two columns: re the even one, im the odd one. The half spectrum of an
-// image has `blocks` blocks of kLanes columns, a Row for each row frequency in the order of lane_fft, and `stride` of
-// them a block. A spectrum is twice the transform of the image; a round trip multiplies by `round_trip`.
+// A strip holds kLanes rows of an image, a Row for two columns: re the even one, im the odd one. The half spectrum of
+// an image has `blocks` blocks of kLanes columns, a Row for each row frequency in the order of lane_fft, and `stride`
+// of them a block. A spectrum is twice the transform of the image; a round trip multiplies by `round_trip`.
 #pragma once
 
 #include <cstdint>
@@ -31,10 +31,10 @@ struct PlaneFft {
     std::int64_t height, width;
     SequenceFft rows;
     const FftPlan &columns;
-    std::int64_t pairs;   // Rows of a strip
-    std::int64_t strips;  // of an image
-    std::int64_t blocks;  // of kLanes columns of a spectrum
-    std::int64_t stride;  // Rows of a block: the height, in whole strips
+    std::int64_t pairs;  // Rows of a strip
+    std::int64_t strips; // of an image
+    std::int64_t blocks; // of kLanes columns of a spectrum
+    std::int64_t stride; // Rows of a block: the height, in whole strips
     float round_trip;
 
     std::int64_t spectrum_size() const { return blocks * stride; }
@@ -45,8 +45,10 @@ struct PlaneFft {
     void columns_forward(Row *spectrum, std::int64_t block) const;
     void columns_inverse(Row *spectrum, std::int64_t block) const;
 
-    // The rows of a strip from and to an image of `width` floats a row. Rows beyond the last one are zero.
+    // The rows of a strip from and to an image of `width` floats a row. Rows beyond the last one, or beyond the first
+    // `count`, are zero.
     void load_strip(const float *image, std::int64_t index, Row *strip) const;
+    void load_rows(const float *rows, std::int64_t count, Row *strip) const;
     void store_strip(const Row *strip, std::int64_t index, float *image) const;
 
     // The spectrum of an image whose strips are made by fill(index, strip), on `threads` threads.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor
 
@@ -23,15 +25,31 @@ def check_kernel_size(size: int, height: int, width: int) -> None:
         )
 
 
+def check_whole(what: str, value: object) -> None:
+    """Refuses what is no whole number.
+
+    Raises:
+        UserError: `value`, which is called `what`, is none.
+    """
+    try:
+        operator.index(value)  # type: ignore[arg-type]  # which is the question
+    except TypeError:
+        raise UserError(f"The {what} is a whole number, not {value!r}.") from None
+
+
 def check_noise_sigma(sigma: float) -> float:
     """Refuses a noise standard deviation that is not a positive number up to 1.
 
     Raises:
         UserError: the value is outside this range.
     """
-    if not 0 < sigma <= 1:
+    try:
+        allowed = 0 < float(sigma) <= 1
+    except (TypeError, ValueError):
+        allowed = False
+    if not allowed:
         raise UserError(
-            f"The noise standard deviation must be above 0 and at most 1 (in units of [-1, 1]), not {sigma}; "
+            f"The noise standard deviation must be above 0 and at most 1 (in units of [-1, 1]), not {sigma!r}; "
             "leave it out to have it estimated."
         )
     return float(sigma)

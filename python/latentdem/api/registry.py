@@ -88,8 +88,8 @@ OPERATORS = {
         _KERNEL,
     ),
     "superresolution": Entry(
-        "round Gaussian blur, then every f-th pixel",
-        {"factor": Value("f: 2, 4 or 8", _factor)},
+        "round Gaussian blur, then every second, fourth or eighth pixel",
+        {"factor": Value("2, 4 or 8", _factor)},
         {"sigma": Value("standard deviation of the anti-aliasing in pixels of the result", _positive)},
     ),
     "denoise": Entry(

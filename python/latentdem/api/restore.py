@@ -83,7 +83,8 @@ def restore(
     """Restores a measurement of an image, and the unknown parameters of the operator that made it.
 
     Args:
-        image: one measurement, as `deblur` takes it; with an operator object, a tensor (B, C, h, w) of several.
+        image: measurements, as `deblur` takes images; with an operator object, a tensor (B, C, h, w) need not
+            be of images.
         operator: NAME[:PARAMETER=VALUE,...] with the names of `latentdem restore --help`, or an object: one of
             `latentdem.operators`, a composition `outer @ inner`, or your own `Function`.
         parameters: known parameters of the operator by name: numbers, arrays or tensors (B, *shape), or files
@@ -124,15 +125,11 @@ def restore(
         y = source.pixels
     torch_device = resolve_device(device)
     check_backend()
-    if steps is not None and steps < 2:
-        raise UserError(f"At least 2 steps are needed, not {steps}.")
     settings = Settings(noise_sigma=noise_sigma, steps=steps, seed=seed, boundary=boundary)
     known: dict[str, Any] = dict(parameters or {})
     options: dict[str, Any] = {}
     name = type(operator).__name__
     if isinstance(operator, str):
-        if len(y) != 1:
-            raise UserError("An operator with a name restores one image; give them one by one.")
         name, values = parse(operator)
         options, known = completed(name, {**values, **known})
         if name == "denoise" and "sigma" in known:
@@ -184,18 +181,18 @@ def _restore_one_kernel(
     """Operators that are one kernel and a mask: restorations as those of `deblur`."""
     family, factor = _FAMILIES.get(name), options.get("factor", 1)
     size = options.get("size", 6 * factor if factor % 2 == 0 else 25)
-    mask, grid, sigma = None, y, settings.noise_sigma
+    mask, grid, sigma = None, y, None
     operator: Callable[..., Blur] = Blur
     if name == "saturation":
         mask = Saturation().measured(y)
-        if not mask.any():
+        if not mask.flatten(1).any(1).all():
             raise UserError("Every pixel is clipped to black or white; give an image that is not.")
-        sigma = (sigma or float(estimate_noise_sigma(y))) / options["exposure"]
+        sigma = _noise(y, settings) / options["exposure"]
         grid = (y + 1) / options["exposure"] - 1
     if name == "superresolution":
         if settings.boundary == "auto":
             settings = replace(settings, boundary="circular" if looks_circular(y) else "valid")
-        sigma = sigma or float(estimate_noise_sigma(y))
+        sigma = _noise(y, settings)
         grid, mask = spread(y, factor)
         operator, family = partial(StridedBlur, stride=factor), AntiAliasing(factor)
     kernel, values = known.get("kernel"), None
@@ -208,17 +205,17 @@ def _restore_one_kernel(
                 )
         values = torch.tensor([[known[key] for key in family.names]])
         kernel = family.kernel(values, size)
-    settings = replace(settings, kernel_size=size, noise_sigma=sigma)
+    settings = replace(settings, kernel_size=size)
     # No model includes lights beyond the range of the result.
     restoration = ImageRestoration(
-        grid, settings, kernel, mask, operator, cautious=name == "saturation", examine=mask is None
+        grid, settings, kernel, mask, operator, cautious=name == "saturation", examine=mask is None, sigma=sigma
     )
     denoiser = family or load_kernel_denoiser(device=device)
     result = restoration.run(prior, denoiser, device, progress=progress, checkpoint=checkpoint)
     if family is None:
         parameters = {"kernel": result.kernel}
     else:
-        fitted = family.fit(result.kernel) if values is None else values
+        fitted = family.fit(result.kernel) if values is None else values.expand(len(y), -1)
         parameters = {key: fitted[:, i] for i, key in enumerate(family.names)}
     return Restored(
         result.tensor,
@@ -246,8 +243,7 @@ def _restore_parametric(
     operator = copy(operator)
     operator.fixed = frozenset(known)
     initial = operator.initial(y, known).to(device)
-    sigma = settings.noise_sigma
-    sigmas = estimate_noise_sigma(y) if sigma is None else torch.full((len(y),), float(sigma))
+    sigmas = _noise(y, settings)
     restoration = ParametricRestoration(prior, operator, settings.seed)
     if settings.steps is not None:
         restoration = restoration.with_steps(settings.steps)
@@ -259,6 +255,12 @@ def _restore_parametric(
     if isinstance(operator, Denoising):
         values["sigma"] = sigmas
     return Restored(image.cpu(), values, y, sigmas, candidates.residual.cpu(), candidates.trace, {}, {})
+
+
+def _noise(y: Tensor, settings: Settings) -> Tensor:
+    """Standard deviations (B,) of the noise, estimated where they are not given."""
+    sigma = settings.noise_sigma
+    return estimate_noise_sigma(y) if sigma is None else torch.full((len(y),), float(sigma))
 
 
 def _named(name: str, y: Tensor, options: dict[str, Any], denoiser: KernelDenoiser) -> Parametric:

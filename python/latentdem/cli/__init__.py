@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from typing import Annotated, Any
 
@@ -37,6 +38,20 @@ class CommandGroup(typer.core.TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
+class Command(typer.core.TyperCommand):
+    """Writes the arguments in the usage as most programs do: IMAGE..., without Typer's braces."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The parts of the usage line."""
+        pieces = super().collect_usage_pieces(ctx)
+        return [re.sub(r"^\[\[(\w+)\]\]|^\{(\w+)[.]*\}", _bare, piece) for piece in pieces]
+
+
+def _bare(name: re.Match[str]) -> str:
+    optional, needed = name.groups()
+    return needed if optional is None else f"[{optional}]"
+
+
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
@@ -45,18 +60,48 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: latentdem deblur photo.jpg",
 )
-for name, command, example in (
-    ("deblur", deblur_command, "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg"),
-    ("restore", restore_command, "latentdem restore photo.jpg --operator disk"),
-    ("blur", blur_command, "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3"),
-    ("evaluate", evaluate_command, "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8"),
-    ("views", views_command, "latentdem views front.png back.png -o object/ --mesh object/object.glb"),
-    ("evaluate-3d", evaluate_3d_command, "latentdem evaluate-3d -o results/ --objects 4 --methods one,two"),
-    ("serve", serve_command, "latentdem serve --open"),
-    ("info", info_command, "latentdem info"),
+for name, command, summary, example in (
+    (
+        "deblur",
+        deblur_command,
+        "Restore blurred photographs and find their kernels.",
+        "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg",
+    ),
+    (
+        "restore",
+        restore_command,
+        "Restore photographs that any operator measured.",
+        "latentdem restore photo.jpg --operator disk",
+    ),
+    (
+        "blur",
+        blur_command,
+        "Make a test case: a blurred image with noise.",
+        "latentdem blur sharp.png -o blurred.png --kernel-size 33 --intensity 0.3",
+    ),
+    (
+        "evaluate",
+        evaluate_command,
+        "Measure the restoration of the images of a folder.",
+        "latentdem evaluate photos/ --kernel-size 33 --size 128 --limit 8",
+    ),
+    (
+        "views",
+        views_command,
+        "Show an object in a few pictures from all sides.",
+        "latentdem views front.png back.png -o object/ --mesh object/object.glb",
+    ),
+    (
+        "evaluate-3d",
+        evaluate_3d_command,
+        "Measure poses, new views and meshes.",
+        "latentdem evaluate-3d -o results/ --objects 4 --methods one,two",
+    ),
+    ("serve", serve_command, "Serve a page in the browser, to this machine alone.", "latentdem serve --open"),
+    ("info", info_command, "Print versions, devices, backends and weights.", "latentdem info"),
 ):
     notes = f"\n\n{EPILOG}" if name == "restore" else ""
-    app.command(name, epilog=f"Example: {example}{notes}")(command)
+    app.command(name, cls=Command, short_help=summary, epilog=f"Example: {example}{notes}")(command)
 
 
 def _print_version(wanted: bool) -> None:

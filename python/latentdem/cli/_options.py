@@ -107,6 +107,14 @@ def parse_noise(text: str) -> float:
     return value
 
 
+def parse_gamma(text: str) -> float | str:
+    """The name of a tone curve, or its exponent; which there are is checked with the settings."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 UnknownKernelSize = Annotated[
     Any,
     typer.Option(
@@ -150,6 +158,15 @@ Boundary = Annotated[
     BoundaryName,
     typer.Option(
         help="'valid' for photographs, 'circular' for blur that wraps around, 'auto' looks at the edges."
+    ),
+]
+Gamma = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_gamma,
+        metavar="FLOAT|srgb",
+        help="Tone curve between the light that was blurred and the values of the file: 'srgb', or an exponent "
+        "such as 2.2; 1 if the values themselves were blurred.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness; the same seed gives the same result.")]
@@ -207,6 +224,9 @@ Verbose = Annotated[
         help="Say what is done; -vv also versions and tracebacks.",
         show_default=False,
     ),
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Photographs of one size to restore at a time; takes more memory.")
 ]
 Checkpoint = Annotated[
     Path | None,

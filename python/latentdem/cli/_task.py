@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..io.images import ImageFile
+    from ..restoration.settings import BoundaryChoice
     from ..solver.passes import Progress
 
 
@@ -87,3 +88,12 @@ class Outputs:
     existing: Existing
     extras: Path | None
     json: Path | None
+
+
+def boundary_of(source: ImageFile, boundary: BoundaryChoice, batch_size: int) -> BoundaryChoice:
+    """The boundary of a photograph: photographs are restored together only if they have the same."""
+    from ..restoration.boundary import looks_circular
+
+    if boundary == "auto" and batch_size > 1:
+        return "circular" if looks_circular(source.pixels) else "valid"
+    return boundary

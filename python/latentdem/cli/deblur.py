@@ -17,7 +17,7 @@ from ._jobs import Job, check_readable, expand
 from ._outputs import Existing
 from ._run import run
 from ._status import UNEXPLAINED
-from ._task import Outcome, Outputs
+from ._task import Outcome, Outputs, boundary_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +57,7 @@ def deblur_command(
     device: option.Device = option.AUTO,
     precision: option.Precision = option.PrecisionName.auto,
     boundary: option.Boundary = option.BoundaryName.auto,
+    gamma: option.Gamma = 1.0,
     kernel: Annotated[
         Path | None,
         typer.Option(
@@ -89,9 +90,7 @@ def deblur_command(
     skip_existing: option.SkipExisting = False,
     extras: option.Extras = None,
     json: option.Json = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Photographs of one size to restore at a time; takes more memory.")
-    ] = 1,
+    batch_size: option.BatchSize = 1,
     checkpoint: option.Checkpoint = None,
     quiet: option.Quiet = False,
     verbose: option.Verbose = 0,
@@ -131,6 +130,7 @@ def deblur_command(
             boundary=boundary.value,
             quality=quality.value,
             num_samples=UNCERTAINTY_SAMPLES if uncertainty else 1,
+            gamma=gamma,
         ),
         None if kernel is None else read_kernel(kernel),
         prior,
@@ -168,12 +168,7 @@ class _Deblurring:
         self._loaded = shared_prior(self.prior, self.device, self.precision, count)
 
     def group(self, source: ImageFile) -> tuple[Hashable, BoundaryChoice]:
-        from ..restoration.boundary import looks_circular
-
-        boundary = self.settings.boundary
-        if boundary == "auto" and self.batch_size > 1:
-            boundary = "circular" if looks_circular(source.pixels) else "valid"
-        return source.pixels.shape, boundary
+        return source.pixels.shape, boundary_of(source, self.settings.boundary, self.batch_size)
 
     def restore(
         self, sources: list[ImageFile], group: tuple[Hashable, BoundaryChoice], progress: Progress

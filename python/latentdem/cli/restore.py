@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,12 @@ from ._devices import own_device, shared_prior
 from ._jobs import Job, check_readable, expand
 from ._outputs import Existing
 from ._run import run
-from ._task import Outcome, Outputs
+from ._task import Outcome, Outputs, boundary_of
 
 if TYPE_CHECKING:
     from ..io.images import ImageFile
     from ..output.result import Restored
+    from ..restoration.settings import BoundaryChoice
     from ..solver.passes import Progress
 
 
@@ -71,6 +72,7 @@ def restore_command(
     skip_existing: option.SkipExisting = False,
     extras: option.Extras = None,
     json: option.Json = None,
+    batch_size: option.BatchSize = 1,
     checkpoint: option.Checkpoint = None,
     quiet: option.Quiet = False,
     verbose: option.Verbose = 0,
@@ -96,7 +98,7 @@ def restore_command(
         raise UserError("--checkpoint belongs to one photograph; leave it out, or give one IMAGE.")
     inputs = [value for value in values.values() if isinstance(value, Path)]
     chosen = {"noise_sigma": noise_sigma, "steps": steps, "seed": seed, "boundary": boundary.value}
-    task = _Restoration(operator, chosen, prior, device, precision.value, inputs, checkpoint)
+    task = _Restoration(operator, chosen, prior, device, precision.value, inputs, checkpoint, batch_size)
     existing = Existing(overwrite, skip_existing)
     run(images, task, Outputs(out, output_format and output_format.suffix, existing, extras, json))
 
@@ -112,33 +114,36 @@ class _Restoration:
     precision: str
     inputs: Sequence[Path]
     kept: Path | None
+    batch_size: int
     ending: str = "_restored"
-    batch_size: int = 1
     _loaded: Any = field(default=None, init=False)
 
     def prepare(self, count: int) -> None:
         self.device = own_device(self.device)
         self._loaded = shared_prior(self.prior, self.device, self.precision, count)
 
-    def group(self, source: ImageFile) -> None:
-        return None
+    def group(self, source: ImageFile) -> tuple[Hashable, BoundaryChoice]:
+        return source.pixels.shape, boundary_of(source, self.chosen["boundary"], self.batch_size)
 
-    def restore(self, sources: list[ImageFile], group: None, progress: Progress) -> list[Outcome]:
+    def restore(
+        self, sources: list[ImageFile], group: tuple[Hashable, BoundaryChoice], progress: Progress
+    ) -> list[Outcome]:
+        import torch
+
         import latentdem
 
-        (source,) = sources
         result = latentdem.restore(
-            source.pixels,
+            torch.cat([source.pixels for source in sources]),
             self.operator,
             prior=self._loaded,
             device=self.device,
             precision=self.precision,
             progress=progress,
             checkpoint=self.kept,
-            **self.chosen,
+            **self.chosen | {"boundary": group[1]},
         )
         result.settings["prior"] = self.prior
-        return [_outcome(result, source)]
+        return [_outcome(result[i], source) for i, source in enumerate(sources)]
 
     def complaint(self, unexplained: Sequence[Job], several: bool) -> tuple[str, int]:
         raise AssertionError("every result of `restore` counts as explained")

@@ -70,6 +70,7 @@ def views_command(
     mesh: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Also write the object as a mesh with colours to this .glb, .obj or .ply file.",
             show_default=False,
         ),
@@ -88,11 +89,12 @@ def views_command(
     ] = None,
     video: Annotated[
         Path | None,
-        typer.Option(help="Also write the turntable to this .mp4 file.", show_default=False),
+        typer.Option(metavar="FILE", help="Also write the turntable to this .mp4 file.", show_default=False),
     ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
+            metavar="DIR",
             help="Keep the run in this folder; after an interruption the same command resumes it.",
             show_default=False,
         ),

@@ -29,6 +29,7 @@ _LARGE = (
 _BETWEEN_BLOCKS = 0.75  # of the squared steps of an enlarged picture; what it becomes by JPEG included
 _BACKGROUND = 0.05  # of the peak; the background of a measured kernel may be below zero by so much
 _LOSSY = 0.03  # of the peak; what JPEG leaves around a kernel
+_OFF_CENTRE = 0.2  # of K; farther from K // 2 no kernel of the usual sets has its centre of mass
 
 
 def as_kernel(kernel: KernelLike) -> Tensor:
@@ -64,7 +65,8 @@ def read_kernel(path: str | os.PathLike[str]) -> Tensor:
     """Reads a blur kernel from an array (.npy, .npz), text (.txt, .csv), a TIFF of any type, or a picture.
 
     Of a picture the grey levels count, white being the most. One that `write_kernel` enlarged for viewing is
-    reduced again, also after an editor saved it again.
+    reduced again, also after an editor saved it again. A picture whose kernel lies far off its centre has been
+    cropped and is taken as centred, with a warning: the kernel's origin is lost, which only shifts the result.
 
     Returns:
         (1, 1, K, K) float32, non-negative, sum 1. A slightly negative background is set to 0.
@@ -144,9 +146,12 @@ def _read_picture(path: Path) -> np.ndarray:
     levels = colours.mean(axis=-1)
     if channels in (2, 4):  # drawn on nothing, which is black
         levels = levels * array[..., -1] / np.iinfo(decoded.array.dtype).max
-    step = _noted_step(path)
+    step, tolerance = _noted_step(path), _OFF_CENTRE
     if step is None or len(levels) % step:
-        levels = _reduced(levels, str(path))
+        reduced = _reduced(levels, str(path))
+        if reduced.shape != levels.shape:
+            tolerance = 0.0  # `write_kernel` wrote it, and what a search finds is centred
+        levels = reduced
     else:
         levels = levels[::step, ::step]
     corners = levels[[0, 0, -1, -1], [0, -1, 0, -1]]
@@ -154,7 +159,26 @@ def _read_picture(path: Path) -> np.ndarray:
         raise UserError(f"The kernel {path} is black on white; invert it, so that light is white.")
     if decoded.family in ("JPEG", "WEBP"):
         levels = np.where(levels < _LOSSY * levels.max(), 0, levels)
-    return levels
+    if levels.shape[0] != levels.shape[1] or levels.max() <= 0:
+        return levels  # which is refused
+    return _centred(levels, str(path), tolerance * len(levels))
+
+
+def _centred(levels: np.ndarray, name: str, tolerance: float) -> np.ndarray:
+    """A kernel (K, K), in a larger frame with its centre of mass in the middle where it is far off."""
+    size = len(levels)
+    places = np.arange(size) - size // 2
+    offsets = [round(float((levels.sum(axis=1 - axis) * places).sum() / levels.sum())) for axis in (0, 1)]
+    farthest = max(map(abs, offsets))
+    if farthest <= tolerance:
+        return levels
+    warnings.warn(
+        f"The kernel {name} lies {farthest} pixels off the centre of its picture, as if that had been cropped; "
+        "it is taken as centred, which only shifts the result. If it is meant to lie there, give it as .npy.",
+        UserWarning,
+        stacklevel=2,
+    )
+    return np.pad(levels, [(farthest - offset, farthest + offset) for offset in offsets])
 
 
 def _noted_step(path: Path) -> int | None:

@@ -16,17 +16,28 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from .metadata import Metadata, upright_xmp
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Entries of a TIFF directory that describe the photograph rather than the storage of its pixels.
-_DESCRIPTIVE = (
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.Copyright,
-)
+_ASCII, _BYTE, _SHORT, _LONG = 2, 1, 3, 4  # TIFF data types
+# Entries of the main directory that describe the photograph rather than the storage of its pixels, and their
+# types.
+_DESCRIPTIVE = {
+    ExifTags.Base.ImageDescription: _ASCII,
+    ExifTags.Base.Make: _ASCII,
+    ExifTags.Base.Model: _ASCII,
+    ExifTags.Base.Software: _ASCII,
+    ExifTags.Base.DateTime: _ASCII,
+    ExifTags.Base.Artist: _ASCII,
+    ExifTags.Base.HostComputer: _ASCII,
+    ExifTags.Base.Copyright: _ASCII,
+    ExifTags.Base.Rating: _SHORT,
+    ExifTags.Base.RatingPercent: _SHORT,
+    ExifTags.Base.XPTitle: _BYTE,
+    ExifTags.Base.XPComment: _BYTE,
+    ExifTags.Base.XPAuthor: _BYTE,
+    ExifTags.Base.XPKeywords: _BYTE,
+    ExifTags.Base.XPSubject: _BYTE,
+}
 # Directories of their own, which an entry of the main directory has the address of.
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_ASCII, _BYTE, _LONG = 2, 1, 4  # TIFF data types
 _XMP = 700  # tag
 _REDUCED_OR_MASK = 1 | 4  # bits of the tag NewSubfileType: previews and masks, which are no pictures
 
@@ -93,11 +104,17 @@ def read_any_pixels(data: bytes) -> np.ndarray:
 
 
 def write_tiff(array: np.ndarray, metadata: Metadata) -> bytes:
-    """Encodes (H, W, C) uint8 or uint16 with deflate compression, and the descriptive part of the EXIF data."""
+    """Encodes (H, W, C) uint8 or uint16 with deflate compression, and the descriptive part of the EXIF data.
+
+    Its description comes before the comment: a TIFF file has room for one of them.
+    """
     channels = array.shape[-1]
     block = Image.Exif()
     block.load(metadata.exif or b"")
-    tags = [(int(tag), _ASCII, 0, block[tag], True) for tag in _DESCRIPTIVE if tag in block]
+    tags = _descriptive_entries(block)
+    if metadata.comment and all(tag != ExifTags.Base.ImageDescription for tag, *_ in tags):
+        text = metadata.comment.encode()
+        tags.append((int(ExifTags.Base.ImageDescription), _ASCII, len(text) + 1, text, True))
     if metadata.xmp:
         tags.append((_XMP, _BYTE, len(metadata.xmp), metadata.xmp, True))
     buffer = io.BytesIO()
@@ -110,11 +127,27 @@ def write_tiff(array: np.ndarray, metadata: Metadata) -> bytes:
         compression="zlib",
         iccprofile=metadata.icc,
         resolution=metadata.dpi,
-        description=metadata.comment and metadata.comment.encode(),
+        software=False,
         metadata=None,
         extratags=tags,
     )
     return _with_directories(buffer.getvalue(), _directories_of(block))
+
+
+def _descriptive_entries(exif: Image.Exif) -> list[tuple[int, int, int, Any, bool]]:
+    """The entries of `_DESCRIPTIVE` that there are and that have the right type, as tifffile takes them."""
+    entries: list[tuple[int, int, int, Any, bool]] = []
+    for tag, kind in _DESCRIPTIVE.items():
+        value = exif.get(tag)
+        if kind == _ASCII and isinstance(value, (str, bytes)):
+            # Pillow reads text as Latin-1, whatever it is; so its bytes stay as they were.
+            text = value.encode("latin-1", "replace") if isinstance(value, str) else value
+            entries.append((int(tag), kind, len(text) + 1, text, True))
+        elif kind == _BYTE and isinstance(value, bytes):
+            entries.append((int(tag), kind, len(value), value, True))
+        elif kind == _SHORT and isinstance(value, int):
+            entries.append((int(tag), kind, 1, value, True))
+    return entries
 
 
 def _directories_of(exif: Image.Exif) -> dict[int, dict[int, Any]]:
@@ -157,7 +190,10 @@ def _with_directories(file: bytes, directories: Mapping[int, Mapping[int, Any]])
 
 def _exif(page: tifffile.TiffPage, data: bytes) -> bytes | None:
     exif = Image.Exif()
-    exif.update({tag: value for tag in _DESCRIPTIVE if (value := page.tags.valueof(tag))})
+    for tag in _DESCRIPTIVE:
+        value = page.tags.valueof(tag)
+        if value and (tag != ExifTags.Base.ImageDescription or _is_described(page)):
+            exif[tag] = value.encode() if isinstance(value, str) else value  # Pillow would write text as ASCII
     block = exif.tobytes() if len(exif) else b""
     try:
         file = Image.Exif()
@@ -171,16 +207,22 @@ def _exif(page: tifffile.TiffPage, data: bytes) -> bytes | None:
 
 def _metadata(page: tifffile.TiffPage, data: bytes) -> Metadata:
     xmp = page.tags.valueof(_XMP)
-    # Descriptions that programs write for themselves tell of shapes and axes, which a result has no more.
-    described = page.description and not (page.is_shaped or page.is_imagej or page.is_ome)
     dpi = page.get_resolution("INCH") if page.resolutionunit != tifffile.RESUNIT.NONE else None
     return Metadata(
         icc=page.iccprofile,
         exif=_exif(page, data),
         xmp=upright_xmp(bytes(xmp)) if xmp else None,
         dpi=dpi,
-        comment=page.description if described else None,
+        comment=page.description if _is_described(page) else None,
     )
+
+
+def _is_described(page: tifffile.TiffPage) -> bool:
+    """Whether the page has a description, other than those that programs write for themselves.
+
+    Such ones tell of shapes and axes, which a result has no more.
+    """
+    return bool(page.description) and not (page.is_shaped or page.is_imagej or page.is_ome)
 
 
 def _unpremultiplied(array: np.ndarray) -> np.ndarray:

@@ -3,11 +3,13 @@
 from .base import Operator
 from .blur import HQS, Blur
 from .families import AntiAliasing, DiskKernels, GaussianKernels, KernelFamily, RoundGaussianKernels
+from .linear_light import LinearLightBlur
 from .optical import CameraResponse, PhaseRetrieval, VaryingBlur
 from .parameter_priors import Denoised, Gaussian, ParameterPrior, Penalty, Range, Simplex, Smooth, Sparse
 from .parametric import Composition, Function, Parameter, Parametric
 from .pixelwise import Denoising, Gamma, Inpainting, Saturation
 from .strided import StridedBlur
+from .tone_curve import ToneCurve
 
 __all__ = [
     "HQS",
@@ -24,6 +26,7 @@ __all__ = [
     "GaussianKernels",
     "Inpainting",
     "KernelFamily",
+    "LinearLightBlur",
     "Operator",
     "Parameter",
     "ParameterPrior",
@@ -37,5 +40,6 @@ __all__ = [
     "Smooth",
     "Sparse",
     "StridedBlur",
+    "ToneCurve",
     "VaryingBlur",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 import latentdem_ext as ext
 
 from .base import Operator
+from .limits import Limits
 from .masked import MaskedKernelUpdate
 
 _HOLE = 9  # pixels; smaller gaps in a mask are no frame
@@ -60,6 +61,9 @@ class Blur(Operator):
     are treated (docs/reference/method.md, "Boundaries"). The M-step also leaves out measured pixels nearer than
     K / 4 to an unmeasured one: they depend most on content beyond the frame, which the prior has invented.
 
+    Attributes:
+        limits: of the images that `proximal` gives; None for none.
+
     Args:
         kernel_size: K, the kernel is (B, 1, K, K), non-negative, sum 1, origin at K // 2.
         denoiser: callable (kernel (B, 1, K, K) of any scale, level (B,) relative to the peak) -> kernel, or an
@@ -82,6 +86,11 @@ class Blur(Operator):
         self.denoiser = denoiser.denoise if isinstance(denoiser, Denoiser) else denoiser
         self.mask, self.fixed = mask, fixed
         self._interior = None if mask is None else _eroded(mask, kernel_size // 4)
+        self.limits: Limits | None = None
+
+    def light(self, x: Tensor) -> Tensor:
+        """What is blurred of images (..., C, H, W): the images themselves."""
+        return x
 
     def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
         """k * x, (B, C, H, W)."""
@@ -112,17 +121,37 @@ class Blur(Operator):
         """||y - k * x||^2 (B,), its gradient in x and the gluing target x + A^T (y - k * x)."""
         return ext.blur_fidelity(x, kernel, self.fill(y, x, kernel))
 
-    def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
+    def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 20) -> Tensor:
         """argmin_x ||y - k * x||^2 + rho ||x - x0||^2 over the measured pixels, rho (B,), by FFT.
 
-        Closed form without a mask; with one, to the tolerance of `latentdem_ext.masked_proximal`, from the fill
-        of the step before. The tolerance determines the number of iterations, `iterations` does not.
+        `iterations` are those of the splitting that keeps `limits`, if there are any.
+        """
+        if self.limits is None:
+            return self._unlimited(x0, kernel, y, rho)
+        return self.limits.proximal(
+            lambda target, weight: self._unlimited(target, kernel, y, weight), x0, rho, iterations
+        )
+
+    def _unlimited(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor) -> Tensor:
+        """`proximal` without limits: the closed form without a mask.
+
+        With one, to the tolerance of `latentdem_ext.masked_proximal`, from the fill of the step before.
         """
         if self.mask is None:
             return ext.blur_proximal(x0, kernel, y, rho)
         fill = self.warm_start if self.warm_start is not None and self.warm_start.shape == x0.shape else None
         x, self.warm_start = ext.masked_proximal(x0, kernel, y, self.mask, rho, fill)
         return x
+
+    def find_limits(self, kernel: Tensor, y: Tensor, variance: Tensor) -> None:
+        """Sets `limits` from what photographs `y` (B, C, H, W) with noise of `variance` (B,) tell of them."""
+        self.limits = Limits.of(
+            lambda x0, rho: self._unlimited(x0, kernel, y, rho),
+            lambda x: self.mean_square(x, kernel, y),
+            y,
+            variance,
+        )
+        self.warm_start = None
 
     def m_step(self, x: Tensor, y: Tensor, kernel: Tensor, variance: Tensor) -> Tensor:
         """Kernel (B, 1, K, K) that explains y given posterior samples (Eq. 11 by HQS, Eq. 17-19).
@@ -136,7 +165,7 @@ class Blur(Operator):
         if self.fixed:
             return kernel
         hqs = self.hqs
-        samples, interior = x.clamp(-1, 1), self._interior
+        samples, interior = self.light(x.clamp(-1, 1)), self._interior
         if hqs.gradients:
             samples, y = differences(samples), differences(y)
             if interior is not None:

@@ -112,23 +112,31 @@ def conjugate_gradients(
     iterations: int,
     inner: Callable[[Tensor, Tensor], Tensor] | None = None,
     inverse: Tensor | float = 1.0,
+    tolerance: float = 0.0,
 ) -> Tensor:
     """Approximate solution of normal(v) = residual by conjugate gradients from zero, image by image.
 
     Args:
         normal: a symmetric, positive definite map of tensors like `residual`.
         residual: (B, ...) right-hand side.
-        iterations: number of steps.
+        iterations: number of steps, at most.
         inner: inner product of two such tensors, (B, 1, 1, 1); None for the sum over (B, C, H, W).
         inverse: preconditioner, a factor for every entry.
+        tolerance: norm of what is left of `residual`, in units of its own, at which an image is solved. The
+            others go on without it, so that no image changes with the batch it is in.
     """
     product = inner or _inner
     solution = torch.zeros_like(residual)
     direction = inverse * residual
     power = product(residual, direction)
+    enough = tolerance**2 * power
     for _ in range(iterations):
+        if tolerance and not bool((power > enough).any()):
+            break
         image = normal(direction)
         step = _ratio(power, product(direction, image))
+        if tolerance:
+            step = torch.where(power > enough, step, 0.0)
         solution = solution + step * direction
         residual = residual - step * image
         conditioned = inverse * residual

@@ -55,10 +55,10 @@ class StridedBlur(Blur):
         power = torch.fft.fft2(error, norm="ortho").abs().square().mean(1) / self._share
         return gain.flatten(1), power.flatten(1)
 
-    def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
+    def _unlimited(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor) -> Tensor:
         """x0 + A^T (A A^T + rho)^-1 (y - A x0), in closed form where the whole grid was measured."""
         if self._share < 1:
-            return super().proximal(x0, kernel, y, rho, iterations)
+            return super()._unlimited(x0, kernel, y, rho)
         gap = (y - self(x0, kernel))[self._grid]
         weight = self._gain(kernel, (y.shape[-2], y.shape[-1]))[:, None] + rho.view(-1, 1, 1, 1)
         on_grid = torch.zeros_like(x0)

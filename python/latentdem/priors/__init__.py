@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..checks import resolve_precision
+from ..errors import UserError
 from .base import LatentPrior
 from .conditions import Condition
 from .embedded import EMBEDDED_WEIGHTS, EmbeddedPrior
@@ -86,4 +87,7 @@ def load_prior(prior: str | Path | LatentPrior, device: torch.device, precision:
     if isinstance(prior, (str, Path)) and Path(prior).suffix in _PIXEL_FILES:
         dtype = resolve_precision(precision) or (torch.float16 if device.type == "cuda" else torch.float32)
         return _pixel_prior().from_file(prior, device, dtype)
-    return NAMES.load(prior, device, precision)
+    loaded = NAMES.load(prior, device, precision)
+    if not hasattr(loaded, "predict_noise"):
+        raise UserError(f"A prior is a name, a path or an object as `LatentPrior`, not {type(prior).__name__}.")
+    return loaded

@@ -19,7 +19,7 @@ from latentdem_ext.vae import blend_tiles
 from ..checks import check_backend
 from ..errors import UserError
 from ..io.channels import from_rgb, to_rgb
-from ..operators import Blur, KernelFamily
+from ..operators import Blur, KernelFamily, LinearLightBlur, ToneCurve
 from ..operators.blur import crop_kernel, pad_kernel, support_size
 from ..output.result import Result
 from ..priors.base import LatentPrior
@@ -58,9 +58,10 @@ class ImageRestoration:
         settings: what the user chose; `kernel_size` becomes that of a given kernel.
         kernel: (1 or B, 1, K, K) the true kernel; None to search for it.
         mask: (1 or B, 1, H, W), 1 where the photographs count; None for everywhere.
-        operator: makes the operator, see `BlindSearch`.
+        operator: makes the operator, see `BlindSearch`; with the `gamma` of the settings, `LinearLightBlur`.
         cautious: whether the measured modelling error counts although the kernel is given.
         examine: whether the photographs' own range and the pixels that no blur explains are looked for.
+        sigma: (B,) standard deviation of the noise of each photograph, in place of that of the settings.
         config: constants; None for those that belong to the settings.
 
     Raises:
@@ -75,9 +76,13 @@ class ImageRestoration:
     cautious: bool = False
     examine: bool = True
     config: RestorationConfig | None = None
+    sigma: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.settings, self.kernel = self.settings.for_images(self.y, self.kernel)
+        self._curve = ToneCurve.named(self.settings.gamma)
+        if self._curve is not None:
+            self.operator = partial(LinearLightBlur, curve=self._curve)
 
     def run(
         self,
@@ -195,15 +200,29 @@ class ImageRestoration:
         return result
 
     def _measurement(self, examined: Examination) -> Measurement:
-        """The photographs in three channels, their noise level and boundary estimated where not given."""
+        """The photographs in three channels, their noise level and boundary estimated where not given.
+
+        With a tone curve they are in linear light.
+        """
         settings, y = self.settings, examined.y
-        if settings.noise_sigma is None:
+        if self.sigma is not None:
+            sigma = self.sigma
+        elif settings.noise_sigma is None:
             sigma = estimate_noise_sigma(y, examined.mask, examined.step)
         else:
             sigma = float(settings.noise_sigma) / examined.data_range.scale
         boundary = settings.boundary
         circular = looks_circular(self.y) if boundary == "auto" else boundary == "circular"
-        return Measurement(to_rgb(y), sigma, examined.mask, circular)
+        light = y if self._curve is None else self._curve.light(y)
+        return Measurement(to_rgb(light), sigma * self._slope(examined), examined.mask, circular)
+
+    def _slope(self, examined: Examination) -> Tensor:
+        """Root mean square (B,) of the tone curve's slope: what becomes of noise in the values."""
+        if self._curve is None:
+            return torch.ones(len(examined.y))
+        mask = torch.ones_like(examined.y[:, :1]) if examined.mask is None else examined.mask
+        squares = self._curve.slope(examined.y).square().mean(1, keepdim=True) * mask
+        return (squares.sum((1, 2, 3)) / mask.expand_as(squares).sum((1, 2, 3))).sqrt()
 
     def _search(
         self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily, config: RestorationConfig
@@ -237,7 +256,7 @@ class ImageRestoration:
 
     def _result(self, restored: Candidates, examined: Examination, measurement: Measurement) -> Result:
         """What the caller gets, in the range and the channels of the photographs."""
-        scale, kernel = examined.data_range.scale, restored.parameters.cpu()
+        scale, kernel = examined.data_range.scale / self._slope(examined), restored.parameters.cpu()
         return Result(
             tensor=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y, kernel),
             kernel=kernel,
@@ -252,13 +271,13 @@ class ImageRestoration:
             },
         )
 
-    @staticmethod
-    def _residual(image: Tensor, kernel: Tensor, measurement: Measurement) -> Tensor:
-        """Root mean square (B,) of y - k * x where a blur sees only pixels of the image."""
+    def _residual(self, image: Tensor, kernel: Tensor, measurement: Measurement) -> Tensor:
+        """Root mean square (B,) of y - k * x where a blur sees only pixels of the image, in linear light."""
         size = kernel.shape[-1]
         inside = interior_mask(*measurement.size, 1 if measurement.circular else size, measurement.y.device)
         operator = Blur(size, mask=intersection(inside, measurement.mask))
-        return operator.residual(image, kernel, measurement.y)
+        light = image if self._curve is None else self._curve.light(image)
+        return operator.residual(light, kernel, measurement.y)
 
 
 def _uncertainty(spread: Tensor, scale: Tensor) -> Tensor:

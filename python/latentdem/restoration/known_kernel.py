@@ -55,9 +55,11 @@ class KnownKernelRestorer:
         if window is not None:
             part, frame = part.window(*window), self.layout.frame_of_part(*y.shape[-2:])
         measurement, config = frame.extend(part), self.config
+        operator = self.operator(self.layout.kernel_size, mask=measurement.mask, fixed=True)
+        operator.find_limits(self.kernel, measurement.y, measurement.sigma.square())
         solver = LatentDEM(
             self.prior,
-            self.operator(self.layout.kernel_size, mask=measurement.mask, fixed=True),
+            operator,
             config.e_step,
             skip=config.skip,
             num_samples=config.num_samples,

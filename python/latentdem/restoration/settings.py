@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from ..checks import check_kernel, check_kernel_size, check_noise_sigma
+from ..checks import check_kernel, check_kernel_size, check_noise_sigma, check_whole
 from ..errors import UserError
+from ..operators.tone_curve import ToneCurve
 from ..solver.e_step import Posterior
 from ..solver.schedules import EVERY_STEP
 from .config import Quality, RestorationConfig, algorithm_1
@@ -18,6 +19,7 @@ from .config import Quality, RestorationConfig, algorithm_1
 UNCERTAINTY_SAMPLES = 4
 
 BoundaryChoice = Literal["auto", "circular", "valid"]
+GammaChoice = float | Literal["srgb"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Settings:
         quality: how much time the restoration takes once the kernel is known: "best" is the mean of 4 runs of
             30 steps, "balanced" is one of 8 steps, "fast" one of 3; "auto" is "best" where the image is
             restored as a whole and "balanced" where it is in tiles. Of no effect with the posterior E-step.
+        gamma: the tone curve between the light that was blurred and the values of the file: 1 where the values
+            themselves were blurred, "srgb", or an exponent up to 4 such as 2.2, see `operators.ToneCurve`.
 
     Raises:
         UserError: a value is wrong; the message says which and what to do.
@@ -55,8 +59,14 @@ class Settings:
     boundary: BoundaryChoice = "auto"
     num_samples: int = 1
     quality: Quality = "auto"
+    gamma: GammaChoice = 1.0
 
     def __post_init__(self) -> None:
+        check_whole("seed", self.seed)
+        check_whole("number of samples", self.num_samples)
+        for what, value in (("kernel size", self.kernel_size), ("number of steps", self.steps)):
+            if value is not None:
+                check_whole(what, value)
         if self.noise_sigma is not None:
             check_noise_sigma(self.noise_sigma)
         if self.boundary not in ("auto", "circular", "valid"):
@@ -65,6 +75,7 @@ class Settings:
             raise UserError(f"Unknown E-step '{self.e_step}'; give proximal or posterior.")
         if self.quality not in get_args(Quality):
             raise UserError(f"Unknown quality '{self.quality}'; give auto, fast, balanced or best.")
+        ToneCurve.named(self.gamma)  # refuses what is none
         parts = ("annealing", "gluing", "skipping") if self.e_step == "posterior" else ()
         for part in self.without:
             if part not in parts:

@@ -155,7 +155,7 @@ class GradientFirstSearch:
             best = most_plausible(latest_values, config.refined)
             advantage = advantage.flatten()[best].view(images, -1) + config.refinement_bonus
             chosen = latest.pick(best)
-            refined = kernels_from_images(window, frame.crop(chosen.image), size)
+            refined = kernels_from_images(window, operator.light(frame.crop(chosen.image)), size)
             arguments = trial(self.search.prior, operator, measurement, refined, seed)
             latest = run_passes(**arguments, stage=name, hooks=hooks)
             latest.trace[:0] = chosen.trace

@@ -66,14 +66,8 @@ class GradientInput:
             shape = [round(n * width / self.kernel_size) for n in y.shape[-2:]]
             y, mask = resize(y, shape), (resize(mask, shape) > 0.99).to(y)
         rows, columns = edge_window(y, self.window, width, mask)
-        window, part = y[..., rows, columns], mask[..., rows, columns]
-        return Scale(
-            window.repeat_interleave(self.repeats, 0),
-            part.repeat_interleave(self.repeats, 0),
-            width,
-            frames,
-            self.circular and window.shape == y.shape,
-        )
+        window = y[..., rows, columns]
+        return Scale(window, mask[..., rows, columns], width, frames, self.circular and window.shape == y.shape)
 
 
 def edge_window(y: Tensor, size: int, kernel_size: int, mask: Tensor | None = None) -> Window:

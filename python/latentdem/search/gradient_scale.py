@@ -20,6 +20,9 @@ from latentdem_ext.reference import fast_length
 TINY = 1e-12  # keeps divisions finite for a constant image
 _FAINT = 0.05  # kernel values below this share of the peak are set to zero
 _SMALL_PART = 0.1  # connected parts with less than this share of the mass are removed
+_TOLERANCE = 1e-3  # of the gradient of a non-negative kernel, in units of the right-hand side
+_ITERATIONS = 40  # most iterations for one
+_UNCONSTRAINED_ITERATIONS = 20
 
 
 def resize(image: Tensor, size: tuple[int, int] | list[int]) -> Tensor:
@@ -64,10 +67,11 @@ class Scale:
     """A blurred image at one scale, and what the image and kernel steps share.
 
     Args:
-        y: (N, C, h, w) in [0, 1]; extended smoothly until it wraps around, unless it is circular.
-        mask: (N, 1, h, w), 1 where y was measured.
+        y: (B, C, h, w) in [0, 1]; extended smoothly until it wraps around, unless it is circular.
+        mask: (B, 1, h, w), 1 where y was measured.
         kernel_size: width of the kernel at this scale.
-        frames: N widths, in kernel sizes, of the border whose gradients are left out.
+        frames: N widths, in kernel sizes, of the border whose gradients are left out; the N / B hypotheses of
+            an image stand next to each other.
         circular: whether the blur wraps around; there is no border then.
 
     Attributes:
@@ -78,15 +82,15 @@ class Scale:
     """
 
     def __init__(self, y: Tensor, mask: Tensor, kernel_size: int, frames: list[float], circular: bool) -> None:
-        self.y = y if circular else extended(y, kernel_size)
-        self.size = (self.y.shape[-2], self.y.shape[-1])
-        if circular:
-            self.inside = mask
-        else:
-            self.inside = _inside(mask, self.size, [round(frame * kernel_size) for frame in frames])
-        self.spectrum = torch.fft.rfft2(self.y)
+        repeats = len(frames) // len(y)
+        y = y if circular else extended(y, kernel_size)
+        self.y, self.spectrum, self.inside = (
+            one.repeat_interleave(repeats, 0) for one in (y, torch.fft.rfft2(y), mask)
+        )
+        self.size = (y.shape[-2], y.shape[-1])
+        if not circular:
+            self.inside = _inside(self.inside, self.size, [round(frame * kernel_size) for frame in frames])
         self.gradient_power = _gradient_power(self.size, y)
-        self._gradient_spectra = [torch.fft.rfft2(gradient) for gradient in gradients(self.y)]
 
     def l0_image(
         self, kernel: Tensor, penalty: Tensor, first_weight: Tensor, growth: Tensor, last_weight: Tensor
@@ -138,26 +142,15 @@ class Scale:
         Args:
             x: (N, C, H, W).
             selected: (N, 1, H, W), 1 for the gradients of x that are used.
-            whitening: (N, 1, 1, 1), w in the weight 1 / (1 + w |D|^2) of each frequency.
+            whitening: (N or 1, 1, 1, 1), w in the weight 1 / (1 + w |D|^2) of each frequency.
             kernel_size: K.
 
         Returns:
             Autocorrelation (N, 1, 2 K - 1, 2 K - 1) of the gradients of x and their correlation (N, 1, K, K)
             with those of y, the lag zero in the middle.
         """
-        auto = cross = torch.zeros(())
-        for gradient, measured in zip(gradients(x), self._gradient_spectra, strict=True):
-            spectrum = torch.fft.rfft2(gradient * selected)
-            auto = auto + (spectrum.abs() ** 2).sum(1, keepdim=True)
-            cross = cross + (spectrum.conj() * measured).sum(1, keepdim=True)
-        weight = 1 / (1 + whitening * self.gradient_power)
-        return self._lags(auto * weight, 2 * kernel_size - 1), self._lags(cross * weight, kernel_size)
-
-    def _lags(self, spectrum: Tensor, count: int) -> Tensor:
-        lags = torch.fft.irfft2(spectrum, s=self.size)
-        index = torch.arange(count, device=lags.device) - count // 2
-        # Modulo: a circular image may have fewer pixels than there are lags.
-        return lags[..., (index % self.size[0])[:, None], index % self.size[1]]
+        whitening = whitening.flatten().expand(len(x))
+        return ext.gradient_lags(x, self.spectrum, selected, whitening, kernel_size)
 
 
 def _gradient_power(size: tuple[int, int], like: Tensor) -> Tensor:
@@ -195,71 +188,35 @@ def _inside(mask: Tensor, size: tuple[int, int], frames: list[int]) -> Tensor:
     return inside
 
 
-class _KernelSystem:
-    """The matrix of the kernel's normal equations with a ridge, applied by Fourier transforms.
-
-    A grid of n >= 2 K pixels a side is large enough for the product to be exact on the K x K support.
-    """
-
-    def __init__(self, auto: Tensor, ridge: Tensor, kernel_size: int) -> None:
-        k = kernel_size
-        self._grid = (fast_length(2 * k),) * 2
-        end = self._grid[0] - 2 * k + 1
-        padded = F.pad(auto, (0, end, 0, end)).roll((1 - k, 1 - k), (-2, -1))
-        self._spectrum = torch.fft.rfft2(padded).real  # an autocorrelation is even, so its spectrum is real
-        self._ridge = ridge * auto[..., k - 1 : k, k - 1 : k]
-
-    def __call__(self, kernel: Tensor) -> Tensor:
-        k = kernel.shape[-1]
-        product = torch.fft.irfft2(self._spectrum * torch.fft.rfft2(kernel, s=self._grid), s=self._grid)
-        return product[..., :k, :k] + self._ridge * kernel
-
-    def step(self) -> Tensor:
-        """A safe step length of gradient descent: one over a bound of the largest eigenvalue."""
-        return 1 / (self._spectrum.amax((-2, -1), keepdim=True) + self._ridge + TINY)
-
-
-def positive_kernel(auto: Tensor, cross: Tensor, ridge: Tensor, start: Tensor, iterations: int = 40) -> Tensor:
-    """Non-negative solution (N, 1, K, K) of the normal equations by FISTA (Beck and Teboulle, 2009).
+def positive_kernel(auto: Tensor, cross: Tensor, ridge: Tensor, start: Tensor) -> Tensor:
+    """Non-negative least squares for a kernel.
 
     Args:
         auto, cross: as `Scale.kernel_equations` returns them.
-        ridge: (N, 1, 1, 1), weight of ||k||^2 in units of the energy of the gradients.
+        ridge: (N or 1, 1, 1, 1), weight of ||k||^2 in units of the energy of the gradients.
         start: (N, 1, K, K).
-        iterations: steps of FISTA.
+
+    Returns:
+        (N, 1, K, K).
     """
-    system = _KernelSystem(auto, ridge, start.shape[-1])
-    step = system.step()
-    kernel = extrapolated = start
-    momentum = 1.0
-    for _ in range(iterations):
-        update = (extrapolated - step * (system(extrapolated) - cross)).clamp_min(0)
-        next_momentum = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        extrapolated = update + (momentum - 1) / next_momentum * (update - kernel)
-        kernel, momentum = update, next_momentum
-    return kernel
+    weight = _ridge_weight(auto, ridge)
+    return ext.kernel_from_lags(auto, cross, weight, start, tolerance=_TOLERANCE, iterations=_ITERATIONS)
 
 
-def unconstrained_kernel(auto: Tensor, cross: Tensor, ridge: Tensor, iterations: int = 20) -> Tensor:
-    """Solution (N, 1, K, K) of the normal equations by conjugate gradients; arguments as `positive_kernel`.
+def unconstrained_kernel(auto: Tensor, cross: Tensor, ridge: Tensor) -> Tensor:
+    """Least squares (N, 1, K, K) for a kernel whose values may be negative; arguments as `positive_kernel`.
 
-    Values may be negative, but fine detail converges in far fewer iterations.
+    Fine detail converges in few iterations, before noise does.
     """
-    system = _KernelSystem(auto, ridge, cross.shape[-1])
-    kernel, residual, direction = torch.zeros_like(cross), cross, cross
-    square = _dot(residual, residual)
-    for _ in range(iterations):
-        product = system(direction)
-        length = square / (_dot(direction, product) + TINY)
-        kernel = kernel + length * direction
-        residual = residual - length * product
-        last_square, square = square, _dot(residual, residual)
-        direction = residual + square / (last_square + TINY) * direction
-    return kernel
+    weight, start = _ridge_weight(auto, ridge), torch.zeros_like(cross)
+    return ext.kernel_from_lags(
+        auto, cross, weight, start, nonnegative=False, tolerance=0.0, iterations=_UNCONSTRAINED_ITERATIONS
+    )
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum((-2, -1), keepdim=True)
+def _ridge_weight(auto: Tensor, ridge: Tensor) -> Tensor:
+    middle = auto.shape[-1] // 2
+    return ridge.flatten() * auto[:, 0, middle, middle]
 
 
 def cleaned(kernel: Tensor, fallback: Tensor) -> Tensor:
@@ -274,16 +231,18 @@ def cleaned(kernel: Tensor, fallback: Tensor) -> Tensor:
     size = kernel.shape[-1]
     kernel = torch.where(kernel.isfinite().all(-1).all(-1)[..., None, None], kernel, 0)
     kernel = torch.where(kernel < kernel.amax((-2, -1), keepdim=True) * _FAINT, 0, kernel)
-    results = []
-    for values in kernel[:, 0].cpu().numpy():
-        parts = label(values > 0, connectivity=2)
-        masses = np.bincount(parts.ravel(), values.ravel())
-        values = np.where(masses[parts] < _SMALL_PART * values.sum(), 0, values)
-        total = values.sum()
-        if total > 0:
-            offsets = np.arange(size) - size // 2
-            moves = [-round(float((values.sum(axis) * offsets).sum() / total)) for axis in (1, 0)]
-            values = np.roll(values, moves, (0, 1)) / total
-        results.append(values)
-    result = torch.from_numpy(np.stack(results))[:, None].to(kernel)
+    values = kernel[:, 0].cpu().numpy()
+    # One below the other, with an empty row between them: labelling each alone would take longer.
+    apart = np.pad(values > 0, ((0, 0), (0, 1), (0, 0)))
+    parts = label(apart.reshape(-1, size), connectivity=2).reshape(apart.shape)[:, :size]
+    masses = np.bincount(parts.ravel(), values.ravel())
+    totals = values.sum((1, 2))[:, None]
+    values = np.where(masses[parts] < _SMALL_PART * totals[..., None], 0, values)
+    totals = np.maximum(values.sum((1, 2))[:, None], TINY)
+    offsets = np.arange(size) - size // 2
+    centres = ((values.sum(axis) * offsets).sum(1, keepdims=True) / totals for axis in (2, 1))
+    rows, columns = ((np.arange(size) + np.rint(centre).astype(int)) % size for centre in centres)
+    values = values[np.arange(len(values))[:, None, None], rows[..., None], columns[:, None]]
+    values = values / totals[..., None]
+    result = torch.from_numpy(values)[:, None].to(kernel)
     return torch.where(result.sum((-2, -1), keepdim=True) > 0, result, fallback)

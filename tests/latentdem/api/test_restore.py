@@ -46,6 +46,24 @@ def test_blur_equals_deblur(tiny: EmbeddedPrior, scene: Scene) -> None:
     assert torch.equal(found.parameters["kernel"], expected.kernel)
 
 
+@pytest.mark.parametrize(
+    "operator",
+    [
+        *("blur:size=9", "gaussian:size=9", "disk:size=7,radius=2", "saturation:size=9"),
+        *("superresolution:factor=2", "denoise", "inpaint", "varying:size=5", "gamma", "response:size=5"),
+    ],
+)
+def test_a_batch_gives_the_results_of_single_runs(tiny: EmbeddedPrior, scene: Scene, operator: str) -> None:
+    y, options = torch.cat([scene(26, 28), -scene(26, 28)]), {"steps": 2, "boundary": "valid"}
+    together = restore(y, operator, **options)
+    for i, found in enumerate(together):
+        alone = restore(y[i : i + 1], operator, **options)
+        assert torch.equal(found.noise_sigma, alone.noise_sigma)
+        torch.testing.assert_close(found.tensor, alone.tensor, rtol=0, atol=1e-3)
+        for name, value in alone.parameters.items():
+            torch.testing.assert_close(found.parameters[name], value, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", list(OPERATORS))
 def test_every_name_restores_blindly(tiny: EmbeddedPrior, scene: Scene, name: str) -> None:
     settings = {
@@ -195,8 +213,6 @@ def test_a_known_number_is_taken_in_every_form(tiny: EmbeddedPrior, scene: Scene
 
 
 def test_mistakes_of_the_measurement(tiny: EmbeddedPrior, scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="one by one"):
-        restore(torch.cat([scene(), scene()]), "gamma")
     with pytest.raises(UserError, match="Every pixel is clipped"):
         restore(torch.ones(1, 3, 32, 32), "saturation:size=9", noise_sigma=0.02, value_range=(-1, 1))
     write_image(tmp_path / "mask.png", scene(20, 20, 1).sign())
@@ -237,6 +253,24 @@ def test_command_restores_a_folder(cli: Any, here: Path, tiny: EmbeddedPrior, sc
     assert "bad.png is not an image" in result.stderr
     assert cli.names(here / "photos_restored") == ["a_restored.png", "b_restored.png"]
     assert "2 of the 3 results exist already" in cli.sentence(*arguments)
+
+
+def test_command_restores_photographs_of_one_size_together(
+    cli: Any, here: Path, tiny: EmbeddedPrior, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "photos").mkdir()
+    for name, size in (("a", (20, 24)), ("b", (20, 24)), ("c", (24, 20))):
+        write_image(here / "photos" / f"{name}.png", scene(*size))
+    counts = []
+
+    def counted(image: Tensor, *arguments: Any, **options: Any) -> Any:
+        counts.append(len(image))
+        return restore(image, *arguments, **options)
+
+    monkeypatch.setattr(latentdem, "restore", counted)
+    cli.run("restore", "photos", "--operator", "gamma", "--steps", 2, "--batch-size", 2)
+    assert counts == [2, 1]
+    assert cli.names(here / "photos_restored") == ["a_restored.png", "b_restored.png", "c_restored.png"]
 
 
 @pytest.mark.parametrize("operator", ["gamma", "disk:size=5", "inpaint"])

@@ -19,6 +19,7 @@ import pytest
         ["deblur", "a.png", "--noise-sigma", "0"],
         ["deblur", "a.png", "--noise-sigma", "much"],
         ["deblur", "a.png", "--format", "gif"],
+        ["restore", "a.png", "--operator", "gamma", "--batch-size", "0"],
         ["deblur", "a.png", "--steps", "0"],
         ["blur", "a.png"],
         ["blur", "a.png", "-o", "b.png", "--intensity", "1.5"],
@@ -28,6 +29,26 @@ import pytest
 )
 def test_usage_errors(cli: Any, here: Path, args: list[str]) -> None:
     assert "Usage:" in cli.run(*args, status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        *((name, "IMAGE...") for name in ("deblur", "restore", "views")),
+        ("blur", "IMAGE"),
+        ("evaluate", "DIR"),
+        ("evaluate-3d", "[OBJECTS]"),
+    ],
+)
+def test_usage_names_the_arguments_plainly(cli: Any, command: str, arguments: str) -> None:
+    assert cli.run(command, "--help").stdout.splitlines()[0].endswith(f"{command} [OPTIONS] {arguments}")
+
+
+def test_list_of_commands_has_whole_sentences(cli: Any) -> None:
+    lines = cli.run("--help").stdout.partition("Commands:")[2].strip().splitlines()
+    commands = lines[: lines.index("")] if "" in lines else lines
+    assert len(commands) == 8
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands)
 
 
 def test_info(cli: Any) -> None:

@@ -112,6 +112,25 @@ def test_enlarged_picture_from_an_editor_is_reduced(tmp_path: Path, size: int, h
     assert (read - kernel).abs().sum() < (0.2 if how == "jpeg" else 0.02)
 
 
+@pytest.mark.parametrize("enlarged", [True, False])
+def test_picture_that_was_cropped_unevenly_is_centred_and_said_to_be(tmp_path: Path, enlarged: bool) -> None:
+    kernel = motion_kernels(1, 33, 0.5, seed=3)
+    array_path, path = write_kernel(tmp_path / "k", kernel)
+    with Image.open(path) as picture:
+        factor = picture.width // 33
+        left = (8 if enlarged else 12) * factor
+        copy = picture.crop((left, left, picture.width, picture.height))
+    if not enlarged:
+        copy = copy.resize((21, 21), Image.Resampling.NEAREST)
+    copy.save(tmp_path / "cropped.png")
+    with pytest.warns(UserWarning, match="off the centre of its picture"):
+        read = read_kernel(tmp_path / "cropped.png")
+    places = torch.arange(read.shape[-1]) - read.shape[-1] // 2
+    for axis in (-1, -2):
+        assert abs(float((read.sum(axis)[0, 0] * places).sum())) <= 1
+    assert torch.equal(read_kernel(array_path), kernel)
+
+
 def test_large_picture_without_blocks_is_taken_as_it_is_with_a_warning(tmp_path: Path) -> None:
     levels = (255 * gaussian_kernel(151, 20)[0, 0] / gaussian_kernel(151, 20).max()).numpy().astype(np.uint8)
     Image.fromarray(levels).save(tmp_path / "k.png")

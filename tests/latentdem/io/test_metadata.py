@@ -88,6 +88,29 @@ def test_exposure_and_place_are_kept_by_tiff(tmp_path: Path, scene: Scene, first
     assert dict(kept.get_ifd(ExifTags.IFD.GPSInfo)) == exif[ExifTags.IFD.GPSInfo]
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("second", ["b.tif", "b.jpg"])
+def test_tiff_keeps_what_its_main_directory_says(tmp_path: Path, scene: Scene, bits: int, second: str) -> None:
+    tags = ExifTags.Base
+    said: dict[int, object] = dict.fromkeys((tags.Make, tags.Model, tags.Software, tags.HostComputer), "A name")
+    said |= dict.fromkeys((tags.ImageDescription, tags.Artist, tags.Copyright), "Zoë, 日本".encode())
+    said |= {tags.DateTime: "2024:05:06 07:08:09", tags.Rating: 4, tags.XPTitle: "Title".encode("utf-16-le")}
+    exif = Image.Exif()
+    exif.update(said)
+    source = read_image(saved(tmp_path, "x.jpg", scene, exif=exif.tobytes(), comment=b"a comment"))
+    write_image(tmp_path / "a.tif", source.pixels, like=replace(source, bits=bits))
+    source = read_image(tmp_path / "a.tif")
+    assert source.metadata.comment == "Zoë, 日本"
+    write_image(tmp_path / second, source.pixels, like=source)
+    kept = Image.Exif()
+    kept.load(read_image(tmp_path / second).metadata.exif)
+    for tag, value in said.items():
+        found = kept[tag]
+        assert found == (
+            value.decode("latin-1") if isinstance(found, str) and isinstance(value, bytes) else value
+        )
+
+
 def test_tiff_keeps_an_entry_that_does_not_follow_the_standard(tmp_path: Path, scene: Scene) -> None:
     block = exif_of(gps=(5, 1, struct.pack("<H", 256)))
     source = read_image(saved(tmp_path, "a.jpg", scene, exif=b"Exif\0\0" + block))
