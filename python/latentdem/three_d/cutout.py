@@ -31,10 +31,8 @@ WORKING_SIDE = 320  # pixels along the longer side
 ROUNDS = 5
 EDGE = 0.1  # half-width of the frame that is background for certain, in units of half the side
 STARTS = (0.3, 0.4, 0.5)  # radii of the ellipses that are assumed to be the object, in the same units
-AGREEING, SURE = (
-    0.3,
-    0.7,
-)  # IoU of the results of two starts: at least one pair for an object, all if it is sure
+AGREEING = 0.3  # least IoU of the results of two starts, for an object
+SURE = 0.7  # the same of all pairs of them, for a cut-out that is sure
 CENTRAL = 0.5  # squared distance from the middle, in the same units, at which a region counts 1 / e
 
 
