@@ -74,7 +74,7 @@ def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradient_first, "starts_for", quick)
 
 
-TWO = GradientFirst(tried=2, moved=QUICK_EM)  # the constants that belong to it
+TWO = GradientFirst(tried=2, moved=(QUICK_EM,))  # the constants that belong to it
 
 
 FRAME = 6  # pixels on each side of a photograph whose padded grid has SIZE
@@ -112,7 +112,7 @@ def test_em_moves_the_kernel_of_a_noisy_photograph(
     oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
 ) -> None:
     x = photographs[:1]
-    moved = GradientFirst(tried=2, moved=QUICK_EM, moved_loss=10.0)
+    moved = GradientFirst(tried=2, moved=(QUICK_EM,), moved_loss=10.0)
     noisy, clear = measured(x, kernel, sigma=0.02), measured(x, kernel, sigma=0.004)
     results = [run(GradientFirstSearch(CountedSearch(oracle(x)), moved), one) for one in (noisy, clear)]
     stages = [len(result.trace) for result in results]
@@ -126,7 +126,7 @@ def test_a_kernel_that_em_ruins_is_not_taken(
 ) -> None:
     x = photographs[:1]
     measurement = measured(x, kernel, sigma=0.02)
-    search = GradientFirstSearch(CountedSearch(oracle(x)), replace(TWO, moved=QUICK_EM))
+    search = GradientFirstSearch(CountedSearch(oracle(x)), replace(TWO, moved=(QUICK_EM,)))
     found = search(measurement, K, 0)
     ruined = replace(found.candidates, parameters=gaussian_kernel(K, 3.0))
     better = search.better(measurement, found, ruined, torch.tensor([True]), 0, loss=0.02)
