@@ -29,11 +29,11 @@ _SETTLED = 0.98  # normalised correlation from which two kernels of one pass are
 _ROOM = 4  # pixels around the support of an estimated kernel, for its refinement
 
 
-def _em(steps: Pass, level: float, delta: float) -> SearchConfig:
-    """One pass at full size with M-steps on gradients."""
+def _em(steps: Pass, level: float, hqs: HQS) -> SearchConfig:
+    """One pass at full size from one kernel."""
     return SearchConfig(
         starts=(Start(0.3, level, modelling_error=5.0),),
-        coarse=(Round((steps,), HQS(5, delta, centre=True, gradients=True)),),
+        coarse=(Round((steps,), hqs),),
         fine=(),
         largest_kernel=10**6,
         halved_kernel=10**6,
@@ -58,9 +58,9 @@ class GradientFirst:
             nearer to the truth with it, which the evidence, blind to small differences, does not show.
         low_noise: standard deviation of the noise, in units of [-1, 1], above which it hides fine gradients,
             and M-steps improve the kernels that they give.
-        moved: how these M-steps are made, one after the other. Gradients weigh the few low frequencies less, where
-            the prior's images are wrong; a small weight of the splitting leads away from a wrong kernel, and a
-            larger one then keeps the noise out of the kernel.
+        moved: how these M-steps are made, one search after the other: on intensities, which lead away from a
+            wrong kernel and determine one from a smooth picture too, then on gradients, which do not weigh the
+            few low frequencies most, where the images of the prior are wrong.
         averaged: steps at the end of EM whose kernels are averaged, as far as they agree.
         moved_loss: how much evidence a kernel may lose by them.
         least_sigma: least noise that the blind search assumes, whose M-steps lose the kernel under less.
@@ -76,8 +76,8 @@ class GradientFirst:
     refinement_bonus: float = 0.007
     low_noise: float = 0.01
     moved: tuple[SearchConfig, ...] = (
-        _em(Pass(30, 700), level=0.05, delta=3e6),
-        _em(Pass(30, 400), level=0.03, delta=1e7),
+        _em(Pass(40, 700), 0.05, HQS(5, 3e6, centre=True)),
+        _em(Pass(30, 400), 0.03, HQS(5, 1e7, centre=True, gradients=True)),
     )
     averaged: int = 6
     moved_loss: float = 0.02
