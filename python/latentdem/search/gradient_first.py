@@ -47,6 +47,7 @@ class GradientFirst:
     Attributes:
         tried: kernels of the gradient-based start that are tried, besides the first one turned by 180 degrees.
         score_margin: kernels whose score is worse than the best one by more are not tried.
+        noisy_margin: the same where noise hides fine gradients, which makes scores alike.
         score_weight: of the scores beside the evidence.
         spread_weight: of the entropies of the kernels beside the evidence. A part of the true kernel leaves a
             picture that is still blurred, which is easier to predict than a sharp one, so that the evidence
@@ -68,6 +69,7 @@ class GradientFirst:
 
     tried: int = 8
     score_margin: float = 0.05
+    noisy_margin: float = 0.02
     score_weight: float = 0.05
     spread_weight: float = 0.02
     explained: float = 3.0
@@ -162,7 +164,7 @@ class GradientFirstSearch:
         arguments = trial(self.search.prior, operator, measurement, kernels.flatten(0, 1), seed)
         tried = latest = run_passes(**arguments, stage=name, hooks=hooks)
         lag = scores - scores.amin(1, keepdim=True)
-        advantage = torch.where(lag > config.score_margin, -torch.inf, -config.score_weight * lag)
+        advantage = torch.where(lag > self._margin(photographs), -torch.inf, -config.score_weight * lag)
         values = latest_values = self._value(tried, images) + advantage
         for _ in range(config.rounds):
             best = most_plausible(latest_values, config.refined)
@@ -189,7 +191,7 @@ class GradientFirstSearch:
 
         starts = starts_for(photographs, kernel_size, sizes, self.automatic, on_part)
         kernels, scores = starts.kernels[:, : self.config.tried], starts.scores[:, : self.config.tried]
-        count = int((scores - scores[:, :1] <= self.config.score_margin).sum(1).max())
+        count = int((scores - scores[:, :1] <= self._margin(photographs)).sum(1).max())
         kernels, scores = kernels[:, :count], scores[:, :count]
         kernels = torch.cat([kernels, kernels[:, :1].flip(-2, -1)], 1)
         if self.automatic:
@@ -197,6 +199,11 @@ class GradientFirstSearch:
             size = min(support_size(flat) + _ROOM, kernel_size)
             kernels = ext.project_kernel(crop_kernel(flat, size)).unflatten(0, kernels.shape[:2])
         return Starts(kernels, torch.cat([scores, scores[:, :1]], 1), starts.radius)
+
+    def _margin(self, photographs: Measurement) -> Tensor:
+        """By how much the scores of kernels that are tried may be worse than the best one, (B, 1)."""
+        margins = photographs.sigma.new_tensor([self.config.score_margin, self.config.noisy_margin])
+        return margins[self.noisy(photographs).long()].unsqueeze(1)
 
     def _value(self, tried: Candidates, images: int) -> Tensor:
         """What the trials say of their kernels (B, H): the evidence, and how far they spread.
