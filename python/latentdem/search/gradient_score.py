@@ -89,8 +89,8 @@ def full_scale(inputs: GradientInput) -> Scale:
 def _noise_of_mean(y: Tensor) -> Tensor:
     """Noise (B,) of the mean of the channels of y (B, C, H, W), by that of a channel.
 
-    From C^-1/2 where the noise of the channels is independent to 1 where they are equal. With more noise than the
-    mean has, estimates that follow this noise, as they are made from it, would score better than true kernels.
+    From C^-1/2 where the noise of the channels is independent to 1 where they are equal. With more noise than
+    the mean has, estimates that follow this noise, being made from it, would score better than true kernels.
     """
     detail = y.float().diff(n=2, dim=-1).diff(n=2, dim=-2)  # of which a blurred photograph itself has little
     of_mean, of_channels = (part.abs().flatten(1).median(1).values for part in (detail.mean(1), detail))
