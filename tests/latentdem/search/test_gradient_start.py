@@ -230,15 +230,15 @@ def test_automatic_sizes_are_at_most_a_third_of_the_side_or_the_least(
 
 
 def test_scores_of_a_colour_photograph_know_the_noise_of_the_mean_of_its_channels(kernel: Tensor) -> None:
-    clear, kernels, sigma = blurred(kernel, False, 0.0), kernel[:, None], 0.03
+    clear, kernels, sigma = blurred(kernel, False, 0.0), kernel[:, None], 0.1
     generator = torch.Generator().manual_seed(1)
     colour = clear + sigma * torch.randn((1, 3, *clear.shape[-2:]), generator=generator)
     grey = colour.mean(1, keepdim=True)
     expected = score_kernels(grey, kernels, noise_sigma=sigma / 3**0.5)
-    torch.testing.assert_close(score_kernels(colour, kernels, noise_sigma=sigma), expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(score_kernels(colour, kernels, noise_sigma=sigma), expected, rtol=0, atol=0.05)
     equal = score_kernels(grey.repeat(1, 3, 1, 1), kernels, noise_sigma=sigma)
     torch.testing.assert_close(equal, score_kernels(grey, kernels, noise_sigma=sigma))
-    assert (expected - equal).abs() > 0.1
+    assert (expected - equal).abs() > 0.2
 
 
 @pytest.mark.slow
