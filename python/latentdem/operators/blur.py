@@ -34,6 +34,10 @@ class HQS:
         centre: move the kernel by whole pixels so that its centre of mass is at K // 2 after each M-step.
         per_channel: solve for each colour channel alone and take the mean, as FastDiffusionEM does, instead of
             one least-squares problem over all of them; only without a mask.
+        gradients: least squares on the differences to the next pixel across and down, as channels, in place of
+            intensities. White noise of variance sigma^2 makes differences of variance 2 sigma^2; `delta` weighs
+            against their sum of squares, and the variance given to `m_step` remains that of y - k * x. With a
+            mask a difference counts where both of its pixels do.
     """
 
     iterations: int = 20

@@ -68,8 +68,7 @@ class KernelSearch:
             found = first(photographs, kernel_size, seed, hooks)
             noisy = first.noisy(photographs)
             if bool(noisy.any()):
-                grid, size = found.frame.extend(found.window), found.candidates.parameters.shape[-1]
-                moved = first.mover(grid, size, generator, hooks, found.candidates)
+                moved = first.moved(found, generator, hooks)
                 loss = first.config.moved_loss
                 found = first.better(photographs, found, moved, noisy, seed, hooks, loss)
             unexplained = ~first.explains(found)

@@ -19,13 +19,25 @@ from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
 from .gradient_start import PARTS, Starts, automatic_sizes, sizes_around, starts_for
 from .layout import Layout
-from .selection import most_plausible, together
+from .selection import merged_kernels, most_plausible, together
 from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
 _CAUTION = 4.0  # full from a variance of 4/3 of the noise on, the least that `most_likely` tells from it
 _START_STEPS = 30  # full EM steps in the window that take about as long as the start
+_SETTLED = 0.98  # normalised correlation from which two kernels of one pass are averaged
 _ROOM = 4  # pixels around the support of an estimated kernel, for its refinement
+
+
+def _em(steps: Pass, level: float, hqs: HQS) -> SearchConfig:
+    """One pass at full size from one kernel."""
+    return SearchConfig(
+        starts=(Start(0.3, level, modelling_error=5.0),),
+        coarse=(Round((steps,), hqs),),
+        fine=(),
+        largest_kernel=10**6,
+        halved_kernel=10**6,
+    )
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,7 @@ class GradientFirst:
     Attributes:
         tried: kernels of the gradient-based start that are tried, besides the first one turned by 180 degrees.
         score_margin: kernels whose score is worse than the best one by more are not tried.
+        noisy_margin: the same where noise hides fine gradients, which makes scores alike.
         score_weight: of the scores beside the evidence.
         spread_weight: of the entropies of the kernels beside the evidence. A part of the true kernel leaves a
             picture that is still blurred, which is easier to predict than a sharp one, so that the evidence
@@ -46,13 +59,17 @@ class GradientFirst:
             nearer to the truth with it, which the evidence, blind to small differences, does not show.
         low_noise: standard deviation of the noise, in units of [-1, 1], above which it hides fine gradients,
             and M-steps improve the kernels that they give.
-        moved: how these M-steps are made.
+        moved: how these M-steps are made, one search after the other: on intensities, which lead away from a
+            wrong kernel and determine one from a smooth picture too, then on gradients, which do not weigh the
+            few low frequencies most, where the images of the prior are wrong.
+        averaged: steps at the end of EM whose kernels are averaged, as far as they agree.
         moved_loss: how much evidence a kernel may lose by them.
         least_sigma: least noise that the blind search assumes, whose M-steps lose the kernel under less.
     """
 
     tried: int = 8
     score_margin: float = 0.05
+    noisy_margin: float = 0.02
     score_weight: float = 0.05
     spread_weight: float = 0.02
     explained: float = 3.0
@@ -60,13 +77,11 @@ class GradientFirst:
     rounds: int = 1
     refinement_bonus: float = 0.007
     low_noise: float = 0.01
-    moved: SearchConfig = SearchConfig(
-        starts=(Start(0.3, modelling_error=5.0),),
-        coarse=(Round((Pass(40, 700),), HQS(5, 3e6, centre=True)),),
-        fine=(),
-        largest_kernel=10**6,
-        halved_kernel=10**6,
+    moved: tuple[SearchConfig, ...] = (
+        _em(Pass(40, 700), 0.05, HQS(5, 3e6, centre=True)),
+        _em(Pass(30, 400), 0.03, HQS(5, 1e7, centre=True, gradients=True)),
     )
+    averaged: int = 6
     moved_loss: float = 0.02
     least_sigma: float = 0.01
 
@@ -117,7 +132,7 @@ class GradientFirstSearch:
         self, search: BlindSearch, config: GradientFirst | None = None, automatic: bool = False
     ) -> None:
         self.search, self.config, self.automatic = search, config or GradientFirst(), automatic
-        self.mover = search.with_config(self.config.moved)
+        self.movers = tuple(search.with_config(one) for one in self.config.moved)
 
     def noisy(self, photographs: Measurement) -> Tensor:
         """(B,) bool, whether noise hides the fine gradients."""
@@ -128,7 +143,7 @@ class GradientFirstSearch:
         trials = self.config.tried + 1 + self.config.rounds * self.config.refined + 4
         search = self.search.work(height, width, min(kernel_size, _LARGEST_SEARCHED))
         tried = height * width * (_START_STEPS + TRIAL_STEPS * trials)
-        return tried + self.mover.work(height, width, kernel_size) + search
+        return tried + sum(mover.work(height, width, kernel_size) for mover in self.movers) + search
 
     def __call__(self, photographs: Measurement, kernel_size: int, seed: int, hooks: Hooks = NO_HOOKS) -> Found:
         """The most plausible kernel (B, 1, K, K) of each photograph; smaller than K if the size is unknown.
@@ -149,7 +164,7 @@ class GradientFirstSearch:
         arguments = trial(self.search.prior, operator, measurement, kernels.flatten(0, 1), seed)
         tried = latest = run_passes(**arguments, stage=name, hooks=hooks)
         lag = scores - scores.amin(1, keepdim=True)
-        advantage = torch.where(lag > config.score_margin, -torch.inf, -config.score_weight * lag)
+        advantage = torch.where(lag > self._margin(photographs), -torch.inf, -config.score_weight * lag)
         values = latest_values = self._value(tried, images) + advantage
         for _ in range(config.rounds):
             best = most_plausible(latest_values, config.refined)
@@ -176,7 +191,7 @@ class GradientFirstSearch:
 
         starts = starts_for(photographs, kernel_size, sizes, self.automatic, on_part)
         kernels, scores = starts.kernels[:, : self.config.tried], starts.scores[:, : self.config.tried]
-        count = int((scores - scores[:, :1] <= self.config.score_margin).sum(1).max())
+        count = int((scores - scores[:, :1] <= self._margin(photographs)).sum(1).max())
         kernels, scores = kernels[:, :count], scores[:, :count]
         kernels = torch.cat([kernels, kernels[:, :1].flip(-2, -1)], 1)
         if self.automatic:
@@ -184,6 +199,11 @@ class GradientFirstSearch:
             size = min(support_size(flat) + _ROOM, kernel_size)
             kernels = ext.project_kernel(crop_kernel(flat, size)).unflatten(0, kernels.shape[:2])
         return Starts(kernels, torch.cat([scores, scores[:, :1]], 1), starts.radius)
+
+    def _margin(self, photographs: Measurement) -> Tensor:
+        """By how much the scores of kernels that are tried may be worse than the best one, (B, 1)."""
+        margins = photographs.sigma.new_tensor([self.config.score_margin, self.config.noisy_margin])
+        return margins[self.noisy(photographs).long()].unsqueeze(1)
 
     def _value(self, tried: Candidates, images: int) -> Tensor:
         """What the trials say of their kernels (B, H): the evidence, and how far they spread.
@@ -195,6 +215,21 @@ class GradientFirstSearch:
         spread = torch.special.entr(tried.parameters).sum((1, 2, 3))
         value = tried.evidence + self.config.spread_weight * spread
         return value.nan_to_num(nan=-torch.inf).view(images, -1)
+
+    def moved(self, found: Found, generator: torch.Generator, hooks: Hooks = NO_HOOKS) -> Candidates:
+        """What EM makes of the kernel of each photograph: the mean of the last kernels that agree.
+
+        Each step makes its kernel from another sample of the image, and the mean has less of their errors.
+        """
+        grid, latest = found.frame.extend(found.window), found.candidates
+        for mover in self.movers:
+            latest = mover(grid, latest.parameters.shape[-1], generator, hooks, latest)
+        last = [step.parameters.to(latest.parameters) for step in latest.trace[-self.config.averaged :]]
+        images, count = len(found.window), len(last)
+        score = latest.residual.new_zeros(images, count)
+        best = torch.arange(images, device=score.device) * count + count - 1
+        kernels = torch.stack(last, 1).flatten(0, 1)
+        return replace(latest, parameters=merged_kernels(kernels, score, best, count, _SETTLED))
 
     def explains(self, found: Found) -> Tensor:
         """(B,) bool, where the kernel that was found needs no further search."""

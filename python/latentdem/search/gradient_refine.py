@@ -8,9 +8,10 @@ from torch import Tensor
 from ..solver.measurement import Measurement
 from .gradient_input import WINDOW_SIZE, GradientInput, edge_window
 from .gradient_scale import cleaned, extended, squared_gradient, unconstrained_kernel
+from .gradient_score import MODEL_ERROR
 
 _STRONGEST = 0.3  # share of the gradients that is used; .1 and 1 gave less on captures
-_WHITENING = 0.2  # w of `Scale.kernel_equations`
+_WHITENING = 0.2  # least w of `Scale.kernel_equations`
 _RIDGE = 0.03  # weight of ||k||^2, in units of the energy of the gradients
 _FRAME = 0.25  # border whose gradients are left out, in kernel sizes
 
@@ -41,7 +42,8 @@ def kernels_from_images(measurement: Measurement, images: Tensor, kernel_size: i
     count = max(1, int(_STRONGEST * scale.inside[0].sum()))
     least = energy.flatten(1).topk(count).values[:, -1].view(-1, 1, 1, 1)
     one = torch.ones_like(least)
-    auto, cross = scale.kernel_equations(x, scale.inside * (energy >= least), _WHITENING * one, odd)
+    whitening = (part.sigma / 2 / MODEL_ERROR).square().clamp_min(_WHITENING).repeat_interleave(repeats)
+    auto, cross = scale.kernel_equations(x, scale.inside * (energy >= least), whitening.view_as(one), odd)
     kernels = unconstrained_kernel(auto, cross, _RIDGE * one)
     kernels = kernels[..., :kernel_size, :kernel_size]  # an even K has the same origin, K // 2
     return cleaned(kernels, _centred_delta(kernels))

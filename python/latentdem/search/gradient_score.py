@@ -41,7 +41,8 @@ def score_kernels(
     check_kernel_size(size, *y.shape[-2:])
     inputs = GradientInput.of(y, size + 1 - size % 2, mask, circular, kernels.shape[1])
     flat = kernels.to(inputs.grey).flatten(0, 1)
-    return scores_at(full_scale(inputs), flat, (noise_sigma or 0.0) / 2).reshape(len(y), -1)
+    sigma = (noise_sigma or 0.0) / 2 * _noise_of_mean(y).repeat_interleave(kernels.shape[1])
+    return scores_at(full_scale(inputs), flat, sigma).reshape(len(y), -1)
 
 
 @torch.no_grad()
@@ -85,7 +86,18 @@ def full_scale(inputs: GradientInput) -> Scale:
     return inputs.scale(inputs.kernel_size, [SCORE_FRAME] * len(inputs.grey) * inputs.repeats)
 
 
-def scores_at(scale: Scale, kernel: Tensor, sigma: float) -> Tensor:
+def _noise_of_mean(y: Tensor) -> Tensor:
+    """Noise (B,) of the mean of the channels of y (B, C, H, W), by that of a channel.
+
+    From C^-1/2 where the noise of the channels is independent to 1 where they are equal. With more noise than
+    the mean has, estimates that follow this noise, being made from it, would score better than true kernels.
+    """
+    detail = y.float().diff(n=2, dim=-1).diff(n=2, dim=-2)  # of which a blurred photograph itself has little
+    of_mean, of_channels = (part.abs().flatten(1).median(1).values for part in (detail.mean(1), detail))
+    return (of_mean / of_channels.clamp_min(TINY)).clamp(y.shape[1] ** -0.5, 1)
+
+
+def scores_at(scale: Scale, kernel: Tensor, sigma: float | Tensor) -> Tensor:
     """(N,) mean log root mean square of the whitened gradients of y - k * x, for x with few edges.
 
     A wrong kernel needs edges that the image does not have. Among the measures compared (energies, residuals,
@@ -94,14 +106,15 @@ def scores_at(scale: Scale, kernel: Tensor, sigma: float) -> Tensor:
     Args:
         scale: N photographs at one scale.
         kernel: (N, 1, K, K).
-        sigma: standard deviation of the noise at this scale, in units of [0, 1].
+        sigma: standard deviation of the noise at this scale, in units of [0, 1]; a tensor (N,) gives one each.
     """
+    sigma = torch.as_tensor(sigma, dtype=kernel.dtype, device=kernel.device).view(-1, 1, 1, 1)
     one = torch.ones((len(kernel), 1, 1, 1), dtype=kernel.dtype, device=kernel.device)
     otf = ext.kernel_to_otf(kernel, scale.size)
     whitening = (1 + (sigma / MODEL_ERROR) ** 2 * scale.gradient_power).rsqrt()
     total = torch.zeros(len(kernel), device=kernel.device)
     for least in _PENALTIES:
-        penalty = max(least, 4 * sigma**2)  # noise must not pass for an edge
+        penalty = (4 * sigma**2).clamp_min(least)  # noise must not pass for an edge
         x = scale.l0_image(kernel, penalty * one, 8 * one, 2 * one, 20 * one)
         residual = torch.fft.irfft2(whitening * (otf * torch.fft.rfft2(x) - scale.spectrum), s=scale.size)
         energy = squared_gradient(residual).mean(1, keepdim=True) * scale.inside

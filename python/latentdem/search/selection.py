@@ -128,19 +128,22 @@ def correlations(reference: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return overlap / (reference.flatten(2).norm(dim=2) * others.flatten(2).norm(dim=2)), place
 
 
-def merged_kernels(kernel: Tensor, score: Tensor, best: Tensor, latest: int) -> Tensor:
+def merged_kernels(
+    kernel: Tensor, score: Tensor, best: Tensor, latest: int, agreement: float = _AGREEMENT
+) -> Tensor:
     """The best kernels, averaged with those of the last round that agree with them, (B, 1, K, K).
 
     Candidates near the truth are estimates with errors of their own, which the mean reduces; the others
     agree neither with them nor, as a rule, with each other. Kernels are shifted to where they correlate the
-    most with the best one. They agree if the normalised correlation there is at least 0.85, and a kernel has
-    the less weight the less plausible it is.
+    most with the best one. They agree if the normalised correlation there is at least `agreement`, and a
+    kernel has the less weight the less plausible it is.
 
     Args:
         kernel: (B * H, 1, K, K), those of one image next to each other, those of the last round at their end.
         score: (B, H) plausibility.
         best: (B,) index of the best of each image.
         latest: how many of the H belong to the last round.
+        agreement: least normalised correlation of kernels that are averaged.
     """
     images, size = len(score), kernel.shape[-1]
     side = 2 * size
@@ -154,7 +157,7 @@ def merged_kernels(kernel: Tensor, score: Tensor, best: Tensor, latest: int) -> 
     ]
     lead = score.flatten()[best][:, None] - score[:, -latest:]
     itself = torch.arange(len(kernel), device=best.device).view(images, -1)[:, -latest:] == best[:, None]
-    counts = (correlation >= _AGREEMENT) & lead.isfinite() & ~itself
+    counts = (correlation >= agreement) & lead.isfinite() & ~itself
     weight = torch.where(counts, (-lead / _RESOLUTION).exp(), torch.zeros_like(lead))
     mean = reference + (weight[..., None, None] * torch.stack(moved).view_as(others)).sum(1, keepdim=True)
     return ext.project_kernel(mean)

@@ -23,6 +23,7 @@ from latentdem.search.gradient_first import GradientFirst, GradientFirstSearch
 from latentdem.search.gradient_start import Starts, starts_for
 from latentdem.solver.measurement import Measurement
 from latentdem.solver.passes import Candidates, Hooks, WorkCounter
+from latentdem.solver.state import TraceStep
 
 K = 9
 SIZE = 96
@@ -74,7 +75,7 @@ def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradient_first, "starts_for", quick)
 
 
-TWO = GradientFirst(tried=2, moved=QUICK_EM)  # the constants that belong to it
+TWO = GradientFirst(tried=2, moved=(QUICK_EM,))  # the constants that belong to it
 
 
 FRAME = 6  # pixels on each side of a photograph whose padded grid has SIZE
@@ -112,7 +113,7 @@ def test_em_moves_the_kernel_of_a_noisy_photograph(
     oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
 ) -> None:
     x = photographs[:1]
-    moved = GradientFirst(tried=2, moved=QUICK_EM, moved_loss=10.0)
+    moved = GradientFirst(tried=2, moved=(QUICK_EM,), moved_loss=10.0)
     noisy, clear = measured(x, kernel, sigma=0.02), measured(x, kernel, sigma=0.004)
     results = [run(GradientFirstSearch(CountedSearch(oracle(x)), moved), one) for one in (noisy, clear)]
     stages = [len(result.trace) for result in results]
@@ -121,12 +122,33 @@ def test_em_moves_the_kernel_of_a_noisy_photograph(
 
 
 @pytest.mark.usefixtures("quick_start")
+def test_em_gives_the_mean_of_its_last_kernels_that_agree(
+    oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
+) -> None:
+    search = GradientFirstSearch(CountedSearch(oracle(photographs)), TWO)
+    found = search(measured(photographs, kernel, sigma=0.02), K, 0)
+    other = kernel.clone()
+    other[..., 2, 2] = 0.12
+    kernels = [kernel.flip(-2, -1), kernel, kernel, other / other.sum()]
+
+    def mover(_: Any, size: int, *arguments: Any) -> Candidates:
+        assert size == K
+        steps = [TraceStep("", 0, torch.ones(2), one.expand(2, -1, -1, -1)) for one in kernels]
+        return replace(arguments[-1], parameters=steps[-1].parameters, trace=steps)
+
+    search.movers = (mover,)
+    moved = search.moved(found, torch.Generator())
+    expected = (2 * kernel + kernels[-1]) / 3  # not the turned one
+    torch.testing.assert_close(moved.parameters, expected.expand(2, -1, -1, -1))
+
+
+@pytest.mark.usefixtures("quick_start")
 def test_a_kernel_that_em_ruins_is_not_taken(
     oracle: Callable[[Tensor], Any], photographs: Tensor, kernel: Tensor
 ) -> None:
     x = photographs[:1]
     measurement = measured(x, kernel, sigma=0.02)
-    search = GradientFirstSearch(CountedSearch(oracle(x)), replace(TWO, moved=QUICK_EM))
+    search = GradientFirstSearch(CountedSearch(oracle(x)), replace(TWO, moved=(QUICK_EM,)))
     found = search(measurement, K, 0)
     ruined = replace(found.candidates, parameters=gaussian_kernel(K, 3.0))
     better = search.better(measurement, found, ruined, torch.tensor([True]), 0, loss=0.02)
@@ -197,7 +219,7 @@ def test_work_is_what_is_done(
     total = len(photographs) * search.work(SIZE, SIZE, K)
     counter = WorkCounter(10 * total, lambda _, done, __: seen.append(done))
     run(search, measured(photographs, kernel, sigma), hooks=Hooks(counter))
-    assert len(search.search.sigmas) == (sigma > 0.01)
+    assert len(search.search.sigmas) == (len(config.moved) if sigma > 0.01 else 0)
     assert seen[-1] == total
     assert seen == sorted(set(seen))
 
