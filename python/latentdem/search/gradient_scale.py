@@ -195,7 +195,7 @@ def _inside(mask: Tensor, size: tuple[int, int], frames: list[int]) -> Tensor:
     return inside
 
 
-class _KernelSystem:
+class KernelSystem:
     """The matrix of the kernel's normal equations with a ridge, applied by Fourier transforms.
 
     A grid of n >= 2 K pixels a side is large enough for the product to be exact on the K x K support.
@@ -228,7 +228,7 @@ def positive_kernel(auto: Tensor, cross: Tensor, ridge: Tensor, start: Tensor, i
         start: (N, 1, K, K).
         iterations: steps of FISTA.
     """
-    system = _KernelSystem(auto, ridge, start.shape[-1])
+    system = KernelSystem(auto, ridge, start.shape[-1])
     step = system.step()
     kernel = extrapolated = start
     momentum = 1.0
@@ -245,7 +245,7 @@ def unconstrained_kernel(auto: Tensor, cross: Tensor, ridge: Tensor, iterations:
 
     Values may be negative, but fine detail converges in far fewer iterations.
     """
-    system = _KernelSystem(auto, ridge, cross.shape[-1])
+    system = KernelSystem(auto, ridge, cross.shape[-1])
     kernel, residual, direction = torch.zeros_like(cross), cross, cross
     square = _dot(residual, residual)
     for _ in range(iterations):
