@@ -18,6 +18,7 @@ from .config import Quality, RestorationConfig, algorithm_1
 UNCERTAINTY_SAMPLES = 4
 
 BoundaryChoice = Literal["auto", "circular", "valid"]
+BlurChoice = Literal["uniform", "varying"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Settings:
         quality: how much time the restoration takes once the kernel is known: "best" is the mean of 4 runs of
             30 steps, "balanced" is one of 8 steps, "fast" one of 3; "auto" is "best" where the image is
             restored as a whole and "balanced" where it is in tiles. Of no effect with the posterior E-step.
+        blur: "uniform" for one kernel, "varying" for a camera that turned during the exposure, whose kernels
+            follow from its poses and differ from place to place (`search.camera_poses`).
 
     Raises:
         UserError: a value is wrong; the message says which and what to do.
@@ -55,6 +58,7 @@ class Settings:
     boundary: BoundaryChoice = "auto"
     num_samples: int = 1
     quality: Quality = "auto"
+    blur: BlurChoice = "uniform"
 
     def __post_init__(self) -> None:
         if self.noise_sigma is not None:
@@ -65,6 +69,8 @@ class Settings:
             raise UserError(f"Unknown E-step '{self.e_step}'; give proximal or posterior.")
         if self.quality not in get_args(Quality):
             raise UserError(f"Unknown quality '{self.quality}'; give auto, fast, balanced or best.")
+        if self.blur not in get_args(BlurChoice):
+            raise UserError(f"Unknown blur '{self.blur}'; give uniform or varying.")
         parts = ("annealing", "gluing", "skipping") if self.e_step == "posterior" else ()
         for part in self.without:
             if part not in parts:
@@ -87,6 +93,11 @@ class Settings:
         """
         settings = self
         if kernel is not None:
+            if self.blur == "varying":
+                raise UserError(
+                    "A given kernel is that of the whole image; leave it out, or the varying blur. Kernels "
+                    "that differ from place to place can be given to the operator 'varying' of restore."
+                )
             kernel = check_kernel(kernel, len(y))
             settings = replace(self, kernel_size=kernel.shape[-1])
         if settings.kernel_size is not None:

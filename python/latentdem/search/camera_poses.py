@@ -1,17 +1,17 @@
 """Kernels at all places of a photograph from one density over the poses of a camera that turns and moves.
 
-A camera that is shaken during the exposure sees a plane, or anything far away, as y = sum_p w_p H_p x: the mean of
-the sharp picture seen from the poses p, with the share w_p of the exposure that each of them had (Whyte, Sivic,
-Zisserman and Ponce, CVPR 2010 and IJCV 2012; Gupta, Joshi, Zitnick, Cohen and Curless, ECCV 2010). As in the
-latter, a pose is a roll about the middle of the picture and a translation: with a lens that is not very wide, pitch
-and yaw move the picture by nearly the same everywhere. Around the place c, in pixels from the middle, the blur is
-then a convolution with
+A camera that is shaken during the exposure sees a plane, or anything far away, as y = sum_p w_p H_p x: the mean
+of the sharp picture seen from the poses p, with the share w_p of the exposure that each of them had (Whyte,
+Sivic, Zisserman and Ponce, CVPR 2010 and IJCV 2012; Gupta, Joshi, Zitnick, Cohen and Curless, ECCV 2010). As in
+the latter, a pose is a roll about the middle of the picture and a translation: with a lens that is not very
+wide, pitch and yaw move the picture by nearly the same everywhere. Around the place c, in pixels from the
+middle, the blur is then a convolution with
 
     k_c = sum_a B(R_a c - c) w_a,
 
-where w_a is the density over translations at the roll a, R_a the rotation by it and B(s) the bilinear shift by s
-(the local model of Hirsch, Schuler, Harmeling and Schoelkopf, ICCV 2011). All k_c are linear in w, so that the
-normal equations of the kernels of many windows become one system for w.
+where w_a is the density over translations at the roll a, R_a the rotation by it and B(s) the bilinear shift by
+s (the local model of Hirsch, Schuler, Harmeling and Schoelkopf, ICCV 2011). All k_c are linear in w, so that
+the normal equations of the kernels of many windows become one system for w.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from latentdem_ext.reference import fast_length
 from .gradient_scale import TINY, KernelSystem
 
 _FAINT = 0.02  # kernel values below this share of the peak are noise of the density
-_POWER_STEPS, _SAFETY = 8, 1.2  # of the estimate of the largest eigenvalue, which is too small before it converges
+_POWER_STEPS, _SAFETY = (
+    8,
+    1.2,
+)  # of the estimate of the largest eigenvalue, which is too small before it converges
 
 
 class CameraPoses:

@@ -1,11 +1,11 @@
 """The density over camera poses of a photograph whose blur varies, from its gradients, coarse to fine.
 
 The alternation is that of `gradient_start`, and two things differ. The image step runs in overlapping windows,
-each with the kernel of its middle (efficient filter flow: Hirsch, Sra, Schoelkopf and Harmeling, CVPR 2010). And
-the normal equations of the kernels of all windows are solved together for one density over camera poses
-(`camera_poses`), so that a window with few edges gets its kernel from the others. From the coarsest scale on, where
-the kernel is three pixels wide, the rolls belong to the unknowns; their step moves the outermost windows by a
-pixel.
+each with the kernel of its middle (efficient filter flow: Hirsch, Sra, Schoelkopf and Harmeling, CVPR 2010).
+And the normal equations of the kernels of all windows are solved together for one density over camera poses
+(`camera_poses`), so that a window with few edges gets its kernel from the others. From the coarsest scale on,
+where the kernel is three pixels wide, the rolls belong to the unknowns; their step moves the outermost windows
+by a pixel.
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ class _Picture:
         windows = torch.cat([grey[part] for part in parts])
         counts = torch.cat([mask[part] for part in parts])
         middle = [(n - min(side, n)) / 2 for n in grey.shape[-2:]]
-        centres = grey.new_tensor([[top - middle[0], left - middle[1]] for top in lines[0] for left in lines[1]])
+        centres = grey.new_tensor(
+            [[top - middle[0], left - middle[1]] for top in lines[0] for left in lines[1]]
+        )
         return _Windows(Scale(windows, counts, width, [frame] * len(parts), False), centres, grey.shape[-2:])
 
 
@@ -161,7 +163,10 @@ def _alternated(picture: _Picture, setting: GradientSettings, sigma: float, last
             break
         windows = picture.windows(width, setting.frame)
         weights, angles = _at_scale(weights, angles, width, 1 / windows.radius)
-        poses, ones = CameraPoses(windows.centres, angles, width), windows.centres.new_ones(len(windows.centres))
+        poses, ones = (
+            CameraPoses(windows.centres, angles, width),
+            windows.centres.new_ones(len(windows.centres)),
+        )
         ones = ones.view(-1, 1, 1, 1)
         least = max(setting.whitening, (sigma * width / size / MODEL_ERROR) ** 2)
         for fall in range(index * ROUNDS, (index + 1) * ROUNDS):
@@ -180,12 +185,13 @@ def _alternated(picture: _Picture, setting: GradientSettings, sigma: float, last
 
 
 def _at_scale(weights: Tensor, angles: Tensor, width: int, step: float) -> tuple[Tensor, Tensor]:
-    """A density (T, K', K') and its rolls on the grid of a finer scale: translations of `width`, rolls of `step`.
+    """A density (T, K', K') and its rolls on the grid of a finer scale of `width` pixels and rolls of `step`.
 
     A roll on each side is added to those that have some share; a single one becomes all that are possible.
     """
     if len(angles) == 1:
-        lowest, highest, old_step = -round(_FARTHEST_ROLL * width) or -1, round(_FARTHEST_ROLL * width) or 1, step
+        highest = max(round(_FARTHEST_ROLL * width), 1)
+        lowest, old_step = -highest, step
     else:
         shares = weights.sum((1, 2))
         present = angles[shares > _LEAST_SHARE * shares.sum()] / step
