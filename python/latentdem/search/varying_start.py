@@ -131,7 +131,8 @@ class _Picture:
         centres = grey.new_tensor(
             [[top - middle[0], left - middle[1]] for top in lines[0] for left in lines[1]]
         )
-        return _Windows(Scale(windows, counts, width, [frame] * len(parts), False), centres, grey.shape[-2:])
+        size = (grey.shape[-2], grey.shape[-1])
+        return _Windows(Scale(windows, counts, width, [frame] * len(parts), False), centres, size)
 
 
 @dataclass(frozen=True)
