@@ -1,4 +1,4 @@
-"""The kernels of a camera that turns and moves, against sums over its poses, and the density found from them."""
+"""The kernels of a camera that turns and moves, against sums over its poses, and the density found by them."""
 
 from __future__ import annotations
 
