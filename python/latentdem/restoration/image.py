@@ -242,10 +242,9 @@ class ImageRestoration:
 
     def _work(self, layout: Layout, config: RestorationConfig, search: KernelSearch | None) -> int:
         """Pixels that the full EM steps of one photograph go through, at most."""
-        if layout.varying:
-            total = search_work(layout)
-        else:
-            total = 0 if search is None else search.work(layout)
+        total = 0
+        if search is not None:
+            total = search_work(layout) if layout.varying else search.work(layout)
         if search is None or config.again or not layout.fits:
             layouts = [layout]
             if search is not None and self.settings.kernel_size is None:

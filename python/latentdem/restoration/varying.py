@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,8 @@ from ..search.varying_start import VARYING_PARTS, estimate_field
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks
 from .unexplained import excess_share
+
+_log = logging.getLogger(__name__)
 
 _GRID = 5  # kernels along each side of a photograph that are shown
 _STEPS = 8  # full EM steps of a photograph that take about as long as a part of the search
@@ -53,6 +57,8 @@ def find_field(photograph: Measurement, kernel_size: int | None, largest: int, h
             hooks.on_work("kernel search", pixels * _STEPS)
 
     start = estimate_field(photograph, kernel_size, largest, on_part)
+    rolled, size = math.degrees(start.field.roll), start.field.kernel_size
+    _log.info("The camera turned by %.2f degrees (standard deviation); kernel size %d.", rolled, size)
     return FieldFound(start.field, start.lead)
 
 

@@ -156,7 +156,7 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _alternated(picture: _Picture, setting: GradientSettings, sigma: float, last_width: int) -> KernelField:
-    """The field after the alternation from the coarsest scale to that of `last_width`."""
+    """The field after the alternation from the coarsest scale to that of `last_width`, in pixels of that scale."""
     size = picture.kernel_size
     weights, angles = first_kernels(1, picture.grey)[:, 0], picture.grey.new_zeros(1)
     for index, width in enumerate(widths_to(size)):
@@ -164,11 +164,8 @@ def _alternated(picture: _Picture, setting: GradientSettings, sigma: float, last
             break
         windows = picture.windows(width, setting.frame)
         weights, angles = _at_scale(weights, angles, width, 1 / windows.radius)
-        poses, ones = (
-            CameraPoses(windows.centres, angles, width),
-            windows.centres.new_ones(len(windows.centres)),
-        )
-        ones = ones.view(-1, 1, 1, 1)
+        poses = CameraPoses(windows.centres, angles, width)
+        ones = angles.new_ones((len(windows.centres), 1, 1, 1))
         least = max(setting.whitening, (sigma * width / size / MODEL_ERROR) ** 2)
         for fall in range(index * ROUNDS, (index + 1) * ROUNDS):
             penalty = max(setting.penalty / PENALTY_FALL**fall, LEAST_PENALTY)
@@ -182,7 +179,7 @@ def _alternated(picture: _Picture, setting: GradientSettings, sigma: float, last
             auto, cross = windows.scale.kernel_equations(x, windows.scale.inside, least * ones, width)
             solution = positive_density(poses, auto, cross, setting.ridge, weights, _ITERATIONS)
             weights = _cleaned(solution, weights)
-    return KernelField(weights, angles, picture.size)
+    return KernelField(weights, angles, windows.size)
 
 
 def _at_scale(weights: Tensor, angles: Tensor, width: int, step: float) -> tuple[Tensor, Tensor]:
@@ -208,7 +205,7 @@ def _at_scale(weights: Tensor, angles: Tensor, width: int, step: float) -> tuple
 
 def _refined(picture: _Picture, field: KernelField, sigma: float) -> KernelField:
     """The field after alternating with hyper-Laplacian images at full size, using their strongest gradients."""
-    windows = picture.windows(picture.kernel_size, 0.15)
+    windows = picture.windows(picture.kernel_size, _SETTINGS[0].frame)
     scale, weights = windows.scale, field.weights
     poses = CameraPoses(windows.centres, field.angles, picture.kernel_size)
     whitening = weights.new_full((1, 1, 1, 1), max(_WHITENING, (sigma / MODEL_ERROR) ** 2))
