@@ -156,7 +156,7 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _alternated(picture: _Picture, setting: GradientSettings, sigma: float, last_width: int) -> KernelField:
-    """The field after the alternation from the coarsest scale to that of `last_width`, in pixels of that scale."""
+    """The field after the alternation from the coarsest scale to that of `last_width`, in its pixels."""
     size = picture.kernel_size
     weights, angles = first_kernels(1, picture.grey)[:, 0], picture.grey.new_zeros(1)
     for index, width in enumerate(widths_to(size)):
