@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..operators import Blur
 from ..operators.blur import pad_kernel
+from ..priors.base import LatentPrior
 from ..search.camera_poses import KernelField
 from ..search.layout import Layout
-from ..search.varying_start import VARYING_PARTS, estimate_field
+from ..search.varying_choice import choice_work, most_plausible_field
+from ..search.varying_start import VARYING_PARTS, estimate_fields, field_score
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks
 from .unexplained import excess_share
@@ -25,7 +29,7 @@ _STEPS = 8  # full EM steps of a photograph that take about as long as a part of
 
 @dataclass(frozen=True)
 class FieldFound:
-    """What the search found for one photograph; see `VaryingStart` for field and lead."""
+    """What the search found for one photograph: its blur, and its lead, see `Result`."""
 
     field: KernelField
     lead: float
@@ -48,23 +52,34 @@ class FieldFound:
         }
 
 
-def find_field(photograph: Measurement, kernel_size: int | None, largest: int, hooks: Hooks) -> FieldFound:
-    """The blur of one photograph, see `estimate_field`."""
+def find_field(
+    prior: LatentPrior,
+    operator: Callable[..., Blur],
+    photograph: Measurement,
+    kernel_size: int | None,
+    largest: int,
+    seed: int,
+    hooks: Hooks,
+) -> FieldFound:
+    """The blur of one photograph, see `estimate_fields` and `most_plausible_field`."""
     pixels = photograph.size[0] * photograph.size[1]
 
     def on_part() -> None:
         if hooks.on_work is not None:
             hooks.on_work("kernel search", pixels * _STEPS)
 
-    start = estimate_field(photograph, kernel_size, largest, on_part)
-    rolled, size = math.degrees(start.field.roll), start.field.kernel_size
+    fields = estimate_fields(photograph, kernel_size, largest, on_part)
+    field = most_plausible_field(prior, operator, photograph, fields, seed, hooks)
+    rolled, size = math.degrees(field.roll), field.kernel_size
     _log.info("The camera turned by %.2f degrees (standard deviation); kernel size %d.", rolled, size)
-    return FieldFound(start.field, start.lead)
+    lead = field_score(photograph, field, turned=True) - field_score(photograph, field)
+    return FieldFound(field, lead)
 
 
 def search_work(layout: Layout) -> int:
     """Pixels of the full EM steps that take as long as the search in one photograph."""
-    return layout.height * layout.width * _STEPS * VARYING_PARTS
+    estimates = layout.height * layout.width * _STEPS * VARYING_PARTS
+    return estimates + choice_work(layout, VARYING_PARTS - 1)
 
 
 def joined_fields(found: list[FieldFound]) -> Tensor:

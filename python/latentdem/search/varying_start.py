@@ -48,26 +48,14 @@ _COARSE_WIDTH = 21  # largest kernel width of the scales that show how large the
 _MOST, _ROOM, _LEAST_SIZE = 0.95, 1.5, 15  # share of a kernel's mass, factor and lower limit of its size
 
 
-@dataclass(frozen=True)
-class VaryingStart:
-    """What was estimated.
-
-    Attributes:
-        field: the blur.
-        score: mean score of its kernels in all windows, see `scores_at`; lower is better.
-        lead: by how much the score of the kernels turned by 180 degrees is worse.
-    """
-
-    field: KernelField
-    score: float
-    lead: float
+VARYING_PARTS = len(_SETTINGS) + 1
 
 
 @torch.no_grad()
-def estimate_field(
+def estimate_fields(
     measurement: Measurement, kernel_size: int | None, largest: int, on_part: Callable[[], None] = lambda: None
-) -> VaryingStart:
-    """Estimates the blur of a photograph, by the settings that explain its edges best.
+) -> list[KernelField]:
+    """Estimates the blur of a photograph with several settings.
 
     Args:
         measurement: one photograph on its own pixels.
@@ -80,21 +68,20 @@ def estimate_field(
     on_part()
     size = max(size - 1 + size % 2, 3)
     picture = _Picture.of(measurement, size)
-    judged = picture.windows(size, SCORE_FRAME)
-    best: VaryingStart | None = None
+    fields = []
     for setting in _SETTINGS:
-        field = _refined(picture, _alternated(picture, setting, sigma, size), sigma)
-        kernels = field.kernels(judged.centres)
-        score = float(scores_at(judged.scale, kernels, sigma).mean())
-        turned = float(scores_at(judged.scale, kernels.flip(-2, -1), sigma).mean())
-        if best is None or score < best.score:
-            best = VaryingStart(field, score, turned - score)
+        fields.append(_refined(picture, _alternated(picture, setting, sigma, size), sigma))
         on_part()
-    assert best is not None
-    return best
+    return fields
 
 
-VARYING_PARTS = len(_SETTINGS) + 1
+@torch.no_grad()
+def field_score(measurement: Measurement, field: KernelField, turned: bool = False) -> float:
+    """Mean score (`scores_at`, lower is better) of the kernels of windows, or of them turned by 180 degrees."""
+    windows = _Picture.of(measurement, field.kernel_size).windows(field.kernel_size, SCORE_FRAME)
+    kernels = field.kernels(windows.centres)
+    kernels = kernels.flip(-2, -1) if turned else kernels
+    return float(scores_at(windows.scale, kernels, float(measurement.sigma) / 2).mean())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from latentdem.restoration import varying
 from latentdem.restoration.image import ImageRestoration
 from latentdem.search.camera_poses import KernelField
 from latentdem.search.layout import Layout
-from latentdem.search.varying_start import VaryingStart
 
 Scene = Callable[..., Tensor]
 
@@ -27,7 +26,8 @@ def known_field(monkeypatch: pytest.MonkeyPatch) -> KernelField:
     weights = torch.zeros(2, 7, 7)
     weights[:, 3, 3] = 0.5
     field = KernelField(weights, torch.tensor([0.0, 0.05]), (48, 60))
-    monkeypatch.setattr(varying, "estimate_field", lambda *_: VaryingStart(field, -5.0, 0.03))
+    monkeypatch.setattr(varying, "estimate_fields", lambda *_: [field])
+    monkeypatch.setattr(varying, "field_score", lambda *_, turned=False: -4.97 if turned else -5.0)
     return field
 
 
