@@ -166,6 +166,7 @@ def _alternated(picture: _Picture, setting: GradientSettings, sigma: float, last
             auto, cross = windows.scale.kernel_equations(x, windows.scale.inside, least * ones, width)
             solution = positive_density(poses, auto, cross, setting.ridge, weights, _ITERATIONS)
             weights = _cleaned(solution, weights)
+        angles = _without_mean(angles, weights)
     return KernelField(weights, angles, windows.size)
 
 
@@ -204,7 +205,13 @@ def _refined(picture: _Picture, field: KernelField, sigma: float) -> KernelField
         auto, cross = scale.kernel_equations(x, selected, whitening, picture.kernel_size)
         solution = positive_density(poses, auto, cross, _RIDGE, weights, _REFINEMENT_ITERATIONS)
         weights = _cleaned(solution, weights)
-    return KernelField(weights, field.angles, picture.size)
+    return KernelField(weights, _without_mean(field.angles, weights), picture.size)
+
+
+def _without_mean(angles: Tensor, weights: Tensor) -> Tensor:
+    """Rolls about their mean: a picture that is turned with all of them explains the photograph as well."""
+    shares = weights.sum((1, 2))
+    return angles - (shares * angles).sum() / shares.sum()
 
 
 def _cleaned(weights: Tensor, fallback: Tensor) -> Tensor:

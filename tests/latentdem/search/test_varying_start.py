@@ -84,3 +84,9 @@ def test_the_size_is_found_where_it_is_not_given() -> None:
 def test_a_constant_picture_has_finite_kernels() -> None:
     flat = Measurement(torch.zeros(1, 1, 48, 48), torch.tensor([0.01]), None, circular=False)
     assert torch.isfinite(estimate_fields(flat, 7, 7)[0].on_grid(2)).all()
+
+
+def test_the_mean_roll_is_zero_so_that_the_picture_is_not_turned() -> None:
+    y = torch.from_numpy(data.camera()[100:164, 200:264].astype(np.float32))[None, None] / 127.5 - 1
+    field = estimate_fields(Measurement(y, torch.tensor([0.01]), None, circular=False), 7, 7)[0]
+    assert float((field.weights.sum((1, 2)) * field.angles).sum()) == pytest.approx(0, abs=1e-6)
