@@ -137,8 +137,7 @@ class ImageRestoration:
                 caution: float | Tensor | None = 1.0 if self.cautious else None
                 if varying:
                     with _timed(seconds, "kernel search"):
-                        given, seed = self.settings.kernel_size, self.settings.seed
-                        fields.append(find_field(prior, self.operator, part, given, size, seed, hooks))
+                        fields.append(find_field(part, self.settings.kernel_size, size, hooks))
                     kernels, caution = fields[-1].middle, 1.0
                     final = replace(layout, kernel_size=kernels.shape[-1])
                 elif kernel is None:

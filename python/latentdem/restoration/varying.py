@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..operators import Blur
 from ..operators.blur import pad_kernel
-from ..priors.base import LatentPrior
 from ..search.camera_poses import KernelField
 from ..search.layout import Layout
-from ..search.varying_choice import choice_work, most_plausible_field
-from ..search.varying_start import VARYING_PARTS, estimate_fields, field_score
+from ..search.varying_start import VARYING_PARTS, estimate_field, field_score
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks
 from .unexplained import excess_share
@@ -52,24 +48,15 @@ class FieldFound:
         }
 
 
-def find_field(
-    prior: LatentPrior,
-    operator: Callable[..., Blur],
-    photograph: Measurement,
-    kernel_size: int | None,
-    largest: int,
-    seed: int,
-    hooks: Hooks,
-) -> FieldFound:
-    """The blur of one photograph, see `estimate_fields` and `most_plausible_field`."""
+def find_field(photograph: Measurement, kernel_size: int | None, largest: int, hooks: Hooks) -> FieldFound:
+    """The blur of one photograph, see `estimate_field`."""
     pixels = photograph.size[0] * photograph.size[1]
 
     def on_part() -> None:
         if hooks.on_work is not None:
             hooks.on_work("kernel search", pixels * _STEPS)
 
-    fields = estimate_fields(photograph, kernel_size, largest, on_part)
-    field = most_plausible_field(prior, operator, photograph, fields, seed, hooks)
+    field = estimate_field(photograph, kernel_size, largest, on_part)
     rolled, size = math.degrees(field.roll), field.kernel_size
     _log.info("The camera turned by %.2f degrees (standard deviation); kernel size %d.", rolled, size)
     lead = field_score(photograph, field, turned=True) - field_score(photograph, field)
@@ -78,8 +65,7 @@ def find_field(
 
 def search_work(layout: Layout) -> int:
     """Pixels of the full EM steps that take as long as the search in one photograph."""
-    estimates = layout.height * layout.width * _STEPS * VARYING_PARTS
-    return estimates + choice_work(layout, VARYING_PARTS - 1)
+    return layout.height * layout.width * _STEPS * VARYING_PARTS
 
 
 def joined_fields(found: list[FieldFound]) -> Tensor:

@@ -52,10 +52,10 @@ VARYING_PARTS = len(_SETTINGS) + 1
 
 
 @torch.no_grad()
-def estimate_fields(
+def estimate_field(
     measurement: Measurement, kernel_size: int | None, largest: int, on_part: Callable[[], None] = lambda: None
-) -> list[KernelField]:
-    """Estimates the blur of a photograph with several settings.
+) -> KernelField:
+    """Estimates the blur of a photograph with several settings, and takes the one with the best score.
 
     Args:
         measurement: one photograph on its own pixels.
@@ -68,11 +68,12 @@ def estimate_fields(
     on_part()
     size = max(size - 1 + size % 2, 3)
     picture = _Picture.of(measurement, size)
-    fields = []
+    found: list[tuple[float, int, KernelField]] = []
     for setting in _SETTINGS:
-        fields.append(_refined(picture, _alternated(picture, setting, sigma, size), sigma))
+        field = _refined(picture, _alternated(picture, setting, sigma, size), sigma)
+        found.append((field_score(measurement, field), len(found), field))
         on_part()
-    return fields
+    return min(found)[2]
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ def known_field(monkeypatch: pytest.MonkeyPatch) -> KernelField:
     weights = torch.zeros(2, 7, 7)
     weights[:, 3, 3] = 0.5
     field = KernelField(weights, torch.tensor([0.0, 0.05]), (48, 60))
-    monkeypatch.setattr(varying, "estimate_fields", lambda *_: [field])
+    monkeypatch.setattr(varying, "estimate_field", lambda *_: field)
     monkeypatch.setattr(varying, "field_score", lambda *_, turned=False: -4.97 if turned else -5.0)
     return field
 

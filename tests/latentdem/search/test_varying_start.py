@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from latentdem.metrics import kernel_metrics
 from latentdem.search.camera_poses import KernelField
-from latentdem.search.varying_start import VARYING_PARTS, estimate_fields, field_score
+from latentdem.search.varying_start import VARYING_PARTS, estimate_field, field_score
 from latentdem.solver.measurement import Measurement
 
 K, SIDE = 15, 200
@@ -57,18 +57,18 @@ def test_kernels_follow_the_camera_better_than_any_one_kernel(
     photograph: Measurement, truth: KernelField
 ) -> None:
     parts: list[None] = []
-    fields = estimate_fields(photograph, K, K, lambda: parts.append(None))
+    field = estimate_field(photograph, K, K, lambda: parts.append(None))
     assert len(parts) == VARYING_PARTS
     true, middle = truth.on_grid(3), truth.in_window(slice(0, SIDE), slice(0, SIDE))
-    assert mean_mnc(fields[0].on_grid(3), true) > mean_mnc(middle.expand_as(true), true)
-    assert fields[0].roll == pytest.approx(truth.roll, rel=0.5)
-    assert field_score(photograph, fields[0]) < field_score(photograph, fields[0], turned=True)
+    assert mean_mnc(field.on_grid(3), true) > mean_mnc(middle.expand_as(true), true)
+    assert field.roll == pytest.approx(truth.roll, rel=0.5)
+    assert field_score(photograph, field) < field_score(photograph, field, turned=True)
 
 
 def test_a_small_photograph_has_kernels_of_the_given_size_and_the_same_ones_every_time() -> None:
     y = torch.from_numpy(data.camera()[100:164, 200:264].astype(np.float32))[None, None] / 127.5 - 1
     one = Measurement(y, torch.tensor([0.01]), None, circular=False)
-    first, second = (estimate_fields(one, 8, 8)[0] for _ in range(2))
+    first, second = (estimate_field(one, 8, 8) for _ in range(2))
     assert first.kernel_size == 7
     assert float(first.weights.min()) >= 0
     assert torch.equal(first.on_grid(3), second.on_grid(3))
@@ -77,16 +77,16 @@ def test_a_small_photograph_has_kernels_of_the_given_size_and_the_same_ones_ever
 
 def test_the_size_is_found_where_it_is_not_given() -> None:
     y = torch.from_numpy(data.camera()[100:164, 200:264].astype(np.float32))[None, None] / 127.5 - 1
-    fields = estimate_fields(Measurement(y, torch.tensor([0.01]), None, circular=False), None, 19)
-    assert 15 <= fields[0].kernel_size <= 19
+    field = estimate_field(Measurement(y, torch.tensor([0.01]), None, circular=False), None, 19)
+    assert 15 <= field.kernel_size <= 19
 
 
 def test_a_constant_picture_has_finite_kernels() -> None:
     flat = Measurement(torch.zeros(1, 1, 48, 48), torch.tensor([0.01]), None, circular=False)
-    assert torch.isfinite(estimate_fields(flat, 7, 7)[0].on_grid(2)).all()
+    assert torch.isfinite(estimate_field(flat, 7, 7).on_grid(2)).all()
 
 
 def test_the_mean_roll_is_zero_so_that_the_picture_is_not_turned() -> None:
     y = torch.from_numpy(data.camera()[100:164, 200:264].astype(np.float32))[None, None] / 127.5 - 1
-    field = estimate_fields(Measurement(y, torch.tensor([0.01]), None, circular=False), 7, 7)[0]
+    field = estimate_field(Measurement(y, torch.tensor([0.01]), None, circular=False), 7, 7)
     assert float((field.weights.sum((1, 2)) * field.angles).sum()) == pytest.approx(0, abs=1e-6)
