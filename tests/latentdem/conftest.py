@@ -112,6 +112,7 @@ class FakeDeblur:
             settings,
             uncertainty=torch.full((len(image), 1, *image.shape[-2:]), 0.125) if sampled else None,
             kernel_uncertainty=0.1 * kernel if sampled and options.get("kernel") is None else None,
+            kernel_field=kernel.repeat(1, 25, 1, 1) if options.get("blur") == "varying" else None,
         )
 
 

@@ -22,7 +22,7 @@ from ..priors.kernel_denoiser import load_kernel_denoiser
 from ..priors.prior_names import name_of
 from ..restoration.config import Quality
 from ..restoration.image import ImageRestoration
-from ..restoration.settings import BoundaryChoice, GammaChoice, Settings
+from ..restoration.settings import BlurChoice, BoundaryChoice, GammaChoice, Settings
 from ..solver.checkpoint import Checkpoint, digest
 from ..solver.passes import Progress
 
@@ -45,6 +45,7 @@ def deblur(
     num_samples: int = 1,
     quality: Quality = "auto",
     gamma: GammaChoice = 1.0,
+    blur: BlurChoice = "uniform",
     mask: MaskLike | None = None,
     value_range: ValueRange | None = None,
     progress: Progress | None = None,
@@ -57,7 +58,7 @@ def deblur(
             [0, 1] or of whole numbers from 0 to the greatest of their type; a tensor (H, W), (C, H, W) or
             (B, C, H, W) of floats in [-1, 1] or of whole numbers; or a list of images of one size. C is 1 or
             3, or 2 or 4 with opacity, which the result keeps.
-        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality, gamma: see
+        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality, gamma, blur: see
             `latentdem.Settings`. `noise_sigma` is in units of [-1, 1], twice what it is in [0, 1], whatever the
             range of `image`.
         kernel: the true kernel, with its origin at K // 2: an array or tensor (K, K) or (B, 1, K, K), or a file
@@ -96,7 +97,7 @@ def deblur(
     source = open_image(image, value_range)
     y = source.pixels
     settings = Settings(
-        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality, gamma
+        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality, gamma, blur
     )
     counts = source.opaque if mask is None else as_mask(mask, y.shape[-2], y.shape[-1], len(y))
     restoration = ImageRestoration(y, settings, None if kernel is None else as_kernel(kernel), counts)

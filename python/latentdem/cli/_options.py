@@ -41,6 +41,13 @@ class UnexplainedName(str, Enum):
     result = "result"
 
 
+class BlurName(str, Enum):
+    """Whether the blur is the same everywhere."""
+
+    uniform = "uniform"
+    varying = "varying"
+
+
 class QualityName(str, Enum):
     """How much time a restoration takes once the kernel is known."""
 

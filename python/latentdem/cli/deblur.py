@@ -53,6 +53,13 @@ def deblur_command(
             "photographs and 'balanced' for those that are restored in tiles."
         ),
     ] = option.QualityName.auto,
+    blur: Annotated[
+        option.BlurName,
+        typer.Option(
+            help="One kernel for the photograph, or kernels that differ from place to place because the camera "
+            "turned."
+        ),
+    ] = option.BlurName.uniform,
     seed: option.Seed = 0,
     device: option.Device = option.AUTO,
     precision: option.Precision = option.PrecisionName.auto,
@@ -99,8 +106,9 @@ def deblur_command(
 
     Writes the restored photograph, in size and format of IMAGE; those of a folder go to DIR_deblurred. With
     --extras also the kernel as *_kernel.png and *_kernel.npy, a figure of the run as *_figure.png and a report
-    as *_report.json; with --uncertainty there too *_uncertainty.png and *_uncertainty.npy. A result that exists
-    is never replaced unless told so. Under torchrun the processes share the photographs.
+    as *_report.json; with --uncertainty there too *_uncertainty.png and *_uncertainty.npy, and with --blur
+    varying the kernels of 5 x 5 places as *_kernels.npy. A result that exists is never replaced unless told so.
+    Under torchrun the processes share the photographs.
 
     Exit status: 0; 1 after an error; 2 for wrong options; 3 if no kernel was found that explains a photograph;
     4 if some of several photographs could not be restored; 130 if interrupted.
@@ -129,6 +137,7 @@ def deblur_command(
             seed=seed,
             boundary=boundary.value,
             quality=quality.value,
+            blur=blur.value,
             num_samples=UNCERTAINTY_SAMPLES if uncertainty else 1,
             gamma=gamma,
         ),
@@ -219,6 +228,8 @@ class _Deblurring:
         report["written"] = self.unexplained if refused else "result"
         if self.kernel is None:
             extras["_kernel.npy"] = lambda path: write_kernel(path.with_suffix(""), result.kernel)
+        if (field := result.kernel_field) is not None:
+            extras["_kernels.npy"] = lambda path: np.save(path, field[0].numpy())
         spread, kernel_spread = result.uncertainty, result.kernel_uncertainty
         if spread is not None:
             extras["_uncertainty.npy"] = lambda path: write_uncertainty(path.with_suffix(""), spread)
@@ -244,10 +255,11 @@ class _Deblurring:
         target = unexplained[0].target or "the result"
         written = "the picture as it was" if as_it_was else "probably wrong"
         anyway = "; --unexplained result writes the restoration all the same" if as_it_was else ""
+        turned = ", --blur varying if the camera turned" if self.settings.blur == "uniform" else ""
         sentence = (
             "No kernel was found that explains the picture better than leaving it alone, so "
-            f"{target} is {written}; try another --kernel-size or --seed, or a part of the picture with clear "
-            f"edges{anyway}."
+            f"{target} is {written}; try another --kernel-size or --seed{turned}, or a part of the picture "
+            f"with clear edges{anyway}."
         )
         return sentence, UNEXPLAINED
 

@@ -41,6 +41,7 @@ class DeblurringRun(Run, Protocol):
     blurred: Tensor
     uncertainty: Tensor | None
     kernel_uncertainty: Tensor | None
+    kernel_field: Tensor | None
 
 
 class ParametricRun(Run, Protocol):
@@ -155,6 +156,13 @@ def _images(result: DeblurringRun) -> list[tuple[str, np.ndarray]]:
 
 def _kernels(result: DeblurringRun, true_kernel: Tensor | None) -> list[tuple[str, np.ndarray]]:
     """Titles and pixels of the pictures of the kernel's size."""
+    if result.kernel_field is not None:
+        return [
+            (
+                f"kernels, {result.kernel.shape[-1]} x {result.kernel.shape[-1]}",
+                field_pixels(result.kernel_field),
+            )
+        ]
     kernels = [("kernel", result.kernel)] + ([] if true_kernel is None else [("true kernel", true_kernel)])
     titled = [
         (f"{name}, {kernel.shape[-1]} x {kernel.shape[-1]}", kernel_pixels(kernel)) for name, kernel in kernels
@@ -247,6 +255,15 @@ def _reduced(image: Tensor) -> Tensor:
         return image
     size = [max(1, round(n * scale)) for n in image.shape[-2:]]
     return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+
+def field_pixels(field: Tensor) -> np.ndarray:
+    """First field of (B, G^2, K, K) as a picture of its kernels, each scaled to peak 1, with lines between."""
+    kernels = field[0].detach().cpu().float()
+    side = round(len(kernels) ** 0.5)
+    kernels = F.pad(kernels / kernels.amax((-2, -1), keepdim=True).clamp_min(1e-12), (0, 1, 0, 1), value=0.5)
+    rows = kernels.unflatten(0, (side, side)).transpose(1, 2)
+    return rows.reshape(side * kernels.shape[-2], -1)[:-1, :-1].numpy()
 
 
 def kernel_pixels(kernel: Tensor) -> np.ndarray:

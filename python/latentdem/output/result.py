@@ -27,7 +27,15 @@ LEAST_COVERAGE = 0.7  # below this an estimated kernel is only a part of the blu
 # to this residual, in units of [-1, 1].
 SURE_LEAD, SURE_RESIDUAL = 0.02, 0.1
 # What a result may have besides, a row for each image.
-_OPTIONAL = ("model_error", "unexplained", "coverage", "lead", "uncertainty", "kernel_uncertainty")
+_OPTIONAL = (
+    "model_error",
+    "unexplained",
+    "coverage",
+    "lead",
+    "uncertainty",
+    "kernel_uncertainty",
+    "kernel_field",
+)
 
 
 @dataclass(repr=False)
@@ -113,6 +121,8 @@ class Result(Pictures):
             `Estimates`; None as for `unexplained`.
         lead: (B,) by how much the estimated kernel is better than itself turned by 180 degrees, see
             `turned_lead`; None as for `unexplained`.
+        kernel_field: (B, 25, K, K) kernels on a grid of 5 x 5 places, row by row from the first pixel to the
+            last, where the blur varies; `kernel` is that of the middle then. None for one kernel.
         source: what was given; None for a tensor in [-1, 1].
         uncertainty: (B, 1, H, W) standard deviation of the error of `tensor`, in units of [-1, 1], from the
             spread of the posterior samples; None unless `num_samples` was above 1, and with a checkpoint. It
@@ -136,6 +146,7 @@ class Result(Pictures):
     source: Source | None = None
     uncertainty: Tensor | None = None
     kernel_uncertainty: Tensor | None = None
+    kernel_field: Tensor | None = None
 
     def __getitem__(self, index: int | slice) -> Result:
         """The result of one image of the batch, with a batch dimension of 1, or of some."""
@@ -195,8 +206,13 @@ class Result(Pictures):
             return self
         explained = self.explained[:, None, None, None]
         tensor = torch.where(explained, self.tensor, self.blurred)
-        kernel = torch.where(explained, self.kernel, delta_kernel(self.kernel.shape[-1]))
-        return replace(self, tensor=tensor, kernel=kernel, uncertainty=None, kernel_uncertainty=None)
+        delta = delta_kernel(self.kernel.shape[-1])
+        kernel, field = torch.where(explained, self.kernel, delta), self.kernel_field
+        if field is not None:
+            field = torch.where(explained, field, delta)
+        return replace(
+            self, tensor=tensor, kernel=kernel, uncertainty=None, kernel_uncertainty=None, kernel_field=field
+        )
 
     @property
     def finite(self) -> bool:

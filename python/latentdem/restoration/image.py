@@ -41,6 +41,7 @@ from .kernel_search import KernelSearch, checked
 from .known_kernel import KnownKernelRestorer
 from .noise import estimate_noise_sigma
 from .settings import Settings
+from .varying import FieldFound, find_field, joined_fields, search_work
 
 _log = logging.getLogger(__name__)
 
@@ -114,11 +115,12 @@ class ImageRestoration:
         config = self.config or self.settings.config()
         kernel = None if self.kernel is None else self.kernel.to(device)
         search, blind = self._search(prior, denoiser, config), self.kernel is None
+        varying = self.settings.blur == "varying"
         size, automatic = search.kernel_size(measurement, self.settings.kernel_size)
         edges = "blur that wraps around" if measurement.circular else "blur that does not wrap around"
         noise = ", ".join(f"{sigma:.4f}" for sigma in measurement.sigma.tolist())
         _log.info("Noise %s, kernel size %s%d, %s.", noise, "up to " if automatic else "", size, edges)
-        layout = Layout.of(measurement, size)
+        layout = Layout(*measurement.size, size, measurement.circular, varying)
         if latents is not None and (blind or not layout.fits):
             raise UserError(
                 "Latents to start from have a meaning only with a known kernel and an image that is restored "
@@ -130,14 +132,20 @@ class ImageRestoration:
         results: list[Candidates] = []
         checks: list[dict[str, Tensor]] = []
         kernel_spreads: list[Tensor] = []
+        fields: list[FieldFound] = []
         seconds: dict[str, float] = {}
         with record_backends() as operations:
             same_mask = measurement.mask is None or len(measurement.mask) == 1
-            together = layout.fits and same_mask and not automatic
+            together = layout.fits and same_mask and not automatic and not varying
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
                 part, candidates, final = measurement.rows(rows), None, layout
                 caution: float | Tensor | None = 1.0 if self.cautious else None
-                if kernel is None:
+                if varying:
+                    with _timed(seconds, "kernel search"):
+                        fields.append(find_field(part, self.settings.kernel_size, size, hooks))
+                    kernels, caution = fields[-1].middle, 1.0
+                    final = replace(layout, kernel_size=kernels.shape[-1])
+                elif kernel is None:
                     with _timed(seconds, "kernel search"):
                         found = search(part, size, self.settings.seed, hooks)
                     candidates, kernels = found.candidates, found.candidates.parameters
@@ -161,8 +169,9 @@ class ImageRestoration:
                 restore = KnownKernelRestorer(
                     prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
+                restore.varying = fields[-1].field if varying else None
                 restore.spread = self.settings.num_samples > 1 and checkpoint is None
-                if blind and isinstance(denoiser, KernelDenoiser):
+                if blind and not varying and isinstance(denoiser, KernelDenoiser):
                     hqs = config.search.fine[-1].hqs
                     restore.search_operator = partial(self.operator, final.kernel_size, denoiser.denoise, hqs)
                 with _timed(seconds, "restoration"):
@@ -178,7 +187,11 @@ class ImageRestoration:
                 else:  # the steps of tiles are left out
                     trace = restore.trace if final.fits else []
                     variance = torch.stack(restore.variances).mean(0)
-                residual = self._residual(image, kernels, part)
+                if varying:
+                    residual = torch.stack(restore.residuals).mean(0)
+                    checks.append(fields[-1].checked(part, residual, variance))
+                else:
+                    residual = self._residual(image, kernels, part)
                 evidence = torch.zeros_like(residual)
                 results.append(Candidates(image, kernels, residual, evidence, variance, trace, spread))
         counter.finish("restoration")
@@ -188,6 +201,8 @@ class ImageRestoration:
             setattr(result, name, torch.cat([one[name] for one in checks]).cpu())
         if restored.spread is not None:
             result.uncertainty = _uncertainty(restored.spread, examined.data_range.scale)
+        if fields:
+            result.kernel_field = joined_fields(fields).cpu()
         if kernel_spreads:
             result.kernel_uncertainty = torch.cat(kernel_spreads).cpu()
         result.seconds.update(seconds, total=time.perf_counter() - started)
@@ -246,7 +261,9 @@ class ImageRestoration:
 
     def _work(self, layout: Layout, config: RestorationConfig, search: KernelSearch | None) -> int:
         """Pixels that the full EM steps of one photograph go through, at most."""
-        total = 0 if search is None else search.work(layout)
+        total = 0
+        if search is not None:
+            total = search_work(layout) if layout.varying else search.work(layout)
         if search is None or config.again or not layout.fits:
             layouts = [layout]
             if search is not None and self.settings.kernel_size is None:

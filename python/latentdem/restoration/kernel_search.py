@@ -68,9 +68,11 @@ class KernelSearch:
             found = first(photographs, kernel_size, seed, hooks)
             noisy = first.noisy(photographs)
             if bool(noisy.any()):
-                moved = first.moved(found, generator, hooks)
+                grid, moved = found.frame.extend(found.window), found.candidates
+                for mover in first.movers:
+                    moved = mover(grid, moved.parameters.shape[-1], generator, hooks, moved)
                 loss = first.config.moved_loss
-                found = first.better(photographs, found, moved, noisy, seed, hooks, loss)
+                found = first.better(photographs, found, first.settled(moved), noisy, seed, hooks, loss)
             unexplained = ~first.explains(found)
             if bool(unexplained.any()):
                 # Where the prior knows too little, as of text, the gradients may be sure.

@@ -12,6 +12,7 @@ from latentdem_ext.vae import Window
 
 from ..operators import Blur
 from ..priors.base import LatentPrior
+from ..search.camera_poses import KernelField
 from ..search.layout import Layout
 from ..solver.latentdem import LatentDEM
 from ..solver.measurement import Measurement
@@ -32,6 +33,9 @@ class KnownKernelRestorer:
         search_operator: makes the operator, given a mask, whose M-step finds the kernel of a sample; None where
             the spread of the kernel is not wanted.
         kernel_spreads: (B, 1, K, K) of every call, where they are wanted.
+        varying: the blur of a single photograph where it varies; each call uses the kernel in the middle of its
+            window.
+        residuals: (B,) of every call, root mean square of y - k * x over the pixels that count.
     """
 
     prior: LatentPrior
@@ -48,15 +52,18 @@ class KnownKernelRestorer:
     spread: bool = False
     search_operator: Callable[[Tensor | None], Blur] | None = None
     kernel_spreads: list[Tensor] = field(default_factory=list)
+    varying: KernelField | None = None
+    residuals: list[Tensor] = field(default_factory=list)
 
     def __call__(self, y: Tensor, window: Window | None) -> Tensor:
         """The image of the pixels `y` (B, 3, h, w) in a window of the photographs; None for the whole."""
         part, frame = self.measurement, self.layout.frame
         if window is not None:
             part, frame = part.window(*window), self.layout.frame_of_part(*y.shape[-2:])
+        kernel = self.kernel if self.varying is None or window is None else self.varying.in_window(*window)
         measurement, config = frame.extend(part), self.config
         operator = self.operator(self.layout.kernel_size, mask=measurement.mask, fixed=True)
-        operator.find_limits(self.kernel, measurement.y, measurement.sigma.square())
+        operator.find_limits(kernel, measurement.y, measurement.sigma.square())
         solver = LatentDEM(
             self.prior,
             operator,
@@ -68,7 +75,7 @@ class KnownKernelRestorer:
             solver,
             config.passes,
             measurement,
-            self.kernel,
+            kernel,
             torch.Generator(y.device).manual_seed(self.seed),
             consistency=config.consistency,
             latents=self.latents,
@@ -78,12 +85,13 @@ class KnownKernelRestorer:
         )
         self.trace = restored.trace
         self.variances.append(restored.variance)
+        self.residuals.append(restored.residual)
         if restored.spread is None:
             return frame.crop(restored.image)
         if self.search_operator is not None and solver.samples is not None:
             operator = self.search_operator(measurement.mask)
             kernels = [
-                operator.m_step(sample[:, None], measurement.y, self.kernel, restored.variance)
+                operator.m_step(sample[:, None], measurement.y, kernel, restored.variance)
                 for sample in solver.samples.unbind(1)
             ]
             self.kernel_spreads.append(torch.stack(kernels).std(0))

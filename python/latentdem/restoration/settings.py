@@ -20,6 +20,7 @@ UNCERTAINTY_SAMPLES = 4
 
 BoundaryChoice = Literal["auto", "circular", "valid"]
 GammaChoice = float | Literal["srgb"]
+BlurChoice = Literal["uniform", "varying"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Settings:
             restored as a whole and "balanced" where it is in tiles. Of no effect with the posterior E-step.
         gamma: the tone curve between the light that was blurred and the values of the file: 1 where the values
             themselves were blurred, "srgb", or an exponent up to 4 such as 2.2, see `operators.ToneCurve`.
+        blur: "uniform" for one kernel, "varying" for a camera that turned during the exposure, whose kernels
+            follow from its poses and differ from place to place (`search.camera_poses`).
 
     Raises:
         UserError: a value is wrong; the message says which and what to do.
@@ -60,6 +63,7 @@ class Settings:
     num_samples: int = 1
     quality: Quality = "auto"
     gamma: GammaChoice = 1.0
+    blur: BlurChoice = "uniform"
 
     def __post_init__(self) -> None:
         check_whole("seed", self.seed)
@@ -76,6 +80,8 @@ class Settings:
         if self.quality not in get_args(Quality):
             raise UserError(f"Unknown quality '{self.quality}'; give auto, fast, balanced or best.")
         ToneCurve.named(self.gamma)  # refuses what is none
+        if self.blur not in get_args(BlurChoice):
+            raise UserError(f"Unknown blur '{self.blur}'; give uniform or varying.")
         parts = ("annealing", "gluing", "skipping") if self.e_step == "posterior" else ()
         for part in self.without:
             if part not in parts:
@@ -98,6 +104,11 @@ class Settings:
         """
         settings = self
         if kernel is not None:
+            if self.blur == "varying":
+                raise UserError(
+                    "A given kernel is that of the whole image; leave it out, or the varying blur. Kernels "
+                    "that differ from place to place can be given to the operator 'varying' of restore."
+                )
             kernel = check_kernel(kernel, len(y))
             settings = replace(self, kernel_size=kernel.shape[-1])
         if settings.kernel_size is not None:

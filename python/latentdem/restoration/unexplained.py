@@ -23,6 +23,11 @@ def unexplained_share(measurement: Measurement, candidates: Candidates) -> Tenso
         measurement: photographs on their own pixels, not on a padded grid.
         candidates: the trial of one kernel for each of them, see `trial`.
     """
+    return excess_share(measurement, candidates.residual, candidates.variance)
+
+
+def excess_share(measurement: Measurement, residual: Tensor, variance: Tensor) -> Tensor:
+    """`unexplained_share` (B,) for r and v (B,) of any restoration."""
     noise = measurement.sigma.square()
     mask = torch.ones_like(measurement.y[:1, :1]) if measurement.mask is None else measurement.mask
     energy = torch.zeros_like(noise)
@@ -32,5 +37,5 @@ def unexplained_share(measurement: Measurement, candidates: Candidates) -> Tenso
         squares = measurement.y.diff(dim=axis).square().mean(1, keepdim=True) * both
         energy = energy + squares.sum((1, 2, 3)) / both.sum().clamp_min(1)
     contrast = (energy - 4 * noise).maximum(_LEAST_CONTRAST**2 * energy)  # two differences of two pixels
-    excess = (candidates.residual.square() - noise).clamp_min(0) + (candidates.variance - noise).clamp_min(0)
+    excess = (residual.square() - noise).clamp_min(0) + (variance - noise).clamp_min(0)
     return (excess / contrast).sqrt()

@@ -16,8 +16,8 @@ from .gradient_score import MODEL_ERROR
 
 COARSEST = 3  # kernel width at the coarsest scale; long kernels are lost when it is 5
 _SCALE_RATIO = math.sqrt(2)
-_ROUNDS = 5  # alternations per scale (IPOL 2019); 8 gain little
-_PENALTY_FALL, _LEAST_PENALTY = 1.1, 1e-4  # lambda is divided by 1.1 after each alternation (IPOL 2019)
+ROUNDS = 5  # alternations per scale (IPOL 2019); 8 gain little
+PENALTY_FALL, LEAST_PENALTY = 1.1, 1e-4  # lambda is divided by 1.1 after each alternation (IPOL 2019)
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def alternate(
             kernel = ext.project_kernel(resize(kernel, (width, width)))
         # Resizing averages the noise.
         least = whitening.clamp_min((sigma * factor / MODEL_ERROR) ** 2)
-        for fall in range(step * _ROUNDS, (step + 1) * _ROUNDS):
-            present = (penalty / _PENALTY_FALL**fall).clamp_min(_LEAST_PENALTY)
+        for fall in range(step * ROUNDS, (step + 1) * ROUNDS):
+            present = (penalty / PENALTY_FALL**fall).clamp_min(LEAST_PENALTY)
             x = scale.l0_image(kernel, present, first_weight, growth, last_weight)
             auto, cross = scale.kernel_equations(x, scale.inside, least, width)
             kernel = cleaned(positive_kernel(auto, cross, ridge, kernel), kernel)

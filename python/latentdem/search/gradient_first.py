@@ -216,20 +216,17 @@ class GradientFirstSearch:
         value = tried.evidence + self.config.spread_weight * spread
         return value.nan_to_num(nan=-torch.inf).view(images, -1)
 
-    def moved(self, found: Found, generator: torch.Generator, hooks: Hooks = NO_HOOKS) -> Candidates:
-        """What EM makes of the kernel of each photograph: the mean of the last kernels that agree.
+    def settled(self, moved: Candidates) -> Candidates:
+        """The mean of the last kernels of EM that agree, for each photograph.
 
         Each step makes its kernel from another sample of the image, and the mean has less of their errors.
         """
-        grid, latest = found.frame.extend(found.window), found.candidates
-        for mover in self.movers:
-            latest = mover(grid, latest.parameters.shape[-1], generator, hooks, latest)
-        last = [step.parameters.to(latest.parameters) for step in latest.trace[-self.config.averaged :]]
-        images, count = len(found.window), len(last)
-        score = latest.residual.new_zeros(images, count)
+        last = [step.parameters.to(moved.parameters) for step in moved.trace[-self.config.averaged :]]
+        images, count = len(moved.parameters), len(last)
+        score = moved.residual.new_zeros(images, count)
         best = torch.arange(images, device=score.device) * count + count - 1
         kernels = torch.stack(last, 1).flatten(0, 1)
-        return replace(latest, parameters=merged_kernels(kernels, score, best, count, _SETTLED))
+        return replace(moved, parameters=merged_kernels(kernels, score, best, count, _SETTLED))
 
     def explains(self, found: Found) -> Tensor:
         """(B,) bool, where the kernel that was found needs no further search."""

@@ -14,6 +14,7 @@ from ..solver.measurement import Measurement
 
 WORKING_SIZE = 384  # pixels a side: photographs that need a larger grid are restored in tiles
 GRID_MULTIPLE = 32  # of padded grids: small factors for FFTs, whole latents at half size
+VARYING_SIZE = 256  # the same where the blur varies: a tile has one kernel
 SEARCH_SIZE = 256  # pixels a side of the window in which the kernel of a larger photograph is found
 
 
@@ -21,13 +22,14 @@ SEARCH_SIZE = 256  # pixels a side of the window in which the kernel of a larger
 class Layout:
     """How photographs of height x width pixels are divided for a K x K kernel.
 
-    A window or tile is not circular, even in a circular photograph.
+    A window or tile is not circular, even in a circular photograph. Tiles are smaller where blur is `varying`.
     """
 
     height: int
     width: int
     kernel_size: int
     circular: bool
+    varying: bool = False
 
     @classmethod
     def of(cls, measurement: Measurement, kernel_size: int) -> Layout:
@@ -48,7 +50,7 @@ class Layout:
     @property
     def fits(self) -> bool:
         """Whether a photograph is restored as a whole."""
-        return max(self.frame.grid) <= WORKING_SIZE
+        return not self.varying and max(self.frame.grid) <= WORKING_SIZE
 
     @property
     def search_size(self) -> int:
@@ -57,8 +59,11 @@ class Layout:
 
     @property
     def tile_size(self) -> int:
-        """Pixels a side of the tiles whose padded grid has the working size."""
-        return max(WORKING_SIZE - self.kernel_size + 1, 2 * self.kernel_size)
+        """Pixels a side of the tiles, whose padded grid has the working size, or less where blur varies."""
+        most = WORKING_SIZE - self.kernel_size + 1
+        if self.varying:  # several tiles in small photographs, too
+            most = min(VARYING_SIZE - self.kernel_size + 1, min(self.height, self.width) * 2 // 3)
+        return max(most, 2 * self.kernel_size)
 
     @property
     def overlap(self) -> int:

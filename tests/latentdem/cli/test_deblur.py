@@ -72,6 +72,14 @@ def test_known_kernel_is_no_result(cli: Any, here: Path, fake_deblur: Any) -> No
     assert report["kernel_size"] == 7
 
 
+def test_kernels_of_a_camera_that_turned_go_to_the_extras(cli: Any, here: Path, fake_deblur: Any) -> None:
+    cli.run(
+        "deblur", "../photo.png", "-o", "a.png", "--extras", "extras", "--blur", "varying", "--kernel-size", 9
+    )
+    assert fake_deblur.calls[0]["blur"] == "varying"
+    assert np.load("extras/a_kernels.npy").shape == (25, 9, 9)
+
+
 def test_uncertainty_goes_to_the_extras(cli: Any, here: Path, fake_deblur: Any) -> None:
     arguments = ["deblur", "../photo.png", "-o", "a.png", "--extras", "extras", "--uncertainty"]
     result = cli.run(*arguments)

@@ -130,14 +130,8 @@ def test_em_gives_the_mean_of_its_last_kernels_that_agree(
     other = kernel.clone()
     other[..., 2, 2] = 0.12
     kernels = [kernel.flip(-2, -1), kernel, kernel, other / other.sum()]
-
-    def mover(_: Any, size: int, *arguments: Any) -> Candidates:
-        assert size == K
-        steps = [TraceStep("", 0, torch.ones(2), one.expand(2, -1, -1, -1)) for one in kernels]
-        return replace(arguments[-1], parameters=steps[-1].parameters, trace=steps)
-
-    search.movers = (mover,)
-    moved = search.moved(found, torch.Generator())
+    steps = [TraceStep("", 0, torch.ones(2), one.expand(2, -1, -1, -1)) for one in kernels]
+    moved = search.settled(replace(found.candidates, parameters=steps[-1].parameters, trace=steps))
     expected = (2 * kernel + kernels[-1]) / 3  # not the turned one
     torch.testing.assert_close(moved.parameters, expected.expand(2, -1, -1, -1))
 
