@@ -27,7 +27,7 @@ from ..priors.kernel_denoiser import KernelDenoiser
 from ..priors.prior_names import name_of
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
-from ..search.gradient_first import GradientFirstSearch
+from ..search.gradient_first import CAUTION, GradientFirstSearch
 from ..search.layout import Layout
 from ..solver.checkpoint import Checkpoint
 from ..solver.frame import interior_mask, intersection
@@ -143,7 +143,7 @@ class ImageRestoration:
                 if varying:
                     with _timed(seconds, "kernel search"):
                         fields.append(find_field(part, self.settings.kernel_size, size, hooks))
-                    kernels, caution = fields[-1].middle, 1.0
+                    kernels, caution = fields[-1].middle, CAUTION
                     final = replace(layout, kernel_size=kernels.shape[-1])
                 elif kernel is None:
                     with _timed(seconds, "kernel search"):

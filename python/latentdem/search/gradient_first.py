@@ -23,7 +23,8 @@ from .selection import merged_kernels, most_plausible, together
 from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
-_CAUTION = 4.0  # full from a variance of 4/3 of the noise on, the least that `most_likely` tells from it
+CAUTION = 2.5  # factor of the modelling error in the restoration of a capture
+_FULL = 0.25  # share of the variance beyond the noise from which it is full, the least that `most_likely` tells
 _START_STEPS = 30  # full EM steps in the window that take about as long as the start
 _SETTLED = 0.98  # normalised correlation from which two kernels of one pass are averaged
 _ROOM = 4  # pixels around the support of an estimated kernel, for its refinement
@@ -108,7 +109,7 @@ class Found:
     def tried(cls, candidates: Candidates, window: Measurement, frame: Frame, radius: Tensor | None) -> Found:
         """What a trial found. Where it leaves no more than the noise, no caution is needed."""
         excess = 1 - window.sigma.square() / candidates.variance
-        return cls(candidates, window, frame, (_CAUTION * excess).clamp(0, 1), radius)
+        return cls(candidates, window, frame, CAUTION * (excess / _FULL).clamp(0, 1), radius)
 
 
 class GradientFirstSearch:
