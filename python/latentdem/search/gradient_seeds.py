@@ -12,6 +12,7 @@ that is still blurred. What the coarse scale says of the extent of the blur tell
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,7 @@ _JUDGED = 20  # different kernels from parts that are alternated on the whole ph
 _ALIKE = 0.93  # normalised correlation from which two kernels count as one
 _RADIUS_WIDTH = 15  # largest width of the kernels that say how far the blur extends
 _RADIUS_QUANTILE = 0.25  # of their radii, as some of the kernels are too wide
+_RESOLUTION = 0.7  # radius of what a coarse scale shows of a point, in its pixels
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def seeds(inputs: GradientInput, count: int, sigma: float, on_part: Callable[[],
         radii.append(kernel_radius(kernels) * size / coarse[-1])
         found.append(alternate(part, SETTINGS, kernels, fine, sigma) if fine else kernels)
         on_part()
-    radius = float(torch.cat(radii).quantile(_RADIUS_QUANTILE))
+    seen = float(torch.cat(radii).quantile(_RADIUS_QUANTILE))
+    radius = math.sqrt(max(seen**2 - (_RESOLUTION * size / coarse[-1]) ** 2, 0.0))
     kernels = without_parts(torch.cat(found), LEAST_COVERAGE * radius * width / size)
     kernels = _best(whole, kernels, _JUDGED, sigma)
     whole = replace(whole, repeats=len(kernels))

@@ -60,6 +60,17 @@ def test_seeds_say_how_far_the_blur_extends(inputs: GradientInput, kernel: Tenso
     assert found.least_radius == pytest.approx(0.7 * found.radius)
 
 
+@pytest.mark.parametrize("size", [15, 45, 59])
+def test_a_small_blur_is_small_in_a_large_kernel_too(size: int) -> None:
+    """Its coarse scales cannot show it, and the right kernels must not pass for parts of a larger blur."""
+    x = torch.from_numpy(data.camera()[60:460:2, 0:512:2].copy()).float()[None, None] / 127.5 - 1
+    kernel = gaussian_kernel(9, 0.8)
+    y = torch.nn.functional.conv2d(x, kernel)
+    y = y + 0.005 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    found = seeds(GradientInput.of(y, size, None, False, 1), 1, 0.0025, lambda: None)
+    assert found.least_radius < float(kernel_radius(kernel))
+
+
 def test_kernels_of_a_small_radius_are_left_out_if_there_are_others() -> None:
     kernels = torch.cat([gaussian_kernel(21, width) for width in (1.0, 3.0, 2.0)])
     assert torch.equal(without_parts(kernels, 2.5), kernels[1:])  # radii 1.4, 4.2 and 2.8
