@@ -151,7 +151,7 @@ def test_progress_ends_at_its_total(tiny: EmbeddedPrior, scene: Scene) -> None:
         ("disk:radius", "no parameter 'radius'"),
         ("disk:radius=big", "radius of the operator disk is a number above 0, not 'big'"),
         ("disk:radius=-1", "not '-1'"),
-        ("superresolution", "needs factor; give f: 2, 4 or 8"),
+        ("superresolution", "needs factor; give 2, 4 or 8"),
         ("superresolution:factor=3", "2, 4 or 8, not '3'"),
         ("gaussian:sigma_x=2", "give sigma_y, too, or none"),
         ("inpaint:shape=circle", "strokes or rectangle, not 'circle'"),

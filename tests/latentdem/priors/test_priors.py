@@ -102,9 +102,10 @@ def test_latent_statistics_are_part_of_the_configuration(tmp_path: Path, scene: 
     torch.testing.assert_close(loaded.decode(loaded.encode(x)), model.decoder(raw))
 
 
-def test_prior_object_is_returned() -> None:
-    prior = object()
-    assert load_prior(prior, CPU) is prior  # type: ignore[arg-type]
+def test_prior_object_is_returned(tiny_prior: EmbeddedPrior) -> None:
+    assert load_prior(tiny_prior, CPU) is tiny_prior
+    with pytest.raises(UserError, match="a name, a path or an object as `LatentPrior`, not object"):
+        load_prior(object(), CPU)  # type: ignore[arg-type]
 
 
 def test_missing_part_is_named(folder: Path) -> None:
