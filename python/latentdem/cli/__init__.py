@@ -128,6 +128,8 @@ def main() -> None:
     # The libraries that load checkpoints would mix their own progress bars and advice with our output.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Threads that wait by spinning take the cores from each other where other programs run.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.protect_streams()
     console.show_warnings_as_sentences()
     app(prog_name="latentdem")
