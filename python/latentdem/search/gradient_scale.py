@@ -20,8 +20,8 @@ from latentdem_ext.reference import fast_length
 TINY = 1e-12  # keeps divisions finite for a constant image
 _FAINT = 0.05  # kernel values below this share of the peak are set to zero
 _SMALL_PART = 0.1  # connected parts with less than this share of the mass are removed
-_TOLERANCE = 1e-3  # of the gradient of a non-negative kernel, in units of the right-hand side
-_ITERATIONS = 40  # most iterations for one
+_TOLERANCE = 3e-4  # of the gradient of a non-negative kernel, in units of the right-hand side
+_ITERATIONS = 80  # most iterations for one
 _UNCONSTRAINED_ITERATIONS = 20
 
 
