@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from ..operators.blur import HQS
-from ..search.config import PAPER, SearchConfig
+from ..search.config import PAPER, Round, SearchConfig
 from ..search.gradient_first import GradientFirst
 from ..solver.data_weight import DataWeight, MaximumLikelihood, ModellingError, MostCautious
 from ..solver.e_step import EStep, Posterior, Proximal
@@ -16,7 +16,12 @@ from ..solver.passes import Pass, full_steps
 from ..solver.schedules import EVERY_STEP, Skip
 
 Quality = Literal["auto", "fast", "balanced", "best"]
-_QUALITIES = {"fast": (3, 1), "balanced": (8, 1), "best": (30, 4)}  # steps and samples
+
+# Few steps from noise on lead to an image from which finer ones at lower timesteps start (docs/research/deblurring.md).
+_FAST = (Pass(3),)
+_BALANCED = (Pass(2), Pass(15, 400))
+_BEST = (Pass(3), Pass(12, 400), Pass(30, 150))
+_QUALITIES = {"fast": (_FAST, 1), "balanced": (_BALANCED, 1), "best": (_BEST, 4)}  # passes and samples
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class KnownKernelConfig:
         consistency: data weight of the pixel-space step after each pass, see `run_passes`.
     """
 
-    passes: tuple[Pass, ...] = (Pass(30),)
+    passes: tuple[Pass, ...] = _BEST
     e_step: EStep = Proximal(MaximumLikelihood())
     skip: Skip = EVERY_STEP
     num_samples: int = 4
@@ -74,29 +79,27 @@ class RestorationConfig:
     search: SearchConfig = SearchConfig()
     gradients: GradientFirst | None = GradientFirst()
     known: KnownKernelConfig = KnownKernelConfig()
-    tiles: KnownKernelConfig = KnownKernelConfig((Pass(8),), num_samples=1)
+    tiles: KnownKernelConfig = KnownKernelConfig(_BALANCED, num_samples=1)
     e_step: EStep | None = None
     skip: Skip = EVERY_STEP
     again: bool = True
 
     def with_steps(self, steps: int) -> RestorationConfig:
-        """The same with passes of `steps` per 1000 timesteps."""
+        """The same with passes of `steps` per 1000 timesteps; a restoration is one such pass."""
         coarse, fine = (
             tuple(_with_steps(one, steps) for one in rounds)
             for rounds in (self.search.coarse, self.search.fine)
         )
         search = replace(self.search, coarse=coarse, fine=fine)
-        known, tiles = (_with_steps(one, steps) for one in (self.known, self.tiles))
+        known, tiles = (replace(one, passes=(Pass(steps),)) for one in (self.known, self.tiles))
         return replace(self, search=search, known=known, tiles=tiles)
 
     def with_quality(self, quality: Quality) -> RestorationConfig:
-        """The same with the steps and samples of a quality."""
+        """The same with the passes and samples of a quality."""
         if quality == "auto":
             return self
-        steps, samples = _QUALITIES[quality]
-        known, tiles = (
-            replace(_with_steps(one, steps), num_samples=samples) for one in (self.known, self.tiles)
-        )
+        passes, samples = _QUALITIES[quality]
+        known, tiles = (replace(one, passes=passes, num_samples=samples) for one in (self.known, self.tiles))
         return replace(self, known=known, tiles=tiles)
 
 
@@ -110,6 +113,6 @@ def algorithm_1(
     return RestorationConfig(search, None, known, known, e_step, skip, again)
 
 
-def _with_steps(part: Any, steps: int) -> Any:
-    """A `Round` or `KnownKernelConfig` whose passes take `steps` per 1000 timesteps."""
+def _with_steps(part: Round, steps: int) -> Round:
+    """A `Round` whose passes take `steps` per 1000 timesteps."""
     return replace(part, passes=tuple(replace(one, steps=steps) for one in part.passes))

@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 # Standard deviations of the error by those of the samples, which are too close together, and pixels a side of
 # the neighbourhood in which these are averaged (docs/research/deblurring.md, "Calibration of the uncertainty").
-SPREAD_FACTOR, SPREAD_WIDTH = 3.7, 5
+SPREAD_FACTOR, SPREAD_WIDTH = 4.0, 5
 
 
 @dataclass

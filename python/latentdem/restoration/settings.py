@@ -42,7 +42,7 @@ class Settings:
         num_samples: posterior samples that the M-step sums over; the image is the mean of at least these. Above
             1, their spread is measured, see `Result.uncertainty`.
         quality: how much time the restoration takes once the kernel is known: "best" is the mean of 4 runs of
-            30 steps, "balanced" is one of 8 steps, "fast" one of 3; "auto" is "best" where the image is
+            13 steps, "balanced" is one of 8 steps, "fast" one of 3; "auto" is "best" where the image is
             restored as a whole and "balanced" where it is in tiles. Of no effect with the posterior E-step.
         gamma: the tone curve between the light that was blurred and the values of the file: 1 where the values
             themselves were blurred, "srgb", or an exponent up to 4 such as 2.2, see `operators.ToneCurve`.

@@ -23,7 +23,7 @@ from .selection import merged_kernels, most_plausible, together
 from .trials import TRIAL_STEPS, trial
 
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
-CAUTION = 2.5  # factor of the modelling error in the restoration of a capture
+CAUTION = 2.0  # factor of the modelling error in the restoration of a capture
 _FULL = 0.25  # share of the variance beyond the noise from which it is full, the least that `most_likely` tells
 _START_STEPS = 30  # full EM steps in the window that take about as long as the start
 _SETTLED = 0.98  # normalised correlation from which two kernels of one pass are averaged
