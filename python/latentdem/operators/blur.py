@@ -125,7 +125,7 @@ class Blur(Operator):
         """||y - k * x||^2 (B,), its gradient in x and the gluing target x + A^T (y - k * x)."""
         return ext.blur_fidelity(x, kernel, self.fill(y, x, kernel))
 
-    def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 20) -> Tensor:
+    def proximal(self, x0: Tensor, kernel: Tensor, y: Tensor, rho: Tensor, iterations: int = 10) -> Tensor:
         """argmin_x ||y - k * x||^2 + rho ||x - x0||^2 over the measured pixels, rho (B,), by FFT.
 
         `iterations` are those of the splitting that keeps `limits`, if there are any.
