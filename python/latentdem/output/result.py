@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 UNEXPLAINED = 2.0
 UNEXPLAINED_SHARE = 0.3
 LEAST_COVERAGE = 0.7  # below this an estimated kernel is only a part of the blur
+MOST_COVERAGE = 1.4  # above this it is wider than the blur, unless its lead says that it is right
 # From this lead on an estimated kernel is right, whatever the prior leaves unexplained. Its image is right up
 # to this residual, in units of [-1, 1].
 SURE_LEAD, SURE_RESIDUAL = 0.02, 0.1
@@ -184,7 +185,8 @@ class Result(Pictures):
         """(B,) bool, False where the kernel is probably wrong, so that leaving the image alone is better.
 
         That is where it is only a part of the blur (`coverage` below 0.7), or where `unexplained` is above 0.3,
-        unless the kernel is clearly better than itself turned (`lead` of 0.02) and the residual below 0.1.
+        unless the kernel is clearly better than itself turned (`lead` of 0.02) and the residual below 0.1, or
+        where the kernel is wider than the blur (`coverage` above 1.4) without such a lead.
         Where these are not known, it is where the residual is above twice the noise.
         """
         if self.unexplained is None:
@@ -194,6 +196,8 @@ class Result(Pictures):
             explained = explained | (self.lead >= SURE_LEAD) & (self.residual <= SURE_RESIDUAL)
         if self.coverage is not None:
             explained = explained & (self.coverage >= LEAST_COVERAGE)
+            if self.lead is not None:
+                explained = explained & ((self.coverage <= MOST_COVERAGE) | (self.lead >= SURE_LEAD))
         return explained
 
     def or_input(self) -> Result:

@@ -19,6 +19,7 @@ from ..solver.passes import Hooks, WorkBudget
 from .unexplained import unexplained_share
 
 _DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
+_SEEN = 3.0  # radius from which the coarse scale, in pixels, tells that a kernel is wider than the blur
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def checked(photographs: Measurement, found: Found) -> dict[str, Tensor]:
     kernels = found.candidates.parameters
     checks = {"unexplained": unexplained_share(found.window, found.candidates)}
     if found.radius is not None:
-        checks["coverage"] = kernel_radius(kernels) / found.radius.clamp_min(1e-3)
+        radius = kernel_radius(kernels)
+        coverage = radius / found.radius.clamp_min(1e-3)
+        checks["coverage"] = torch.where(radius < _SEEN, coverage.clamp_max(1), coverage)
         checks["lead"] = turned_lead(photographs, kernels)
     return checks

@@ -44,6 +44,14 @@ def test_a_kernel_that_is_only_a_part_of_the_blur_explains_nothing() -> None:
     assert found[1].coverage.tolist() == pytest.approx([0.8])
 
 
+def test_a_kernel_wider_than_the_blur_must_be_better_than_its_turned_copy() -> None:
+    found = result([0.0, 0.0])
+    found.coverage, found.lead = torch.tensor([1.5, 1.5]), torch.tensor([0.03, 0.01])
+    assert found.explained.tolist() == [True, False]
+    found.coverage = torch.tensor([1.3, 1.3])
+    assert found.explained.tolist() == [True, True]
+
+
 def test_only_images_that_no_estimated_kernel_explains_are_replaced_by_the_input() -> None:
     found = result([0.0, 0.5])
     found.uncertainty = torch.ones(2, 1, 10, 10)
