@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from latentdem import PAPER, Posterior, Settings, Skip, UserError
+from latentdem.solver.passes import Pass
 from latentdem.solver.schedules import EVERY_STEP
 
 
@@ -34,3 +35,21 @@ def test_values_of_other_types_are_refused(wrong: dict[str, object], sentence: s
     with pytest.raises(UserError, match=sentence):
         Settings(**wrong)  # type: ignore[arg-type]
     assert Settings(seed=np.int64(3), steps=np.int32(4)).steps == 4
+
+
+def test_qualities_go_from_coarse_steps_to_finer_ones_at_lower_timesteps() -> None:
+    steps = {
+        quality: Settings(quality=quality).config().known.steps() for quality in ("fast", "balanced", "best")
+    }
+    assert steps == {"fast": 3, "balanced": 8, "best": 4 * 13}
+    for config in (Settings().config().known, Settings().config().tiles):
+        starts, fineness = zip(*((one.start, one.steps) for one in config.passes), strict=True)
+        assert starts[0] == 999
+        assert list(starts) == sorted(starts, reverse=True)
+        assert list(fineness) == sorted(fineness)
+
+
+def test_a_given_number_of_steps_is_one_restoration_from_noise_on() -> None:
+    config = Settings(steps=7).config()
+    assert config.known.passes == config.tiles.passes == (Pass(7),)
+    assert config.known.num_samples == 4
