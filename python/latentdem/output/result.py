@@ -119,7 +119,7 @@ class Result(Pictures):
         unexplained: (B,) what a trial of the estimated kernel leaves unexplained, in units of the contrast of
             the photograph's edges, see `unexplained_share`; None where the kernel is known or was not tried.
         coverage: (B,) radius of the estimated kernel in units of that of the blur at a coarse scale, see
-            `Estimates`; None as for `unexplained`.
+            `restoration.kernel_search.coverage`; None as for `unexplained`.
         lead: (B,) by how much the estimated kernel is better than itself turned by 180 degrees, see
             `turned_lead`; None as for `unexplained`.
         kernel_field: (B, 25, K, K) kernels on a grid of 5 x 5 places, row by row from the first pixel to the
@@ -184,9 +184,9 @@ class Result(Pictures):
     def explained(self) -> Tensor:
         """(B,) bool, False where the kernel is probably wrong, so that leaving the image alone is better.
 
-        That is where it is only a part of the blur (`coverage` below 0.7), or where `unexplained` is above 0.3,
-        unless the kernel is clearly better than itself turned (`lead` of 0.02) and the residual below 0.1, or
-        where the kernel is wider than the blur (`coverage` above 1.4) without such a lead.
+        That is where it is only a part of the blur (`coverage` below 0.7). Unless it is clearly better than
+        itself turned (`lead` of 0.02), that is also where it is wider than the blur (`coverage` above 1.4), or
+        where `unexplained` is above 0.3, which counts with a residual above 0.1 whatever the lead.
         Where these are not known, it is where the residual is above twice the noise.
         """
         if self.unexplained is None:

@@ -19,7 +19,7 @@ from ..solver.passes import Hooks, WorkBudget
 from .unexplained import unexplained_share
 
 _DEFAULT_SIZE = 64  # K of the paper, where none is given and the search does not find it
-_SEEN = 3.0  # radius from which the coarse scale, in pixels, tells that a kernel is wider than the blur
+_SEEN = 3.0  # radius in pixels below which a coarse scale does not tell that a kernel is wider than the blur
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,16 @@ def checked(photographs: Measurement, found: Found) -> dict[str, Tensor]:
     kernels = found.candidates.parameters
     checks = {"unexplained": unexplained_share(found.window, found.candidates)}
     if found.radius is not None:
-        radius = kernel_radius(kernels)
-        coverage = radius / found.radius.clamp_min(1e-3)
-        checks["coverage"] = torch.where(radius < _SEEN, coverage.clamp_max(1), coverage)
+        checks["coverage"] = coverage(kernels, found.radius)
         checks["lead"] = turned_lead(photographs, kernels)
     return checks
+
+
+def coverage(kernels: Tensor, radius: Tensor) -> Tensor:
+    """Radius (B,) of kernels (B, 1, K, K) in units of that of the blur, `radius` (B,) in pixels.
+
+    It is 1 at most for a kernel with a radius below 3 pixels: a coarse scale sees too little of such a blur.
+    """
+    own = kernel_radius(kernels)
+    share = own / radius.clamp_min(1e-3)
+    return torch.where(own < _SEEN, share.clamp_max(1), share)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from latentdem.operators.kernels import gaussian_kernel
+from latentdem.restoration.kernel_search import coverage
 from latentdem.restoration.unexplained import unexplained_share
 from latentdem.solver.measurement import Measurement
 from latentdem.solver.passes import Candidates
@@ -44,3 +46,12 @@ def test_pixels_that_do_not_count_make_no_contrast() -> None:
     expected = unexplained_share(Measurement(y[..., :20, :], sigma), tried)
     y[..., 20:, :] = torch.rand(11, 31)
     assert unexplained_share(Measurement(y, sigma, mask), tried) == pytest.approx(float(expected))
+
+
+def test_a_small_kernel_is_never_said_to_be_wider_than_the_blur() -> None:
+    small, large = gaussian_kernel(41, 1.0), gaussian_kernel(41, 4.0)  # radii of 1.4 and 5.7 pixels
+    kernels = torch.cat([small, small, large, large])
+    found = coverage(kernels, torch.tensor([0.7, 2.83, 2.83, 0.0]))
+    assert found[:3].tolist() == pytest.approx([1.0, 0.5, 2.0], rel=0.01)
+    assert found[3].isfinite()
+    assert found[3] > 2
