@@ -19,7 +19,8 @@ from .examination import Examination
 from .noise import estimate_noise_sigma
 from .settings import Settings
 
-# The lead in linear light from which it is taken, and by which it must be greater (docs/research/linear_light.md).
+# The lead in linear light from which it is taken, and by which it must be greater; see
+# docs/research/linear_light.md.
 _LEAST_LEAD, _GREATER = 0.06, 0.01
 
 
