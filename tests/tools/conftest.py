@@ -72,3 +72,8 @@ def muon() -> ModuleType:
 @pytest.fixture(scope="session")
 def train_kernel_refiner() -> ModuleType:
     return _load("train_kernel_refiner")
+
+
+@pytest.fixture(scope="session")
+def fuzz_images() -> ModuleType:
+    return _load("fuzz_images")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,9 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from .metadata import Metadata, upright_xmp
+
+# Without a handler Python would print what tifffile logs of every damaged tag.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ASCII, _BYTE, _SHORT, _LONG = 2, 1, 3, 4  # TIFF data types
@@ -85,11 +90,13 @@ def read_tiff(data: bytes) -> TiffPage | None:
             array = np.iinfo(array.dtype).max - array
         if tuple(page.extrasamples[:1]) == (tifffile.EXTRASAMPLE.ASSOCALPHA,):
             array = _unpremultiplied(array)
+        # Only the length is told of a chain of pages that leads back into itself; iteration never ends there.
+        pages = islice(file.pages, len(file.pages))
         return TiffPage(
             array,
             orientation=page.tags.valueof(ExifTags.Base.Orientation, 1),
             metadata=_metadata(page, data),
-            pages=sum(not int(other.keyframe.subfiletype) & _REDUCED_OR_MASK for other in file.pages),
+            pages=sum(not int(other.keyframe.subfiletype) & _REDUCED_OR_MASK for other in pages),
         )
 
 

@@ -11,7 +11,7 @@ from ..output.result import SURE_LEAD
 from ..priors.kernel_refiner import shipped_refiner
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
-from ..search.gradient_first import Found, GradientFirstSearch
+from ..search.gradient_first import CAUTION, Found, GradientFirstSearch
 from ..search.gradient_score import kernel_radius, turned_lead
 from ..search.gradient_start import automatic_sizes
 from ..search.layout import Layout, informative_window
@@ -94,10 +94,15 @@ class KernelSearch:
 
 
 def _corrected(found: Found) -> Found:
-    """The same with kernels that a network has corrected; the trial is that of the kernels before."""
+    """The same with kernels that a network has corrected; the trial is that of the kernels before.
+
+    The network knows the errors of estimates from photographs that are blurred as the model says. The more of a
+    photograph the model leaves unexplained, the less its correction counts.
+    """
     kernels, device = found.candidates.parameters, found.window.y.device
-    kernels = shipped_refiner(device).refined(kernels, found.window.sigma)
-    return replace(found, candidates=replace(found.candidates, parameters=kernels))
+    counts = 1 - torch.as_tensor(found.caution, device=device).expand(len(kernels)).view(-1, 1, 1, 1) / CAUTION
+    refined = shipped_refiner(device).refined(kernels, found.window.sigma)
+    return replace(found, candidates=replace(found.candidates, parameters=torch.lerp(kernels, refined, counts)))
 
 
 def checked(photographs: Measurement, found: Found) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -239,3 +240,26 @@ def test_files_that_cannot_be_read_are_in_the_list_and_the_reason_is_said(
         read_image(tmp_path / "a.heic")
     with pytest.raises(UserError, match="raw file of a camera"):
         read_image(tmp_path / "b.nef")
+
+
+def test_pages_that_lead_back_into_themselves_end(tmp_path: Path) -> None:
+    """The second page names itself as the next one, as in a damaged file."""
+    path = tmp_path / "loop.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for level in (10, 100):
+            writer.write(np.full((20, 24, 3), level, np.uint8), photometric="rgb", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[1].offset
+        order = file.byteorder
+    data = bytearray(path.read_bytes())
+    (tags,) = struct.unpack_from(f"{order}H", data, offset)
+    struct.pack_into(f"{order}I", data, offset + 2 + 12 * tags, offset)
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="holds 2 pictures"):
+        assert read_image(path).pixels.shape == (1, 3, 20, 24)
+
+
+def test_what_tifffile_logs_of_damaged_files_is_not_printed() -> None:
+    script = "import logging, latentdem.io.images; logging.getLogger('tifffile').error('damaged tag')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
