@@ -8,6 +8,7 @@ runs in a process of its own, which is started again after a fault.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -118,6 +119,9 @@ def read_seeds(connection: Connection) -> None:
     from latentdem.io.images import read_bytes
 
     sound = samples()
+    for _, data in sound:
+        with contextlib.suppress(UserError):
+            read_bytes(data)  # decoders are loaded when they are first needed
     connection.send(None)
     while (seed := connection.recv()) is not None:
         try:
