@@ -253,7 +253,7 @@ def weights_3d() -> str:
     pip looks for a requirement without an address in an index, also where the folder is at hand. A source
     distribution has the file PKG-INFO.
     """
-    if REPOSITORY or (ROOT / "PKG-INFO").exists():
+    if REPOSITORY or "sdist" in sys.argv or (ROOT / "PKG-INFO").exists():
         return f"{WEIGHTS_3D.name}=={version_of(WEIGHTS_3D)}"
     return f"{WEIGHTS_3D.name} @ {WEIGHTS_3D.as_uri()}"
 
