@@ -38,7 +38,7 @@ CUDA_HELP = "Set LATENTDEM_CUDA=OFF to install without the CUDA module."
 
 
 EXTRAS = {
-    # A package cannot know whether PyTorch is built for CUDA. PyTorch's CUDA builds for Linux bring Triton themselves.
+    # A package cannot know whether PyTorch is built for CUDA, whose builds for Linux bring Triton themselves.
     "cuda": ["triton>=3.2; sys_platform == 'linux' and platform_machine == 'x86_64'"],
     "diffusion": ["transformers>=4.57", "accelerate>=0.31"],
     "three-d": [

@@ -1,1 +1,1 @@
-"""The weights of the prior `embedded-3d` of latentdem; `latentdem.three_d.priors.embedded` finds this folder."""
+"""The weights of the prior `embedded-3d` of latentdem, which looks for them in this folder."""

@@ -32,9 +32,7 @@ def _weights_folder() -> Path:
 
 
 EMBEDDED_3D_WEIGHTS = _weights_folder()
-INSTALL = (
-    "pip install latentdem-3d-weights (in a clone of latentdem: pip install ./python/latentdem-3d-weights)"
-)
+INSTALL = "pip install latentdem-3d-weights (in a clone: pip install ./python/latentdem-3d-weights)"
 
 
 class EmbeddedViewPrior:
