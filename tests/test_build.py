@@ -32,7 +32,7 @@ echo new > "$folder/_cpu@SUFFIX@"
 
 
 def setup(*command: str, where: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", reason="the build needs setuptools")
     return subprocess.run(
         [sys.executable, "setup.py", "--quiet", *command],
         cwd=where,
@@ -70,7 +70,7 @@ def test_build_without_tools_says_what_is_missing_and_how_to_do_without(tmp_path
 @pytest.fixture
 def tools(tmp_path) -> dict[str, str]:
     """An environment with build tools in tmp_path that do nothing but what CMAKE says."""
-    pytest.importorskip("pybind11")
+    pytest.importorskip("pybind11", reason="the build needs pybind11")
     program(tmp_path / "cmake", CMAKE)
     for tool in ("ninja", "c++"):
         program(tmp_path / tool)

@@ -19,9 +19,10 @@ import typer
 from ..errors import UserError
 from . import _console as console
 from ._console import log
-from ._jobs import Job, Share, plan, standard_input, suffix_of
+from ._jobs import Job, plan, standard_input, suffix_of
 from ._outputs import check_outputs
 from ._record import Record, entry_of
+from ._share import Share
 from ._status import INTERRUPTED
 from ._task import Outcome, Outputs, Task
 
