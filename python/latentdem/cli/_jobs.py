@@ -261,7 +261,7 @@ def _check_distinct(inputs: Sequence[_Input], targets: Sequence[Path]) -> None:
 
 def _without_results(jobs: list[Job], ending: str) -> list[Job]:
     """The jobs but for results of other photographs: under the names of this run, or beside the photographs."""
-    results = {}
+    results: dict[Path, Job] = {}
     for job in jobs:
         if job.target is not None:
             beside = job.source.with_name(f"{job.source.stem}{ending}{job.target.suffix}")

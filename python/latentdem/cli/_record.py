@@ -73,8 +73,8 @@ class Record:
         """What to say of an interruption of a run of `total` photographs, `kept` being its checkpoint."""
         done = len(self.restored)
         if done and total > 1:
-            written = f"{done} of {total} are written"
-            return f"Interrupted; {written}, and the same command with --skip-existing continues."
+            how_many = f"{done} of {total} are written"
+            return f"Interrupted; {how_many}, and the same command with --skip-existing continues."
         if done:
             written = self.restored[0].target or "The result"
             return f"Interrupted; {written} is written, but not all that goes with it."
