@@ -68,6 +68,14 @@ def test_shift_agrees_with_trying_all(scene: Scene) -> None:
     assert best_shift(image, reference, radius) == max(tried, key=lambda s: tried[s])
 
 
+def test_half_a_pixel_is_undone_too(scene: Scene) -> None:
+    image = scene(48, 52)
+    reference = (image + image.roll(1, -1)) / 2  # half a pixel to the right of the image
+    result = image_metrics(image, reference)
+    assert result.shift == (0, 0.5)
+    assert result.psnr_aligned > 100
+
+
 def test_wrapped_pixels_do_not_count(scene: Scene) -> None:
     reference = scene(48, 48)
     window = torch.nn.functional.pad(reference[..., 4:, :], (0, 0, 0, 4))  # shifted, but nothing wraps

@@ -171,9 +171,9 @@ Gamma = Annotated[
     Any,
     typer.Option(
         parser=parse_gamma,
-        metavar="FLOAT|srgb",
+        metavar="FLOAT|srgb|auto",
         help="Tone curve between the light that was blurred and the values of the file: 'srgb', or an exponent "
-        "such as 2.2; 1 if the values themselves were blurred.",
+        "such as 2.2; 1 if the values themselves were blurred; 'auto' tries 1 and 'srgb'.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness; the same seed gives the same result.")]

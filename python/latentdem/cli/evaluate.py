@@ -146,7 +146,7 @@ def evaluate_command(
 
     This is the paper's protocol, with its settings as defaults. Image i gets the random motion kernel and the
     noise of seed + i. Image and kernel share a shift that cannot be determined, so image metrics are given raw
-    and after the best whole-pixel shift within 8 pixels ("aligned"), kernel metrics aligned. Writes
+    and after the best shift of quarter pixels within 8 pixels ("aligned"), kernel metrics aligned. Writes
     metrics.csv (a row per image), summary.json, contact_sheet.png and images/. Interrupted, the same command
     resumes.
 

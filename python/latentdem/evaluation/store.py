@@ -22,9 +22,9 @@ from .accuracy import Moment
 class Row:
     """Figures of one image; None where a figure was not measured.
 
-    PSNR is in dB; `aligned` means after the best whole-pixel shift, and kernel figures are always aligned;
-    `noise_sigma` (the one used) and `residual` are in units of [-1, 1]. `memory_mb` is the resident memory of a
-    program that ran by itself.
+    PSNR is in dB; `aligned` means after the best shift of quarter pixels, and kernel figures are always
+    aligned; `noise_sigma` (the one used) and `residual` are in units of [-1, 1]. `memory_mb` is the resident
+    memory of a program that ran by itself.
     """
 
     index: int

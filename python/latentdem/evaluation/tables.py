@@ -170,7 +170,10 @@ def table_text(protocol: Protocol, rows: list[TableRow], differing: list[str]) -
     for row, mean in zip(rows, means, strict=True):
         cells = [cell(mean[name], form) or "-" for name, (_, form) in columns.items()]
         lines.append(line([row.entry.title, count_of(row.evaluation.rows, row.evaluation.failures), *cells]))
-    lines += ["", 'PSNR in dB, "input" that of the blurred images, "aligned" after the best whole-pixel shift.']
+    lines += [
+        "",
+        'PSNR in dB, "input" that of the blurred images, "aligned" after the best shift of quarter pixels.',
+    ]
     lines += failure_lines({row.entry.title: row.evaluation.failures for row in rows})
     if differing:
         lines.append(f"Different from the paper: {'; '.join(differing)}.")

@@ -18,8 +18,8 @@ from latentdem_ext.vae import blend_tiles
 
 from ..checks import check_backend
 from ..errors import UserError
-from ..io.channels import from_rgb, to_rgb
-from ..operators import Blur, KernelFamily, LinearLightBlur, ToneCurve
+from ..io.channels import from_rgb
+from ..operators import Blur, KernelFamily, LinearLightBlur
 from ..operators.blur import crop_kernel, pad_kernel, support_size
 from ..output.result import Result
 from ..priors.base import LatentPrior
@@ -30,16 +30,13 @@ from ..search.family import FamilySearch
 from ..search.gradient_first import CAUTION, GradientFirstSearch
 from ..search.layout import Layout
 from ..solver.checkpoint import Checkpoint
-from ..solver.frame import interior_mask, intersection
-from ..solver.measurement import Measurement
 from ..solver.passes import Candidates, Hooks, Progress, WorkCounter, join
 from ..solver.state import State
-from .boundary import looks_circular
 from .config import KnownKernelConfig, RestorationConfig
 from .examination import Examination
 from .kernel_search import KernelSearch, checked
 from .known_kernel import KnownKernelRestorer
-from .noise import estimate_noise_sigma
+from .recording import Recording, wraps_around
 from .settings import Settings
 from .varying import FieldFound, find_field, joined_fields, search_work
 
@@ -59,7 +56,8 @@ class ImageRestoration:
         settings: what the user chose; `kernel_size` becomes that of a given kernel.
         kernel: (1 or B, 1, K, K) the true kernel; None to search for it.
         mask: (1 or B, 1, H, W), 1 where the photographs count; None for everywhere.
-        operator: makes the operator, see `BlindSearch`; with the `gamma` of the settings, `LinearLightBlur`.
+        operator: makes the operator, see `BlindSearch`; with a `gamma` other than 1, `LinearLightBlur` in place
+            of the default.
         cautious: whether the measured modelling error counts although the kernel is given.
         examine: whether the photographs' own range and the pixels that no blur explains are looked for.
         sigma: (B,) standard deviation of the noise of each photograph, in place of that of the settings.
@@ -81,9 +79,8 @@ class ImageRestoration:
 
     def __post_init__(self) -> None:
         self.settings, self.kernel = self.settings.for_images(self.y, self.kernel)
-        self._curve = ToneCurve.named(self.settings.gamma)
-        if self._curve is not None:
-            self.operator = partial(LinearLightBlur, curve=self._curve)
+        if self.settings.gamma != 1 and self.operator is not Blur:
+            raise UserError("A tone curve belongs to the operator 'blur' alone; leave gamma at 1.")
 
     def run(
         self,
@@ -111,10 +108,15 @@ class ImageRestoration:
         """
         started, backend = time.perf_counter(), check_backend()
         examined = (Examination.of if self.examine else Examination.none)(self.y, self.mask)
-        measurement = self._measurement(examined).to(device)
+        circular = wraps_around(self.y, self.settings)
+        recording = Recording.of(examined, self.settings, circular, self.sigma, self.kernel)
+        measurement = recording.measurement.to(device)
         config = self.config or self.settings.config()
         kernel = None if self.kernel is None else self.kernel.to(device)
-        search, blind = self._search(prior, denoiser, config), self.kernel is None
+        operator = self.operator
+        if recording.curve is not None:
+            operator = partial(LinearLightBlur, curve=recording.curve)
+        search, blind = self._search(prior, denoiser, config, operator), self.kernel is None
         varying = self.settings.blur == "varying"
         size, automatic = search.kernel_size(measurement, self.settings.kernel_size)
         edges = "blur that wraps around" if measurement.circular else "blur that does not wrap around"
@@ -154,7 +156,7 @@ class ImageRestoration:
                         checks.append(checked(part, found))
                     if layout.fits and not config.again:
                         image = found.frame.crop(candidates.image)
-                        residual = self._residual(image, kernels, part)
+                        residual = recording.residual(image, kernels, part)
                         results.append(replace(candidates, image=image, residual=residual))
                         continue
                     if automatic:
@@ -167,13 +169,13 @@ class ImageRestoration:
                     start = latents.unflatten(0, (len(measurement), -1))[rows].flatten(0, 1)
                 known = self._known(config, final, caution)
                 restore = KnownKernelRestorer(
-                    prior, self.operator, known, self.settings.seed, final, hooks, start, part, kernels
+                    prior, operator, known, self.settings.seed, final, hooks, start, part, kernels
                 )
                 restore.varying = fields[-1].field if varying else None
                 restore.spread = self.settings.num_samples > 1 and checkpoint is None
                 if blind and not varying and isinstance(denoiser, KernelDenoiser):
                     hqs = config.search.fine[-1].hqs
-                    restore.search_operator = partial(self.operator, final.kernel_size, denoiser.denoise, hqs)
+                    restore.search_operator = partial(operator, final.kernel_size, denoiser.denoise, hqs)
                 with _timed(seconds, "restoration"):
                     if final.fits:
                         image = restore(part.y, None)
@@ -191,12 +193,12 @@ class ImageRestoration:
                     residual = torch.stack(restore.residuals).mean(0)
                     checks.append(fields[-1].checked(part, residual, variance))
                 else:
-                    residual = self._residual(image, kernels, part)
+                    residual = recording.residual(image, kernels, part)
                 evidence = torch.zeros_like(residual)
                 results.append(Candidates(image, kernels, residual, evidence, variance, trace, spread))
         counter.finish("restoration")
         restored = join(_same_size(results))
-        result = self._result(restored, examined, measurement)
+        result = self._result(restored, examined, recording)
         for name in checks[0] if checks else ():
             setattr(result, name, torch.cat([one[name] for one in checks]).cpu())
         if restored.spread is not None:
@@ -214,38 +216,17 @@ class ImageRestoration:
         )
         return result
 
-    def _measurement(self, examined: Examination) -> Measurement:
-        """The photographs in three channels, their noise level and boundary estimated where not given.
-
-        With a tone curve they are in linear light.
-        """
-        settings, y = self.settings, examined.y
-        if self.sigma is not None:
-            sigma = self.sigma
-        elif settings.noise_sigma is None:
-            sigma = estimate_noise_sigma(y, examined.mask, examined.step)
-        else:
-            sigma = float(settings.noise_sigma) / examined.data_range.scale
-        boundary = settings.boundary
-        circular = looks_circular(self.y) if boundary == "auto" else boundary == "circular"
-        light = y if self._curve is None else self._curve.light(y)
-        return Measurement(to_rgb(light), sigma * self._slope(examined), examined.mask, circular)
-
-    def _slope(self, examined: Examination) -> Tensor:
-        """Root mean square (B,) of the tone curve's slope: what becomes of noise in the values."""
-        if self._curve is None:
-            return torch.ones(len(examined.y))
-        mask = torch.ones_like(examined.y[:, :1]) if examined.mask is None else examined.mask
-        squares = self._curve.slope(examined.y).square().mean(1, keepdim=True) * mask
-        return (squares.sum((1, 2, 3)) / mask.expand_as(squares).sum((1, 2, 3))).sqrt()
-
     def _search(
-        self, prior: LatentPrior, denoiser: KernelDenoiser | KernelFamily, config: RestorationConfig
+        self,
+        prior: LatentPrior,
+        denoiser: KernelDenoiser | KernelFamily,
+        config: RestorationConfig,
+        operator: Callable[..., Blur],
     ) -> KernelSearch:
         if isinstance(denoiser, KernelFamily):
-            return KernelSearch(FamilySearch(prior, denoiser, self.operator))
+            return KernelSearch(FamilySearch(prior, denoiser, operator))
         samples = self.settings.num_samples
-        search = BlindSearch(prior, denoiser, config.search, config.e_step, config.skip, samples, self.operator)
+        search = BlindSearch(prior, denoiser, config.search, config.e_step, config.skip, samples, operator)
         if config.gradients is None:
             return KernelSearch(search)
         automatic = self.settings.kernel_size is None
@@ -271,9 +252,10 @@ class ImageRestoration:
             total += max(one.grids[1] * self._known(config, one).steps() for one in layouts)
         return total
 
-    def _result(self, restored: Candidates, examined: Examination, measurement: Measurement) -> Result:
+    def _result(self, restored: Candidates, examined: Examination, recording: Recording) -> Result:
         """What the caller gets, in the range and the channels of the photographs."""
-        scale, kernel = examined.data_range.scale / self._slope(examined), restored.parameters.cpu()
+        measurement, kernel = recording.measurement, restored.parameters.cpu()
+        scale = examined.data_range.scale / recording.slope
         return Result(
             tensor=examined.restored(from_rgb(restored.image, self.y.shape[1]).cpu(), self.y, kernel),
             kernel=kernel,
@@ -285,16 +267,9 @@ class ImageRestoration:
             settings={
                 **self.settings.as_dict(kernel_known=self.kernel is not None),
                 "boundary": "circular" if measurement.circular else "valid",
+                "gamma": recording.gamma,
             },
         )
-
-    def _residual(self, image: Tensor, kernel: Tensor, measurement: Measurement) -> Tensor:
-        """Root mean square (B,) of y - k * x where a blur sees only pixels of the image, in linear light."""
-        size = kernel.shape[-1]
-        inside = interior_mask(*measurement.size, 1 if measurement.circular else size, measurement.y.device)
-        operator = Blur(size, mask=intersection(inside, measurement.mask))
-        light = image if self._curve is None else self._curve.light(image)
-        return operator.residual(light, kernel, measurement.y)
 
 
 def _uncertainty(spread: Tensor, scale: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from .config import Quality, RestorationConfig, algorithm_1
 UNCERTAINTY_SAMPLES = 4
 
 BoundaryChoice = Literal["auto", "circular", "valid"]
-GammaChoice = float | Literal["srgb"]
+GammaChoice = float | Literal["srgb", "auto"]
 BlurChoice = Literal["uniform", "varying"]
 
 
@@ -45,7 +45,8 @@ class Settings:
             13 steps, "balanced" is one of 8 steps, "fast" one of 3; "auto" is "best" where the image is
             restored as a whole and "balanced" where it is in tiles. Of no effect with the posterior E-step.
         gamma: the tone curve between the light that was blurred and the values of the file: 1 where the values
-            themselves were blurred, "srgb", or an exponent up to 4 such as 2.2, see `operators.ToneCurve`.
+            themselves were blurred, "srgb", or an exponent up to 4 such as 2.2, see `operators.ToneCurve`;
+            "auto" estimates a kernel in the values and in the light of sRGB and takes what explains it better.
         blur: "uniform" for one kernel, "varying" for a camera that turned during the exposure, whose kernels
             follow from its poses and differ from place to place (`search.camera_poses`).
 
@@ -79,7 +80,8 @@ class Settings:
             raise UserError(f"Unknown E-step '{self.e_step}'; give proximal or posterior.")
         if self.quality not in get_args(Quality):
             raise UserError(f"Unknown quality '{self.quality}'; give auto, fast, balanced or best.")
-        ToneCurve.named(self.gamma)  # refuses what is none
+        if self.gamma != "auto":
+            ToneCurve.named(self.gamma)  # refuses what is none
         if self.blur not in get_args(BlurChoice):
             raise UserError(f"Unknown blur '{self.blur}'; give uniform or varying.")
         parts = ("annealing", "gluing", "skipping") if self.e_step == "posterior" else ()

@@ -15,6 +15,7 @@ from latentdem.priors.kernel_denoiser import KernelDenoiser
 from latentdem.restoration.data_range import DataRange, quantisation_step
 from latentdem.restoration.examination import Examination, filled, received
 from latentdem.restoration.image import ImageRestoration
+from latentdem.restoration.recording import Recording, wraps_around
 
 Scene = Callable[..., Tensor]
 
@@ -81,7 +82,7 @@ def test_mask_reaches_the_measurement_and_frames_come_back(scene: Scene, tiny_pr
     y = torch.nn.functional.avg_pool2d(scene(48, 48), 3, 1, 1)
     y[..., :6, :] = -1
     examined = Examination.of(y)
-    measurement = ImageRestoration(y, Settings(9), None)._measurement(examined)
+    measurement = Recording.of(examined, Settings(9), wraps_around(y, Settings(9))).measurement
     assert not measurement.circular
     assert measurement.mask is not None
     assert not measurement.mask[..., :7, :].any()
