@@ -67,3 +67,8 @@ def train_framing() -> ModuleType:
 @pytest.fixture(scope="session")
 def muon() -> ModuleType:
     return _load("_muon")
+
+
+@pytest.fixture(scope="session")
+def train_kernel_refiner() -> ModuleType:
+    return _load("train_kernel_refiner")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..output.result import SURE_LEAD
+from ..priors.kernel_refiner import shipped_refiner
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
 from ..search.gradient_first import Found, GradientFirstSearch
@@ -89,7 +90,14 @@ class KernelSearch:
                 frame = layout.frame_of_part(*window.size)
             found = Found(self.search(frame.extend(window), kernel_size, generator, hooks), window, frame)
         budget.spend("kernel search")
-        return found
+        return found if self.gradients is None else _corrected(found)
+
+
+def _corrected(found: Found) -> Found:
+    """The same with kernels that a network has corrected; the trial is that of the kernels before."""
+    kernels, device = found.candidates.parameters, found.window.y.device
+    kernels = shipped_refiner(device).refined(kernels, found.window.sigma)
+    return replace(found, candidates=replace(found.candidates, parameters=kernels))
 
 
 def checked(photographs: Measurement, found: Found) -> dict[str, Tensor]:

@@ -177,7 +177,7 @@ def estimate_kernels(
     kernels = alternate(inputs, settings, first, widths, sigma)
     scale = full_scale(inputs)
     on_part()
-    kernels = _refined(scale, kernels, sigma)
+    kernels = refined_at_full_size(scale, kernels, sigma)
     on_part()
     kernels = without_parts(kernels, found.least_radius)
     scale = full_scale(replace(inputs, repeats=len(kernels)))
@@ -185,7 +185,7 @@ def estimate_kernels(
     return Estimates(pad_kernel(kernels, kernel_size), found.radius)
 
 
-def _refined(scale: Scale, kernel: Tensor, sigma: float, rounds: int = 3) -> Tensor:
+def refined_at_full_size(scale: Scale, kernel: Tensor, sigma: float, rounds: int = 3) -> Tensor:
     """Kernels (N, 1, K, K) after alternating with a hyper-Laplacian image, using its strongest gradients."""
     whitening = kernel.new_full((1, 1, 1, 1), max(0.05, (sigma / MODEL_ERROR) ** 2))
     ridge = kernel.new_full((1, 1, 1, 1), 0.03)
