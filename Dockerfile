@@ -1,4 +1,4 @@
-# latentdem on a CPU.
+# latentdem on a CPU, for photographs: without the extras.
 #
 #     docker build -t latentdem .
 #     docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/photos" latentdem deblur photo.jpg

@@ -1,4 +1,4 @@
-"""Build of the native modules by CMake; everything else is in pyproject.toml.
+"""Build of the native modules by CMake, the extras, and the links of a release; the rest is in pyproject.toml.
 
 Environment variables:
     LATENTDEM_NATIVE=OFF leaves all of them out: the operations then run on their PyTorch references.
@@ -32,8 +32,40 @@ NATIVE = os.environ.get("LATENTDEM_NATIVE", "ON").upper()
 CUDA = os.environ.get("LATENTDEM_CUDA", "AUTO").upper()
 CUDA_ARCHS = os.environ.get("LATENTDEM_CUDA_ARCHS", "80;86;89;90")
 REPOSITORY = os.environ.get("LATENTDEM_REPOSITORY", "").rstrip("/")
+WEIGHTS_3D = ROOT / "python" / "latentdem-3d-weights"
 HELP = "Set LATENTDEM_NATIVE=OFF to install without the native modules."
 CUDA_HELP = "Set LATENTDEM_CUDA=OFF to install without the CUDA module."
+
+
+EXTRAS = {
+    # A package cannot know whether PyTorch is built for CUDA, whose builds for Linux bring Triton themselves.
+    "cuda": ["triton>=3.2; sys_platform == 'linux' and platform_machine == 'x86_64'"],
+    "diffusion": ["transformers>=4.57", "accelerate>=0.31"],
+    "three-d": [
+        "trimesh>=4",
+        "opencv-python-headless>=4.8",
+        "embreex>=2.17.7",
+        "scipy>=1.11",
+        "fast-simplification>=0.2",
+    ],
+    "video": ["imageio>=2.28", "imageio-ffmpeg>=0.5"],
+    "lpips": ["lpips>=0.1.4", "torchvision"],
+    "deepinv": ["deepinv>=0.3"],
+    "web": ["starlette>=0.40", "uvicorn>=0.30"],
+    "all": ["latentdem[diffusion,three-d,video,lpips,deepinv,web]"],
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
+    "test": [
+        "latentdem[cuda,diffusion,three-d,video,web]",
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "pytest-benchmark>=4",
+        "httpx2>=2",
+        "pybind11>=2.13",
+        "ruff>=0.9",
+        "mypy>=1.13",
+    ],
+    "dev": ["latentdem[test]", "pytest-cov>=5", "pre-commit>=3.5", "playwright>=1.49"],
+}
 
 
 class CMakeBuild(build_ext):
@@ -211,9 +243,25 @@ def index_readme() -> str:
 
 
 def release_tag() -> str:
-    """The tag of the version in pyproject.toml."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return "v" + re.findall('^version = "(.+)"', text, re.MULTILINE)[0]
+    """The tag of this version."""
+    return "v" + version_of(ROOT)
+
+
+def weights_3d() -> str:
+    """What the extra three-d asks for: the weights of this clone, or in a distribution those of an index.
+
+    pip looks for a requirement without an address in an index, also where the folder is at hand. A source
+    distribution has the file PKG-INFO.
+    """
+    if REPOSITORY or "sdist" in sys.argv or (ROOT / "PKG-INFO").exists():
+        return f"{WEIGHTS_3D.name}=={version_of(WEIGHTS_3D)}"
+    return f"{WEIGHTS_3D.name} @ {WEIGHTS_3D.as_uri()}"
+
+
+def version_of(folder: Path) -> str:
+    """The version in the pyproject.toml of `folder`."""
+    text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    return re.findall('^version = "([^"]+)"', text, re.MULTILINE)[0]
 
 
 for variable, value, known in (("NATIVE", NATIVE, ("ON", "OFF")), ("CUDA", CUDA, ("AUTO", "ON", "OFF"))):
@@ -224,6 +272,7 @@ setup(
     long_description=index_readme(),
     long_description_content_type="text/markdown",
     project_urls=repository_urls(),
+    extras_require={**EXTRAS, "three-d": [weights_3d(), *EXTRAS["three-d"]]},
     packages=[*find_packages("python"), *find_packages(include=["latentdem_ext*"]), "latentdem_kernels"],
     package_dir={
         "latentdem": "python/latentdem",

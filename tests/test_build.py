@@ -32,7 +32,7 @@ echo new > "$folder/_cpu@SUFFIX@"
 
 
 def setup(*command: str, where: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", reason="the build needs setuptools")
     return subprocess.run(
         [sys.executable, "setup.py", "--quiet", *command],
         cwd=where,
@@ -70,7 +70,7 @@ def test_build_without_tools_says_what_is_missing_and_how_to_do_without(tmp_path
 @pytest.fixture
 def tools(tmp_path) -> dict[str, str]:
     """An environment with build tools in tmp_path that do nothing but what CMAKE says."""
-    pytest.importorskip("pybind11")
+    pytest.importorskip("pybind11", reason="the build needs pybind11")
     program(tmp_path / "cmake", CMAKE)
     for tool in ("ninja", "c++"):
         program(tmp_path / tool)
@@ -201,3 +201,18 @@ def test_metadata_without_an_address_of_the_repository_names_none(tmp_path):
     text = metadata(tmp_path)
     assert "Project-URL" not in text
     assert "](docs/README.md)" in text
+
+
+def test_extra_three_d_of_a_clone_takes_the_weights_from_it(tmp_path):
+    """No index need have them."""
+    if (ROOT / "PKG-INFO").exists():
+        pytest.skip("a source distribution names the package alone")
+    folder = (ROOT / "python" / "latentdem-3d-weights").as_uri()
+    assert f'Requires-Dist: latentdem-3d-weights @ {folder} ; extra == "three-d"' in metadata(tmp_path)
+
+
+def test_extra_three_d_of_a_release_names_the_version_of_the_weights(tmp_path):
+    text = metadata(tmp_path, LATENTDEM_REPOSITORY="https://host.example/owner/name")
+    (version,) = re.findall('Requires-Dist: latentdem-3d-weights==(.+); extra == "three-d"', text)
+    project = (ROOT / "python" / "latentdem-3d-weights" / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{version}"' in project

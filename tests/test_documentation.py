@@ -122,5 +122,5 @@ def documented_names() -> list[str]:
 @pytest.mark.parametrize("name", documented_names())
 def test_documented_names_can_be_imported(name):
     if "deepinv" in name:
-        pytest.importorskip("deepinv")
+        pytest.importorskip("deepinv", reason="the extra deepinv is not installed")
     resolve_name(name)

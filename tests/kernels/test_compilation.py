@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-triton = pytest.importorskip("triton")
-compiler = pytest.importorskip("triton.backends.compiler")
+triton = pytest.importorskip("triton", reason="the extra cuda is not installed")
+compiler = pytest.importorskip("triton.backends.compiler", reason="this Triton has no compiler")
 
 from latentdem_kernels import dps_step, group_norm_silu, renoise, upsample_conv  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-triton = pytest.importorskip("triton")
+triton = pytest.importorskip("triton", reason="the extra cuda is not installed")
 
 from latentdem_kernels import group_norm_silu, upsample_conv  # noqa: E402
 

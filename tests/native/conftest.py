@@ -79,7 +79,7 @@ def builder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def shim(builder: Builder) -> ModuleType:
     """`_cuda` for CPU memory: the bindings and the kernels, compiled against the shim."""
-    pybind11 = pytest.importorskip("pybind11")
+    pybind11 = pytest.importorskip("pybind11", reason="the build needs pybind11")
     flags = ["-O1", "-fPIC", "-DLATENTDEM_OLDEST_ARCHITECTURE=80"]
     flags += ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
     path = builder.build("_cuda.so", [CUDA / "bindings.cpp", SHIM / "faulty.cpp"], flags, ["-shared"])

@@ -16,7 +16,7 @@ from latentdem.three_d.pictures import Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.priors.framing import standardised
 
-pytest.importorskip("embreex")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
 from latentdem.three_d.synthetic.render import on_white, render
 from latentdem.three_d.synthetic.scenes import random_scene

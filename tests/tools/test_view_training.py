@@ -15,7 +15,7 @@ from latentdem.three_d.priors.embedded import EmbeddedViewPrior
 from latentdem.three_d.priors.network import ViewNetwork
 from latentdem.three_d.synthetic.scenes import random_scene
 
-pytest.importorskip("embreex")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
 
 def run(tool, *args: object) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,18 +23,11 @@ from ..io.inputs import ImageLike, open_image
 from ..io.kernels import as_kernel
 from ..io.masks import as_mask
 from ..operators import (
-    AntiAliasing,
-    Blur,
     CameraResponse,
     Denoising,
-    DiskKernels,
     Gamma,
-    GaussianKernels,
     Inpainting,
-    KernelFamily,
     Parametric,
-    Saturation,
-    StridedBlur,
     VaryingBlur,
 )
 from ..output.report import versions
@@ -43,24 +35,16 @@ from ..output.result import Restored
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
 from ..priors.prior_names import name_of
-from ..restoration.boundary import looks_circular
-from ..restoration.image import ImageRestoration
-from ..restoration.noise import estimate_noise_sigma
 from ..restoration.parametric import ParametricRestoration
 from ..restoration.settings import BoundaryChoice, Settings
 from ..solver.checkpoint import Checkpoint, digest
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, Progress, WorkCounter
+from .one_kernel import ONE_KERNEL, noise_of, restore_one_kernel
 from .registry import completed, parse
 
 # A known parameter: a number, values, a file, or a picture of a mask.
 Known: TypeAlias = float | np.ndarray | Tensor | str | Path | Image.Image
-
-_FAMILIES: dict[str, KernelFamily] = {
-    "gaussian": GaussianKernels(),
-    "disk": DiskKernels(),
-}
-_ONE_KERNEL = {"blur", "saturation", "superresolution", *_FAMILIES}
 
 
 @own_context()
@@ -142,8 +126,8 @@ def restore(
         identity = _identity(operator, y, known, settings, name_of(prior), torch_device, precision)
         saved = Checkpoint(checkpoint, identity)
     loaded = load_prior(prior, torch_device, precision)
-    if name in _ONE_KERNEL:
-        result = _restore_one_kernel(name, y, options, known, settings, loaded, torch_device, progress, saved)
+    if name in ONE_KERNEL:
+        result = restore_one_kernel(name, y, options, known, settings, loaded, torch_device, progress, saved)
     else:
         if isinstance(operator, str):
             operator = _named(name, y, options, load_kernel_denoiser(device=torch_device))
@@ -167,68 +151,6 @@ def restore(
     return result
 
 
-def _restore_one_kernel(
-    name: str,
-    y: Tensor,
-    options: dict[str, Any],
-    known: dict[str, Any],
-    settings: Settings,
-    prior: LatentPrior,
-    device: torch.device,
-    progress: Progress | None,
-    checkpoint: Checkpoint | None,
-) -> Restored:
-    """Operators that are one kernel and a mask: restorations as those of `deblur`."""
-    family, factor = _FAMILIES.get(name), options.get("factor", 1)
-    size = options.get("size", 6 * factor if factor % 2 == 0 else 25)
-    mask, grid, sigma = None, y, None
-    operator: Callable[..., Blur] = Blur
-    if name == "saturation":
-        mask = Saturation().measured(y)
-        if not mask.flatten(1).any(1).all():
-            raise UserError("Every pixel is clipped to black or white; give an image that is not.")
-        sigma = _noise(y, settings) / options["exposure"]
-        grid = (y + 1) / options["exposure"] - 1
-    if name == "superresolution":
-        if settings.boundary == "auto":
-            settings = replace(settings, boundary="circular" if looks_circular(y) else "valid")
-        sigma = _noise(y, settings)
-        grid, mask = spread(y, factor)
-        operator, family = partial(StridedBlur, stride=factor), AntiAliasing(factor)
-    kernel, values = known.get("kernel"), None
-    if family is not None and known:
-        for key in family.names if name in _FAMILIES else ():
-            if known[key] > family.most(size):
-                raise UserError(
-                    f"A kernel of {size} x {size} pixels has no room for the {key} {known[key]:g}; "
-                    f"give a larger size, as {name}:size=N."
-                )
-        values = torch.tensor([[known[key] for key in family.names]])
-        kernel = family.kernel(values, size)
-    settings = replace(settings, kernel_size=size)
-    # No model includes lights beyond the range of the result.
-    restoration = ImageRestoration(
-        grid, settings, kernel, mask, operator, cautious=name == "saturation", examine=mask is None, sigma=sigma
-    )
-    denoiser = family or load_kernel_denoiser(device=device)
-    result = restoration.run(prior, denoiser, device, progress=progress, checkpoint=checkpoint)
-    if family is None:
-        parameters = {"kernel": result.kernel}
-    else:
-        fitted = family.fit(result.kernel) if values is None else values.expand(len(y), -1)
-        parameters = {key: fitted[:, i] for i, key in enumerate(family.names)}
-    return Restored(
-        result.tensor,
-        parameters,
-        y,
-        result.noise_sigma,
-        result.residual,
-        result.trace,
-        result.seconds,
-        {"boundary": result.settings["boundary"]},
-    )
-
-
 def _restore_parametric(
     operator: Parametric,
     y: Tensor,
@@ -243,7 +165,7 @@ def _restore_parametric(
     operator = copy(operator)
     operator.fixed = frozenset(known)
     initial = operator.initial(y, known).to(device)
-    sigmas = _noise(y, settings)
+    sigmas = noise_of(y, settings)
     restoration = ParametricRestoration(prior, operator, settings.seed)
     if settings.steps is not None:
         restoration = restoration.with_steps(settings.steps)
@@ -255,12 +177,6 @@ def _restore_parametric(
     if isinstance(operator, Denoising):
         values["sigma"] = sigmas
     return Restored(image.cpu(), values, y, sigmas, candidates.residual.cpu(), candidates.trace, {}, {})
-
-
-def _noise(y: Tensor, settings: Settings) -> Tensor:
-    """Standard deviations (B,) of the noise, estimated where they are not given."""
-    sigma = settings.noise_sigma
-    return estimate_noise_sigma(y) if sigma is None else torch.full((len(y),), float(sigma))
 
 
 def _named(name: str, y: Tensor, options: dict[str, Any], denoiser: KernelDenoiser) -> Parametric:
@@ -317,16 +233,3 @@ def _loaded(key: str, value: Known, y: Tensor, named: bool) -> Any:
         return torch.from_numpy(np.load(value)).float()
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{value} is not a NumPy file that can be read: {error}.") from error
-
-
-def spread(y: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """A measurement (B, C, h, w) on the grid of its super-resolution, and the mask of its pixels there.
-
-    Pixel i of the measurement covers the pixels f i to f (i + 1) - 1, around f i + (f - 1) / 2. For even f
-    that is between two pixels, and so is the centre (K - 1) / 2 of a kernel of even size.
-    """
-    up = y.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-    mask = torch.zeros(1, 1, *up.shape[-2:])
-    first = (factor - 1) // 2
-    mask[..., first::factor, first::factor] = 1
-    return up, mask

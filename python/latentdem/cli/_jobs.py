@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,43 +35,6 @@ class Job:
     name: str
     target: Path | None
     key: str
-
-
-@dataclass(frozen=True)
-class Share:
-    """The part of the work of this process: every `count`-th file from number `index` on.
-
-    It depends on the names alone, so that processes need not communicate. The next run does what one of them
-    leaves undone.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Share:
-        """The share given by RANK and WORLD_SIZE, as torchrun and accelerate set them; all files without them.
-
-        Raises:
-            UserError: only one of them is set, or they are not numbers with 0 <= RANK < WORLD_SIZE.
-        """
-        rank, size = environment.get("RANK"), environment.get("WORLD_SIZE")
-        if rank is None and size in (None, "1"):
-            return cls()
-        if not (rank and size and rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
-            raise UserError(
-                f"RANK is {rank or 'not set'} and WORLD_SIZE {size or 'not set'}, where a number below another "
-                "is needed; set both as torchrun does, or neither."
-            )
-        return cls(int(rank), int(size))
-
-    def pick(self, jobs: Sequence[Job]) -> list[Job]:
-        """The jobs that belong to this process."""
-        return list(jobs[self.index :: self.count])
-
-    def own(self, path: Path) -> Path:
-        """The name of a file of which every process writes its own."""
-        return path if self.count == 1 else path.with_name(f"{path.stem}_{self.index}{path.suffix}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +118,8 @@ def plan(
     stems = Counter(target.stem.lower() for target in targets)
     keys = [target.stem if stems[target.stem.lower()] == 1 else target.name for target in targets]
     named = zip(inputs, targets, keys, strict=True)
-    return _without_results([Job(each.path, str(each.path), target, key) for each, target, key in named])
+    jobs = [Job(each.path, str(each.path), target, key) for each, target, key in named]
+    return _without_results(jobs, ending)
 
 
 def suffix_of(path: Path) -> str:
@@ -250,6 +214,8 @@ def _single_target(out: str, default_name: str, suffix: str | None) -> Path | No
     path = Path(out)
     if path.is_dir():
         return path / default_name
+    if not path.suffix and not path.exists():
+        raise UserError(f"There is no folder {out}; add a / to make it, or a suffix such as .png for a file.")
     check_output(path)
     if suffix is not None and _format(path) != _format(Path(default_name)):
         raise UserError(f"{out} is not a {suffix[1:]} file; give -o or --format, or make them agree.")
@@ -293,12 +259,16 @@ def _check_distinct(inputs: Sequence[_Input], targets: Sequence[Path]) -> None:
             )
 
 
-def _without_results(jobs: list[Job]) -> list[Job]:
-    """The jobs but for photographs that are the results of others, from an earlier run."""
-    targets = {job.target.resolve(): job for job in jobs if job.target is not None}
+def _without_results(jobs: list[Job], ending: str) -> list[Job]:
+    """The jobs but for results of other photographs: under the names of this run, or beside the photographs."""
+    results: dict[Path, Job] = {}
+    for job in jobs:
+        if job.target is not None:
+            beside = job.source.with_name(f"{job.source.stem}{ending}{job.target.suffix}")
+            results |= {path.resolve(): job for path in (job.target, beside)}
     kept = []
     for job in jobs:
-        origin = targets.get(job.source.resolve())
+        origin = results.get(job.source.resolve())
         if origin is None:
             kept.append(job)
         else:

@@ -10,46 +10,24 @@ import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from ..errors import UserError
 from . import _console as console
 from ._console import log
-from ._jobs import Job, Share, plan, standard_input, suffix_of
+from ._jobs import Job, plan, standard_input, suffix_of
 from ._outputs import check_outputs
-from ._status import FAILED, INCOMPLETE, INTERRUPTED
+from ._record import Record, entry_of
+from ._share import Share
+from ._status import INTERRUPTED
 from ._task import Outcome, Outputs, Task
 
 if TYPE_CHECKING:
     from ..io.images import ImageFile
-
-
-@dataclass
-class _Record:
-    """How a run went, in the order of what happened."""
-
-    restored: list[Job] = field(default_factory=list)
-    unexplained: list[Job] = field(default_factory=list)
-    skipped: list[Job] = field(default_factory=list)
-    failed: list[Job] = field(default_factory=list)
-    reports: list[dict[str, Any]] = field(default_factory=list)
-    last: Outcome | None = None
-    incomplete: bool = False  # whether something beside the photographs could not be written
-
-    @property
-    def done(self) -> int:
-        return len(self.restored) + len(self.failed)
-
-    def status(self, complaint: int) -> int:
-        """Exit status, given that of a complaint about results that are probably wrong."""
-        if self.failed and not self.restored and not self.skipped:
-            return FAILED
-        return INCOMPLETE if self.failed or self.incomplete else complaint
 
 
 def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
@@ -64,12 +42,12 @@ def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
         planned = plan(images, outputs.out, task.ending, outputs.suffix, stdin)
         share = Share.of(os.environ)
         several = len(planned) > 1 or images[0].is_dir()
-        jobs, record = share.pick(planned), _Record()
+        jobs, record = share.pick(planned), Record()
         if outputs.existing.skip:
             there = [job.target is not None and job.target.exists() for job in jobs]
             record.skipped = [job for job, skip in zip(jobs, there, strict=True) if skip]
             jobs = [job for job, skip in zip(jobs, there, strict=True) if not skip]
-            record.reports += [_entry(job, "skipped") for job in record.skipped]
+            record.reports += [entry_of(job, "skipped") for job in record.skipped]
         _check(jobs, task, outputs)
         log.debug("Versions: %s.", ", ".join(f"{name} {version}" for name, version in versions().items()))
         if jobs:
@@ -78,15 +56,15 @@ def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
             with console.progress_bar() as advance:
                 _Runner(jobs, task, outputs, record, several, advance if share.index == 0 else None).run()
         except KeyboardInterrupt:
-            console.say_error(_interrupted(record, len(jobs), task.kept))
+            console.say_error(record.interrupted(len(jobs), task.kept))
             raise typer.Exit(INTERRUPTED) from None
     complaint = 0
     if record.unexplained:
         sentence, complaint = task.complaint(record.unexplained, several)
         console.say_error(sentence)
     if outputs.json is not None and record.reports:
-        _write_json(share.own(outputs.json), record, several)
-    _summarise(record, outputs, several)
+        record.write(share.own(outputs.json), several)
+    record.summarise(outputs, several)
     # One process that fails makes torchrun end the others.
     if share.count == 1 and (status := record.status(complaint)):
         raise typer.Exit(status)
@@ -126,7 +104,7 @@ class _Runner:
         jobs: Sequence[Job],
         task: Task,
         outputs: Outputs,
-        record: _Record,
+        record: Record,
         several: bool,
         advance: console.Advance | None,
     ) -> None:
@@ -189,7 +167,7 @@ class _Runner:
         if not outcome.explained:
             self._record.unexplained.append(job)
         status = "restored" if outcome.explained else "unexplained"
-        entry = _entry(job, status, warnings=self._warnings[job], **outcome.report)
+        entry = entry_of(job, status, warnings=self._warnings[job], **outcome.report)
         self._record.reports.append(entry)
         log.info("Written: %s.", job.target or "standard output")
         if self._outputs.extras is None:
@@ -219,7 +197,7 @@ class _Runner:
     def _fail(self, job: Job, reason: str) -> None:
         reason = reason.replace(str(job.source), job.name)  # standard input is read from a temporary file
         self._record.failed.append(job)
-        self._record.reports.append(_entry(job, "failed", reason=reason))
+        self._record.reports.append(entry_of(job, "failed", reason=reason))
         console.say_error(reason)
 
     def _show(self, text: str, count: int, part: float, whole: float) -> None:
@@ -241,14 +219,6 @@ def _reason(error: Exception) -> str:
     raise error
 
 
-def _entry(job: Job, status: str, **report: Any) -> dict[str, Any]:
-    target = "standard output" if job.target is None else str(job.target)
-    named = {"input": job.name, "output": None if status == "failed" else target, "status": status}
-    # Names that are not text, as some file systems allow, are written with escapes.
-    plain = {key: value and value.encode(errors="backslashreplace").decode() for key, value in named.items()}
-    return {**plain, **report}
-
-
 def _to_standard_output(outcome: Outcome, suffix: str) -> None:
     from ..io.images import write_image
 
@@ -263,49 +233,3 @@ def _to_standard_output(outcome: Outcome, suffix: str) -> None:
             raise UserError(
                 f"Cannot write to standard output: {(error.strerror or str(error)).lower()}."
             ) from error
-
-
-def _write_json(path: Path, record: _Record, several: bool) -> None:
-    from ..io.files import write_json
-
-    try:
-        write_json(path, record.reports if several else record.reports[0])
-    except UserError as error:
-        record.incomplete = True
-        log.warning("%s", error)
-
-
-def _summarise(record: _Record, outputs: Outputs, several: bool) -> None:
-    to_stderr = outputs.out == "-" or any(job.target is None for job in record.restored)
-    if not several:
-        if record.last is not None:
-            written = str(record.restored[0].target or "standard output")
-            more = [] if outputs.extras is None else [("extras", str(outputs.extras))]
-            console.print_table([("written", written), *more, *record.last.rows], to_stderr=to_stderr)
-        for job in record.skipped:
-            console.print_table([("exists already", str(job.target))])
-        return
-    folders = dict.fromkeys(str(job.target.parent) for job in record.restored if job.target is not None)
-    console.print_table(
-        [
-            *(("written to" if i == 0 else "", folder) for i, folder in enumerate(folders)),
-            ("restored", str(len(record.restored))),
-            ("not explained", str(len(record.unexplained))),
-            ("there before", str(len(record.skipped))),
-            ("failed", str(len(record.failed))),
-        ]
-    )
-
-
-def _interrupted(record: _Record, total: int, kept: Path | None) -> str:
-    done = len(record.restored)
-    if done and total > 1:
-        return (
-            f"Interrupted; {done} of {total} are written, and the same command with --skip-existing continues."
-        )
-    if done:
-        written = record.restored[0].target or "The result"
-        return f"Interrupted; {written} is written, but not all that goes with it."
-    if kept is not None:
-        return f"Interrupted; the run is saved in {kept}, and the same command resumes it."
-    return "Interrupted; nothing was written."

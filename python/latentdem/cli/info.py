@@ -13,23 +13,24 @@ def info_command() -> None:
 
     from ..metrics import lpips_available
     from ..output.report import backends, versions
+    from ..priors.embedded import EMBEDDED_WEIGHTS
+    from ..three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, INSTALL
 
     rows = list(versions().items())
     rows.append(("device", "cpu"))
     rows += [("", f"cuda:{i} {torch.cuda.get_device_name(i)}") for i in range(torch.cuda.device_count())]
     rows.append(("threads", str(torch.get_num_threads())))
     rows += [(f"backend {name}", state) for name, state in backends().items()]
-    rows += _weights()
+    rows += _weights("weights", EMBEDDED_WEIGHTS.parent, "missing: reinstall the package")
+    rows += _weights("weights of views", EMBEDDED_3D_WEIGHTS, f"not installed: {INSTALL}")
     available, reason = lpips_available()
     rows.append(("LPIPS", reason if available else f"not available: {reason}"))
     console.print_table(rows)
 
 
-def _weights() -> list[tuple[str, str]]:
-    folder = Path(__file__).parent.parent / "weights"
+def _weights(title: str, folder: Path, otherwise: str) -> list[tuple[str, str]]:
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
-        return [("weights", f"missing: no .safetensors file below {folder}; reinstall the package")]
-    return [("weights", str(folder))] + [
-        ("", f"{file.relative_to(folder)} ({file.stat().st_size / 1e6:.1f} MB)") for file in files
-    ]
+        return [(title, otherwise)]
+    sizes = [("", f"{file.relative_to(folder)} ({file.stat().st_size / 1e6:.1f} MB)") for file in files]
+    return [(title, str(folder)), *sizes]

@@ -196,6 +196,6 @@ def test_the_example_of_the_readme_is_restored() -> None:
     folder = Path(__file__).resolve().parents[3] / "examples"
     result = latentdem.deblur(folder / "blurred.png", device="cpu")
     sharp = to_tensor(folder / "sharp.png")
-    before, after = (image_metrics(image, sharp) for image in (result.blurred, result.image))
+    before, after = (image_metrics(image, sharp) for image in (result.blurred, result.tensor))
     assert after.psnr_aligned > before.psnr_aligned + 1
     assert kernel_metrics(result.kernel, read_kernel(folder / "kernel.npy")).mnc > 0.85

@@ -54,7 +54,7 @@ def test_list_of_commands_has_whole_sentences(cli: Any) -> None:
 
 def test_info(cli: Any) -> None:
     text = cli.run("info").stdout
-    for word in ("latentdem", "torch", "device", "threads", "backend reference", "weights", "LPIPS"):
+    for word in ("latentdem", "torch", "device", "threads", "backend reference", "weights of views", "LPIPS"):
         assert word in text
 
 

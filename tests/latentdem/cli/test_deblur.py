@@ -230,7 +230,7 @@ def test_deblur_measures_exact_results(cli: Any, here: Path, fake_deblur: Any) -
         (["*.jpg"], "No file matches '*.jpg'"),
         (["../photo.png", "-o", "nowhere/x.png"], "the folder nowhere does not exist"),
         (["../photo.png", "-o", "x.gif"], "does not name an image format"),
-        (["../photo.png", "-o", "x"], "does not name an image format"),
+        (["../photo.png", "-o", "x"], "There is no folder x; add a / to make it"),
         (["../photo.png", "-o", "../photo.png"], "is an input and would be overwritten"),
         (["../photo.png", "--json", "../photo.png"], "is an input and would be overwritten"),
         (["../photo.png", "--json", "."], "it is a folder"),

@@ -10,7 +10,8 @@ import pytest
 from torch import Tensor
 
 from latentdem import UserError
-from latentdem.cli._jobs import Share, expand, plan, suffix_of
+from latentdem.cli._jobs import expand, plan, suffix_of
+from latentdem.cli._share import Share
 from latentdem.io.images import write_image
 
 Scene = Callable[..., Tensor]
@@ -100,6 +101,15 @@ def test_results_of_an_earlier_run_are_no_photographs(
     assert list(planned("a_sharp.png")) == ["a_sharp.png"]
 
 
+def test_results_beside_their_photographs_are_left_out_of_a_folder(
+    make: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who tries one photograph first and then its folder has one there."""
+    make("photos/a.jpg", "photos/a_sharp.jpg", "photos/b_sharp.jpg")
+    assert list(planned("photos")) == ["photos/a.jpg", "photos/b_sharp.jpg"]
+    assert "Left out photos/a_sharp.jpg, the result of photos/a.jpg." in caplog.text
+
+
 def test_folder_of_the_results_is_none_for_one_file(make: Callable[..., None]) -> None:
     make("a.png", "b.png", "p/a.png")
     for paths in (["a.png", "b.png"], ["p"]):
@@ -108,7 +118,15 @@ def test_folder_of_the_results_is_none_for_one_file(make: Callable[..., None]) -
     with pytest.raises(UserError, match="takes a single photograph"):
         planned("a.png", "b.png", out="-")
     with pytest.raises(UserError, match="does not name an image format"):
-        planned("a.png", out="o")
+        planned("a.png", out="o.gif")
+
+
+def test_name_without_a_suffix_is_neither_a_file_nor_a_new_folder(make: Callable[..., None]) -> None:
+    make("a.png")
+    with pytest.raises(UserError, match="There is no folder sharp; add a / to make it"):
+        planned("a.png", out="sharp")
+    Path("sharp").mkdir()
+    assert planned("a.png", out="sharp") == {"a.png": str(Path("sharp", "a_sharp.png"))}
 
 
 def test_suffix_is_that_of_the_contents(make: Callable[..., None]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import latentdem_ext as ext
-from latentdem.api.restore import spread
+from latentdem.api.one_kernel import spread
 from latentdem.operators import (
     AntiAliasing,
     Blur,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem.api.restore import spread
+from latentdem.api.one_kernel import spread
 from latentdem.operators import AntiAliasing, DiskKernels, GaussianKernels, KernelFamily, StridedBlur
 from latentdem.priors import EmbeddedPrior
 from latentdem.search.family import FamilySearch

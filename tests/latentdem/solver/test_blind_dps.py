@@ -109,7 +109,8 @@ def test_a_batch_gives_what_single_images_give(scene: Scene, tiny_prior: Embedde
 
 def test_a_pixel_space_model_of_kernels_is_a_kernel_prior(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
     """As BlindDPS's own network is; it pads kernels of 9 pixels to 10."""
-    diffusers = pytest.importorskip("diffusers")
+    import diffusers
+
     from latentdem.priors import PixelPrior
 
     sizes = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}

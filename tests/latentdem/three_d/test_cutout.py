@@ -45,7 +45,7 @@ def overlap(found: Tensor, mask: np.ndarray) -> float:
 
 @pytest.mark.parametrize("way", ["auto", "grabcut"])
 def test_an_object_is_cut_out_of_a_textured_background(way):
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", reason="the extra three-d is not installed")
     picture, ball = photograph()
     found = opacity_of(tensor(picture), None, way, "ball.jpg")
     assert (found.how, found.sure) == ("grabcut", True)
@@ -55,7 +55,7 @@ def test_an_object_is_cut_out_of_a_textured_background(way):
 
 
 def test_large_pictures_are_cut_out_at_a_working_size_with_soft_edges():
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", reason="the extra three-d is not installed")
     picture, ball = photograph((600, 800), 150, (300, 420))
     found = opacity_of(tensor(picture), None, "grabcut", "ball.jpg")
     assert found.share.shape == (1, 1, 600, 800)
@@ -64,7 +64,7 @@ def test_large_pictures_are_cut_out_at_a_working_size_with_soft_edges():
 
 
 def test_nothing_in_front_of_a_texture_is_one_sentence():
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", reason="the extra three-d is not installed")
     with pytest.raises(UserError, match=r"No object stands out from the background of wall\.jpg; .* --cutout"):
         opacity_of(tensor(textured(96, 128, 3)), None, "auto", "wall.jpg")
 

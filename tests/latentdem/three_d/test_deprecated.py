@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-pytest.importorskip("embreex")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
 from latentdem import three_d
 from latentdem.three_d import Reconstruction, ReconstructionConfig, reconstruct

@@ -177,8 +177,8 @@ def test_command_writes_everything(pictures, tmp_path, monkeypatch):
 
 
 def test_command_writes_a_mesh(pictures, tmp_path, few_steps):
-    trimesh = pytest.importorskip("trimesh")
-    pytest.importorskip("fast_simplification")
+    trimesh = pytest.importorskip("trimesh", reason="the extra three-d is not installed")
+    pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
     result = command(*pictures, "-o", "out", "--azimuths", "6", "--steps", "3", "--mesh", "out/cup.glb")
     assert result.exit_code == 0, result.output
     mesh = trimesh.load(tmp_path / "out" / "cup.glb", force="mesh")
@@ -190,7 +190,7 @@ def test_command_writes_a_mesh(pictures, tmp_path, few_steps):
 
 
 def test_command_writes_a_page_without_a_mesh_file(pictures, tmp_path, few_steps):
-    pytest.importorskip("fast_simplification")
+    pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
     arguments = (*pictures, "-o", "out", "--azimuths", "6", "--steps", "3")
     result = command(*arguments, "--html", "cup.html")
     assert result.exit_code == 0, result.output
@@ -207,7 +207,7 @@ def test_command_writes_a_page_without_a_mesh_file(pictures, tmp_path, few_steps
     [(("cup.stl",), "rename cup.stl"), (("cup.ply", "--surface", "gsplat"), "'gsplat' needs")],
 )
 def test_command_refuses_an_impossible_mesh_before_the_run(pictures, tmp_path, arguments, sentence):
-    pytest.importorskip("fast_simplification")
+    pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
     result = command(*pictures, "-o", "out", "--mesh", *arguments)
     assert result.exit_code == 1
     assert sentence in result.stderr
@@ -215,7 +215,7 @@ def test_command_refuses_an_impossible_mesh_before_the_run(pictures, tmp_path, a
 
 
 def test_command_writes_a_video(pictures, tmp_path):
-    pytest.importorskip("imageio_ffmpeg")
+    pytest.importorskip("imageio_ffmpeg", reason="the extra video is not installed")
     arguments = (*pictures, "-o", "out", "--azimuths", "2", "--steps", "2")
     assert command(*arguments, "--video", "turn.mp4").exit_code == 0
     assert (tmp_path / "turn.mp4").read_bytes()[4:8] == b"ftyp"
@@ -230,7 +230,7 @@ def test_command_writes_a_video(pictures, tmp_path):
     ],
 )
 def test_command_writes_the_views_without_a_mesh(pictures, tmp_path, monkeypatch, error, status, sentence):
-    pytest.importorskip("fast_simplification")
+    pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
 
     def fail(*arguments):
         raise error
@@ -244,7 +244,7 @@ def test_command_writes_the_views_without_a_mesh(pictures, tmp_path, monkeypatch
 
 
 def test_interrupted_command_resumes(pictures, tmp_path, monkeypatch):
-    pytest.importorskip("fast_simplification")
+    pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
 
     def interrupt(*arguments):
         raise KeyboardInterrupt

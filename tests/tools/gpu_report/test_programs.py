@@ -167,7 +167,6 @@ def test_device_time_replays_one_graph_of_all_functions(module, monkeypatch):
 
 
 def test_lines_that_wait_for_the_device_are_counted(module, monkeypatch):
-    pytest.importorskip("diffusers")
     import warnings
 
     monkeypatch.syspath_prepend(str(ROOT))

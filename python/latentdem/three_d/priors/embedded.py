@@ -1,8 +1,9 @@
-"""The embedded view-conditioned prior, which ships with the package."""
+"""The embedded view-conditioned prior, whose weights are the package latentdem_3d_weights."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from latentdem_ext import accelerate_vae
 
+from ...errors import UserError
 from ...priors.autoencoder import EmbeddedAutoencoder
 from ...priors.embedded import computes_in_bfloat16
 from ...priors.loading import check_parts, load_network, load_schedule
@@ -21,7 +23,16 @@ from .base import PosedCondition, ViewCondition, check_views
 from .framing import Framing
 from .network import FeatureVolume, ViewNetwork
 
-EMBEDDED_3D_WEIGHTS = Path(__file__).parents[2] / "weights" / "embedded_3d"
+
+def _weights_folder() -> Path:
+    """The folder of the weights in a clone, or else in the package, if that is installed."""
+    clone = Path(__file__).parents[3] / "latentdem-3d-weights" / "latentdem_3d_weights"
+    package = None if clone.is_dir() else find_spec(clone.name)
+    return clone if package is None or package.origin is None else Path(package.origin).parent
+
+
+EMBEDDED_3D_WEIGHTS = _weights_folder()
+INSTALL = "pip install latentdem-3d-weights (in a clone: pip install ./python/latentdem-3d-weights)"
 
 
 class EmbeddedViewPrior:
@@ -75,6 +86,10 @@ class EmbeddedViewPrior:
             UserError: the folder or a file in it is missing, unreadable or has other shapes.
         """
         path = Path(path)
+        if path == EMBEDDED_3D_WEIGHTS and not path.is_dir():
+            raise UserError(
+                f"The weights of 'embedded-3d' are a package of their own; install it with: {INSTALL}."
+            )
         what_helps = "give 'embedded-3d' or a folder written by tools/train_view_prior.py export"
         check_parts(path, ("autoencoder", "network", "scheduler"), "view-conditioned prior", what_helps)
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)

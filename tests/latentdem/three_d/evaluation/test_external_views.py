@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("embreex")
-pytest.importorskip("fast_simplification")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
+pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
 
 import trimesh
 from scipy.spatial.transform import Rotation

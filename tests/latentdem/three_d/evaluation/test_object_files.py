@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-pytest.importorskip("embreex")
-pytest.importorskip("fast_simplification")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
+pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
 
 import trimesh
 

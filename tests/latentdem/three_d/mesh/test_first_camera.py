@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-pytest.importorskip("embreex")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
 from latentdem.three_d.geometry.cameras import RADIUS
 from latentdem.three_d.geometry.poses import ring

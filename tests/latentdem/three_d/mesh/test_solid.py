@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-pytest.importorskip("embreex")
-pytest.importorskip("fast_simplification")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
+pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
 
 from latentdem.errors import UserError
 from latentdem.three_d.evaluation.measures import compare_surface

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-pytest.importorskip("embreex")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
 from latentdem.errors import UserError
 from latentdem.three_d.geometry.cameras import EXTENT, grid_points

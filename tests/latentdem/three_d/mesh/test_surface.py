@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("embreex")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
 import trimesh
 
@@ -179,7 +179,7 @@ def test_a_surface_beyond_the_grid_is_closed():
 
 
 def test_fewer_faces():
-    pytest.importorskip("fast_simplification")
+    pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
     mesh = extract_mesh(ball_volume(0.4), max_faces=500)
     assert 400 < len(mesh.faces) <= 500
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.4**3, rel=0.03)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("embreex")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
 import trimesh
 

@@ -14,7 +14,7 @@ COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250)]
 
 
 def test_frames_are_read_in_order(tmp_path):
-    pytest.importorskip("imageio_ffmpeg")
+    pytest.importorskip("imageio_ffmpeg", reason="the extra video is not installed")
     import imageio.v3 as imageio
 
     frames = [Image.new("RGB", (66, 66), colour) for colour in COLOURS]
