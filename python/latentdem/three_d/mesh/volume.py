@@ -19,14 +19,20 @@ from .rays import OUTSIDE, Rays, Sample, cast_rays
 COARSEST = 32  # grid points along one side at the first level
 STEPS = 100  # steps of Adam at each level
 WIDTHS = (1.5, 0.4)  # width of the surface in voxels, at the first and the last step of a level
+OUTLINE_WIDTH = 0.15  # the same at the last step for outlines, where a voxel is several pixels wide
+OUTLINE_REACH = 12  # pixels on both sides of an outline that are compared
+OUTLINE_STEP = 0.5
 RATES = (0.1, 0.03)  # learning rates of distances in voxels and of colours
 SOFTNESS = 0.1  # the loss of residuals of masks and colours is quadratic below, linear above
 # Weights of the losses relative to that of the colours of the views.
-MASK, EIKONAL, BENDING, COLOUR, FILLED = 1.0, 0.02, 0.005, 0.02, 0.5
+MASK, EIKONAL, BENDING, COLOUR, FILLED, OUTLINE = 1.0, 0.02, 0.005, 0.02, 0.5, 16.0
 
 
 def fit_volume(
-    views: PosedViews, resolution: int = 64, progress: Callable[[str, int, int], None] | None = None
+    views: PosedViews,
+    resolution: int = 64,
+    progress: Callable[[str, int, int], None] | None = None,
+    outlines: PosedViews | None = None,
 ) -> SurfaceField:
     """Fits surface and colours to the views, from the visual hull on a coarse grid to `resolution` points.
 
@@ -39,6 +45,8 @@ def fit_volume(
         views: the views, of which at least one shows an object.
         resolution: grid points along one side.
         progress: called as progress("surface", steps done, all steps).
+        outlines: pictures with more pixels whose outlines the surface has to meet at the last level; their
+            colours are not used.
     """
     levels = sorted({min(COARSEST, resolution), resolution})
     volume = visual_hull(views.at_most(levels[0]), levels[0])
@@ -48,7 +56,8 @@ def fit_volume(
             if progress is not None:
                 progress("surface", done + step, len(levels) * STEPS)
 
-        volume = _fit(_resized(volume, level), views.at_most(level), report)
+        sharp = outlines if level == levels[-1] else None
+        volume = _fit(_resized(volume, level), views.at_most(level), report, sharp)
     return volume
 
 
@@ -63,9 +72,12 @@ def _resize(grid: Tensor, resolution: int) -> Tensor:
     return F.interpolate(grid[None], (resolution,) * 3, mode="trilinear", align_corners=True)[0]
 
 
-def _fit(volume: SurfaceField, views: PosedViews, report: Callable[[int], None]) -> SurfaceField:
+def _fit(
+    volume: SurfaceField, views: PosedViews, report: Callable[[int], None], outlines: PosedViews | None
+) -> SurfaceField:
     """Optimises the field of one level by Adam, while its surface gets sharper."""
     rays = cast_rays(volume.distance, views)
+    edges = None if outlines is None else _outline_rays(volume.distance, outlines)
     shape = volume.distance.shape
     distance = volume.distance.flatten()[:, None].clone().requires_grad_()
     colour = volume.colour.reshape(-1, 3).clone().requires_grad_()
@@ -74,10 +86,14 @@ def _fit(volume: SurfaceField, views: PosedViews, report: Callable[[int], None])
     filled = None if views.filled is None else _resize(views.filled[None], len(volume.distance))[0]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     for step in range(STEPS):
-        width = WIDTHS[0] * (WIDTHS[1] / WIDTHS[0]) ** (step / (STEPS - 1))
-        mask, colours = _render(torch.cat([distance, colour], 1), rays, width)
+        done = step / (STEPS - 1)
+        field = torch.cat([distance, colour], 1)
+        mask, colours = _render(field, rays, WIDTHS[0] * (WIDTHS[1] / WIDTHS[0]) ** done)
         losses = MASK * robust(mask - rays.masks) + robust(colours - rays.colours).mean(-1)
         loss = (rays.ray_weights * losses).sum()
+        if edges is not None:
+            mask, _ = _render(field, edges, WIDTHS[0] * (OUTLINE_WIDTH / WIDTHS[0]) ** done)
+            loss = loss + OUTLINE * (edges.ray_weights * robust(mask - edges.masks)).sum()
         loss = loss + _roughness(distance.reshape(shape), colour.reshape(*shape, 3), near)
         if filled is not None:
             inside = torch.sigmoid(-distance.reshape(shape))
@@ -106,6 +122,14 @@ def _render(field: Tensor, rays: Rays, width: float) -> tuple[Tensor, Tensor]:
     return mask, summed[:, :3] + (1 - mask)[:, None]
 
 
+def _near_outline(masks: Tensor) -> Tensor:
+    """Whether each pixel of masks (V, S, S) is near their outline, or shows something partly."""
+    window = 2 * OUTLINE_REACH + 1
+    largest = F.max_pool2d(masks[:, None], window, stride=1, padding=OUTLINE_REACH)
+    smallest = -F.max_pool2d(-masks[:, None], window, stride=1, padding=OUTLINE_REACH)
+    return (largest > smallest)[:, 0]
+
+
 def robust(residual: Tensor) -> Tensor:
     """Charbonnier loss of residuals of any shape, linear far above `SOFTNESS`."""
     return (residual**2 + SOFTNESS**2).sqrt() - SOFTNESS
@@ -126,3 +150,7 @@ def _laplacian(field: Tensor) -> Tensor:
     for low in (slice(None, -2), slice(2, None)):
         total = total + field[low, inner, inner] + field[inner, low, inner] + field[inner, inner, low]
     return total
+
+
+def _outline_rays(distance: Tensor, views: PosedViews) -> Rays:
+    return cast_rays(distance, views, _near_outline(views.masks), OUTLINE_STEP)
