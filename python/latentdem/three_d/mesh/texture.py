@@ -45,7 +45,7 @@ class TexturedMesh:
     seen: NDArray[np.float32]
 
 
-def textured(mesh: trimesh.Trimesh, pictures: PosedViews) -> TexturedMesh:
+def colour_by(mesh: trimesh.Trimesh, pictures: PosedViews) -> TexturedMesh:
     """Colours a mesh by the pictures of it.
 
     A point gets the mean of the pictures that show it, weighted by the angle at which they do. Where none does
@@ -82,7 +82,13 @@ def textured(mesh: trimesh.Trimesh, pictures: PosedViews) -> TexturedMesh:
         baseColorTexture=Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0
     )
     visual = trimesh.visual.TextureVisuals(uv=atlas.places, material=material)
-    result = trimesh.Trimesh(mesh.vertices[atlas.vertices], atlas.faces, visual=visual, process=False)
+    result = trimesh.Trimesh(
+        mesh.vertices[atlas.vertices],
+        atlas.faces,
+        vertex_normals=mesh.vertex_normals[atlas.vertices],
+        visual=visual,
+        process=False,
+    )
     return TexturedMesh(result, atlas.picture(seen[:, None])[..., 0].astype(np.float32))
 
 

@@ -19,9 +19,9 @@ from .rays import OUTSIDE, Rays, Sample, cast_rays
 COARSEST = 32  # grid points along one side at the first level
 STEPS = 100  # steps of Adam at each level
 WIDTHS = (1.5, 0.4)  # width of the surface in voxels, at the first and the last step of a level
-OUTLINE_WIDTH = 0.15  # the same at the last step for outlines, where a voxel is several pixels wide
-OUTLINE_REACH = 12  # pixels on both sides of an outline that are compared
-OUTLINE_STEP = 0.5
+OUTLINE_WIDTH = 0.15  # the same at the last step for outlines of pictures, whose pixels are smaller than voxels
+OUTLINE_REACH = 12  # pixels on both sides of such an outline that are compared
+OUTLINE_STEP = 0.5  # voxels between two samples of their rays
 RATES = (0.1, 0.03)  # learning rates of distances in voxels and of colours
 SOFTNESS = 0.1  # the loss of residuals of masks and colours is quadratic below, linear above
 # Weights of the losses relative to that of the colours of the views.
@@ -32,7 +32,6 @@ def fit_volume(
     views: PosedViews,
     resolution: int = 64,
     progress: Callable[[str, int, int], None] | None = None,
-    outlines: PosedViews | None = None,
 ) -> SurfaceField:
     """Fits surface and colours to the views, from the visual hull on a coarse grid to `resolution` points.
 
@@ -41,12 +40,13 @@ def fit_volume(
     views are inconsistent; the cross-entropy with what a prior predicts to be filled, which includes hollows
     that no silhouette shows; a gradient of length 1 and small curvature of the distance; smooth colours.
 
+    Where pictures with more pixels are given, a loss on their masks near the outlines is added at the last level,
+    so that the surface meets these outlines to a fraction of a voxel.
+
     Args:
         views: the views, of which at least one shows an object.
         resolution: grid points along one side.
         progress: called as progress("surface", steps done, all steps).
-        outlines: pictures with more pixels whose outlines the surface has to meet at the last level; their
-            colours are not used.
     """
     levels = sorted({min(COARSEST, resolution), resolution})
     volume = visual_hull(views.at_most(levels[0]), levels[0])
@@ -56,8 +56,8 @@ def fit_volume(
             if progress is not None:
                 progress("surface", done + step, len(levels) * STEPS)
 
-        sharp = outlines if level == levels[-1] else None
-        volume = _fit(_resized(volume, level), views.at_most(level), report, sharp)
+        pictures = views.pictures if level == levels[-1] else None
+        volume = _fit(_resized(volume, level), views.at_most(level), report, pictures)
     return volume
 
 
@@ -73,11 +73,11 @@ def _resize(grid: Tensor, resolution: int) -> Tensor:
 
 
 def _fit(
-    volume: SurfaceField, views: PosedViews, report: Callable[[int], None], outlines: PosedViews | None
+    volume: SurfaceField, views: PosedViews, report: Callable[[int], None], pictures: PosedViews | None
 ) -> SurfaceField:
     """Optimises the field of one level by Adam, while its surface gets sharper."""
     rays = cast_rays(volume.distance, views)
-    edges = None if outlines is None else _outline_rays(volume.distance, outlines)
+    edges = None if pictures is None else _outline_rays(volume.distance, pictures)
     shape = volume.distance.shape
     distance = volume.distance.flatten()[:, None].clone().requires_grad_()
     colour = volume.colour.reshape(-1, 3).clone().requires_grad_()
@@ -122,12 +122,12 @@ def _render(field: Tensor, rays: Rays, width: float) -> tuple[Tensor, Tensor]:
     return mask, summed[:, :3] + (1 - mask)[:, None]
 
 
-def _near_outline(masks: Tensor) -> Tensor:
-    """Whether each pixel of masks (V, S, S) is near their outline, or shows something partly."""
-    window = 2 * OUTLINE_REACH + 1
-    largest = F.max_pool2d(masks[:, None], window, stride=1, padding=OUTLINE_REACH)
-    smallest = -F.max_pool2d(-masks[:, None], window, stride=1, padding=OUTLINE_REACH)
-    return (largest > smallest)[:, 0]
+def _outline_rays(distance: Tensor, pictures: PosedViews) -> Rays:
+    """Rays of the pixels near the outlines of pictures, close enough together that no edge falls between."""
+    window, masks = 2 * OUTLINE_REACH + 1, pictures.masks[:, None]
+    largest = F.max_pool2d(masks, window, stride=1, padding=OUTLINE_REACH)
+    smallest = -F.max_pool2d(-masks, window, stride=1, padding=OUTLINE_REACH)
+    return cast_rays(distance, pictures, (largest > smallest)[:, 0], OUTLINE_STEP)
 
 
 def robust(residual: Tensor) -> Tensor:
@@ -150,7 +150,3 @@ def _laplacian(field: Tensor) -> Tensor:
     for low in (slice(None, -2), slice(2, None)):
         total = total + field[low, inner, inner] + field[inner, low, inner] + field[inner, inner, low]
     return total
-
-
-def _outline_rays(distance: Tensor, views: PosedViews) -> Rays:
-    return cast_rays(distance, views, _near_outline(views.masks), OUTLINE_STEP)
