@@ -39,7 +39,6 @@ class PosedViews:
         weights: (V,) weights of the views, with mean 1.
         filled: (N, N, N) probability in [0, 1] that the object is at each point of `grid_points`, if a prior
             predicts it.
-        pictures: views with more pixels whose outlines the object has to meet, if there are any.
     """
 
     colours: Tensor
@@ -47,7 +46,6 @@ class PosedViews:
     cameras: Tensor
     weights: Tensor
     filled: Tensor | None = None
-    pictures: PosedViews | None = None
 
     def at_most(self, size: int) -> PosedViews:
         """The same with at most `size` pixels along one side: a grid resolves no more than its own points."""

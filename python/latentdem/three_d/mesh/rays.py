@@ -19,7 +19,7 @@ OUTSIDE, INSIDE = 3.0, 6.0  # voxels before and behind the surface in which rays
 
 @dataclass(frozen=True)
 class Rays:
-    """Samples on R rays, M of them in all, and the pixels that the rays belong to.
+    """Samples on R rays in steps of one voxel, M of them in all, and the pixels that the rays belong to.
 
     Attributes:
         weights: interpolation from the N^3 grid points to the M samples, sparse.
@@ -66,31 +66,23 @@ class Sample(torch.autograd.Function):
         return F.embedding_bag(*bags, per_sample_weights=w.values, mode="sum"), None
 
 
-def cast_rays(distance: Tensor, views: PosedViews, chosen: Tensor | None = None, step: float = 1.0) -> Rays:
-    """Rays of all pixels that come near the surface of a field with these signed distances (N, N, N).
-
-    Args:
-        distance: the signed distances, in voxels.
-        views: the views.
-        chosen: (V, S, S), whether each pixel is used; None for all of them.
-        step: distance between two samples of a ray, in voxels.
-    """
+def cast_rays(distance: Tensor, views: PosedViews) -> Rays:
+    """Rays of all pixels that come near the surface of a field with these signed distances (N, N, N)."""
     count, size = len(distance), views.masks.shape[-1]
     voxel = 2 * EXTENT / (count - 1)
     near = ((distance < OUTSIDE) & (distance > -INSIDE)).flatten()
     across, upwards = (tangent.flatten()[:, None].float() for tangent in pixel_grid(size))
     offsets = torch.tensor([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
     strides = torch.tensor([count * count, count, 1])
-    steps = torch.arange(math.ceil(2 * EXTENT / (step * voxel))) * step * voxel - EXTENT
+    steps = torch.arange(math.ceil(2 * EXTENT / voxel)) * voxel - EXTENT
     corners, shares, rays = [], [], []
     for view, camera in enumerate(views.cameras):
         position, right, up, forward = camera_axes(camera)
-        pixels = torch.arange(size * size) if chosen is None else chosen[view].flatten().nonzero()[:, 0]
-        direction = F.normalize(across[pixels] * right + upwards[pixels] * up + forward, dim=-1)
+        direction = F.normalize(across * right + upwards * up + forward, dim=-1)
         points = position + (position.norm() + steps)[:, None] * direction[:, None]
         points = (points + EXTENT).div_(voxel)
         within = ((points >= 0) & (points < count - 1)).all(-1)
-        ray = pixels[:, None].expand_as(within)[within]
+        ray = torch.arange(len(direction))[:, None].expand_as(within)[within]
         points = points[within]
         sampled = near[(points.round().long() * strides).sum(-1)]
         points, ray = points[sampled], ray[sampled]

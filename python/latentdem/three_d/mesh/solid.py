@@ -19,8 +19,6 @@ from ..pictures import Picture
 if TYPE_CHECKING:
     import trimesh
 
-    from .texture import TexturedMesh
-
 NEEDED = {
     "trimesh": "trimesh",
     "scipy": "scipy",
@@ -46,7 +44,7 @@ class Solid:
     mesh: trimesh.Trimesh
     camera: Tensor
     seconds: float
-    textured: TexturedMesh | None = None
+    textured: trimesh.Trimesh | None = None
 
 
 def check_mesh(surface: str, path: str | Path | None = None) -> None:
@@ -91,8 +89,7 @@ def fit_solid(
         weights: (V,) weights of the views.
         polar: polar angle of view 1 in radians; None for the one at which the silhouettes fit best.
         filled: see `fit_surface`.
-        pictures: the first of the views, of any one size; the surface meets their outlines, if they have more
-            pixels than its grid, and gets its texture from them.
+        pictures: the first of the views, of any one size, whose outlines and colours the textured mesh has.
         surface: "volume" or "gsplat", see `fit_surface`.
         progress: called as progress("surface", steps done, all steps).
 
@@ -112,26 +109,24 @@ def fit_solid(
         first = estimate_first_camera(poses, posed_views(views, poses, all_masks, weights))
     else:
         first = torch.tensor([polar, 0.0, RADIUS])
-    known = None
-    if pictures:
-        pixels = torch.cat([picture.pixels for picture in pictures])
-        own = [mask_on_white(p.pixels)[0] if p.mask is None else p.mask for p in pictures]
-        count = len(pictures)
-        known = posed_views(pixels, first + poses[:count], torch.stack(own), weights[:count])
     mesh = fit_surface(
         views,
         first + poses,
         all_masks,
         weights,
         filled,
-        pictures=known,
         surface=surface,
         max_faces=MAX_FACES,
         progress=progress,
     )
     textured = None
-    if known is not None:
+    if pictures:
+        from .outlines import meet_outlines
         from .texture import colour_by
 
-        textured = colour_by(mesh, known)
+        pixels = torch.cat([picture.pixels for picture in pictures])
+        own = [mask_on_white(p.pixels)[0] if p.mask is None else p.mask for p in pictures]
+        count = len(pictures)
+        known = posed_views(pixels, first + poses[:count], torch.stack(own), weights[:count])
+        textured = colour_by(meet_outlines(mesh, known), known)
     return Solid(mesh, first, time.perf_counter() - started, textured)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,7 +33,6 @@ def fit_surface(
     weights: Tensor | None = None,
     filled: Tensor | None = None,
     *,
-    pictures: PosedViews | None = None,
     surface: str = "volume",
     resolution: int = 64,
     max_faces: int | None = None,
@@ -50,8 +48,6 @@ def fit_surface(
         weights: (V,) weights of the views, for instance larger ones for photographs; None for equal weights.
         filled: (N, N, N) probability in [0, 1] that the object is at each point of `cameras.grid_points`, if a
             prior predicts it; used by the surface "volume".
-        pictures: views whose outlines the surface has to meet, if they have more pixels than its grid; used by
-            the surface "volume".
         surface: "volume", a signed-distance field on a grid, or "gsplat", Gaussian splatting on a CUDA device.
         resolution: grid points along one side of the cube that contains the object.
         max_faces: number of triangles that the mesh is reduced to, approximately; None to keep them all.
@@ -63,8 +59,6 @@ def fit_surface(
     """
     check_surface(surface)
     posed = posed_views(views, cameras, masks, weights, filled)
-    if pictures is not None and pictures.masks.shape[-1] > resolution:
-        posed = replace(posed, pictures=pictures)
     field = SURFACES[surface](posed, resolution, progress)
     return extract_mesh(field, max_faces)
 

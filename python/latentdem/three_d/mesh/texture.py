@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,28 +25,15 @@ from .hull import PosedViews, project
 Floats = NDArray[np.floating]
 
 FINENESS = 1.5  # pixels of the texture per pixel of a picture, at the object's middle
-FACING = (0.1, 0.35)  # cosines between which a picture begins to count, as its rays meet the surface steeper
+FACING = (0.02, 0.2)  # cosines between which a picture begins to count, as its rays meet the surface steeper
 SHARPNESS = 4.0  # power of the cosine by which a picture counts among others
-IN_FRONT, MARGIN = 0.06, 2  # a point is hidden if something within so many pixels is so far in front of it
+IN_FRONT, MARGIN = 0.1, 2  # a point is hidden if something within so many pixels is so far in front of it
 SOLID = 0.9  # a pixel has the object's own colour if the object covers this share of it
 SMOOTHING = 20.0  # how far the correction of the prior's colours is smoothed along the surface
 
 
-@dataclass(frozen=True)
-class TexturedMesh:
-    """A mesh with a texture.
-
-    Attributes:
-        mesh: the mesh, with a texture as its visual; vertices on the seams are repeated.
-        seen: (H, W) in [0, 1], the share of the texture that comes from pictures.
-    """
-
-    mesh: trimesh.Trimesh
-    seen: NDArray[np.float32]
-
-
-def colour_by(mesh: trimesh.Trimesh, pictures: PosedViews) -> TexturedMesh:
-    """Colours a mesh by the pictures of it.
+def colour_by(mesh: trimesh.Trimesh, pictures: PosedViews) -> trimesh.Trimesh:
+    """The mesh with a texture from the pictures of it; vertices on its seams are repeated.
 
     A point gets the mean of the pictures that show it, weighted by the angle at which they do. Where none does
     it keeps the mesh's own colour, corrected by how much this differs from the pictures in the neighbourhood.
@@ -74,22 +61,21 @@ def colour_by(mesh: trimesh.Trimesh, pictures: PosedViews) -> TexturedMesh:
         weights += weight
         seen = np.maximum(seen, shown)
     colours = total / weights[:, None]
-    own = np.asarray(mesh.visual.vertex_colors)[:, :3].astype(np.float32) / 255
+    visual: Any = mesh.visual
+    own = np.asarray(visual.vertex_colors)[:, :3].astype(np.float32) / 255
     rest = _filled(mesh, atlas, colours, seen, own)
     colours = seen[:, None] * colours + (1 - seen[:, None]) * rest
     picture = (255 * atlas.picture(colours.clip(0, 1))).round().astype(np.uint8)
     material = trimesh.visual.material.PBRMaterial(
         baseColorTexture=Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0
     )
-    visual = trimesh.visual.TextureVisuals(uv=atlas.places, material=material)
-    result = trimesh.Trimesh(
+    return trimesh.Trimesh(
         mesh.vertices[atlas.vertices],
         atlas.faces,
         vertex_normals=mesh.vertex_normals[atlas.vertices],
-        visual=visual,
+        visual=trimesh.visual.TextureVisuals(uv=atlas.places, material=material),
         process=False,
     )
-    return TexturedMesh(result, atlas.picture(seen[:, None])[..., 0].astype(np.float32))
 
 
 def _visible(

@@ -19,19 +19,14 @@ from .rays import OUTSIDE, Rays, Sample, cast_rays
 COARSEST = 32  # grid points along one side at the first level
 STEPS = 100  # steps of Adam at each level
 WIDTHS = (1.5, 0.4)  # width of the surface in voxels, at the first and the last step of a level
-OUTLINE_WIDTH = 0.15  # the same at the last step for outlines of pictures, whose pixels are smaller than voxels
-OUTLINE_REACH = 12  # pixels on both sides of such an outline that are compared
-OUTLINE_STEP = 0.5  # voxels between two samples of their rays
 RATES = (0.1, 0.03)  # learning rates of distances in voxels and of colours
 SOFTNESS = 0.1  # the loss of residuals of masks and colours is quadratic below, linear above
 # Weights of the losses relative to that of the colours of the views.
-MASK, EIKONAL, BENDING, COLOUR, FILLED, OUTLINE = 1.0, 0.02, 0.005, 0.02, 0.5, 16.0
+MASK, EIKONAL, BENDING, COLOUR, FILLED = 1.0, 0.02, 0.005, 0.02, 0.5
 
 
 def fit_volume(
-    views: PosedViews,
-    resolution: int = 64,
-    progress: Callable[[str, int, int], None] | None = None,
+    views: PosedViews, resolution: int = 64, progress: Callable[[str, int, int], None] | None = None
 ) -> SurfaceField:
     """Fits surface and colours to the views, from the visual hull on a coarse grid to `resolution` points.
 
@@ -39,9 +34,6 @@ def fit_volume(
     silhouette where the distance is zero. Losses: masks and colours on white, both robust because generated
     views are inconsistent; the cross-entropy with what a prior predicts to be filled, which includes hollows
     that no silhouette shows; a gradient of length 1 and small curvature of the distance; smooth colours.
-
-    Where pictures with more pixels are given, a loss on their masks near the outlines is added at the last level,
-    so that the surface meets these outlines to a fraction of a voxel.
 
     Args:
         views: the views, of which at least one shows an object.
@@ -56,8 +48,7 @@ def fit_volume(
             if progress is not None:
                 progress("surface", done + step, len(levels) * STEPS)
 
-        pictures = views.pictures if level == levels[-1] else None
-        volume = _fit(_resized(volume, level), views.at_most(level), report, pictures)
+        volume = _fit(_resized(volume, level), views.at_most(level), report)
     return volume
 
 
@@ -72,12 +63,9 @@ def _resize(grid: Tensor, resolution: int) -> Tensor:
     return F.interpolate(grid[None], (resolution,) * 3, mode="trilinear", align_corners=True)[0]
 
 
-def _fit(
-    volume: SurfaceField, views: PosedViews, report: Callable[[int], None], pictures: PosedViews | None
-) -> SurfaceField:
+def _fit(volume: SurfaceField, views: PosedViews, report: Callable[[int], None]) -> SurfaceField:
     """Optimises the field of one level by Adam, while its surface gets sharper."""
     rays = cast_rays(volume.distance, views)
-    edges = None if pictures is None else _outline_rays(volume.distance, pictures)
     shape = volume.distance.shape
     distance = volume.distance.flatten()[:, None].clone().requires_grad_()
     colour = volume.colour.reshape(-1, 3).clone().requires_grad_()
@@ -86,14 +74,10 @@ def _fit(
     filled = None if views.filled is None else _resize(views.filled[None], len(volume.distance))[0]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     for step in range(STEPS):
-        done = step / (STEPS - 1)
-        field = torch.cat([distance, colour], 1)
-        mask, colours = _render(field, rays, WIDTHS[0] * (WIDTHS[1] / WIDTHS[0]) ** done)
+        width = WIDTHS[0] * (WIDTHS[1] / WIDTHS[0]) ** (step / (STEPS - 1))
+        mask, colours = _render(torch.cat([distance, colour], 1), rays, width)
         losses = MASK * robust(mask - rays.masks) + robust(colours - rays.colours).mean(-1)
         loss = (rays.ray_weights * losses).sum()
-        if edges is not None:
-            mask, _ = _render(field, edges, WIDTHS[0] * (OUTLINE_WIDTH / WIDTHS[0]) ** done)
-            loss = loss + OUTLINE * (edges.ray_weights * robust(mask - edges.masks)).sum()
         loss = loss + _roughness(distance.reshape(shape), colour.reshape(*shape, 3), near)
         if filled is not None:
             inside = torch.sigmoid(-distance.reshape(shape))
@@ -120,14 +104,6 @@ def _render(field: Tensor, rays: Rays, width: float) -> tuple[Tensor, Tensor]:
     summed = total.index_add(0, rays.ray, share[:, None] * F.pad(samples[:, 1:], (0, 1), value=1))
     mask = summed[:, 3]
     return mask, summed[:, :3] + (1 - mask)[:, None]
-
-
-def _outline_rays(distance: Tensor, pictures: PosedViews) -> Rays:
-    """Rays of the pixels near the outlines of pictures, close enough together that no edge falls between."""
-    window, masks = 2 * OUTLINE_REACH + 1, pictures.masks[:, None]
-    largest = F.max_pool2d(masks, window, stride=1, padding=OUTLINE_REACH)
-    smallest = -F.max_pool2d(-masks, window, stride=1, padding=OUTLINE_REACH)
-    return cast_rays(distance, pictures, (largest > smallest)[:, 0], OUTLINE_STEP)
 
 
 def robust(residual: Tensor) -> Tensor:

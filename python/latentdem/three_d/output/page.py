@@ -104,7 +104,7 @@ def _data(result: Reconstruction, solid: Solid, images: list[str]) -> dict[str, 
 
 def _mesh(solid: Solid) -> dict[str, Any]:
     """The mesh with its texture, whose first row is at 0, or with colours at its vertices if it has none."""
-    mesh = solid.mesh if solid.textured is None else solid.textured.mesh
+    mesh = solid.mesh if solid.textured is None else solid.textured
     visual: Any = mesh.visual
     if solid.textured is None:
         look = {"colours": _base64(visual.vertex_colors[:, :3], np.uint8)}
