@@ -13,6 +13,7 @@ from embreex.rtcore_scene import EmbreeScene
 from torch import Tensor
 
 from ..geometry.cameras import camera_axes, pixel_grid
+
 SAMPLES = 2  # rays along each side of a pixel
 
 
