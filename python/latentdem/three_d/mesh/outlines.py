@@ -102,7 +102,7 @@ def _slopes(field: Floats, place: Floats) -> Floats:
 
 
 def _signed_distance(mask: Floats) -> Floats:
-    """Distance (S, S) in pixels to the outline of a mask (S, S), negative within; soft edges place it exactly."""
+    """Distance (S, S) in pixels to the outline of a mask (S, S), negative within; soft edges count."""
     inside = mask >= 0.5
     if not inside.any() or inside.all():
         return np.full(mask.shape, float(mask.size))

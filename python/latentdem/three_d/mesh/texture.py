@@ -101,7 +101,7 @@ def _visible(
 
 
 def _spread(colours: Tensor, mask: Tensor) -> Tensor:
-    """A picture (3, S, S) whose colours at the edge of the object and around it are those of the nearest part."""
+    """A picture (3, S, S) in which the colours of the object continue beyond its edge."""
     solid = mask.numpy() >= SOLID
     if not solid.any():
         return colours

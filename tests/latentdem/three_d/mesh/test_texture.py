@@ -69,7 +69,10 @@ def test_a_surface_of_another_size_meets_the_outlines(pictures: PosedViews) -> N
     mesh = ball(0.33)
     moved = meet_outlines(mesh, pictures)
     before, after = (
-        [float((share - mask).abs().sum() / mask.sum()) for share, mask in zip(shares, pictures.masks, strict=True)]
+        [
+            float((share - mask).abs().sum() / mask.sum())
+            for share, mask in zip(shares, pictures.masks, strict=True)
+        ]
         for shares in (draw(colour_by(each, pictures), CAMERAS, SIZE)[1] for each in (mesh, moved))
     )
     assert min(before) > 0.2
