@@ -105,8 +105,8 @@ def views_command(
         typer.Option(
             min=64,
             max=1024,
-            help="Pixels along one side of the new views, and of the pictures that give them and the mesh their "
-            "detail. Views of 64 are those of the embedded prior, which need no surface.",
+            help="Pixels along one side of the new views and of the pictures that give their detail to them and "
+            "the mesh. Views of 64 are those of the embedded prior, which need no surface.",
             metavar="64|256|512",
         ),
     ] = 256,

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..geometry.cameras import camera_axes
 from .drawing import draw
 
-NEAR = math.radians(20)  # angle to the nearest picture at which the mesh counts 1 / e
+NEAR = math.radians(30)  # angle to the nearest picture at which the mesh counts 1 / e
 
 
 def detailed_views(views: Tensor, cameras: Tensor, known: Tensor, mesh: trimesh.Trimesh, size: int) -> Tensor:
