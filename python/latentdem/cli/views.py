@@ -105,7 +105,7 @@ def views_command(
         typer.Option(
             min=64,
             max=1024,
-            help="Pixels along one side of the new views and of the pictures that give their detail to them and "
+            help="Pixels along one side of new views and of the pictures that give detail to them and to "
             "the mesh. Views of 64 are those of the embedded prior, which need no surface.",
             metavar="64|256|512",
         ),
