@@ -79,7 +79,7 @@ def unwrap(mesh: trimesh.Trimesh, density: float) -> Atlas:
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     heights = height - rows.ravel() - 0.5
     origins = np.stack([columns.ravel() + 0.5, heights, np.ones(height * width)], 1).astype(np.float32)
-    hits = scene.run(origins, np.broadcast_to(np.float32([0, 0, -1]), origins.shape).copy(), output=1)
+    hits = scene.run(origins, np.broadcast_to(np.array([0, 0, -1], np.float32), origins.shape).copy(), output=1)
     pixels = np.flatnonzero(hits["primID"] >= 0)
     u, v = hits["u"][pixels, None], hits["v"][pixels, None]
     shares = np.concatenate([1 - u - v, u, v], 1).astype(np.float32)

@@ -31,7 +31,7 @@ def draw(mesh: trimesh.Trimesh, cameras: Tensor, size: int) -> tuple[Tensor, Ten
     visual: Any = mesh.visual
     image = np.asarray(visual.material.baseColorTexture)[..., :3] / np.float32(255)
     skin = torch.from_numpy(image).movedim(-1, 0)[None]
-    places = visual.uv[mesh.faces] * np.float32([2, -2]) + np.float32([-1, 1])
+    places = visual.uv[mesh.faces] * np.array([2, -2]) + np.array([-1, 1])
     across, upwards = (tangent.flatten().float()[:, None] for tangent in pixel_grid(fine))
     pictures, covered = [], []
     for camera in cameras.float():

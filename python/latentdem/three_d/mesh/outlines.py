@@ -76,7 +76,7 @@ def _pulls(
     rays = vertices - position
     depth, scale = rays @ forward, size / (2 * math.tan(FIELD_OF_VIEW / 2))
     place = np.stack([size / 2 - scale * (rays @ up) / depth, size / 2 + scale * (rays @ right) / depth]) - 0.5
-    distance, rim = (_looked_up(field, place) for field in (target, own))
+    distance, rim = _looked_up(target, place), _looked_up(own, place)
     outside = distance > 0
     # From without, the nearest point of the outline is sought, and from within the next one straight ahead.
     slopes = np.where(outside, _slopes(target, place), _slopes(own, place))
@@ -97,7 +97,7 @@ def _looked_up(field: Floats, place: Floats) -> Floats:
 
 def _slopes(field: Floats, place: Floats) -> Floats:
     """Unit gradients (2, V) of a field (S, S) at rows and columns (2, V)."""
-    slopes = np.stack([_looked_up(slope, place) for slope in np.gradient(field)])
+    slopes = np.stack([_looked_up(np.gradient(field, axis=axis), place) for axis in (0, 1)])
     return slopes / np.maximum(np.linalg.norm(slopes, axis=0), 1e-6)
 
 

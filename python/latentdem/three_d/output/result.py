@@ -93,8 +93,8 @@ class Reconstruction:
             return self
         from ..mesh.detail import detailed_views
 
-        cameras = (solid.camera + poses for poses in (self.targets, self.poses[list(self.cut)]))
-        return replace(self, views=detailed_views(self.views, *cameras, solid.textured, size))
+        cameras, known = solid.camera + self.targets, solid.camera + self.poses[list(self.cut)]
+        return replace(self, views=detailed_views(self.views, cameras, known, solid.textured, size))
 
     @cached_property
     def mesh(self) -> trimesh.Trimesh:
