@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import trimesh
     from matplotlib.figure import Figure
 
-KNOWN_WEIGHT = 40.0  # weight of a known view of certain pose in the fit of a surface; a generated view has 1
+KNOWN_WEIGHT = 2.0  # weight of a known view of certain pose in the fit of a surface; a generated view has 1
 
 
 @dataclass(frozen=True)
