@@ -47,6 +47,7 @@ EXTRAS = {
         "embreex>=2.17.7",
         "scipy>=1.11",
         "fast-simplification>=0.2",
+        "xatlas>=0.0.9",
     ],
     "video": ["imageio>=2.28", "imageio-ffmpeg>=0.5"],
     "lpips": ["lpips>=0.1.4", "torchvision"],

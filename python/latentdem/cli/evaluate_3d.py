@@ -94,7 +94,7 @@ def evaluate_3d_command(
     console.set_verbosity(quiet, verbose)
     from ..three_d.mesh.solid import check_mesh
 
-    check_mesh("volume", drawn=True)
+    check_mesh("volume")
     from ..evaluation.method_names import ALL, split_methods
     from ..three_d.evaluation.cases import ViewSettings
     from ..three_d.evaluation.external import ExternalViews, export_objects, external_views

@@ -18,6 +18,7 @@ from ._status import FAILED, INTERRUPTED, UNEXPLAINED
 if TYPE_CHECKING:
     from ..three_d.pictures import Picture
 
+PRIOR_SIZE = 64  # pixels along one side of the views of the embedded prior
 UNDECIDED = 0.5  # confidence below which another pose is as likely as the one that was found
 SURFACE_SHARE = 0.3  # time of the mesh, in units of that of poses and views
 
@@ -99,6 +100,16 @@ def views_command(
             show_default=False,
         ),
     ] = None,
+    resolution: Annotated[
+        int,
+        typer.Option(
+            min=64,
+            max=1024,
+            help="Pixels along one side of new views and of the pictures that give detail to them and to "
+            "the mesh. Views of 64 are those of the embedded prior, which need no surface.",
+            metavar="64|256|512",
+        ),
+    ] = 256,
     steps: Annotated[int, typer.Option(min=2, help="Diffusion steps.")] = 50,
     seed: option.Seed = 0,
     device: option.Device = option.AUTO,
@@ -126,9 +137,14 @@ def views_command(
     from ..three_d.output.page import check_page_name
     from ..three_d.output.video import check_video
 
-    solid = mesh is not None or html is not None
+    solid = mesh is not None or html is not None or resolution > PRIOR_SIZE
     if solid:
-        check_mesh(surface.value, mesh)
+        try:
+            check_mesh(surface.value, mesh)
+        except UserError as error:
+            if mesh is not None or html is not None:
+                raise
+            raise UserError(f"{error} Views without it have --resolution {PRIOR_SIZE}.") from None
     if html is not None:
         check_page_name(html)
     if video is not None:
@@ -148,6 +164,7 @@ def views_command(
                 images,
                 prior=prior,
                 cutout=cutout,
+                resolution=resolution,
                 azimuths=azimuths,
                 elevations=heights,
                 steps=steps,
@@ -163,19 +180,21 @@ def views_command(
                     surface.value,
                     lambda phase, done, steps: advance(phase, 1 + SURFACE_SHARE * done / steps, total),
                 )
+                result = result.detailed(fitted, resolution)
+                files.write(result, names)
                 files.write_solid(fitted, result, names)
     except KeyboardInterrupt:
         if not written and run is None:
             raise
         resumable = f"the run is kept in {checkpoint}, and the same command resumes it"
         console.say_error(
-            f"Interrupted; {resumable if run else f'the views are in {out}, the mesh is not written'}."
+            f"Interrupted; {resumable if run else f'the views are in {out} as the prior made them'}."
         )
         raise typer.Exit(INTERRUPTED) from None
     except UserError as error:
         if not written:
             raise
-        failure = f"{error} The views are written, the mesh is not."
+        failure = f"{error} The views are written as the prior made them, a mesh is not."
     if run is not None:
         run.remove()
     written_to = [out, *(path for path in (mesh, html) if path is not None and failure is None)]

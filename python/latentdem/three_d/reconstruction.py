@@ -31,7 +31,6 @@ from .sampler import SamplerState, sample
 
 Progress = Callable[[str, float, float], None]
 SEARCH_SHARE = 0.4  # share of the search in the reported progress
-SHOWN_SIZE = 256  # pixels along one side of a known view in a result, where files have more than the prior
 FILLED_POINTS = 64  # grid points along one side at which the probability of the object is evaluated
 
 
@@ -46,6 +45,7 @@ def reconstruct(
     device: str = "auto",
     poses: Tensor | None = None,
     cutout: CutoutLike = "auto",
+    resolution: int = 256,
     config: ReconstructionConfig | None = None,
     checkpoint: str | Path | ViewCheckpoint | None = None,
     progress: Progress | None = None,
@@ -71,6 +71,8 @@ def reconstruct(
         cutout: how the object is cut out: "alpha" (transparency), "plain" (a background of one colour),
             "grabcut" (OpenCV's GrabCut), "auto" (the first of these that is possible), or masks, see
             `cutout.ways_of`.
+        resolution: pixels along one side of the `pictures` of the result, from which a mesh gets its texture; a
+            tensor keeps its own.
         config: constants; None for the defaults.
         checkpoint: folder in which the run is kept: the poses once they are found, and the views every few
             seconds. The same call resumes an interrupted run, on a CPU with the same bits. The folder is
@@ -101,6 +103,7 @@ def reconstruct(
         "poses_known": poses is not None,
         "cropped": not isinstance(images, Tensor),
         "cutout": str(cutout) if isinstance(cutout, (str, Path)) else "masks",
+        "resolution": resolution,
         "config": asdict(config),
     }
     view_prior = load_view_prior(prior, place)
@@ -184,7 +187,7 @@ def reconstruct(
         settings,
         None if condition.polar is None else float(posterior.cameras[0, 0, 0]),
         None if filled is None else filled.cpu(),
-        tuple(known.pictures if crops is None else crops.pictures(SHOWN_SIZE)),
+        tuple(known.pictures if crops is None else crops.pictures(resolution)),
     )
 
 

@@ -172,7 +172,7 @@ def test_command_writes_everything(pictures, tmp_path, monkeypatch):
     with Image.open(tmp_path / "out" / "turntable.gif") as gif:
         assert gif.n_frames == 4
     with Image.open(tmp_path / "out" / "view_000.png") as view:
-        assert view.size == (12, 12)
+        assert view.size == (256, 256)
     assert "confidence" in result.output
 
 
@@ -225,8 +225,12 @@ def test_command_writes_a_video(pictures, tmp_path):
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [
-        (UserError("No surface."), 1, "No surface. The views are written, the mesh is not."),
-        (KeyboardInterrupt(), 130, "Interrupted; the views are in out, the mesh is not written."),
+        (
+            UserError("No surface."),
+            1,
+            "No surface. The views are written as the prior made them, a mesh is not.",
+        ),
+        (KeyboardInterrupt(), 130, "Interrupted; the views are in out as the prior made them."),
     ],
 )
 def test_command_writes_the_views_without_a_mesh(pictures, tmp_path, monkeypatch, error, status, sentence):

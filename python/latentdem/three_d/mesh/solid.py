@@ -14,12 +14,18 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..geometry.cameras import RADIUS
+from ..pictures import Picture
 
 if TYPE_CHECKING:
     import trimesh
 
-NEEDED = {"trimesh": "trimesh", "scipy": "scipy", "fast_simplification": "fast-simplification"}
-DRAWING = {"embreex": "embreex"}
+NEEDED = {
+    "trimesh": "trimesh",
+    "scipy": "scipy",
+    "fast_simplification": "fast-simplification",
+    "embreex": "embreex",
+    "xatlas": "xatlas",
+}
 MAX_FACES = 5000
 
 
@@ -28,30 +34,30 @@ class Solid:
     """A reconstructed object.
 
     Attributes:
-        mesh: mesh with vertex colours; z points up.
+        mesh: closed mesh with vertex colours; z points up.
         camera: (3,) camera of view 1 in the coordinates of the mesh, at azimuth 0 with an estimated polar
             angle.
         seconds: duration of the fit.
+        textured: the mesh with a texture from the pictures of the object, if there are any.
     """
 
     mesh: trimesh.Trimesh
     camera: Tensor
     seconds: float
+    textured: trimesh.Trimesh | None = None
 
 
-def check_mesh(surface: str, path: str | Path | None = None, drawn: bool = False) -> None:
+def check_mesh(surface: str, path: str | Path | None = None) -> None:
     """Makes sure, before a long computation, that a mesh can be made by this surface and written to `path`.
 
     Args:
         surface: see `surface.fit_surface`.
         path: file of the mesh.
-        drawn: whether objects are rendered, too.
 
     Raises:
         UserError: packages or a device are missing, or the surface or the name's ending is not known.
     """
-    needed = {**NEEDED, **DRAWING} if drawn else NEEDED
-    missing = [name for module, name in needed.items() if find_spec(module) is None]
+    missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise UserError(f"A mesh needs {', '.join(missing)}; install with: pip install {' '.join(missing)}.")
     from .surface import check_mesh_name, check_surface
@@ -68,6 +74,7 @@ def fit_solid(
     weights: Tensor,
     polar: float | None = None,
     filled: Tensor | None = None,
+    pictures: Sequence[Picture] = (),
     *,
     surface: str = "volume",
     progress: Callable[[str, int, int], None] | None = None,
@@ -82,6 +89,7 @@ def fit_solid(
         weights: (V,) weights of the views.
         polar: polar angle of view 1 in radians; None for the one at which the silhouettes fit best.
         filled: see `fit_surface`.
+        pictures: the first of the views, of any one size, whose outlines and colours the textured mesh has.
         surface: "volume" or "gsplat", see `fit_surface`.
         progress: called as progress("surface", steps done, all steps).
 
@@ -111,4 +119,14 @@ def fit_solid(
         max_faces=MAX_FACES,
         progress=progress,
     )
-    return Solid(mesh, first, time.perf_counter() - started)
+    textured = None
+    if pictures:
+        from .outlines import meet_outlines
+        from .texture import colour_by
+
+        pixels = torch.cat([picture.pixels for picture in pictures])
+        own = [mask_on_white(p.pixels)[0] if p.mask is None else p.mask for p in pictures]
+        count = len(pictures)
+        known = posed_views(pixels, first + poses[:count], torch.stack(own), weights[:count])
+        textured = colour_by(meet_outlines(mesh, known), known)
+    return Solid(mesh, first, time.perf_counter() - started, textured)

@@ -77,7 +77,8 @@ class ViewOutputs:
         from ..mesh.surface import write_mesh
 
         if self.mesh is not None:
-            write_mesh(solid.mesh, self.mesh)
+            textured = solid.textured if self.mesh.suffix.lower() == ".glb" else None
+            write_mesh(solid.mesh if textured is None else textured, self.mesh)
         if self.page is not None:
             write_page(result, solid, images, self.page)
         polar = round(math.degrees(solid.camera[0]), 1)

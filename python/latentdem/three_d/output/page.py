@@ -24,6 +24,7 @@ from .figure import angles
 from .result import Reconstruction
 
 SUFFIXES = (".html", ".htm")
+SCRIPTS = ("geometry", "drawing", "page")  # in this order one script
 
 
 def check_page_name(path: Path) -> None:
@@ -58,13 +59,15 @@ def write_page(result: Reconstruction, solid: Solid, images: list[str], path: Pa
 def page_of(result: Reconstruction, solid: Solid, images: list[str]) -> str:
     """The page as text; see `write_page`."""
     viewer = files(__package__) / "viewer"
-    template, style, script = (
-        (viewer / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    template, style, *scripts = (
+        (viewer / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", *(f"{script}.js" for script in SCRIPTS))
     )
     others = len(images) - 1
     title = Path(images[0]).name + (f" and {others} more" if others else "")
     # "<" could end the script that the data are in.
     data = json.dumps(_data(result, solid, images)).replace("<", "\\u003c")
+    script = "\n".join(scripts)
     return Template(template).substitute(title=html.escape(title), style=style, script=script, data=data)
 
 
@@ -72,9 +75,6 @@ def _data(result: Reconstruction, solid: Solid, images: list[str]) -> dict[str, 
     """What the script of the page shows; angles are in radians, and arrays in base64."""
     from ..mesh.surface import mask_on_white
 
-    mesh = solid.mesh
-    visual: Any = mesh.visual
-    visual = visual.to_color() if visual.kind == "texture" else visual
     views: list[dict[str, Any]] = []
     shown = [(picture.pixels[0], picture.mask, picture.cut) for picture in result.pictures]
     shown += [(view, None, True) for view in result.views]
@@ -95,15 +95,30 @@ def _data(result: Reconstruction, solid: Solid, images: list[str]) -> dict[str, 
         views.append({**view, "picture": _picture(pixels, mask)})
     pictures = "1 picture" if len(images) == 1 else f"{len(images)} pictures"
     return {
-        "about": f"{pictures}, {len(result.views)} new views, {len(mesh.faces):,} triangles",
+        "about": f"{pictures}, {len(result.views)} new views, {len(solid.mesh.faces):,} triangles",
         "field_of_view": FIELD_OF_VIEW,
-        "mesh": {
-            "points": _base64(mesh.vertices, np.float32),
-            "normals": _base64(mesh.vertex_normals, np.float32),
-            "colours": _base64(visual.vertex_colors[:, :3], np.uint8),
-            "faces": _base64(mesh.faces, np.uint32),
-        },
+        "mesh": _mesh(solid),
         "views": views,
+    }
+
+
+def _mesh(solid: Solid) -> dict[str, Any]:
+    """The mesh with its texture, whose first row is at 0, or with colours at its vertices if it has none."""
+    mesh = solid.mesh if solid.textured is None else solid.textured
+    visual: Any = mesh.visual
+    if solid.textured is None:
+        look = {"colours": _base64(visual.vertex_colors[:, :3], np.uint8)}
+    else:
+        look = {
+            "spots": _base64(visual.uv * [1, -1] + [0, 1], np.float32),
+            "texture": _url(visual.material.baseColorTexture),
+        }
+    return {
+        "count": len(mesh.vertices),
+        "points": _base64(mesh.vertices, np.float32),
+        "normals": _base64(mesh.vertex_normals, np.float32),
+        "faces": _base64(mesh.faces, np.uint32),
+        **look,
     }
 
 
@@ -115,8 +130,13 @@ def _picture(pixels: Tensor, mask: Tensor | None) -> str:
     # A pixel at the edge is a mixture of the object's colour and white, of which the white is taken out.
     colours = np.where(share > 0, 1 - (1 - colours) / np.maximum(share, 1e-3), 1).clip(0, 1)
     layers = (255 * np.concatenate([colours, share], -1)).round().astype(np.uint8)
+    return _url(Image.fromarray(layers, "RGBA"))
+
+
+def _url(picture: Image.Image) -> str:
+    """A picture as a PNG in a URL."""
     file = io.BytesIO()
-    Image.fromarray(layers, "RGBA").save(file, "PNG", optimize=True)
+    picture.save(file, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +75,26 @@ class Reconstruction:
             torch.cat([KNOWN_WEIGHT * self.confidence[known], torch.ones(len(self.views))]),
             self.polar,
             self.filled,
+            [self.pictures[i] for i in known] if self.pictures else (),
             surface=surface,
             progress=progress,
         )
+
+    def detailed(self, solid: Solid, size: int) -> Reconstruction:
+        """The same with new views of `size` pixels along one side, which show the detail of the pictures.
+
+        The views stay as they are if they have as many pixels, or if no picture was cut out.
+
+        Args:
+            solid: the surface of this reconstruction.
+            size: pixels along one side.
+        """
+        if solid.textured is None or size <= self.views.shape[-1]:
+            return self
+        from ..mesh.detail import detailed_views
+
+        cameras, known = solid.camera + self.targets, solid.camera + self.poses[list(self.cut)]
+        return replace(self, views=detailed_views(self.views, cameras, known, solid.textured, size))
 
     @cached_property
     def mesh(self) -> trimesh.Trimesh:
