@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 import typer
+from _mesh_scenes import Meshes, random_mesh_scene
 from _muon import Muon, hidden_weights
 from _training import Trainer, adamw
 from _view_step import ViewStep
-from _views import Views, render_views
+from _views import Shown, Views, procedural, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -55,10 +57,18 @@ Init = Annotated[Path | None, typer.Option(help="Exported network to start from.
 Targets = Annotated[int, typer.Option(help="Views that are predicted from each known view.")]
 BANDS = 5  # ranges of timesteps in the evaluation
 ADAM_RATE = 0.1  # learning rate of AdamW, which trains the other weights, in units of that of Muon
+MESHES = 0.6  # share of meshes among the objects of a step, if meshes are rendered
 ENDS = (
     *("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out"),
     *("exchange.own", "exchange.others", "exchange.correction"),
 )
+
+
+def training_views(out: Path, place: torch.device) -> Views:
+    """Rendered procedural objects and, if there are any, meshes."""
+    if not (out / "train_meshes").exists():
+        return Views(out / "train", device=place)
+    return Views(out / "train", out / "train_meshes", shares=(1 - MESHES, MESHES), device=place)
 
 
 def schedule() -> DDPMScheduler:
@@ -75,10 +85,25 @@ def render(
     size: int = 64,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
     first: Annotated[int, typer.Option(help="Seed of the first object.")] = 0,
+    meshes: Annotated[
+        Path | None, typer.Option(help="Folder of GLB, OBJ or PLY files to make objects of.")
+    ] = None,
+    photos: Annotated[Path | None, typer.Option(help="Photographs that are printed on meshes.")] = None,
 ) -> None:
     """Renders the objects once, into `views.npy` as uint8 on white."""
-    render_views(out / "held_out", HELD_OUT, held_out, views, size, workers)
-    render_views(out / "train", first, objects, views, size, workers)
+    rendering = {"views": views, "size": size, "workers": workers}
+    if meshes is None:
+        render_views(out / "held_out", procedural, range(HELD_OUT, HELD_OUT + held_out), **rendering)
+        render_views(out / "train", procedural, range(first, first + objects), **rendering)
+        return
+    train, kept = Meshes.split(meshes)
+    render_views(out / "held_out_meshes", partial(_as_in_file, kept), range(len(kept.names)), **rendering)
+    make = partial(random_mesh_scene, train, photos)
+    render_views(out / "train_meshes", make, range(first, first + objects), **rendering)
+
+
+def _as_in_file(meshes: Meshes, index: int) -> Shown:
+    return meshes.load(meshes.names[index]), "object"
 
 
 @app.command()
@@ -97,12 +122,12 @@ def autoencoder(
     model = model.train().to(place, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "autoencoder", steps=steps, learning_rate=learning_rate, minutes=minutes)
     torch.manual_seed(trainer.step)
-    data = Views(out / "train", place)
+    data = training_views(out, place)
     trainer.run(lambda step: autoencoder_losses(model, data.batch(batch), kl_weight), place)
     model = trainer.ema.module.eval()
     register_statistics(model, (data.batch(batch) for _ in range(64)))
     with torch.no_grad():
-        x = Views(out / "held_out", place).batch(64)
+        x = Views(out / "held_out", device=place).batch(64)
         y = model.decoder(model.moments(x)[0]).clamp(-1, 1)
     save_grid(torch.cat([x[:16], y[:16]]), out / "autoencoder" / "samples.png", 16)
     typer.echo(f"{psnr(y, x).mean():.2f} dB on 64 held-out views")
@@ -133,7 +158,7 @@ def network(
     """Trains the network and evaluates it. Objects that are rendered in the meantime are used, too."""
     place = torch.device(device)
     coder = load_autoencoder(out).to(place, memory_format=torch.channels_last)
-    data, levels = Views(out / "train", place), schedule().alphas_cumprod.to(place)
+    data, levels = training_views(out, place), schedule().alphas_cumprod.to(place)
     torch.manual_seed(0)
     if init is None:
         size = data.pictures.shape[2] // coder.downsampling
@@ -144,7 +169,7 @@ def network(
     model = model.train().to(place).channels_last()
     optimizers = muon_and_adamw(model, ENDS, rate, ADAM_RATE * rate)
     trainer = Trainer(
-        model, out / "network", steps=steps, ema_decay=0.998, optimizers=optimizers, minutes=minutes
+        model, out / "network", steps=steps, ema_decay=0.998, optimizers=optimizers, minutes=minutes, save_every=200
     )
     torch.manual_seed(trainer.step)
     torch.backends.cudnn.benchmark = True
