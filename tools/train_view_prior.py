@@ -54,6 +54,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 Batch = Annotated[int, typer.Option(help="Known views in a step, for either kind of group.")]
 Rate = Annotated[float, typer.Option(help="Learning rate of Muon, which trains the hidden weights.")]
 Init = Annotated[Path | None, typer.Option(help="Exported network to start from.")]
+Denoised = Annotated[float, typer.Option(help="Share of these views with a loss of v, a third of the time.")]
 Targets = Annotated[int, typer.Option(help="Views that are predicted from each known view.")]
 BANDS = 5  # ranges of timesteps in the evaluation
 ADAM_RATE = 0.1  # learning rate of AdamW, which trains the other weights, in units of that of Muon
@@ -154,6 +155,7 @@ def network(
     minutes: Minutes = None,
     device: Device = "cpu",
     init: Init = None,
+    denoised: Denoised = 1.0,
 ) -> None:
     """Trains the network and evaluates it. Objects that are rendered in the meantime are used, too."""
     place = torch.device(device)
@@ -174,7 +176,7 @@ def network(
     torch.manual_seed(trainer.step)
     torch.backends.cudnn.benchmark = True
 
-    losses = ViewStep(model, data, coder, levels, batch, targets)
+    losses = ViewStep(model, data, coder, levels, batch, targets, denoised)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
         if step % 100 == 0:
@@ -207,16 +209,27 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 @app.command()
-@torch.no_grad()
 def evaluate(
     out: Out = Path("runs/views"),
-    pairs: Annotated[int, typer.Option(help="Pairs of views of held-out objects.")] = 64,
+    pairs: Annotated[int, typer.Option(help="Pairs of views of held-out objects, of either kind.")] = 64,
     steps: Annotated[int, typer.Option(help="DDIM steps.")] = 25,
     device: Device = "cpu",
 ) -> None:
     """Noise loss in each fifth of the timesteps and PSNR of new views, on held-out objects (evaluation.csv)."""
     place = torch.device(device)
-    prior, data = load_prior(out, place), Views(out / "held_out")
+    prior = load_prior(out, place)
+    step = torch.load(out / "network" / "checkpoint.pt", map_location="cpu", weights_only=True)["step"]
+    for name in ("held_out", "held_out_meshes"):
+        if (out / name).exists():
+            _evaluate(prior, Views(out / name), pairs, steps, out / "network", name, step)
+
+
+@torch.no_grad()
+def _evaluate(
+    prior: EmbeddedViewPrior, data: Views, pairs: int, steps: int, folder: Path, name: str, step: int
+) -> None:
+    """Adds a row to evaluation.csv, and writes the known views, the wanted ones and the predictions of some pairs."""
+    place = prior.alphas_cumprod.device
     generator = torch.manual_seed(0)
     objects, known, targets = data.groups(pairs, 1)
     target = targets[:, 0]
@@ -245,17 +258,16 @@ def evaluate(
     row["polar_error"] = float((polar - angles).abs().mean().rad2deg())
     row["psnr_white"] = float(psnr(torch.ones_like(truth), truth).mean())
     row["psnr_known"] = float(psnr(x, truth).mean())
-    step = torch.load(out / "network" / "checkpoint.pt", map_location="cpu", weights_only=True)["step"]
-    path = out / "network" / "evaluation.csv"
+    path = folder / "evaluation.csv"
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow(["step", *row])
-        writer.writerow([step, *(round(value, 4) for value in row.values())])
-    typer.echo(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in row.items()))
+            writer.writerow(["step", "objects", *row])
+        writer.writerow([step, name, *(round(value, 4) for value in row.values())])
+    typer.echo(f"step {step}, {name}: " + ", ".join(f"{name} {value:.3f}" for name, value in row.items()))
     shown = min(16, pairs)
-    save_grid(torch.cat([x[:shown], truth[:shown], y[:shown]]), out / "network" / "samples.png", shown)
+    save_grid(torch.cat([x[:shown], truth[:shown], y[:shown]]), folder / f"samples_{name}.png", shown)
 
 
 @app.command()

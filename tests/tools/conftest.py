@@ -67,3 +67,13 @@ def train_framing() -> ModuleType:
 @pytest.fixture(scope="session")
 def muon() -> ModuleType:
     return _load("_muon")
+
+
+@pytest.fixture(scope="session")
+def mesh_scenes() -> ModuleType:
+    return _load("_mesh_scenes")
+
+
+@pytest.fixture(scope="session")
+def compare_looks() -> ModuleType:
+    return _load("compare_looks")
