@@ -23,10 +23,32 @@ from latentdem.three_d.objects.texture import Texture
 from latentdem.three_d.synthetic.render import Light
 
 # Families of the scans with published figures (docs/results/views_scans.csv), which no training may use.
-EVALUATED = ("ketchup", "frypan", "clamp", "apple", "scissors", "sugar_box", "tomato_soup_can", "mustard_bottle")
+EVALUATED = (
+    "ketchup",
+    "frypan",
+    "clamp",
+    "apple",
+    "scissors",
+    "sugar_box",
+    "tomato_soup_can",
+    "mustard_bottle",
+)
 HELD_OUT_FAMILIES = 8  # further families of each kind that are never trained on
 SETS = re.compile(r"^(libero-(hope|scanned|turbosquid)|urdf-models|ycb-sim|market)-")
-VARIANTS = {"small", "medium", "large", "half", "raw", "cut", "open", "black", "blue", "red", "plastic", "chefmate"}
+VARIANTS = {
+    "small",
+    "medium",
+    "large",
+    "half",
+    "raw",
+    "cut",
+    "open",
+    "black",
+    "blue",
+    "red",
+    "plastic",
+    "chefmate",
+}
 
 TWO, TUMBLED, FLATTENED = 0.2, 0.15, 0.15  # shares of the scenes with another shape
 RECOLOURED, PRINTED, OTHER_LIGHT = 0.5, 0.3, 0.5  # and with another look
@@ -36,7 +58,7 @@ PRINT = 128  # smallest side in pixels of the part of a photograph that becomes 
 
 
 def family(name: str) -> str:
-    """What an object is, without its source, its number, its size and its colour: they may be variants of one."""
+    """What an object is, whatever its source, number, size and colour: objects of one family are variants."""
     words = re.split(r"[-_\d]+", SETS.sub("", Path(name).stem))
     return "_".join(word for word in words if word and word not in VARIANTS)
 
@@ -55,7 +77,7 @@ class Meshes:
 
     @classmethod
     def split(cls, folder: Path) -> tuple[Meshes, Meshes]:
-        """Meshes to train on, and those that are held out: of each kind, whole families by the hash of their name.
+        """Meshes to train on, and those that are held out: whole families of each kind, by the hash of a name.
 
         Kinds are those of the column `kind` of `manifest.csv`, if there is one; else all are of one kind.
         """
@@ -183,14 +205,16 @@ def _print(photos: Path, rng: np.random.Generator) -> Texture:
 
 
 def _printed(part: MeshSurface, texture: Texture, offsets: Floats, scale: float) -> MeshSurface:
-    """A surface with a print, seen along the axis that each triangle faces most; `offsets` (6, 2), one a side."""
+    """A surface with a print, projected along the axis that a triangle faces most; `offsets` (6, 2) by side."""
     a, b, c = np.moveaxis(part.triangles, 1, 0)
     across = np.cross(b - a, c - a)
     axis = np.abs(across).argmax(1)
     side = 2 * axis + (np.take_along_axis(across, axis[:, None], 1)[:, 0] < 0)
     kept = np.array([[1, 2], [0, 2], [0, 1]])[axis]
     places = scale * np.take_along_axis(part.triangles, kept[:, None].repeat(3, 1), 2) + offsets[side, None]
-    return replace(part, colour=np.ones(3), corner_colours=None, texture=texture, places=places.astype(np.float32))
+    return replace(
+        part, colour=np.ones(3), corner_colours=None, texture=texture, places=places.astype(np.float32)
+    )
 
 
 @dataclass(frozen=True)
@@ -211,7 +235,9 @@ class _Colours:
     def random(cls, rng: np.random.Generator) -> _Colours:
         turn = Rotation.from_rotvec(GREY * rng.uniform(0, 2 * np.pi)).as_matrix()
         grey, saturation = np.outer(GREY, GREY), rng.uniform(0.4, 1.3)
-        return cls(np.exp(rng.normal(0, 0.3)), turn @ (grey + saturation * (np.eye(3) - grey)), rng.uniform(0.6, 1.2))
+        return cls(
+            np.exp(rng.normal(0, 0.3)), turn @ (grey + saturation * (np.eye(3) - grey)), rng.uniform(0.6, 1.2)
+        )
 
     def __call__(self, colours: Floats) -> Floats:
         return np.clip(self.gain * (colours**self.gamma @ self.table.T), 0, 1)

@@ -115,7 +115,7 @@ def training_losses(
 def denoising_errors(
     model: ViewNetwork, target: Tensor, rendered: Tensor, levels: Tensor, share: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Cumulative alphas (N,) of random timesteps, and the mean squared error (N,) of v there, of some of B views.
+    """Cumulative alphas (N,) of random timesteps, and the mean squared error (N,) of v there, for N of B views.
 
     Args:
         model: the network.

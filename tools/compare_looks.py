@@ -2,11 +2,11 @@
 
     python tools/compare_looks.py OBJECTS --weights runs/views/weights --out runs/looks
 
-Every object is rendered in four looks: as it is; without light, so that a colour does not depend on the direction
-of a side; in its mean colour; and in its mean colour without light, as a silhouette. The cameras are those of
-`latentdem evaluate-3d`, the poses are given. Where the views of a silhouette are wrong, the shape is; what they
-have less of an error than those in the mean colour is due to the light, and so on. Needs
-`pip install "latentdem[three-d]"`.
+Every object is rendered in four looks: as it is; without light, so that a colour does not depend on the
+direction of a side; in its mean colour; and in its mean colour without light, as a silhouette. The cameras are
+those of `latentdem evaluate-3d`, and the poses are given. The error of a silhouette is that of the shape; what
+the mean colour adds to it is due to the light, and what the object as it is adds to that is due to its texture.
+Needs `pip install "latentdem[three-d]"`.
 """
 
 from __future__ import annotations
@@ -104,8 +104,12 @@ def errors(prior: EmbeddedViewPrior, shown: VisibleObject, cameras: Tensor, view
 
 @app.command()
 def compare(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of meshes; procedural objects without it.")] = None,
-    names: Annotated[str | None, typer.Option(help="Names of files in it, separated by commas; all of them.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of meshes; procedural objects without it.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option(help="Names of files in it, separated by commas; all of them.")
+    ] = None,
     weights: Annotated[Path, typer.Option(help="Weights of the prior.")] = EMBEDDED_3D_WEIGHTS,
     views: Annotated[int, typer.Option(help="New views of each object.")] = 12,
     objects: Annotated[int, typer.Option(help="Number of procedural objects.")] = 8,
@@ -131,9 +135,8 @@ def compare(
     for count in (1, 2):
         for look in LOOKS:
             found = np.array([row["error"] for row in rows if (row["look"], row["views"]) == (look, count)])
-            typer.echo(
-                f"{count} known, {look}: {-10 * np.log10(found).mean():.2f} dB, error {1e4 * found.mean():.1f}e-4"
-            )
+            quality, error = -10 * np.log10(found).mean(), 1e4 * found.mean()
+            typer.echo(f"{count} known, {look}: {quality:.2f} dB, error {error:.1f}e-4")
 
 
 def _write(out: Path, rows: list[dict[str, object]]) -> None:

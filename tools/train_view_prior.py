@@ -171,7 +171,13 @@ def network(
     model = model.train().to(place).channels_last()
     optimizers = muon_and_adamw(model, ENDS, rate, ADAM_RATE * rate)
     trainer = Trainer(
-        model, out / "network", steps=steps, ema_decay=0.998, optimizers=optimizers, minutes=minutes, save_every=200
+        model,
+        out / "network",
+        steps=steps,
+        ema_decay=0.998,
+        optimizers=optimizers,
+        minutes=minutes,
+        save_every=200,
     )
     torch.manual_seed(trainer.step)
     torch.backends.cudnn.benchmark = True
@@ -228,7 +234,7 @@ def evaluate(
 def _evaluate(
     prior: EmbeddedViewPrior, data: Views, pairs: int, steps: int, folder: Path, name: str, step: int
 ) -> None:
-    """Adds a row to evaluation.csv, and writes the known views, the wanted ones and the predictions of some pairs."""
+    """Adds a row to evaluation.csv, and shows the known views, the wanted ones and the predictions of pairs."""
     place = prior.alphas_cumprod.device
     generator = torch.manual_seed(0)
     objects, known, targets = data.groups(pairs, 1)

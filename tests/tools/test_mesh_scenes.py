@@ -15,7 +15,13 @@ from latentdem.three_d.geometry.cameras import OBJECT_RADIUS, random_cameras
 from latentdem.three_d.objects.mesh_object import assembled
 from latentdem.three_d.synthetic.render import render
 
-SCANS = ("urdf-models-red_marker", "urdf-models-blue_marker", "libero-hope-milk", "ycb-sim-004_sugar_box", "cup")
+SCANS = (
+    "urdf-models-red_marker",
+    "urdf-models-blue_marker",
+    "libero-hope-milk",
+    "ycb-sim-004_sugar_box",
+    "cup",
+)
 MODELS = ("market-mug-1", "market-house-5", "market-house-7")
 
 
@@ -105,7 +111,9 @@ def test_a_print_covers_every_side(mesh_scenes, folder, photos):
     shown = mesh_scenes.Meshes(folder, (("cup.glb",),)).load("cup.glb")
     texture, offsets = mesh_scenes._print(photos, rng), np.zeros((6, 2))
     part = mesh_scenes._printed(shown.parts[0], texture, offsets, 1.0)
-    lengths = [np.linalg.norm(corners[:, 1:] - corners[:, :1], axis=2) for corners in (part.triangles, part.places)]
+    lengths = [
+        np.linalg.norm(corners[:, 1:] - corners[:, :1], axis=2) for corners in (part.triangles, part.places)
+    ]
     np.testing.assert_allclose(*lengths, rtol=1e-5)  # the sides of a box lie along the axes
     assert part.texture.pixels >= 128**2
 

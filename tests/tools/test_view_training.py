@@ -130,10 +130,11 @@ def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, mon
     run(train_view_prior, "autoencoder", "--out", rendered, "--steps", 1, "--batch", 1)
     network = (train_view_prior, "network", "--out", rendered, "--batch", 2, "--targets", 2, "--steps")
     assert "step 1, held_out: noise_100" in run(*network, 1)
-    run(*network, 2)
+    run(*network, 2, "--denoised", 0.5)
     with (rendered / "network" / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2"]
+    assert [row.pop("objects") for row in rows] == ["held_out"] * 2
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
     weights = rendered / "weights"
     run(train_view_prior, "export", "--out", rendered, "--weights", weights)
