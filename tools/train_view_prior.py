@@ -280,10 +280,19 @@ def _evaluate(
 def export(
     out: Out = Path("runs/views"),
     weights: Annotated[Path, typer.Option(help="Folder of the shipped weights.")] = EMBEDDED_3D_WEIGHTS,
+    base: Annotated[Path | None, typer.Option(help="Exported network to mix with.")] = None,
+    share: Annotated[float, typer.Option(help="Share of the trained weights in the mixture.")] = 0.5,
 ) -> None:
-    """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
+    """Writes the exponential moving averages as float16 safetensors, in the layout that ships.
+
+    A mixture with the network that the training started from keeps more of what that one could do (Wortsman et
+    al. 2022, *Robust fine-tuning of zero-shot models*).
+    """
     coder = load_autoencoder(out)
     model = trained_network(out)
+    if base is not None:
+        for own, other in zip(model.parameters(), load_network(ViewNetwork, base).parameters(), strict=True):
+            own.data.lerp_(other, 1 - share)
     coder.half().save_pretrained(weights / "autoencoder")
     model.half().save_pretrained(weights / "network")
     schedule().save_pretrained(weights / "scheduler")

@@ -144,6 +144,15 @@ def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, mon
     assert trained["exchange.correction.weight"].any()
     for name, value in trained.items():
         torch.testing.assert_close(state[name], value.half().float())
+    mixture = rendered / "mixture"
+    base = Small.from_config(Small.load_config(rendered / "network"))
+    base.save_pretrained(rendered / "base")
+    mixing = ("--base", rendered / "base", "--share", 0.25)
+    run(train_view_prior, "export", "--out", rendered, "--weights", mixture, *mixing)
+    mixed = EmbeddedViewPrior.from_pretrained(mixture).network.state_dict()
+    for name, value in base.state_dict().items():
+        expected = 0.25 * trained[name] + 0.75 * value
+        torch.testing.assert_close(mixed[name], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_too_few_views_of_an_object(train_view_prior, rendered):
