@@ -15,13 +15,19 @@ from tqdm import tqdm
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
+def find_photographs(folder: Path) -> list[Path]:
+    """All pictures below a folder."""
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise SystemExit(f"No photographs found below {folder}: give a folder of JPEG or PNG files.")
+    return paths
+
+
 class Photographs:
     """All images below `folder` as uint8 (3, H, W) tensors; `batch` draws augmented crops in [-1, 1]."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
-        paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise SystemExit(f"No photographs found below {folder}: give a folder of JPEG or PNG files.")
+        paths = find_photographs(folder)
         self.images = [self._load(p) for p in tqdm(paths, desc="reading photographs", leave=False)]
         self.random = random.Random(seed)
 

@@ -55,7 +55,9 @@ def draw_several(
     return SeveralViews(*(part.flatten(0, 1) for part in parts), data.cameras[drawn[:, None], views])
 
 
-def several_losses(model: ViewNetwork, group: SeveralViews, levels: Tensor) -> dict[str, Tensor]:
+def several_losses(
+    model: ViewNetwork, group: SeveralViews, levels: Tensor, denoised: float = 1.0
+) -> dict[str, Tensor]:
     """Losses of the corrected first estimates, of their fusion and of v, and their weighted sum.
 
     As in a reconstruction, polar angles have an error that all views share, some poses are slightly wrong, and
@@ -65,6 +67,7 @@ def several_losses(model: ViewNetwork, group: SeveralViews, levels: Tensor) -> d
         model: the network.
         group: known and target views.
         levels: (T,) cumulative alphas.
+        denoised: see `training_losses`.
     """
     objects, device = len(group.cameras), levels.device
     known, targets = len(group.known) // objects, len(group.target) // objects
@@ -94,7 +97,7 @@ def several_losses(model: ViewNetwork, group: SeveralViews, levels: Tensor) -> d
     means, log_variances = (rows.unflatten(0, (-1, known)) for rows in model.estimate(rendered))
     errors = (means - group.target[:, None]).square().mean(2)
     fused = fuse(means, log_variances.exp()[:, :, None], 0.0)
-    _, v = denoising_errors(model, group.target.repeat_interleave(known, 0), rendered, levels)
+    _, v = denoising_errors(model, group.target.repeat_interleave(known, 0), rendered, levels, denoised)
     losses = {
         "estimate": errors.mean(),
         "fused": (fused - group.target).square().mean(),

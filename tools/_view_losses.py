@@ -93,34 +93,40 @@ def estimate_losses(model: ViewNetwork, group: ViewGroup, visible: Tensor) -> tu
     return rendered, losses
 
 
-def training_losses(model: ViewNetwork, group: ViewGroup, levels: Tensor) -> dict[str, Tensor]:
+def training_losses(
+    model: ViewNetwork, group: ViewGroup, levels: Tensor, denoised: float = 1.0
+) -> dict[str, Tensor]:
     """Losses of `estimate_losses` and of v at random timesteps, their weighted sum, and the error of the noise.
 
     Args:
         model: the network.
         group: N known and N M target views.
         levels: (T,) cumulative alphas.
+        denoised: share of the target views with a loss of v, which takes a third of the time.
     """
     visible = (torch.rand(len(group.target), device=levels.device) >= WITHOUT_VIEW).float()
     rendered, losses = estimate_losses(model, group, visible)
-    level, error = denoising_errors(model, group.target, rendered, levels)
+    level, error = denoising_errors(model, group.target, rendered, levels, denoised)
     losses |= {"v": error.mean()}
     total = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
     return {"loss": total, **losses, "noise": (level * error).mean()}
 
 
 def denoising_errors(
-    model: ViewNetwork, target: Tensor, rendered: Tensor, levels: Tensor
+    model: ViewNetwork, target: Tensor, rendered: Tensor, levels: Tensor, share: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Cumulative alphas (B,) of random timesteps, and the mean squared error (B,) of v there.
+    """Cumulative alphas (N,) of random timesteps, and the mean squared error (N,) of v there, for N of B views.
 
     Args:
         model: the network.
         target: (B, c, h, w) latents of target views.
         rendered: (B, r, h, w) features of the target views.
         levels: (T,) cumulative alphas.
+        share: N / B.
     """
-    rows, device = len(target), levels.device
+    rows, device = max(1, round(share * len(target))), levels.device
+    chosen = torch.randperm(len(target), device=device)[:rows]
+    target, rendered = target[chosen], rendered[chosen]
     # One t per stratum of the schedule: the loss varies less between steps than with independent draws.
     strata = (torch.rand(rows, device=device).argsort() + torch.rand(rows, device=device)) / rows
     t = (strata * len(levels)).long().clamp_max(len(levels) - 1)

@@ -25,6 +25,7 @@ class ViewStep:
         levels: (T,) cumulative alphas.
         batch: number of known views of either kind.
         targets: target views for each known view, and for each group of known views.
+        denoised: see `training_losses`.
 
     Raises:
         SystemExit: the objects have too few views.
@@ -38,6 +39,7 @@ class ViewStep:
         levels: Tensor,
         batch: int,
         targets: int,
+        denoised: float = 1.0,
     ) -> None:
         views, needed = data.pictures.shape[1], max(KNOWN) + targets
         if views < needed:
@@ -45,7 +47,7 @@ class ViewStep:
                 f"Each object has {views} views; {max(KNOWN)} known and {targets} predicted ones need {needed}."
             )
         self._model, self._data, self._coder, self._levels = model, data, coder, levels
-        self._batch, self._targets = batch, targets
+        self._batch, self._targets, self._denoised = batch, targets, denoised
         self._graphs: dict[int, _Graph] = {}
 
     def __call__(self, step: int) -> dict[str, Tensor]:
@@ -70,8 +72,8 @@ class ViewStep:
         device = self._levels.device
         fast = bfloat16_is_fast(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast, cache_enabled=False):
-            alone = training_losses(self._model, ViewGroup(*views[:count]), self._levels)
-            several = several_losses(self._model, SeveralViews(*views[count:]), self._levels)
+            alone = training_losses(self._model, ViewGroup(*views[:count]), self._levels, self._denoised)
+            several = several_losses(self._model, SeveralViews(*views[count:]), self._levels, self._denoised)
         named = {f"together_{name}": value for name, value in several.items()}
         return alone | named | {"loss": alone["loss"] + several["loss"]}
 

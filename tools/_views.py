@@ -1,4 +1,4 @@
-"""Renderings of procedural objects as memory-mapped training data."""
+"""Renderings of procedural objects and of meshes as memory-mapped training data."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdem.three_d.geometry.cameras import OBJECT_RADIUS, random_cameras
-from latentdem.three_d.synthetic.render import on_white, render
+from latentdem.three_d.objects.base import Floats, MeasuredObject
+from latentdem.three_d.synthetic.render import Light, on_white, render
 from latentdem.three_d.synthetic.scenes import random_scene
 
 GRID = 32  # points along one side of the cube in which the volume of an object is sampled
 
 
-def _render_object(seed: int, views: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+Shown = tuple[MeasuredObject, Light | Floats]
+
+
+def _render_object(
+    seed: int, make: Callable[[int], Shown], views: int, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pictures, bits (GRID^3 / 8,) that are 1 at points inside, in the order z, y and x, and cameras."""
-    scene, cameras = random_scene(seed), random_cameras(views, torch.Generator().manual_seed(seed))
+    (scene, light), cameras = make(seed), random_cameras(views, torch.Generator().manual_seed(seed))
     line = ((np.arange(GRID) + 0.5) / GRID * 2 - 1) * OBJECT_RADIUS
     points = np.stack(np.meshgrid(line, line, line, indexing="ij")[::-1], axis=-1).reshape(-1, 3)
-    return on_white(render(scene, cameras, size)), np.packbits(scene.inside(points)), cameras.numpy()
+    return on_white(render(scene, cameras, size, light)), np.packbits(scene.inside(points)), cameras.numpy()
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: type, fill: float) -> np.memmap:
@@ -76,15 +82,35 @@ def fill(
         array.flush()
 
 
-def render_views(folder: Path, first_seed: int, objects: int, views: int, size: int, workers: int) -> None:
+def procedural(seed: int) -> Shown:
+    """The procedural object of a seed, in the usual light."""
+    return random_scene(seed), "object"
+
+
+def render_views(
+    folder: Path,
+    make: Callable[[int], Shown],
+    seeds: Sequence[int],
+    views: int,
+    size: int,
+    workers: int,
+) -> None:
     """Writes views.npy (objects, views, size, size, 3) uint8, cameras.npy (objects, views, 3) and solids.npy.
 
     The last one contains the bits of `_render_object`. See `fill`.
+
+    Args:
+        folder: folder of the files.
+        make: function of a seed that returns an object and its light.
+        seeds: seeds of the objects and of their cameras.
+        views: number of cameras for each.
+        size: pixels along one side.
+        workers: number of processes.
     """
     fill(
         folder,
-        partial(_render_object, views=views, size=size),
-        range(first_seed, first_seed + objects),
+        partial(_render_object, make=make, views=views, size=size),
+        seeds,
         workers,
         views=((views, size, size, 3), np.uint8),
         solids=((GRID**3 // 8,), np.uint8),
@@ -96,32 +122,65 @@ class Views:
     """Pictures and cameras that `render_views` has written so far, on a device.
 
     Args:
-        folder: folder of the files.
+        folders: folders of the files; all objects have equally many views of one size.
+        shares: how often an object of each folder is drawn; all equally often by default.
         device: device of the tensors.
     """
 
-    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
-        if not all((folder / f"{name}.npy").exists() for name in ("views", "cameras", "solids")):
-            raise SystemExit(f"No rendered objects in {folder}; run `train_view_prior.py render` first.")
+    def __init__(
+        self, *folders: Path, shares: Sequence[float] | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        for folder in folders:
+            if not all((folder / f"{name}.npy").exists() for name in ("views", "cameras", "solids")):
+                raise SystemExit(f"No rendered objects in {folder}; run `train_view_prior.py render` first.")
         self._files = [
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("views", "solids", "cameras")
+            [np.load(folder / f"{name}.npy", mmap_mode="r") for folder in folders]
+            for name in ("views", "solids", "cameras")
         ]
+        shapes = {files.shape[1:] for files in self._files[0]}
+        if len(shapes) > 1:
+            raise SystemExit(f"The views in {' and '.join(map(str, folders))} differ in number or size.")
         self.pictures, self.solids, self.cameras = (
-            torch.empty(file.shape, dtype=getattr(torch, file.dtype.name), device=device)
-            for file in self._files
+            torch.empty(
+                (sum(map(len, parts)), *parts[0].shape[1:]),
+                dtype=getattr(torch, parts[0].dtype.name),
+                device=device,
+            )
+            for parts in self._files
         )
-        self.count = 0
-        if not self.update():
-            raise SystemExit(f"No object in {folder} is rendered yet; wait for `train_view_prior.py render`.")
+        self._starts = np.cumsum([0, *map(len, self._files[0])])[:-1].tolist()
+        self._shares = torch.tensor(shares or [1.0] * len(folders), device=device)
+        self._counts = torch.zeros(len(folders), dtype=torch.long)
+        self.update()
+        for folder, count in zip(folders, self._counts.tolist(), strict=True):
+            if not count:
+                raise SystemExit(
+                    f"No object in {folder} is rendered yet; wait for `train_view_prior.py render`."
+                )
+
+    @property
+    def count(self) -> int:
+        """Number of all objects so far."""
+        return int(self._counts.sum())
 
     def update(self) -> int:
         """Reads objects that were rendered in the meantime; returns the number of all objects."""
-        missing = np.isnan(self._files[2][self.count :, 0, 0])
-        end = self.count + int(missing.argmax() if missing.any() else len(missing))
-        for tensor, file in zip((self.pictures, self.solids, self.cameras), self._files, strict=True):
-            tensor[self.count : end] = torch.from_numpy(file[self.count : end].copy())
-        self.count = end
-        return end
+        for folder, (start, count) in enumerate(zip(self._starts, self._counts.tolist(), strict=True)):
+            missing = np.isnan(self._files[2][folder][count:, 0, 0])
+            end = count + int(missing.argmax() if missing.any() else len(missing))
+            for tensor, parts in zip((self.pictures, self.solids, self.cameras), self._files, strict=True):
+                tensor[start + count : start + end] = torch.from_numpy(parts[folder][count:end].copy())
+            self._counts[folder] = end
+        return self.count
+
+    def draw(self, count: int) -> Tensor:
+        """Random objects (count,)."""
+        device = self.pictures.device
+        folders = torch.multinomial(self._shares, count, replacement=True)
+        counts, starts = (
+            torch.as_tensor(values, device=device)[folders] for values in (self._counts, self._starts)
+        )
+        return starts + (torch.rand(count, device=device, dtype=torch.float64) * counts).long()
 
     def images(self, objects: Tensor, views: Tensor) -> Tensor:
         """Pictures (..., 3, S, S) in [-1, 1] of the given views (...) of the given objects (...)."""
@@ -129,11 +188,8 @@ class Views:
 
     def batch(self, count: int) -> Tensor:
         """Random images (count, 3, S, S) in [-1, 1]."""
-        objects, views = (
-            torch.randint(end, (count,), device=self.pictures.device)
-            for end in (self.count, self.pictures.shape[1])
-        )
-        return self.images(objects, views)
+        views = torch.randint(self.pictures.shape[1], (count,), device=self.pictures.device)
+        return self.images(self.draw(count), views)
 
     def inside(self, objects: Tensor, points: Tensor) -> Tensor:
         """Share (N, ...) of the surroundings of `points` (N, ..., 3) that the objects (N,) fill."""
@@ -147,4 +203,4 @@ class Views:
         """Objects (count,), a known view of each (count,), and other views to be predicted (count, targets)."""
         device = self.pictures.device
         order = torch.rand(count, self.pictures.shape[1], device=device).argsort(1)
-        return torch.randint(self.count, (count,), device=device), order[:, 0], order[:, 1 : targets + 1]
+        return self.draw(count), order[:, 0], order[:, 1 : targets + 1]

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 import typer
+from _mesh_scenes import Meshes, random_mesh_scene
 from _muon import Muon, hidden_weights
 from _training import Trainer, adamw
 from _view_step import ViewStep
-from _views import Views, render_views
+from _views import Shown, Views, procedural, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -52,13 +54,22 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 Batch = Annotated[int, typer.Option(help="Known views in a step, for either kind of group.")]
 Rate = Annotated[float, typer.Option(help="Learning rate of Muon, which trains the hidden weights.")]
 Init = Annotated[Path | None, typer.Option(help="Exported network to start from.")]
+Denoised = Annotated[float, typer.Option(help="Share of these views with a loss of v, a third of the time.")]
 Targets = Annotated[int, typer.Option(help="Views that are predicted from each known view.")]
 BANDS = 5  # ranges of timesteps in the evaluation
 ADAM_RATE = 0.1  # learning rate of AdamW, which trains the other weights, in units of that of Muon
+MESHES = 0.6  # share of meshes among the objects of a step, if meshes are rendered
 ENDS = (
     *("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out"),
     *("exchange.own", "exchange.others", "exchange.correction"),
 )
+
+
+def training_views(out: Path, place: torch.device) -> Views:
+    """Rendered procedural objects and, if there are any, meshes."""
+    if not (out / "train_meshes").exists():
+        return Views(out / "train", device=place)
+    return Views(out / "train", out / "train_meshes", shares=(1 - MESHES, MESHES), device=place)
 
 
 def schedule() -> DDPMScheduler:
@@ -75,10 +86,25 @@ def render(
     size: int = 64,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
     first: Annotated[int, typer.Option(help="Seed of the first object.")] = 0,
+    meshes: Annotated[
+        Path | None, typer.Option(help="Folder of GLB, OBJ or PLY files to make objects of.")
+    ] = None,
+    photos: Annotated[Path | None, typer.Option(help="Photographs that are printed on meshes.")] = None,
 ) -> None:
     """Renders the objects once, into `views.npy` as uint8 on white."""
-    render_views(out / "held_out", HELD_OUT, held_out, views, size, workers)
-    render_views(out / "train", first, objects, views, size, workers)
+    rendering = {"views": views, "size": size, "workers": workers}
+    if meshes is None:
+        render_views(out / "held_out", procedural, range(HELD_OUT, HELD_OUT + held_out), **rendering)
+        render_views(out / "train", procedural, range(first, first + objects), **rendering)
+        return
+    train, kept = Meshes.split(meshes)
+    render_views(out / "held_out_meshes", partial(_as_in_file, kept), range(len(kept.names)), **rendering)
+    make = partial(random_mesh_scene, train, photos)
+    render_views(out / "train_meshes", make, range(first, first + objects), **rendering)
+
+
+def _as_in_file(meshes: Meshes, index: int) -> Shown:
+    return meshes.load(meshes.names[index]), "object"
 
 
 @app.command()
@@ -97,12 +123,12 @@ def autoencoder(
     model = model.train().to(place, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "autoencoder", steps=steps, learning_rate=learning_rate, minutes=minutes)
     torch.manual_seed(trainer.step)
-    data = Views(out / "train", place)
+    data = training_views(out, place)
     trainer.run(lambda step: autoencoder_losses(model, data.batch(batch), kl_weight), place)
     model = trainer.ema.module.eval()
     register_statistics(model, (data.batch(batch) for _ in range(64)))
     with torch.no_grad():
-        x = Views(out / "held_out", place).batch(64)
+        x = Views(out / "held_out", device=place).batch(64)
         y = model.decoder(model.moments(x)[0]).clamp(-1, 1)
     save_grid(torch.cat([x[:16], y[:16]]), out / "autoencoder" / "samples.png", 16)
     typer.echo(f"{psnr(y, x).mean():.2f} dB on 64 held-out views")
@@ -129,11 +155,12 @@ def network(
     minutes: Minutes = None,
     device: Device = "cpu",
     init: Init = None,
+    denoised: Denoised = 1.0,
 ) -> None:
     """Trains the network and evaluates it. Objects that are rendered in the meantime are used, too."""
     place = torch.device(device)
     coder = load_autoencoder(out).to(place, memory_format=torch.channels_last)
-    data, levels = Views(out / "train", place), schedule().alphas_cumprod.to(place)
+    data, levels = training_views(out, place), schedule().alphas_cumprod.to(place)
     torch.manual_seed(0)
     if init is None:
         size = data.pictures.shape[2] // coder.downsampling
@@ -144,12 +171,18 @@ def network(
     model = model.train().to(place).channels_last()
     optimizers = muon_and_adamw(model, ENDS, rate, ADAM_RATE * rate)
     trainer = Trainer(
-        model, out / "network", steps=steps, ema_decay=0.998, optimizers=optimizers, minutes=minutes
+        model,
+        out / "network",
+        steps=steps,
+        ema_decay=0.998,
+        optimizers=optimizers,
+        minutes=minutes,
+        save_every=200,
     )
     torch.manual_seed(trainer.step)
     torch.backends.cudnn.benchmark = True
 
-    losses = ViewStep(model, data, coder, levels, batch, targets)
+    losses = ViewStep(model, data, coder, levels, batch, targets, denoised)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
         if step % 100 == 0:
@@ -182,16 +215,27 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 @app.command()
-@torch.no_grad()
 def evaluate(
     out: Out = Path("runs/views"),
-    pairs: Annotated[int, typer.Option(help="Pairs of views of held-out objects.")] = 64,
+    pairs: Annotated[int, typer.Option(help="Pairs of views of held-out objects, of either kind.")] = 64,
     steps: Annotated[int, typer.Option(help="DDIM steps.")] = 25,
     device: Device = "cpu",
 ) -> None:
     """Noise loss in each fifth of the timesteps and PSNR of new views, on held-out objects (evaluation.csv)."""
     place = torch.device(device)
-    prior, data = load_prior(out, place), Views(out / "held_out")
+    prior = load_prior(out, place)
+    step = torch.load(out / "network" / "checkpoint.pt", map_location="cpu", weights_only=True)["step"]
+    for name in ("held_out", "held_out_meshes"):
+        if (out / name).exists():
+            _evaluate(prior, Views(out / name), pairs, steps, out / "network", name, step)
+
+
+@torch.no_grad()
+def _evaluate(
+    prior: EmbeddedViewPrior, data: Views, pairs: int, steps: int, folder: Path, name: str, step: int
+) -> None:
+    """Adds a row to evaluation.csv, and shows the known views, the wanted ones and the predictions of pairs."""
+    place = prior.alphas_cumprod.device
     generator = torch.manual_seed(0)
     objects, known, targets = data.groups(pairs, 1)
     target = targets[:, 0]
@@ -220,27 +264,35 @@ def evaluate(
     row["polar_error"] = float((polar - angles).abs().mean().rad2deg())
     row["psnr_white"] = float(psnr(torch.ones_like(truth), truth).mean())
     row["psnr_known"] = float(psnr(x, truth).mean())
-    step = torch.load(out / "network" / "checkpoint.pt", map_location="cpu", weights_only=True)["step"]
-    path = out / "network" / "evaluation.csv"
+    path = folder / "evaluation.csv"
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow(["step", *row])
-        writer.writerow([step, *(round(value, 4) for value in row.values())])
-    typer.echo(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in row.items()))
+            writer.writerow(["step", "objects", *row])
+        writer.writerow([step, name, *(round(value, 4) for value in row.values())])
+    typer.echo(f"step {step}, {name}: " + ", ".join(f"{name} {value:.3f}" for name, value in row.items()))
     shown = min(16, pairs)
-    save_grid(torch.cat([x[:shown], truth[:shown], y[:shown]]), out / "network" / "samples.png", shown)
+    save_grid(torch.cat([x[:shown], truth[:shown], y[:shown]]), folder / f"samples_{name}.png", shown)
 
 
 @app.command()
 def export(
     out: Out = Path("runs/views"),
     weights: Annotated[Path, typer.Option(help="Folder of the shipped weights.")] = EMBEDDED_3D_WEIGHTS,
+    base: Annotated[Path | None, typer.Option(help="Exported network to mix with.")] = None,
+    share: Annotated[float, typer.Option(help="Share of the trained weights in the mixture.")] = 0.5,
 ) -> None:
-    """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
+    """Writes the exponential moving averages as float16 safetensors, in the layout that ships.
+
+    A mixture with the network that the training started from keeps more of what that one could do (Wortsman et
+    al. 2022, *Robust fine-tuning of zero-shot models*).
+    """
     coder = load_autoencoder(out)
     model = trained_network(out)
+    if base is not None:
+        for own, other in zip(model.parameters(), load_network(ViewNetwork, base).parameters(), strict=True):
+            own.data.lerp_(other, 1 - share)
     coder.half().save_pretrained(weights / "autoencoder")
     model.half().save_pretrained(weights / "network")
     schedule().save_pretrained(weights / "scheduler")

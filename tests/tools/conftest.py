@@ -77,3 +77,12 @@ def train_kernel_refiner() -> ModuleType:
 @pytest.fixture(scope="session")
 def fuzz_images() -> ModuleType:
     return _load("fuzz_images")
+
+
+def mesh_scenes() -> ModuleType:
+    return _load("_mesh_scenes")
+
+
+@pytest.fixture(scope="session")
+def compare_looks() -> ModuleType:
+    return _load("compare_looks")

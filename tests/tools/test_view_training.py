@@ -17,6 +17,8 @@ from latentdem.three_d.synthetic.scenes import random_scene
 
 pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
+import trimesh
+
 
 def run(tool, *args: object) -> str:
     result = CliRunner().invoke(tool.app, [str(arg) for arg in args], catch_exceptions=False)
@@ -71,6 +73,35 @@ def test_groups_are_different_views_of_one_object(train_view_prior, rendered):
     assert (x.min() < 0, x.max()) == (True, 1)
 
 
+def test_objects_of_several_folders_are_drawn_by_their_shares(train_view_prior, rendered):
+    folders = (rendered / "train", rendered / "held_out")
+    data = train_view_prior.Views(*folders, shares=(0.25, 0.75))
+    assert data.count == 6
+    own = train_view_prior.Views(folders[1])
+    assert torch.equal(data.pictures[4:], own.pictures)
+    assert torch.equal(data.cameras[4:], own.cameras)
+    drawn = torch.bincount(data.draw(4000), minlength=6) / 4000
+    torch.testing.assert_close(drawn, torch.tensor([0.0625] * 4 + [0.375] * 2), atol=0.03, rtol=0)
+
+
+def test_folders_with_other_views_are_refused(train_view_prior, rendered):
+    views = rendered / "held_out" / "views.npy"
+    np.save(views, np.load(views)[:, :3])
+    with pytest.raises(SystemExit, match="differ in number or size"):
+        train_view_prior.Views(rendered / "train", rendered / "held_out")
+
+
+def test_meshes_are_rendered_beside_procedural_objects(train_view_prior, rendered, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("meshes")
+    for name in ("apple", "ball", "cone", "disc", "egg", "fan", "gem", "hat", "ink", "jar"):
+        trimesh.creation.icosphere(1).export(folder / f"{name}.ply")
+    run(train_view_prior, *RENDER, "--out", rendered, "--meshes", folder)
+    kept = np.load(rendered / "held_out_meshes" / "views.npy")
+    assert kept.shape == (9, 5, 32, 32, 3)  # the apple, and eight families by their hash
+    place = torch.device("cpu")
+    assert train_view_prior.training_views(rendered, place).count == 8
+
+
 def test_volumes_of_objects(train_view_prior, rendered):
     data = train_view_prior.Views(rendered / "train")
     scenes = [random_scene(seed) for seed in range(4)]
@@ -98,11 +129,12 @@ def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, mon
     monkeypatch.setattr(train_view_prior, "evaluate", partial(evaluate, pairs=2, steps=2))
     run(train_view_prior, "autoencoder", "--out", rendered, "--steps", 1, "--batch", 1)
     network = (train_view_prior, "network", "--out", rendered, "--batch", 2, "--targets", 2, "--steps")
-    assert "step 1: noise_100" in run(*network, 1)
-    run(*network, 2)
+    assert "step 1, held_out: noise_100" in run(*network, 1)
+    run(*network, 2, "--denoised", 0.5)
     with (rendered / "network" / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2"]
+    assert [row.pop("objects") for row in rows] == ["held_out"] * 2
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
     weights = rendered / "weights"
     run(train_view_prior, "export", "--out", rendered, "--weights", weights)
@@ -112,6 +144,15 @@ def test_view_prior_trains_resumes_and_is_loaded(train_view_prior, rendered, mon
     assert trained["exchange.correction.weight"].any()
     for name, value in trained.items():
         torch.testing.assert_close(state[name], value.half().float())
+    mixture = rendered / "mixture"
+    base = Small.from_config(Small.load_config(rendered / "network"))
+    base.save_pretrained(rendered / "base")
+    mixing = ("--base", rendered / "base", "--share", 0.25)
+    run(train_view_prior, "export", "--out", rendered, "--weights", mixture, *mixing)
+    mixed = EmbeddedViewPrior.from_pretrained(mixture).network.state_dict()
+    for name, value in base.state_dict().items():
+        expected = 0.25 * trained[name] + 0.75 * value
+        torch.testing.assert_close(mixed[name], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_too_few_views_of_an_object(train_view_prior, rendered):

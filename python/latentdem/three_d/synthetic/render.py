@@ -29,7 +29,9 @@ Shade = Callable[[Hits, Floats, Floats, View], NDArray[np.float32]]
 Light = Literal["object", "camera"]
 
 
-def render(shown: VisibleObject, cameras: Tensor, size: int = 64, light: Light = "object") -> NDArray[np.uint8]:
+def render(
+    shown: VisibleObject, cameras: Tensor, size: int = 64, light: Light | Floats = "object"
+) -> NDArray[np.uint8]:
     """Pictures (V, size, size, 4) of an object: straight RGB and alpha, transparent around the object.
 
     The brightness of a side falls steadily from facing the light to facing away from it, without a dark half,
@@ -40,7 +42,8 @@ def render(shown: VisibleObject, cameras: Tensor, size: int = 64, light: Light =
         cameras: (V, 3), polar angle, azimuth and radius of each picture (see cameras.py).
         size: pixels along one side.
         light: "object" for a light that stays with the object, so that a point has the same colour from
-            everywhere, or "camera" for one that stays with the camera, as if the object were turned before it.
+            everywhere, "camera" for one that stays with the camera, as if the object were turned before it, or
+            the direction (3,) to another light that stays with the object.
     """
     target = EmbreeScene()
     for part in shown.parts:
@@ -111,8 +114,10 @@ def _rays(cameras: Tensor, size: int) -> tuple[NDArray[np.float32], NDArray[np.f
     return np.concatenate(origins), np.concatenate(directions), np.concatenate(indices)
 
 
-def _lights(light: Light, cameras: Tensor) -> list[Floats]:
+def _lights(light: Light | Floats, cameras: Tensor) -> list[Floats]:
     """Directions (3,) to the light: one for all cameras, or one for each."""
+    if not isinstance(light, str):
+        return [light / np.linalg.norm(light)]
     if light == "object":
         return [LIGHT / np.linalg.norm(LIGHT)]
     _, right, up, forward = (axis.numpy() for axis in camera_axes(cameras.double()))

@@ -75,6 +75,15 @@ def test_nearer_parts_hide_those_behind():
     assert green > 100
 
 
+def test_a_side_is_the_brighter_the_more_it_faces_the_light():
+    scene = Scene((ball(0.5, (0, 0, 0)),))
+    lights = {"right": np.array([0.0, 3, 0]), "above": np.array([0.0, 0, 1]), "usual": rendering.LIGHT}
+    red = {name: render(scene, FRONT, 32, light)[0, ..., 0].astype(int) for name, light in lights.items()}
+    assert red["right"][16, 22] > red["right"][16, 10] + 20
+    assert red["above"][10, 16] > red["above"][22, 16] + 20
+    np.testing.assert_array_equal(red["usual"], render(scene, FRONT, 32)[0, ..., 0])
+
+
 def test_white_ground_shows_through_the_edge():
     pictures = np.array([[[255, 0, 0, 0], [255, 0, 0, 255], [255, 1, 0, 51]]], np.uint8)
     assert on_white(pictures).tolist() == [[[255, 255, 255], [255, 0, 0], [255, 204, 204]]]
