@@ -79,6 +79,7 @@ def fuzz_images() -> ModuleType:
     return _load("fuzz_images")
 
 
+@pytest.fixture(scope="session")
 def mesh_scenes() -> ModuleType:
     return _load("_mesh_scenes")
 
