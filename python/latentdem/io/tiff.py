@@ -90,7 +90,7 @@ def read_tiff(data: bytes) -> TiffPage | None:
             array = np.iinfo(array.dtype).max - array
         if tuple(page.extrasamples[:1]) == (tifffile.EXTRASAMPLE.ASSOCALPHA,):
             array = _unpremultiplied(array)
-        # Only the length is told of a chain of pages that leads back into itself; iteration never ends there.
+        # A chain of pages that leads back into itself has a length, but iteration over it never ends.
         pages = islice(file.pages, len(file.pages))
         return TiffPage(
             array,

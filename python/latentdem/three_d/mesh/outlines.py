@@ -19,12 +19,9 @@ from .hull import PosedViews
 
 Floats = NDArray[np.floating]
 
-FAIRING = 100  # steps of smoothing (Taubin 1995) before, as the colours of views leave a surface rough
+FAIRING = 100  # steps of smoothing (Taubin, 1995) beforehand, as views with few pixels leave a surface rough
 ROUNDS = 16
-STIFFNESS = (
-    30.0,
-    0.3,
-)  # weight of the differences between neighbours' moves in the first round and in the last
+STIFFNESS = (30.0, 0.3)  # weight of the differences between neighbours' moves, in the first and the last round
 RIM = 1.0  # pixels from the mesh's outline within which a vertex belongs to it
 FARTHEST = 40  # pixels beyond which an outline does not pull
 
