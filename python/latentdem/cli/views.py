@@ -137,12 +137,13 @@ def views_command(
     from ..three_d.output.page import check_page_name
     from ..three_d.output.video import check_video
 
-    solid = mesh is not None or html is not None or resolution > PRIOR_SIZE
+    asked = mesh is not None or html is not None
+    solid = asked or resolution > PRIOR_SIZE
     if solid:
         try:
             check_mesh(surface.value, mesh)
         except UserError as error:
-            if mesh is not None or html is not None:
+            if asked:
                 raise
             raise UserError(f"{error} Views without it have --resolution {PRIOR_SIZE}.") from None
     if html is not None:
@@ -175,7 +176,7 @@ def views_command(
             )
             files.write(result, names)
             written = True
-            if solid:
+            if asked or resolution > result.views.shape[-1]:  # the views of some priors have more pixels
                 fitted = result.solid(
                     surface.value,
                     lambda phase, done, steps: advance(phase, 1 + SURFACE_SHARE * done / steps, total),

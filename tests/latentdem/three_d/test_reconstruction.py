@@ -247,6 +247,25 @@ def test_command_writes_the_views_without_a_mesh(pictures, tmp_path, monkeypatch
     assert not (tmp_path / "cup.glb").exists()
 
 
+def test_views_that_are_fine_enough_need_no_surface(pictures, tmp_path, monkeypatch):
+    pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
+    made = module.reconstruct
+
+    def fine(*arguments, **options):
+        result = made(*arguments, **options)
+        return replace(result, views=torch.nn.functional.interpolate(result.views, (256, 256)))
+
+    def fail(*arguments):
+        raise UserError("No surface.")
+
+    monkeypatch.setattr(module, "reconstruct", fine)
+    monkeypatch.setattr(Reconstruction, "solid", fail)
+    result = command(*pictures, "-o", "out", "--azimuths", "1", "--steps", "2")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "out" / "view_000.png") as view:
+        assert view.size == (256, 256)
+
+
 def test_interrupted_command_resumes(pictures, tmp_path, monkeypatch):
     pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
 
