@@ -26,7 +26,7 @@ from torch import Tensor
 from .context import own_context
 from .errors import UserError
 from .io.channels import to_rgb
-from .io.inputs import to_tensor
+from .io.inputs import ImageLike, to_tensor
 from .io.kernels import KernelLike, as_kernel
 from .priors.diffusers_denoiser import KernelDenoiserModel
 from .priors.diffusers_prior import DiffusersPrior
@@ -147,7 +147,7 @@ class LatentDEMPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image: Any,
+        image: ImageLike,
         kernel: KernelLike | None = None,
         kernel_size: int | None = None,
         noise_sigma: float | None = None,
@@ -248,7 +248,7 @@ class LatentDEMPipeline(DiffusionPipeline):
         return LatentDEMPipelineOutput(images=images, kernels=result.kernel)
 
 
-def _to_batch(image: Any) -> Tensor:
+def _to_batch(image: ImageLike) -> Tensor:
     """One or several images in the conventions of diffusers as (B, C, H, W) in [-1, 1].
 
     Raises:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, Union
+from typing import Protocol, TypeAlias, Union
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from .images import ImageFile, read_bytes, read_image, read_pillow
 
 OneImage: TypeAlias = Union[str, "os.PathLike[str]", bytes, Image.Image, np.ndarray, Tensor]
 ImageLike: TypeAlias = OneImage | Sequence[OneImage]
+# Images as they are given back: in the form that came in, a PIL image for a path and for bytes.
+ImageForm: TypeAlias = Union[Image.Image, np.ndarray, Tensor, "list[ImageForm]"]
 
 
 class Source(Protocol):
@@ -34,7 +36,7 @@ class Source(Protocol):
         """(B, 1, H, W), 0 for the pixels that are wholly transparent, else 1; None if none is, or all are."""
         ...
 
-    def back(self, image: Tensor) -> Any:
+    def back(self, image: Tensor) -> ImageForm:
         """Images (B, C, H, W) in [-1, 1] in the form that came in, with its transparency."""
         ...
 
@@ -67,7 +69,7 @@ class SeveralImages:
         ones = torch.ones_like(self.parts[0].pixels[:, :1])
         return torch.cat([ones if mask is None else mask for mask in masks])
 
-    def back(self, image: Tensor) -> list[Any]:
+    def back(self, image: Tensor) -> list[ImageForm]:
         """A list of images, each in its form."""
         return [part.back(one[None]) for part, one in zip(self.parts, image, strict=True)]
 

@@ -7,7 +7,6 @@ import io
 import os
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..io.files import atomic_path
 from ..io.images import ImageFile, to_integers, write_image
-from ..io.inputs import Source
+from ..io.inputs import ImageForm, Source
 
 _SHOWN = 480  # pixels; longer side of a picture in a notebook
 _KERNEL_SHOWN = 160
@@ -36,11 +35,12 @@ class Pictures:
         return len(self.tensor)
 
     @property
-    def image(self) -> Any:
+    def image(self) -> ImageForm:
         """The restored image in the form, type and range of the one that was given, with its transparency.
 
         That is an array for an array, a tensor for a tensor, a list for a list, and a PIL image for one, for a
         path and for bytes. PIL images have 16 bits only if they are grey; `numpy` and `save` keep 16 bits.
+        `pil()`, `numpy()` and `tensor` have one type each, whatever was given.
         """
         return self.tensor if self.source is None else self.source.back(self.tensor)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..io.inputs import Source
+from ..io.inputs import ImageForm, Source
 from ..operators.kernels import delta_kernel
 from ..solver.state import TraceStep
 from .pictures import Pictures, kernel_thumbnail, thumbnail, uncertainty_thumbnail
@@ -78,7 +78,7 @@ class Restored(Pictures):
         return (self[i] for i in range(len(self)))
 
     @property
-    def images(self) -> list[Any]:
+    def images(self) -> list[ImageForm]:
         """The images of the batch, each in the form of `image`."""
         return [one.image for one in self]
 
@@ -162,7 +162,7 @@ class Result(Pictures):
         return (self[i] for i in range(len(self)))
 
     @property
-    def images(self) -> list[Any]:
+    def images(self) -> list[ImageForm]:
         """The images of the batch, each in the form of `image`."""
         return [one.image for one in self]
 

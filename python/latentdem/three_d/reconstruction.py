@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checks import check_backend, resolve_device
 from ..errors import UserError
+from ..io.inputs import OneImage
 from ..output.report import versions
 from ..priors.prior_names import name_of
 from ..solver.checkpoint import digest
@@ -35,7 +36,7 @@ FILLED_POINTS = 64  # grid points along one side at which the probability of the
 
 
 def reconstruct(
-    images: Sequence[Any] | Tensor,
+    images: Sequence[OneImage] | Tensor,
     *,
     prior: str | Path | ViewPrior = "embedded-3d",
     azimuths: int = 12,
@@ -192,7 +193,7 @@ def reconstruct(
 
 
 def _load(
-    images: Sequence[Any] | Tensor,
+    images: Sequence[OneImage] | Tensor,
     prior: ViewPrior,
     device: torch.device,
     names: Sequence[str],
