@@ -87,3 +87,8 @@ def mesh_scenes() -> ModuleType:
 @pytest.fixture(scope="session")
 def compare_looks() -> ModuleType:
     return _load("compare_looks")
+
+
+@pytest.fixture(scope="session")
+def train_pose_scorer() -> ModuleType:
+    return _load("train_pose_scorer")

@@ -14,6 +14,7 @@ from latentdem.three_d.pictures import Crops
 from latentdem.three_d.priors.embedded import EmbeddedViewPrior
 from latentdem.three_d.priors.framing import Framing
 from latentdem.three_d.priors.network import ViewNetwork
+from latentdem.three_d.priors.pose_scorer import PoseScorer
 from latentdem.three_d.synthetic.finite_objects import FiniteObjectsPrior
 
 SCHEDULER = DDPMScheduler(
@@ -21,12 +22,25 @@ SCHEDULER = DDPMScheduler(
 )
 
 
-def tiny(guidance: float = 1.0, framing: Framing | None = None) -> EmbeddedViewPrior:
+def tiny(
+    guidance: float = 1.0, framing: Framing | None = None, scorer: PoseScorer | None = None
+) -> EmbeddedViewPrior:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = ViewNetwork(latent_size=8, widths=(16, 32), volume_features=4, flattened=16, rendered=16)
         autoencoder = EmbeddedAutoencoder(widths=(8, 16))
-    return EmbeddedViewPrior(autoencoder, network, Parametrization.of(SCHEDULER), guidance, framing=framing)
+    return EmbeddedViewPrior(
+        autoencoder, network, Parametrization.of(SCHEDULER), guidance, framing=framing, scorer=scorer
+    )
+
+
+def scorer() -> PoseScorer:
+    """An untrained network for `tiny` priors whose statistics and scores are not trivial."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = PoseScorer(16, 8, (8, 12), 8)
+        network(torch.randn(8, 16, 8, 8), torch.randn(8, 8, 8, 8))
+    return network.eval().requires_grad_(False)
 
 
 def finite(cameras: int = 8) -> FiniteObjectsPrior:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..geometry.cameras import relative_pose
-from ..priors.base import MAX_BATCH, ViewCondition, ViewPrior
+from ..priors.base import MAX_BATCH, PosedCondition, ViewCondition, ViewPrior
 
 # Deviations from the prior's estimates that cost as much as failing to predict the noise of one pixel.
 POLAR_SCALE = math.radians(20)
 PRINCIPAL_SCALE = 0.015  # in world units
 DISTANCE_SCALE = 0.1  # of the distance of a crop from `RADIUS`, in world units
+SCORED = 50.0  # noise error that counts as much as a score of 1
 NOISIEST, CLEAREST = 850, 250  # range of timesteps at which the error is informative about the pose
 
 
@@ -71,18 +72,21 @@ class PairError:
             drawn.append(Draw(t, noise.to(self.latents.device)))
         return drawn
 
-    def __call__(self, first: Tensor, second: Tensor, cameras: Tensor, draws: Sequence[Draw]) -> Tensor:
+    def __call__(
+        self, first: Tensor, second: Tensor, cameras: Tensor, draws: Sequence[Draw], scored: bool = False
+    ) -> Tensor:
         """Errors (D, R) of pairs of views.
 
         Args:
             first, second: (R,) indices of views.
             cameras: (R, 2, 3) or (R, 2, 5) cameras of both views, as returned by `ViewCondition.cameras`.
             draws: D draws of the noise.
+            scored: whether the scores of the poses count, too, if the prior has any (`ViewPrior.score`).
         """
         known, target, both = _directions(first, second, cameras)
         parts = torch.arange(len(known)).split(MAX_BATCH)
         with torch.no_grad():
-            errors = [self._rows(known[part], target[part], both[part], draws) for part in parts]
+            errors = [self._rows(known[part], target[part], both[part], draws, scored) for part in parts]
         return torch.cat(errors, dim=1).unflatten(1, (2, -1)).sum(1)
 
     def misfit(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor | None:
@@ -96,17 +100,46 @@ class PairError:
         Returns:
             (R,), the larger one of both directions of each pair; None if the prior predicts no mean.
         """
+
+        def misfit(posed: PosedCondition, z: Tensor) -> Tensor | None:
+            return (
+                None if posed.mean is None else ((posed.mean - z).square() / posed.variance).flatten(1).mean(1)
+            )
+
+        both = self._of_predictions(first, second, cameras, misfit)
+        return None if both is None else both.amax(0)
+
+    def scores(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor | None:
+        """Scores of poses (`ViewPrior.score`), summed over both directions.
+
+        Args:
+            first, second, cameras: see `__call__`.
+
+        Returns:
+            (R,); None if the prior has no network for them.
+        """
+        both = self._of_predictions(first, second, cameras, self.prior.score)
+        return None if both is None else both.sum(0)
+
+    def _of_predictions(
+        self,
+        first: Tensor,
+        second: Tensor,
+        cameras: Tensor,
+        value: Callable[[PosedCondition, Tensor], Tensor | None],
+    ) -> Tensor | None:
+        """`value` (2, R) of the predictions of both views of pairs and of their latents; None if it is None."""
         known, target, both = _directions(first, second, cameras)
-        misfits = []
+        values = []
         with torch.no_grad():
             for part in torch.arange(len(known)).split(MAX_BATCH):
                 here, there = both[part].unbind(1)
                 posed = self.prior.posed(self.condition[known[part]].at(here), relative_pose(there, here))
-                if posed.mean is None:
+                found = value(posed, self.latents[target[part]])
+                if found is None:
                     return None
-                error = (posed.mean - self.latents[target[part]]).square() / posed.variance
-                misfits.append(error.flatten(1).mean(1))
-        return torch.cat(misfits).unflatten(0, (2, -1)).amax(0)
+                values.append(found)
+        return torch.cat(values).unflatten(0, (2, -1))
 
     def gradient(self, first: Tensor, second: Tensor, cameras: Tensor, draw: Draw) -> Tensor:
         """Gradients of the errors with respect to `cameras`, in the same shape."""
@@ -120,7 +153,9 @@ class PairError:
         there, back = torch.cat(gradients).chunk(2)
         return there + back.flip(1)
 
-    def _rows(self, known: Tensor, target: Tensor, cameras: Tensor, draws: Sequence[Draw]) -> Tensor:
+    def _rows(
+        self, known: Tensor, target: Tensor, cameras: Tensor, draws: Sequence[Draw], scored: bool = False
+    ) -> Tensor:
         here, there = cameras.unbind(1)
         posed = self.prior.posed(self.condition[known].at(here), relative_pose(there, here))
         penalty = torch.zeros_like(here[:, 0])
@@ -130,6 +165,8 @@ class PairError:
             offset = here[:, 3:] - self.condition.principal[known]
             penalty = penalty + (offset / PRINCIPAL_SCALE).square().sum(1)
             penalty = penalty + (here[:, 2] / DISTANCE_SCALE).square()
+        if scored and (score := self.prior.score(posed, self.latents[target])) is not None:
+            penalty = penalty - SCORED * score
         errors = []
         for draw in draws:
             abar, z = float(self.prior.alphas_cumprod[draw.t]), self.latents[target]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..config import ReconstructionConfig
 from ..geometry.poses import MovingPoses, angle_between
 from .candidates import APART, compared_pairs, pairs_in
-from .noise_error import Draw, PairError
+from .noise_error import SCORED, Draw, PairError
 
 SCORE_DRAWS = 4  # draws of the noise per score
 # Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
@@ -52,7 +52,9 @@ class CameraObjective:
         """See `ViewCondition.cameras`."""
         return self.error.condition.cameras(poses, views.to(poses.device))
 
-    def losses(self, sets: Tensor, views: Tensor, draws: list[Draw], only: int | None = None) -> Tensor:
+    def losses(
+        self, sets: Tensor, views: Tensor, draws: list[Draw], only: int | None = None, scored: bool = False
+    ) -> Tensor:
         """Noise errors (D, B) of sets of cameras, summed over the pairs that are compared.
 
         Args:
@@ -60,20 +62,26 @@ class CameraObjective:
             views: (m,) views that they belong to.
             draws: D draws of the noise.
             only: index into `views`; pairs without this view are left out.
+            scored: see `PairError`.
         """
-        errors = self.error(*pairs_in(sets, views, *compared_pairs(len(views), only)), draws)
+        errors = self.error(*pairs_in(sets, views, *compared_pairs(len(views), only)), draws, scored)
         return errors.unflatten(1, (len(sets), -1)).sum(2)
 
     def score(self, sets: Tensor, views: Tensor, exact: bool = False, only: int | None = None) -> Tensor:
-        """Mean of `losses` over a few draws, (B,)."""
-        return self.losses(sets, views, self.draws(SCORE_DRAWS, exact), only).mean(0)
+        """Mean of `losses` over a few draws, with the scores of the prior, (B,)."""
+        return self.losses(sets, views, self.draws(SCORE_DRAWS, exact), only, scored=True).mean(0)
 
     def score_against_all(self, sets: Tensor, view: int, exact: bool) -> Tensor:
         """Noise error (B,) of the pairs of one view with all others, in sets of cameras (B, n, 3)."""
         others = self.views[self.views != view]
         pairs = pairs_in(sets, self.views, others, torch.full_like(others, view))
-        errors = self.error(*pairs, self.draws(SCORE_DRAWS, exact))
+        errors = self.error(*pairs, self.draws(SCORE_DRAWS, exact), scored=True)
         return errors.unflatten(1, (len(sets), -1)).sum(2).mean(0)
+
+    def scores(self, sets: Tensor, views: Tensor, only: int | None = None) -> Tensor | None:
+        """Scores (B,) of sets of cameras, summed over the pairs, see `PairError.scores` and `losses`."""
+        scores = self.error.scores(*pairs_in(sets, views, *compared_pairs(len(views), only)))
+        return None if scores is None else scores.unflatten(0, (len(sets), -1)).sum(1)
 
     def confidence(self, cameras: Tensor, view: int, others: Tensor, draws: list[Draw]) -> float:
         """Probability that the pose of one view is right.
@@ -98,8 +106,13 @@ class CameraObjective:
         others = others[angle_between(poses, cameras[view] - cameras[0]) >= APART / 2]
         if not len(others):
             return explained
-        losses = self.losses(torch.cat([cameras[None], others]), self.views, draws, only=view)
+        sets = torch.cat([cameras[None], others])
+        losses = self.losses(sets, self.views, draws, only=view)
         worse = losses[:, 1:] - losses[:, :1]
+        scores = self.scores(sets, self.views, only=view)
+        if scores is not None:
+            odds = torch.exp(scores[1:] - scores[0] - worse.mean(0) / SCORED)
+            return explained / (1 + float(odds.sum()))
         deviation = (worse.var(0) / len(draws) + MODEL_ERROR**2).sqrt()
         better = torch.special.ndtr(worse.mean(0) / deviation).clamp_min(1e-12)
         return explained / (1 + float(((1 - better) / better).sum()))

@@ -21,7 +21,7 @@ from .candidates import (
     spread_out,
     turn_last,
 )
-from .noise_error import Draw, PairError
+from .noise_error import SCORED, Draw, PairError
 from .objective import CameraObjective, SearchProgress, ignore_progress
 
 FINAL_DRAWS = 24
@@ -254,13 +254,19 @@ class PoseSearch:
     ) -> PosePosterior:
         """Posterior over the most likely sets of cameras (B, n, 3), each bundle-adjusted by the prior.
 
-        The noise error divided by `TEMPERATURE` serves as negative log-likelihood. Sets nearer than `SAME` to a
-        better one, and sets unlikely by `UNLIKELY` times the temperature, are left out. For a prior whose views
-        are samples rather than means, it is the best set alone.
+        If the prior scores poses, only the sets are considered that are near the one with the best score and
+        noise error. The noise error divided by `TEMPERATURE` serves as negative log-likelihood. Sets nearer
+        than `SAME` to a better one, and sets unlikely by `UNLIKELY` times the temperature, are left out. For a
+        prior whose views are samples rather than means, it is the best set alone.
         """
         config, error = self._config, self.objective.error
         most = min(config.hypotheses, config.posterior_size if error.prior.temperature < 1 else 1)
         losses = self.objective.losses(sets, self._views, draws).mean(0)
+        scores = self.objective.scores(sets, self._views)
+        if scores is not None:
+            best = sets[(losses - SCORED * scores).argmin()]
+            alike = angle_between(sets - sets[:, :1], best - best[:1]).amax(1) < APART / 2
+            sets, losses = sets[alike], losses[alike]
         likely = sets[distinct(sets, losses, SAME, most, UNLIKELY * TEMPERATURE)]
         if config.bundled:
             for i, cameras in enumerate(likely):

@@ -184,6 +184,18 @@ class ViewPrior(Protocol):
         """
         ...
 
+    def score(self, posed: PosedCondition, z: Tensor) -> Tensor | None:
+        """Scores (B,) of poses, the higher the likelier; None for a prior that has no network for them.
+
+        The softmax of the scores of several poses of one pair, summed over both directions, is the probability
+        of each, see `PoseScorer`.
+
+        Args:
+            posed: features of B known views and poses.
+            z: (B, c, h, w) latents of the real views at these poses.
+        """
+        ...
+
     def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
         """The predicted noise in `z_t` (B, c, h, w) at timestep `t`, same shape, differentiable in the pose.
 

@@ -22,6 +22,7 @@ from .adaptation import adapt, bundle
 from .base import PosedCondition, ViewCondition, check_views
 from .framing import Framing
 from .network import FeatureVolume, ViewNetwork
+from .pose_scorer import PoseScorer
 
 
 def _weights_folder() -> Path:
@@ -47,6 +48,7 @@ class EmbeddedViewPrior:
         guidance: scale of classifier-free guidance towards the known view, 1 for none.
         autocast: dtype of the computation; None for that of the weights.
         framing: network that estimates where crops show the middle of an object; None for no such estimate.
+        scorer: network that scores poses; None for none.
     """
 
     temperature = 0.0
@@ -59,11 +61,13 @@ class EmbeddedViewPrior:
         guidance: float = 1.0,
         autocast: torch.dtype | None = None,
         framing: Framing | None = None,
+        scorer: PoseScorer | None = None,
     ) -> None:
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         accelerate_vae(self.autoencoder)
         self.network = network.eval().requires_grad_(False).channels_last()
         self._framing = None if framing is None else framing.eval().requires_grad_(False)
+        self._scorer = None if scorer is None else scorer.eval().requires_grad_(False)
         self.guidance, self._autocast = guidance, autocast
         self._parametrization = parametrization
         self.alphas_cumprod = parametrization.alphas_cumprod
@@ -80,7 +84,8 @@ class EmbeddedViewPrior:
     ) -> EmbeddedViewPrior:
         """Loads a folder with `autoencoder/`, `network/` and `scheduler/` by tools/train_view_prior.py.
 
-        A folder `framing/` by tools/train_framing.py is optional.
+        The folders `framing/` by tools/train_framing.py and `pose_scorer/` by tools/train_pose_scorer.py are
+        optional.
 
         Raises:
             UserError: the folder or a file in it is missing, unreadable or has other shapes.
@@ -96,8 +101,10 @@ class EmbeddedViewPrior:
         network = load_network(ViewNetwork, path / "network", device)
         schedule = load_schedule(path / "scheduler")
         framing = load_network(Framing, path / "framing", device) if (path / "framing").is_dir() else None
+        scored = (path / "pose_scorer").is_dir()
+        scorer = load_network(PoseScorer, path / "pose_scorer", device) if scored else None
         half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
-        return cls(autoencoder, network, schedule, guidance, half, framing)
+        return cls(autoencoder, network, schedule, guidance, half, framing, scorer)
 
     def encode(self, x: Tensor) -> Tensor:
         """Standardised latents (B, c, h, w) of `x` (B, 3, S, S) in [-1, 1].
@@ -165,6 +172,13 @@ class EmbeddedViewPrior:
                 parts = [self.network.render(nothing, known, pose), rendered]
         variance = log_variance.exp()[:, None]
         return PosedCondition(tuple(parts), variance.to(pose.dtype), mean.to(pose.dtype))
+
+    def score(self, posed: PosedCondition, z: Tensor) -> Tensor | None:
+        """See `ViewPrior.score`."""
+        if self._scorer is None:
+            return None
+        with self._precision(z):
+            return self._scorer(posed.parts[-1], z)
 
     def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
         """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""

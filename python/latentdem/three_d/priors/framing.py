@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...priors.network import Network
 from ..geometry.cameras import POLAR_RANGE, RADIUS
+from .layers import Residual, convolution
 
 # Approximate means and standard deviations of the estimated values over crops of the training objects.
 MEANS = (sum(POLAR_RANGE) / 2, math.log(RADIUS), 0.0, 0.0)
@@ -37,12 +37,12 @@ class Framing(Network):
         half, quarter, eighth = widths
         self.body = nn.Sequential(
             nn.PixelUnshuffle(2),
-            *_convolution(12, half),
-            *_convolution(half, quarter, stride=2),
-            _Residual(quarter),
-            _Residual(quarter),
-            *_convolution(quarter, eighth, stride=2),
-            _Residual(eighth),
+            *convolution(12, half),
+            *convolution(half, quarter, stride=2),
+            Residual(quarter),
+            Residual(quarter),
+            *convolution(quarter, eighth, stride=2),
+            Residual(eighth),
             nn.Conv2d(eighth, features, 1, bias=False),
             nn.BatchNorm2d(features),
             nn.ReLU(),
@@ -79,22 +79,3 @@ def standardised(cameras: Tensor) -> Tensor:
     """
     values = torch.cat([cameras[:, :1], cameras[:, 2:3].log(), cameras[:, 3:]], dim=1)
     return (values - values.new_tensor(MEANS)) / values.new_tensor(DEVIATIONS)
-
-
-class _Residual(nn.Module):
-    """`relu(x + norm(conv(relu(norm(conv(x))))))`; He et al. 2016, *Deep residual learning*."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(*_convolution(channels, channels), *_convolution(channels, channels)[:2])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.body(x))
-
-
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    ]

@@ -1,8 +1,9 @@
-"""Layers of the network of the embedded view-conditioned prior."""
+"""Layers of the networks of the embedded view-conditioned prior."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -63,3 +64,23 @@ class Exchange(nn.Module):
         hidden = own + (shared.sum(1, keepdim=True) - shared) / (views - 1)
         correction = self.correction(self.body(hidden.flatten(0, 1))).unflatten(0, (-1, views))
         return correction.to(torch.promote_types(correction.dtype, torch.float32))
+
+
+class Residual(nn.Module):
+    """`relu(x + norm(conv(relu(norm(conv(x))))))`; He et al. 2016, *Deep residual learning*."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*convolution(channels, channels), *convolution(channels, channels)[:2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> list[nn.Module]:
+    """A convolution with a kernel of `side` x `side`, the normalisation of its batch, and ReLU."""
+    return [
+        nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]

@@ -203,6 +203,9 @@ class Zero123Prior:
         token = self.projection(embedded.to(self.projection.weight.dtype))[:, None]
         return PosedCondition((latent, token), equal_variance(pose))
 
+    def score(self, posed: PosedCondition, z: Tensor) -> None:
+        """None: there is no network that scores poses."""
+
     def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
         """The predicted noise (B, c, h, w), guided; see `ViewPrior.predict_noise`."""
         latent, token = posed.parts

@@ -100,6 +100,9 @@ class FiniteObjectsPrior:
         views = self.view(index.repeat(len(pose)), cameras).unflatten(0, (len(pose), len(index)))
         return PosedCondition((log_prior, views), equal_variance(pose))
 
+    def score(self, posed: PosedCondition, z: Tensor) -> None:
+        """None: there is no network that scores poses."""
+
     def predict_noise(self, z_t: Tensor, t: int, posed: PosedCondition) -> Tensor:
         """(z_t - sqrt(abar_t) E[z0 | z_t]) / sqrt(1 - abar_t), exactly; see `ViewPrior.predict_noise`."""
         log_prior, views = posed.parts

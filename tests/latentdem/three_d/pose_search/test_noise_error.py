@@ -7,9 +7,16 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from latentdem.three_d.pose_search.noise_error import POLAR_SCALE, PRINCIPAL_SCALE, Draw, PairError
+from latentdem.three_d.geometry.cameras import relative_pose
+from latentdem.three_d.pose_search.noise_error import (
+    POLAR_SCALE,
+    PRINCIPAL_SCALE,
+    SCORED,
+    Draw,
+    PairError,
+)
 
-from ..tiny_priors import finite, in_double_precision, inputs, tiny
+from ..tiny_priors import finite, in_double_precision, inputs, scorer, tiny
 
 
 def test_principal_points_off_their_estimate_cost():
@@ -24,6 +31,30 @@ def test_principal_points_off_their_estimate_cost():
     ]
     expected = torch.full((2, 1), (0.01**2 + 0.02**2) / PRINCIPAL_SCALE**2)
     torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)
+
+
+def test_scores_count_as_much_as_they_should():
+    """Both directions of a pair are scored, and their sum lowers the error."""
+    prior = tiny(scorer=scorer())
+    x, _, _ = inputs(prior)
+    error = PairError(prior, prior.condition(x), prior.encode(x))
+    pair, cameras = (torch.tensor([0]), torch.tensor([1])), torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]])
+    scores = error.scores(*pair, cameras)
+    there = prior.posed(error.condition[:1].at(cameras[:, 0]), relative_pose(cameras[:, 1], cameras[:, 0]))
+    back = prior.posed(error.condition[1:].at(cameras[:, 1]), relative_pose(cameras[:, 0], cameras[:, 1]))
+    expected = prior.score(there, error.latents[1:]) + prior.score(back, error.latents[:1])
+    torch.testing.assert_close(scores, expected)
+    draws = error.draws(2, torch.Generator().manual_seed(0))
+    plain, scored = (error(*pair, cameras, draws, scored) for scored in (False, True))
+    torch.testing.assert_close(plain - scored, SCORED * expected.expand(2, 1), rtol=1e-4, atol=1e-2)
+
+
+def test_priors_without_a_scorer_give_none():
+    for prior in (tiny(), finite()):
+        x, _, _ = inputs(prior)
+        error = PairError(prior, prior.condition(x), prior.encode(x))
+        cameras = torch.tensor([[[0.0, 0.0, 0.0], [0.1, 0.8, 0.0]]]).to(x)
+        assert error.scores(torch.tensor([0]), torch.tensor([1]), cameras) is None
 
 
 def test_gradient_of_the_error_in_both_cameras():

@@ -250,3 +250,45 @@ def test_search_refines_polar_angles_with_the_embedded_prior(monkeypatch):
     low, high = POLAR_RANGE
     assert cameras.shape == (2, 3)
     assert low <= float(cameras[0, 0]) <= high
+
+
+def scoring(problem, monkeypatch, score):
+    """The prior of a problem with `score` of the camera of the wanted views, relative to the known ones."""
+    posed = problem.prior.posed
+
+    def with_pose(condition, pose, together=1):
+        return replace(posed(condition, pose, together), parts=(pose,))
+
+    monkeypatch.setattr(problem.prior, "predict_noise", lambda z_t, t, posed: torch.zeros_like(z_t))
+    monkeypatch.setattr(problem.prior, "posed", with_pose)
+    monkeypatch.setattr(problem.prior, "score", lambda posed, z: score(posed.parts[0]))
+
+
+def test_the_best_score_chooses_among_poses_far_apart(exact, monkeypatch):
+    """Without a difference of the noise error, all poses are likely; scores leave those near the best."""
+    problem = exact(2)
+    poses = torch.zeros(4, 2, 3, dtype=problem.poses.dtype)
+    poses[:, 1, 1] = torch.tensor([-2.0, -0.1, 0.0, 2.0])
+    scoring(problem, monkeypatch, lambda pose: 3.0 * (pose[:, 1].abs() < 0.05))
+    pose_search = problem.search()
+    draws = pose_search.objective.draws(2, exact=True)
+    assert angle_between(pose_search.posterior(poses, draws).poses[:, 1], poses[2, 1]).max() < APART / 2
+    monkeypatch.setattr(problem.prior, "score", lambda posed, z: None)
+    found = pose_search.posterior(poses, draws).poses[:, 1]
+    assert angle_between(found, poses[2, 1]).max() > APART
+
+
+def test_confidence_is_the_softmax_of_the_scores(exact, monkeypatch):
+    problem = exact(2)
+    sets = torch.zeros(3, 2, 3, dtype=problem.poses.dtype)
+    sets[:, 1, 1] = torch.tensor([0.0, 1.5, -1.5])
+    values = torch.tensor([1.0, 0.0, -1.0], dtype=sets.dtype)
+    known = torch.tensor([0.0, 1.5, -1.5], dtype=sets.dtype)
+    scoring(problem, monkeypatch, lambda pose: values[(pose[:, 1].abs()[:, None] - known).abs().argmin(1)])
+    objective = problem.search().objective
+    monkeypatch.setattr(type(objective.error), "misfit", lambda *_: None)
+    draws = objective.draws(2, exact=True)
+    noise = objective.losses(sets, torch.arange(2), draws).mean(0) / noise_error.SCORED
+    scores = objective.scores(sets, torch.arange(2))
+    expected = torch.softmax(scores - noise, 0)[0]
+    assert objective.confidence(sets[0], 1, sets[1:], draws) == pytest.approx(float(expected), rel=1e-4)

@@ -1,0 +1,261 @@
+"""Trains the network that tells right from wrong poses of two views, with the embedded view-conditioned prior.
+
+    python tools/train_view_prior.py render --out runs/views
+    python tools/train_view_prior.py render --out runs/views --meshes OBJECTS --photos PHOTOS
+    python tools/train_pose_scorer.py hypotheses --out runs/views
+    python tools/train_pose_scorer.py train --out runs/views
+    python tools/train_pose_scorer.py evaluate --out runs/views
+    python tools/train_pose_scorer.py export --out runs/views
+
+`hypotheses` keeps what the prior makes of right and wrong poses of pairs of views, 1.6 MB a pair, about four
+pairs a second on one core. It and `train` continue where they stopped.
+Needs `pip install "latentdem[three-d]"`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from _training import Trainer
+from _views import Views
+from torch import Tensor
+from torch.optim import AdamW
+from tqdm import tqdm
+from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
+from train_view_prior import training_views
+
+from latentdem.three_d.geometry.cameras import POLAR_RANGE, camera_axes, relative_pose, wrap
+from latentdem.three_d.pose_search.noise_error import expected_error
+from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
+from latentdem.three_d.priors.pose_scorer import LOG_VARIANCES, PoseScorer
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+DEFAULT = Path("runs/views")
+HYPOTHESES = 16  # poses of a pair: two that are nearly right, two that are nearer than most, and any others
+RIGHT, NEAR, POLAR = (math.radians(angle) for angle in (5, 18, 9))  # standard deviations of their errors
+APART = math.radians(25)  # smallest difference between the azimuths of two views
+PART = 64  # pairs in a file
+TOGETHER = 4  # pairs whose hypotheses are computed at once
+JITTERED = 0.5  # share of the pairs whose pictures are moved and scaled a little, as crops are
+MOVED, EXPOSED = 0.04, 0.05  # standard deviations of shifts in half frames, of scales and of exposures
+SHARP = math.radians(8)  # standard deviation of the errors of poses that count as right
+LEVELS = (0.05, 0.15, 0.3, 0.5)  # cumulative alphas at which the noise error is compared
+
+Pairs = dict[str, Tensor]
+
+
+@app.command()
+def hypotheses(
+    out: Out = DEFAULT,
+    parts: Annotated[int, typer.Option(help=f"Files of {PART} pairs.")] = 100,
+    weights: Annotated[Path, typer.Option(help="Folder of the prior.")] = EMBEDDED_3D_WEIGHTS,
+    device: Device = "cpu",
+) -> None:
+    """Keeps what the prior makes of poses of pairs of views, of training objects and of held-out ones."""
+    prior = EmbeddedViewPrior.from_pretrained(weights, device)
+    data = training_views(out, torch.device("cpu"))
+    folder = out / "poses"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("held_out", "held_out_meshes"):
+        if (out / name).exists() and not (folder / f"{name}.pt").exists():
+            torch.manual_seed(5)
+            _save(folder / f"{name}.pt", pairs_of(prior, Views(out / name), 2 * PART, jittered=0.0))
+    for part in tqdm(range(parts)):
+        if not (path := folder / f"train{part:04d}.pt").exists():
+            data.update()
+            torch.manual_seed(1000 + part)
+            _save(path, pairs_of(prior, data, PART, JITTERED))
+
+
+def _save(path: Path, pairs: Pairs) -> None:
+    torch.save(pairs, temporary := path.with_suffix(".tmp"))
+    os.replace(temporary, path)
+
+
+@torch.no_grad()
+def pairs_of(prior: EmbeddedViewPrior, data: Views, count: int, jittered: float) -> Pairs:
+    """Pairs of views and poses of them, as float16 but for the errors.
+
+    Returns:
+        rendered: (count, H, 2, f, h, w) features of the second view predicted from the first and of the first
+            from the second, at every pose.
+        latents: (count, 2, c, h, w) latents of the second and of the first view.
+        errors: (count, H) errors of the poses in radians, see `pose_errors`.
+    """
+    made = [
+        _some_pairs(prior, data, min(TOGETHER, count - done), jittered) for done in range(0, count, TOGETHER)
+    ]
+    return {name: torch.cat([some[name] for some in made]) for name in made[0]}
+
+
+def _some_pairs(prior: EmbeddedViewPrior, data: Views, count: int, jittered: float) -> Pairs:
+    objects, views = data.draw(count), torch.empty(count, 2, dtype=torch.long)
+    for row, shown in enumerate(objects.tolist()):
+        azimuths = data.cameras[shown, :, 1]
+        far = (wrap(azimuths[:, None] - azimuths).abs() > APART).nonzero()
+        views[row] = far[torch.randint(len(far), ())]
+    true = data.cameras[objects[:, None], views].float()
+    x = data.images(objects[:, None], views).flatten(0, 1)
+    x = jitter(x, jittered).to(prior.alphas_cumprod.device)
+    cameras = random_hypotheses(true)
+    condition, latents = prior.condition(x), prior.encode(x).unflatten(0, (count, 2))
+    first = 2 * torch.arange(count).repeat_interleave(HYPOTHESES)
+    rows = cameras.flatten(0, 1).to(x)
+    rendered = []
+    for known, (here, there) in ((first, rows.unbind(1)), (first + 1, rows.flip(1).unbind(1))):
+        posed = prior.posed(condition[known].at(here), relative_pose(there, here))
+        rendered.append(posed.parts[0].half().cpu().unflatten(0, (count, HYPOTHESES)))
+    return {
+        "rendered": torch.stack(rendered, 2),
+        "latents": latents.flip(1).half().cpu(),
+        "errors": pose_errors(cameras, true[:, None]),
+    }
+
+
+def jitter(x: Tensor, share: float) -> Tensor:
+    """Views (2 N, 3, S, S) on white, of which a share of the pairs is moved and scaled, and all are exposed."""
+    count, moved = len(x), (torch.rand(len(x) // 2) < share).repeat_interleave(2)
+    maps = torch.eye(2, 3).repeat(count, 1, 1)
+    maps[:, :, 2] = MOVED * torch.randn(count, 2)
+    maps[:, 0, 0] = maps[:, 1, 1] = torch.exp(MOVED * torch.randn(count))
+    grid = F.affine_grid(maps, list(x.shape), align_corners=False)
+    x = torch.where(moved[:, None, None, None], F.grid_sample(x - 1, grid, align_corners=False) + 1, x)
+    light, shown = (x + 1) / 2, x.amin(1, keepdim=True) < 0.96
+    exposed = (light * torch.exp(EXPOSED * torch.randn(count, 1, 1, 1))).clamp(0, 1)
+    return torch.where(shown, exposed, light) * 2 - 1
+
+
+def random_hypotheses(true: Tensor) -> Tensor:
+    """Cameras (N, H, 2, 3), the first at azimuth 0 and distance 0, for pairs with `true` cameras (N, 2, 3)."""
+    count, rest = len(true), HYPOTHESES - 4
+    spread = torch.tensor([RIGHT] * 2 + [POLAR] * (HYPOTHESES - 2))[:, None]
+    polar = (true[:, None, :, 0] + spread * torch.randn(count, HYPOTHESES, 2)).clamp(*POLAR_RANGE)
+    errors = [
+        RIGHT * torch.randn(count, 2),
+        NEAR * torch.randn(count, 2),
+        2 * math.pi * torch.rand(count, rest),
+    ]
+    azimuth = (true[:, 1, 1] - true[:, 0, 1])[:, None] + torch.cat(errors, 1)
+    cameras = torch.zeros(count, HYPOTHESES, 2, 3)
+    cameras[..., 0], cameras[..., 1, 1] = polar, azimuth
+    cameras[..., 1, 2] = (true[:, 1, 2] - true[:, 0, 2])[:, None]
+    return cameras
+
+
+def pose_errors(cameras: Tensor, true: Tensor) -> Tensor:
+    """Angles (...) between the directions of second views, relative to first ones, by cameras (..., 2, 3)."""
+
+    def direction(pair: Tensor) -> Tensor:
+        pose = relative_pose(pair[..., 1, :], pair[..., 0, :])
+        polar = true[..., 0, 0].expand(pose.shape[:-1]) + pose[..., 0]
+        return -camera_axes(torch.stack([polar, pose[..., 1], torch.ones_like(polar)], -1))[3]
+
+    return (direction(cameras) * direction(true)).sum(-1).clamp(-1, 1).acos()
+
+
+def scores(model: PoseScorer, rendered: Tensor, latents: Tensor) -> Tensor:
+    """Scores (N, H) of poses, the sum of both directions; for the arguments see `pairs_of`."""
+    shape = rendered.shape[:3]
+    targets = latents[:, None].expand(*shape, *latents.shape[2:])
+    return model(rendered.flatten(0, 2), targets.flatten(0, 2)).view(shape).sum(2)
+
+
+def noise_errors(rendered: Tensor, latents: Tensor) -> Tensor:
+    """What the search minimises without the network (N, H), by its expectation at `LEVELS`."""
+    channels = latents.shape[2]
+    mean, log_variance = rendered[:, :, :, :channels].float(), rendered[:, :, :, channels].float()
+    variance = log_variance.clamp(*LOG_VARIANCES).exp()[:, :, :, None]
+    errors = [expected_error(latents[:, None].float(), mean, variance, level) for level in LEVELS]
+    return torch.stack(errors).mean(0).sum((2, 3, 4, 5))
+
+
+def cross_entropy(found: Tensor, errors: Tensor) -> Tensor:
+    """Mean cross-entropy between the softmax of scores (N, H) and what errors of poses (N, H) say is right."""
+    wanted = torch.softmax(-0.5 * (errors / SHARP).square(), 1)
+    return -(wanted * found.log_softmax(1)).sum(1).mean()
+
+
+@app.command()
+def train(
+    out: Out = DEFAULT,
+    steps: Steps = 3000,
+    batch: int = 16,
+    chosen: Annotated[int, typer.Option(help="Poses of a pair in a step.")] = 10,
+    learning_rate: float = 2e-3,
+    minutes: Minutes = None,
+    device: Device = "cpu",
+) -> None:
+    """Trains the network and evaluates it."""
+    place, paths = torch.device(device), sorted((out / "poses").glob("train*.pt"))
+    if not paths:
+        raise SystemExit(f"No poses in {out / 'poses'}; run `train_pose_scorer.py hypotheses` first.")
+    parts = [torch.load(path, mmap=True, weights_only=True) for path in paths]
+    torch.manual_seed(0)
+    model = PoseScorer(parts[0]["rendered"].shape[3], parts[0]["latents"].shape[2])
+    model.save_config(out / "pose_scorer")
+    model = model.train().to(place, memory_format=torch.channels_last)
+    optimizer = AdamW(model.parameters(), lr=learning_rate, weight_decay=0.02, fused=True)
+    trainer = Trainer(
+        model, out / "pose_scorer", steps=steps, optimizers=[optimizer], ema_decay=0.99, minutes=minutes
+    )
+    torch.manual_seed(trainer.step)
+
+    def loss_fn(step: int) -> dict[str, Tensor]:
+        part = parts[int(torch.randint(len(parts), ()))]
+        rows = torch.randperm(len(part["errors"]))[:batch].sort().values
+        some = torch.randperm(part["errors"].shape[1])[:chosen]
+        rendered, latents = part["rendered"][rows][:, some].to(place), part["latents"][rows].to(place)
+        found = scores(model, rendered.float(), latents.float())
+        return {"loss": cross_entropy(found, part["errors"][rows][:, some].to(place))}
+
+    trainer.run(loss_fn, place)
+    evaluate(out)
+
+
+def trained(out: Path) -> PoseScorer:
+    """The trained network with averaged weights."""
+    model = PoseScorer.from_config(PoseScorer.load_config(out / "pose_scorer"))
+    model.load_state_dict(averaged_weights(out / "pose_scorer" / "checkpoint.pt"))
+    return model.eval()
+
+
+@app.command()
+@torch.no_grad()
+def evaluate(out: Out = DEFAULT) -> None:
+    """How often the pose chosen of 16 is right on held-out objects: by the noise error, the scores and both."""
+    model = trained(out)
+    for path in sorted((out / "poses").glob("held_out*.pt")):
+        held = torch.load(path, weights_only=True)
+        degrees = held["errors"].rad2deg()
+        parts = torch.arange(len(degrees)).split(TOGETHER)
+        noise, found = (
+            torch.cat([judge(held["rendered"][i].float(), held["latents"][i].float()) for i in parts])
+            for judge in (noise_errors, lambda *pair: scores(model, *pair))
+        )
+        for name, value in (("noise", -noise), ("scores", found), ("both", found - noise / 50)):
+            error = degrees.gather(1, value.argmax(1, keepdim=True))
+            right = float((error < 15).float().mean())
+            typer.echo(
+                f"{path.stem}, by {name}: {right:.3f} within 15 degrees, median {float(error.median()):.1f}"
+            )
+        typer.echo(f"{path.stem}: cross-entropy {float(cross_entropy(found, held['errors'])):.3f}")
+
+
+@app.command()
+def export(
+    out: Out = DEFAULT,
+    weights: Annotated[Path, typer.Option(help="Folder of the shipped weights.")] = EMBEDDED_3D_WEIGHTS,
+) -> None:
+    """Writes the averaged weights as float16 safetensors."""
+    trained(out).half().save_pretrained(weights / "pose_scorer")
+    make_readable(weights)
+
+
+if __name__ == "__main__":
+    app()
