@@ -2,6 +2,7 @@
 
 from .base import Operator
 from .blur import HQS, Blur
+from .burst import BurstBlur
 from .families import AntiAliasing, DiskKernels, GaussianKernels, KernelFamily, RoundGaussianKernels
 from .linear_light import LinearLightBlur
 from .optical import CameraResponse, PhaseRetrieval, VaryingBlur
@@ -15,6 +16,7 @@ __all__ = [
     "HQS",
     "AntiAliasing",
     "Blur",
+    "BurstBlur",
     "CameraResponse",
     "Composition",
     "Denoised",
