@@ -9,6 +9,7 @@ from .optical import CameraResponse, PhaseRetrieval, VaryingBlur
 from .parameter_priors import Denoised, Gaussian, ParameterPrior, Penalty, Range, Simplex, Smooth, Sparse
 from .parametric import Composition, Function, Parameter, Parametric
 from .pixelwise import Denoising, Gamma, Inpainting, Saturation
+from .shared import SharedBlur
 from .strided import StridedBlur
 from .tone_curve import ToneCurve
 
@@ -38,6 +39,7 @@ __all__ = [
     "Range",
     "RoundGaussianKernels",
     "Saturation",
+    "SharedBlur",
     "Simplex",
     "Smooth",
     "Sparse",

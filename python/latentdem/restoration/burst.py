@@ -115,7 +115,7 @@ class BurstRestoration:
         return Restored(
             tensor,
             {
-                "kernels": kernels.cpu()[None],
+                "kernels": kernels.cpu()[:, 0][None],
                 "rotation": torch.tensor([[rotation for rotation, _ in centres]]),
                 "shift": torch.tensor([[shift for _, shift in centres]]),
             },

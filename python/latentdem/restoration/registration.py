@@ -21,6 +21,8 @@ _LEAST_PART = 32  # pixels a side
 _SUBPIXEL = 20  # steps per pixel
 _AGREE = 0.75  # pixels; shifts of parts that are nearer than this to one motion agree with it
 _LEAST_AGREEING = 0.5  # of the parts; fewer are no registration
+_LEAST_ALIKE = 0.3  # normalised correlation of the details; 0.6 and more for restorations of one scene
+_KNOWN = 0.8  # least share of a part that both images show
 _TRIALS = 300
 _ROUNDS = 2  # the second on the registered image, whose parts overlap better
 
@@ -36,21 +38,23 @@ def motion_between(image: Tensor, reference: Tensor) -> EuclideanTransform:
         reference: (1, C, H, W) another restoration of the same scene.
 
     Raises:
-        UserError: less than half of the parts agree with any motion.
+        UserError: less than half of the parts agree with any motion, or the images are not alike after it.
     """
     fixed = _details(reference)
+    found: EuclideanTransform | None
     motion = EuclideanTransform(translation=_shift(fixed, _details(image), 1))
     for _ in range(_ROUNDS):
-        moved = moved_back(image, motion)
-        places, shifts = _shifts_of_parts(fixed, _details(moved), _mask(moved, motion))
+        places, shifts = _shifts_of_parts(fixed, *_moved_details(image, motion))
         found = _consensus(places, places + shifts)
         if found is None:
-            raise UserError(
-                "The photographs cannot be registered: they do not show one scene moved by a shift and a "
-                "rotation; leave out those of other scenes."
-            )
+            break
         # A pixel of the reference leads to one of the moved image, and that to one of the image.
         motion = found + motion
+    if found is None or _likeness(fixed, *_moved_details(image, motion)) < _LEAST_ALIKE:
+        raise UserError(
+            "The photographs cannot be registered: they do not show one scene moved by a shift and a "
+            "rotation; leave out those of other scenes."
+        )
     return motion
 
 
@@ -70,8 +74,16 @@ def central_motion(motion: EuclideanTransform, height: int, width: int) -> tuple
     return float(np.rad2deg(motion.rotation)), (float(down), float(right))
 
 
-def _mask(photographs: Tensor, motion: EuclideanTransform) -> Tensor:
-    return moved_mask(torch.ones_like(photographs[:1, :1]), motion)
+def _moved_details(image: Tensor, motion: EuclideanTransform) -> tuple[np.ndarray, np.ndarray]:
+    """The details of an image as the reference would show them, and where they are known, (H, W) each."""
+    known = moved_mask(torch.ones_like(image[:1, :1]), motion)
+    return _details(moved_back(image, motion)), known[0, 0].cpu().numpy()
+
+
+def _likeness(fixed: np.ndarray, moved: np.ndarray, known: np.ndarray) -> float:
+    """Normalised correlation of details where they are known; 0 where there are none."""
+    a, b = fixed[known > 0], moved[known > 0]
+    return float((a * b).sum() / max(np.sqrt((a**2).sum() * (b**2).sum()), 1e-12))
 
 
 def moved_mask(mask: Tensor, motion: EuclideanTransform) -> Tensor:
@@ -101,16 +113,15 @@ def _shift(fixed: np.ndarray, moving: np.ndarray, steps: int) -> np.ndarray:
     return -np.asarray(shift)[::-1]
 
 
-def _shifts_of_parts(fixed: np.ndarray, moving: np.ndarray, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _shifts_of_parts(fixed: np.ndarray, moving: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centres (N, 2) of the parts that both show and their shifts (N, 2), in pixels (x, y)."""
     side = min(max(int(_PART_SHARE * min(fixed.shape)), _LEAST_PART), *fixed.shape)
-    shown = mask[0, 0].cpu().numpy()
     places, shifts = [], []
     tops, lefts = (np.linspace(0, n - side, _PARTS).astype(int) for n in fixed.shape)
     for top in np.unique(tops):
         for left in np.unique(lefts):
             part = slice(top, top + side), slice(left, left + side)
-            if shown[part].mean() > 0.8:
+            if known[part].mean() > _KNOWN:
                 places.append((left + (side - 1) / 2, top + (side - 1) / 2))
                 shifts.append(_shift(fixed[part], moving[part], _SUBPIXEL))
     return np.array(places).reshape(-1, 2), np.array(shifts).reshape(-1, 2)
