@@ -39,7 +39,8 @@ def burst(
     """Restores one image from several photographs of a scene, each with a blur of its own.
 
     The photographs may be shifted and turned against each other, and have to be of one exposure. Those that no
-    kernel explains are left out, with a warning. The image is that of the first of the others, the reference.
+    kernel explains are left out, with a warning. The image shows the scene as the one with the narrowest blur
+    does, the reference.
 
     Args:
         images: two or more photographs of one size and kind, in the forms that `deblur` takes.
@@ -48,9 +49,9 @@ def burst(
 
     Returns:
         `Restored` with `.image` in the form of the reference and these `.parameters` of the F photographs that
-        are used, whose numbers are in `.settings["photographs"]`, from 1 on: `kernels` (1, F, K, K); `shift`
-        (1, F, 2), the pixels (down, right) by which the middle of the scene lies further than in the reference;
-        and `rotation` (1, F), by how many degrees it is turned clockwise.
+        are used, whose numbers from 1 on are in `.settings["photographs"]`, the reference first: `kernels`
+        (1, F, K, K); `shift` (1, F, 2), the pixels (down, right) by which the middle of the scene lies further
+        than in the reference; and `rotation` (1, F), by how many degrees it is turned clockwise.
 
     Raises:
         UserError: an argument is wrong, a photograph cannot be registered, or no kernel explains any of them;

@@ -63,10 +63,10 @@ def burst_command(
 ) -> None:
     """Restore one photograph from several of the same scene, each with a blur of its own.
 
-    The photographs may be shifted and turned a little against each other, and must have the same exposure. Each
-    gets a kernel; those that none explains are left out. The result shows the scene as the first of the others
-    does, in the format of that one. With --extras also the kernels as *_kernels.npy, a figure of the run as
-    *_figure.png and a report as *_report.json. Nothing may move in the scene.
+    The photographs may be shifted and turned a little against each other, and must have the same exposure;
+    nothing may move in the scene. Each gets a kernel, and those that none explains are left out. The result
+    shows the scene as the one with the narrowest blur does, the first of the summary. With --extras also the
+    kernels as *_kernels.npy, a figure of the run as *_figure.png and a report as *_report.json.
 
     Exit status: 0; 1 after an error; 2 for wrong options; 130 if interrupted.
     """

@@ -16,6 +16,7 @@ from ..output.result import Restored, Result
 from ..priors.base import LatentPrior
 from ..priors.kernel_denoiser import KernelDenoiser
 from ..priors.prior_names import name_of
+from ..search.gradient_score import kernel_radius
 from ..solver.measurement import Measurement
 from ..solver.passes import Progress
 from .data_range import DataRange
@@ -32,8 +33,9 @@ _ALONE = 7, 10  # share of the time in which each photograph is restored by itse
 class BurstRestoration:
     """The restoration of one scene from several photographs of it, each with a blur of its own.
 
-    Each photograph is restored by itself first, in a few steps. Its restoration says how it lies beside the
-    first one that a kernel explains, the reference, and it is moved there. `JointRestoration` does the rest.
+    Each photograph is restored by itself first, in a few steps. The one with the narrowest blur is the
+    reference, as the best should not be resampled. The restorations say how the others lie beside it, and they
+    are moved there. `JointRestoration` does the rest.
 
     Attributes:
         photographs: (F, C, H, W) float32 in [-1, 1], C = 1 or 3, on the CPU.
@@ -101,6 +103,9 @@ class BurstRestoration:
                 UserWarning,
                 stacklevel=2,
             )
+        radius = kernel_radius(single.kernel).tolist()
+        used.sort(key=lambda f: radius[f])
+        used[1:] = sorted(used[1:])
         motions = self._motions(single, used)
         examined = Examination.of(y, self.mask)
         frames = _registered(y, examined.mask, single, motions).to(device)

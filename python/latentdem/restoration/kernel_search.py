@@ -98,9 +98,9 @@ class KernelSearch:
 def _corrected(found: Found, shared: bool) -> Found:
     """The same with kernels that a network has corrected; the trial is that of the kernels before.
 
-    The network knows the errors of estimates from photographs that are blurred as the model says. The more of a
-    photograph the model leaves unexplained, the less its correction counts. A `shared` kernel becomes the mean of
-    what it would be for each photograph.
+    The network knows the errors of estimates from photographs that are blurred as the model says. The more of
+    a photograph the model leaves unexplained, the less its correction counts. A `shared` kernel becomes the
+    mean of what it would be for each photograph.
     """
     kernels, device = found.candidates.parameters, found.window.y.device
     counts = 1 - torch.as_tensor(found.caution, device=device).expand(len(kernels)).view(-1, 1, 1, 1) / CAUTION
