@@ -6,6 +6,7 @@ from . import metrics as metrics
 from . import operators as operators
 from . import priors as priors
 from . import three_d as three_d
+from .api.burst import burst as burst
 from .api.deblur import deblur as deblur
 from .api.restore import restore as restore
 from .errors import UserError as UserError

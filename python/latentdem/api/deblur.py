@@ -46,6 +46,7 @@ def deblur(
     quality: Quality = "auto",
     gamma: GammaChoice = 1.0,
     blur: BlurChoice = "uniform",
+    same_kernel: bool = False,
     mask: MaskLike | None = None,
     value_range: ValueRange | None = None,
     progress: Progress | None = None,
@@ -58,9 +59,9 @@ def deblur(
             [0, 1] or of whole numbers from 0 to the greatest of their type; a tensor (H, W), (C, H, W) or
             (B, C, H, W) of floats in [-1, 1] or of whole numbers; or a list of images of one size. C is 1 or
             3, or 2 or 4 with opacity, which the result keeps.
-        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality, gamma, blur: see
-            `latentdem.Settings`. `noise_sigma` is in units of [-1, 1], twice what it is in [0, 1], whatever the
-            range of `image`.
+        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality, gamma, blur,
+            same_kernel: see `latentdem.Settings`. `noise_sigma` is in units of [-1, 1], twice what it is in
+            [0, 1], whatever the range of `image`.
         kernel: the true kernel, with its origin at K // 2: an array or tensor (K, K) or (B, 1, K, K), or a file
             (see `io.kernels.read_kernel`), which is divided by its sum. Then only the image is restored and
             `kernel_size` does not count.
@@ -97,7 +98,18 @@ def deblur(
     source = open_image(image, value_range)
     y = source.pixels
     settings = Settings(
-        kernel_size, noise_sigma, e_step, without, steps, seed, boundary, num_samples, quality, gamma, blur
+        kernel_size,
+        noise_sigma,
+        e_step,
+        without,
+        steps,
+        seed,
+        boundary,
+        num_samples,
+        quality,
+        gamma,
+        blur,
+        same_kernel,
     )
     counts = source.opaque if mask is None else as_mask(mask, y.shape[-2], y.shape[-1], len(y))
     restoration = ImageRestoration(y, settings, None if kernel is None else as_kernel(kernel), counts)

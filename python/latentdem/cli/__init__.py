@@ -13,6 +13,7 @@ from ..errors import UserError
 from . import _console as console
 from ._status import FAILED, INTERRUPTED
 from .blur import blur_command
+from .burst import burst_command
 from .deblur import deblur_command
 from .evaluate import evaluate_command
 from .evaluate_3d import evaluate_3d_command
@@ -66,6 +67,12 @@ for name, command, summary, example in (
         deblur_command,
         "Restore blurred photographs and find their kernels.",
         "latentdem deblur photo.jpg --kernel-size 48 -o sharp.jpg",
+    ),
+    (
+        "burst",
+        burst_command,
+        "Restore one photograph from several of the same scene.",
+        "latentdem burst scene_1.jpg scene_2.jpg scene_3.jpg -o sharp.jpg",
     ),
     (
         "restore",

@@ -50,12 +50,23 @@ class Deblurring:
     reference: Path | None
     ending: str = "_deblurred"
     _loaded: Any = field(default=None, init=False)
+    _first: ImageFile | None = field(default=None, init=False)
 
     def prepare(self, count: int) -> None:
+        if self.settings.same_kernel:
+            self.batch_size = count
         self.device = own_device(self.device)
         self._loaded = shared_prior(self.prior, self.device, self.precision, count)
 
     def group(self, source: ImageFile) -> tuple[Hashable, BoundaryChoice]:
+        if self.settings.same_kernel:
+            self._first = self._first or source
+            if source.pixels.shape != self._first.pixels.shape:
+                raise UserError(
+                    f"With --same-kernel all photographs are of one size and kind: {self._first.path} is "
+                    f"{_shape(self._first)} and {source.path} {_shape(source)}."
+                )
+            return source.pixels.shape, boundary_of(self._first, self.settings.boundary, self.batch_size)
         return source.pixels.shape, boundary_of(source, self.settings.boundary, self.batch_size)
 
     def restore(

@@ -48,6 +48,13 @@ def deblur_command(
             "turned."
         ),
     ] = option.BlurName.uniform,
+    same_kernel: Annotated[
+        bool,
+        typer.Option(
+            "--same-kernel",
+            help="The photographs, two or more of one size, have one blur: find one kernel from all of them.",
+        ),
+    ] = False,
     seed: option.Seed = 0,
     device: option.Device = option.AUTO,
     precision: option.Precision = option.PrecisionName.auto,
@@ -106,6 +113,8 @@ def deblur_command(
     check_readable(images)
     if uncertainty:
         _check_uncertainty(extras, checkpoint, e_step)
+    if same_kernel and len(images) == 1 and not images[0].is_dir():
+        raise UserError("--same-kernel is for several photographs; give two or more, or leave it out.")
     single = {"reference": reference, "checkpoint": checkpoint}
     if len(images) > 1 or images[0].is_dir():
         for name, value in single.items():
@@ -128,6 +137,7 @@ def deblur_command(
             blur=blur.value,
             num_samples=UNCERTAINTY_SAMPLES if uncertainty else 1,
             gamma=gamma,
+            same_kernel=same_kernel,
         ),
         None if kernel is None else read_kernel(kernel),
         prior,

@@ -19,7 +19,7 @@ from latentdem_ext.vae import blend_tiles
 from ..checks import check_backend
 from ..errors import UserError
 from ..io.channels import from_rgb
-from ..operators import Blur, KernelFamily, LinearLightBlur
+from ..operators import Blur, KernelFamily, LinearLightBlur, SharedBlur
 from ..operators.blur import crop_kernel, pad_kernel, support_size
 from ..output.result import Result
 from ..priors.base import LatentPrior
@@ -108,6 +108,8 @@ class ImageRestoration:
         """
         started, backend = time.perf_counter(), check_backend()
         examined = (Examination.of if self.examine else Examination.none)(self.y, self.mask)
+        if self.settings.same_kernel and examined.mask is not None:
+            examined = replace(examined, mask=examined.mask.amin(0, keepdim=True))
         circular = wraps_around(self.y, self.settings)
         recording = Recording.of(examined, self.settings, circular, self.sigma, self.kernel)
         measurement = recording.measurement.to(device)
@@ -116,6 +118,8 @@ class ImageRestoration:
         operator = self.operator
         if recording.curve is not None:
             operator = partial(LinearLightBlur, curve=recording.curve)
+        elif self.settings.same_kernel:
+            operator = SharedBlur
         search, blind = self._search(prior, denoiser, config, operator), self.kernel is None
         varying = self.settings.blur == "varying"
         size, automatic = search.kernel_size(measurement, self.settings.kernel_size)
@@ -139,6 +143,7 @@ class ImageRestoration:
         with record_backends() as operations:
             same_mask = measurement.mask is None or len(measurement.mask) == 1
             together = layout.fits and same_mask and not automatic and not varying
+            together |= self.settings.same_kernel
             for rows in [slice(None)] if together else [slice(i, i + 1) for i in range(len(measurement))]:
                 part, candidates, final = measurement.rows(rows), None, layout
                 caution: float | Tensor | None = 1.0 if self.cautious else None
@@ -229,8 +234,8 @@ class ImageRestoration:
         search = BlindSearch(prior, denoiser, config.search, config.e_step, config.skip, samples, operator)
         if config.gradients is None:
             return KernelSearch(search)
-        automatic = self.settings.kernel_size is None
-        return KernelSearch(search, GradientFirstSearch(search, config.gradients, automatic))
+        automatic, shared = self.settings.kernel_size is None, self.settings.same_kernel
+        return KernelSearch(search, GradientFirstSearch(search, config.gradients, automatic, shared))
 
     def _known(
         self, config: RestorationConfig, layout: Layout, caution: float | Tensor | None = None

@@ -76,6 +76,8 @@ class KernelSearch:
                 loss = first.config.moved_loss
                 found = first.better(photographs, found, first.settled(moved), noisy, seed, hooks, loss)
             unexplained = ~first.explains(found)
+            if first.shared:  # the blind search would find another kernel for each photograph
+                unexplained = torch.zeros_like(unexplained)
             if bool(unexplained.any()):
                 # Where the prior knows too little, as of text, the gradients may be sure.
                 unexplained &= turned_lead(photographs, found.candidates.parameters) < SURE_LEAD
@@ -90,19 +92,23 @@ class KernelSearch:
                 frame = layout.frame_of_part(*window.size)
             found = Found(self.search(frame.extend(window), kernel_size, generator, hooks), window, frame)
         budget.spend("kernel search")
-        return found if self.gradients is None else _corrected(found)
+        return found if self.gradients is None else _corrected(found, self.gradients.shared)
 
 
-def _corrected(found: Found) -> Found:
+def _corrected(found: Found, shared: bool) -> Found:
     """The same with kernels that a network has corrected; the trial is that of the kernels before.
 
-    The network knows the errors of estimates from photographs that are blurred as the model says. The more of a
-    photograph the model leaves unexplained, the less its correction counts.
+    The network knows the errors of estimates from photographs that are blurred as the model says. The more of
+    a photograph the model leaves unexplained, the less its correction counts. A `shared` kernel becomes the
+    mean of what it would be for each photograph.
     """
     kernels, device = found.candidates.parameters, found.window.y.device
     counts = 1 - torch.as_tensor(found.caution, device=device).expand(len(kernels)).view(-1, 1, 1, 1) / CAUTION
     refined = shipped_refiner(device).refined(kernels, found.window.sigma)
-    return replace(found, candidates=replace(found.candidates, parameters=torch.lerp(kernels, refined, counts)))
+    corrected = torch.lerp(kernels, refined, counts)
+    if shared:
+        corrected = corrected.mean(0, keepdim=True).repeat(len(kernels), 1, 1, 1)
+    return replace(found, candidates=replace(found.candidates, parameters=corrected))
 
 
 def checked(photographs: Measurement, found: Found) -> dict[str, Tensor]:

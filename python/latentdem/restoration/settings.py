@@ -49,6 +49,7 @@ class Settings:
             "auto" estimates a kernel in the values and in the light of sRGB and takes what explains it better.
         blur: "uniform" for one kernel, "varying" for a camera that turned during the exposure, whose kernels
             follow from its poses and differ from place to place (`search.camera_poses`).
+        same_kernel: whether the photographs of a batch have one kernel, which is found from all of them.
 
     Raises:
         UserError: a value is wrong; the message says which and what to do.
@@ -65,6 +66,7 @@ class Settings:
     quality: Quality = "auto"
     gamma: GammaChoice = 1.0
     blur: BlurChoice = "uniform"
+    same_kernel: bool = False
 
     def __post_init__(self) -> None:
         check_whole("seed", self.seed)
@@ -84,6 +86,11 @@ class Settings:
             ToneCurve.named(self.gamma)  # refuses what is none
         if self.blur not in get_args(BlurChoice):
             raise UserError(f"Unknown blur '{self.blur}'; give uniform or varying.")
+        if self.same_kernel and (self.e_step, self.gamma, self.blur) != ("proximal", 1, "uniform"):
+            raise UserError(
+                "One kernel for several photographs is found with the proximal E-step, a tone curve of 1 and "
+                "uniform blur; leave out the other choice, or the common kernel."
+            )
         parts = ("annealing", "gluing", "skipping") if self.e_step == "posterior" else ()
         for part in self.without:
             if part not in parts:
@@ -111,6 +118,8 @@ class Settings:
                     "A given kernel is that of the whole image; leave it out, or the varying blur. Kernels "
                     "that differ from place to place can be given to the operator 'varying' of restore."
                 )
+            if self.same_kernel:
+                raise UserError("A given kernel needs no search for a common one; leave out one of the two.")
             kernel = check_kernel(kernel, len(y))
             settings = replace(self, kernel_size=kernel.shape[-1])
         if settings.kernel_size is not None:

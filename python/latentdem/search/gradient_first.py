@@ -17,7 +17,7 @@ from .blind import BlindSearch
 from .config import Round, SearchConfig, Start
 from .gradient_input import edge_window
 from .gradient_refine import kernels_from_images
-from .gradient_start import PARTS, Starts, automatic_sizes, sizes_around, starts_for
+from .gradient_start import PARTS, Starts, automatic_sizes, shared_starts, sizes_around, starts_for
 from .layout import Layout
 from .selection import merged_kernels, most_plausible, together
 from .trials import TRIAL_STEPS, trial
@@ -124,20 +124,28 @@ class GradientFirstSearch:
         search: the blind search.
         config: constants.
         automatic: whether the size of the kernel is unknown, and the given K only its upper limit.
+        shared: whether the photographs of a batch have one kernel. Those of all of them are candidates then,
+            each is judged on all, and its least squares are summed.
     """
 
     cautious = True
     tried = True
 
     def __init__(
-        self, search: BlindSearch, config: GradientFirst | None = None, automatic: bool = False
+        self,
+        search: BlindSearch,
+        config: GradientFirst | None = None,
+        automatic: bool = False,
+        shared: bool = False,
     ) -> None:
-        self.search, self.config, self.automatic = search, config or GradientFirst(), automatic
+        self.search, self.config = search, config or GradientFirst()
+        self.automatic, self.shared = automatic, shared
         self.movers = tuple(search.with_config(one) for one in self.config.moved)
 
     def noisy(self, photographs: Measurement) -> Tensor:
-        """(B,) bool, whether noise hides the fine gradients."""
-        return photographs.sigma > self.config.low_noise
+        """(B,) bool, whether noise hides the fine gradients; with a shared kernel, those of any."""
+        noisy = photographs.sigma > self.config.low_noise
+        return noisy.any().expand_as(noisy) if self.shared else noisy
 
     def work(self, height: int, width: int, kernel_size: int) -> int:
         """Pixels of all full EM steps if the blind search is needed, for one grid of this size."""
@@ -171,7 +179,7 @@ class GradientFirstSearch:
             best = most_plausible(latest_values, config.refined)
             advantage = advantage.flatten()[best].view(images, -1) + config.refinement_bonus
             chosen = latest.pick(best)
-            refined = kernels_from_images(window, operator.light(frame.crop(chosen.image)), size)
+            refined = kernels_from_images(window, operator.light(frame.crop(chosen.image)), size, self.shared)
             arguments = trial(self.search.prior, operator, measurement, refined, seed)
             latest = run_passes(**arguments, stage=name, hooks=hooks)
             latest.trace[:0] = chosen.trace
@@ -191,6 +199,8 @@ class GradientFirstSearch:
                 hooks.on_work(stage, part)
 
         starts = starts_for(photographs, kernel_size, sizes, self.automatic, on_part)
+        if self.shared:
+            starts = shared_starts(starts, photographs, self.config.tried)
         kernels, scores = starts.kernels[:, : self.config.tried], starts.scores[:, : self.config.tried]
         count = int((scores - scores[:, :1] <= self._margin(photographs)).sum(1).max())
         kernels, scores = kernels[:, :count], scores[:, :count]
@@ -211,11 +221,12 @@ class GradientFirstSearch:
 
         Whether a kernel is in one piece, which counts in the blind search, says nothing here: pieces without
         mass are removed from the estimates, and where the camera moves fast beside a place of rest, a path is
-        faint.
+        faint. Of a shared kernel all photographs say the same, the mean.
         """
         spread = torch.special.entr(tried.parameters).sum((1, 2, 3))
         value = tried.evidence + self.config.spread_weight * spread
-        return value.nan_to_num(nan=-torch.inf).view(images, -1)
+        value = value.nan_to_num(nan=-torch.inf).view(images, -1)
+        return value.mean(0, keepdim=True).repeat(images, 1) if self.shared else value
 
     def settled(self, moved: Candidates) -> Candidates:
         """The mean of the last kernels of EM that agree, for each photograph.

@@ -17,7 +17,9 @@ _FRAME = 0.25  # border whose gradients are left out, in kernel sizes
 
 
 @torch.no_grad()
-def kernels_from_images(measurement: Measurement, images: Tensor, kernel_size: int) -> Tensor:
+def kernels_from_images(
+    measurement: Measurement, images: Tensor, kernel_size: int, shared: bool = False
+) -> Tensor:
     """Least squares for the kernels that map the strongest gradients of images to those of the measurement.
 
     Faint values and small parts of the solutions are removed, as in the gradient-based start. A prior on whole
@@ -27,6 +29,7 @@ def kernels_from_images(measurement: Measurement, images: Tensor, kernel_size: i
         measurement: B photographs on their own pixels.
         images: (B * H, C, h, w) in [-1, 1], the H restorations of one photograph next to each other.
         kernel_size: K.
+        shared: whether the photographs have one kernel: their least squares are summed then, for each of the H.
 
     Returns:
         (B * H, 1, K, K), non-negative, sum 1, centre of mass at K // 2 to the nearest pixel.
@@ -44,6 +47,10 @@ def kernels_from_images(measurement: Measurement, images: Tensor, kernel_size: i
     one = torch.ones_like(least)
     whitening = (part.sigma / 2 / MODEL_ERROR).square().clamp_min(_WHITENING).repeat_interleave(repeats)
     auto, cross = scale.kernel_equations(x, scale.inside * (energy >= least), whitening.view_as(one), odd)
+    if shared:
+        auto, cross = (
+            part.unflatten(0, (-1, repeats)).sum(0).repeat(len(measurement), 1, 1, 1) for part in (auto, cross)
+        )
     kernels = unconstrained_kernel(auto, cross, _RIDGE * one)
     kernels = kernels[..., :kernel_size, :kernel_size]  # an even K has the same origin, K // 2
     return cleaned(kernels, _centred_delta(kernels))

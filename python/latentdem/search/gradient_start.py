@@ -113,6 +113,38 @@ def starts_for(
     return Starts(torch.stack(kernels), torch.stack(scores), torch.tensor(radii, device=measurement.y.device))
 
 
+@torch.no_grad()
+def shared_starts(starts: Starts, measurement: Measurement, count: int) -> Starts:
+    """Kernels for photographs that have one in common: the different ones of all of them, each judged on all.
+
+    Args:
+        starts: of each of the B photographs.
+        measurement: these photographs.
+        count: how many kernels at most.
+
+    Returns:
+        The same kernels and mean scores, best first, and the mean radius, for each of the photographs.
+    """
+
+    def on_all(kernels: Tensor) -> Tensor:
+        """Mean scores (N,) of kernels (N, 1, K, K)."""
+        scores = []
+        for n in range(len(measurement)):
+            one = measurement.rows(slice(n, n + 1))
+            given: dict[str, Any] = {"mask": one.mask, "noise_sigma": float(one.sigma)}
+            scores.append(score_kernels(one.y, kernels[None], circular=one.circular, **given)[0])
+        return torch.stack(scores).mean(0)
+
+    pool = starts.kernels.flatten(0, 1)
+    kernels = different(pool, on_all(pool), count)
+    photographs = len(measurement)
+    return Starts(
+        kernels[None].expand(photographs, -1, -1, -1, -1),
+        on_all(kernels)[None].expand(photographs, -1),
+        starts.radius.mean()[None].expand(photographs),
+    )
+
+
 def _extent(kernel: Tensor) -> int:
     """The side of the least square around the origin of a kernel (1, K, K) that holds most of its mass."""
     size = kernel.shape[-1]
