@@ -16,9 +16,12 @@ from ._outputs import Existing, check_outputs
 from ._status import FAILED, INTERRUPTED, UNEXPLAINED
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..three_d.pictures import Picture
 
 PRIOR_SIZE = 64  # pixels along one side of the views of the embedded prior
+LIKELY = 0.2  # probability from which another pose is named
 UNDECIDED = 0.5  # confidence below which another pose is as likely as the one that was found
 SURFACE_SHARE = 0.3  # time of the mesh, in units of that of poses and views
 
@@ -122,8 +125,9 @@ def views_command(
     The object is cut out, centred and scaled (pictures of one width and height by a common factor), and then
     moved and scaled to its middle as the prior estimates it; with several pictures the search corrects this
     estimate. Writes poses.json (polar angle, azimuth and radius relative to the first picture, with a
-    confidence), the new views as view_*.png and turntable.gif, figure.png and report.json; with --mesh or
-    --html also a surface that fits all views. With a single picture, the views are those of the prior.
+    confidence and other poses that may be right, as of a symmetric object), the new views as view_*.png and
+    turntable.gif, figure.png and report.json; with --mesh or --html also a surface that fits all views. With a
+    single picture, the views are those of the prior.
 
     Exit status: 0; 1 after an error; 2 for wrong options; 3 if the pictures leave the pose of one undecided,
     with everything written; 130 if interrupted.
@@ -200,11 +204,12 @@ def views_command(
         run.remove()
     written_to = [out, *(path for path in (mesh, html) if path is not None and failure is None)]
     rows = [("written to", " and ".join(map(str, written_to)))]
-    for path, pose, confidence, picture in zip(
-        images, result.poses, result.confidence, result.pictures, strict=True
+    for i, (path, pose, confidence, picture) in enumerate(
+        zip(images, result.poses, result.confidence, result.pictures, strict=True)
     ):
-        polar, azimuth, _ = pose.rad2deg().tolist()
-        text = f"azimuth {azimuth:.1f}, polar {polar:.1f}, confidence {float(confidence):.2f}"
+        text = f"{_angles(pose)}, confidence {float(confidence):.2f}"
+        for other, probability in result.other_poses(i, LIKELY):
+            text += f"; or {_angles(other)} ({probability:.2f})"
         rows.append((path.name, text + _remark(picture)))
     if len(images) == 1:
         rows.append(("note", "one picture has no pose to find, and its back is the prior's guess"))
@@ -220,6 +225,11 @@ def views_command(
             "object); add pictures from sides between, and look at figure.png before you use the result."
         )
         raise typer.Exit(UNEXPLAINED)
+
+
+def _angles(pose: Tensor) -> str:
+    polar, azimuth, _ = pose.rad2deg().tolist()
+    return f"azimuth {azimuth:.1f}, polar {polar:.1f}"
 
 
 def _remark(picture: Picture) -> str:

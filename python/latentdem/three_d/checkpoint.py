@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ class ViewCheckpoint:
         tensors, _ = load_tensors(self._poses)
         if tensors:
             generator.set_state(tensors["generator"])
-            return PosePosterior(tensors["cameras"], tensors["weights"]), tensors["confidence"]
+            posterior = PosePosterior(*(tensors[part.name] for part in fields(PosePosterior)))
+            return posterior, tensors["confidence"]
         posterior, confidence = search()
         tensors = {**vars(posterior), "confidence": confidence, "generator": generator.get_state()}
         save_tensors(self._poses, tensors, {})

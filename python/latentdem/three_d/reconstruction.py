@@ -189,6 +189,7 @@ def reconstruct(
         None if condition.polar is None else float(posterior.cameras[0, 0, 0]),
         None if filled is None else filled.cpu(),
         tuple(known.pictures if crops is None else crops.pictures(resolution)),
+        posterior.others,
     )
 
 

@@ -164,6 +164,7 @@ def test_command_writes_everything(pictures, tmp_path, monkeypatch):
         "azimuth": 0.0,
         "radius": 0.0,
         "confidence": 1.0,
+        "other_poses": [],
     }
     assert [view["azimuth"] for view in poses["views"]] == [0.0, 90.0, -180.0, -90.0]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -292,6 +293,26 @@ def test_command_says_which_pose_is_undecided(pictures, tmp_path, monkeypatch):
         result.stderr.strip().splitlines()[-1].startswith("The pictures do not decide where side.png was taken")
     )
     assert (tmp_path / "out" / "view_000.png").exists()
+
+
+def test_command_names_other_likely_poses(pictures, tmp_path, monkeypatch):
+    """Unlikely ones are in the file alone."""
+    find, others = module.find_poses, torch.zeros(2, 3, 4)
+    others[1, :, 1] = torch.deg2rad(torch.tensor([90.0, -90.0, 0.0]))
+    others[1, :, 3] = torch.tensor([0.3, 0.1, 0.0])
+
+    def found(*arguments):
+        posterior, _ = find(*arguments)
+        return replace(posterior, others=others), torch.tensor([1.0, 0.6])
+
+    monkeypatch.setattr(module, "find_poses", found)
+    result = command(*pictures, "-o", "out", "--azimuths", "1", "--steps", "2")
+    assert result.exit_code == 0, result.output
+    assert "confidence 0.60; or azimuth 90.0, polar 0.0 (0.30)" in result.output
+    assert "(0.10)" not in result.output
+    images = json.loads((tmp_path / "out" / "poses.json").read_text())["images"]
+    assert [other["azimuth"] for other in images[1]["other_poses"]] == [90.0, -90.0]
+    assert [other["probability"] for other in images[1]["other_poses"]] == [0.3, 0.1]
 
 
 def test_command_explains_a_single_picture(pictures):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -70,10 +70,14 @@ class PosePosterior:
     Attributes:
         cameras: (B, n, 3) cameras, as returned by `ViewCondition.cameras`.
         weights: (B,) probabilities of the hypotheses, with sum 1.
+        others: (n, A, 4) other poses of each view that may be right, as of a symmetric object: polar angle,
+            azimuth and radius relative to the first view, and the probability, in falling order and 0 where
+            there is none.
     """
 
     cameras: Tensor
     weights: Tensor
+    others: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 4))
 
     @classmethod
     def certain(cls, cameras: Tensor) -> PosePosterior:

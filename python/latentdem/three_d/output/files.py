@@ -92,12 +92,22 @@ class ViewOutputs:
 
 
 def poses_of(result: Reconstruction, images: list[str]) -> dict[str, Any]:
-    """Poses relative to the first image as plain data: angles in degrees, and the confidence of each image."""
+    """Poses relative to the first image as plain data, in degrees, with confidences and other likely poses."""
     return {
         "units": "degrees and, with a sphere of 0.6 around the object, distances; relative to image 1",
         "images": [
-            {"image": name, **_pose(pose), "confidence": round(float(confidence), 4)}
-            for name, pose, confidence in zip(images, result.poses, result.confidence, strict=True)
+            {
+                "image": name,
+                **_pose(pose),
+                "confidence": round(float(confidence), 4),
+                "other_poses": [
+                    {**_pose(other), "probability": round(probability, 4)}
+                    for other, probability in result.other_poses(i)
+                ],
+            }
+            for i, (name, pose, confidence) in enumerate(
+                zip(images, result.poses, result.confidence, strict=True)
+            )
         ],
         "views": [{"view": _view_name(i), **_pose(pose)} for i, pose in enumerate(result.targets)],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ class Reconstruction:
     Attributes:
         inputs: (n, 3, S, S) known views as the prior saw them, in [-1, 1] on white.
         poses: (n, 3) poses of the known views relative to the first.
-        confidence: (n,) probability that each pose is right (see `CameraObjective.confidence`); 1 for view 1.
+        confidence: (n,) probability that each pose is right (see `CameraObjective.likely_poses`); 1 for view 1.
         targets: (K, 3) poses of the new views relative to the first known one.
         views: (K, 3, S, S) new views in [-1, 1].
         cut: (n,) whether the object was separated from the background of each input.
@@ -39,6 +39,7 @@ class Reconstruction:
         filled: (N, N, N) probability in [0, 1] that the object is at each point of `cameras.grid_points`, with
             the first view at azimuth 0, if the prior predicts it; otherwise None.
         pictures: the known views, framed as in `inputs` but with more pixels if they came from files.
+        others: (n, A, 4) other poses of the known views that may be right, see `PosePosterior`.
     """
 
     inputs: Tensor
@@ -53,6 +54,17 @@ class Reconstruction:
     polar: float | None = None
     filled: Tensor | None = None
     pictures: tuple[Picture, ...] = ()
+    others: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 4))
+
+    def other_poses(self, view: int, least: float = 0.05) -> list[tuple[Tensor, float]]:
+        """Other poses (3,) of a known view that may be right, and their probabilities, the likeliest first.
+
+        Args:
+            view: number of the view from 0 on.
+            least: poses that are less likely are left out.
+        """
+        rows = self.others[view] if view < len(self.others) else self.others.flatten(0, 1)
+        return [(row[:3], float(row[3])) for row in rows if row[3] >= least]
 
     def solid(self, surface: str = "volume", progress: Callable[[str, int, int], None] | None = None) -> Solid:
         """Fits a surface to the new views, the known ones and what the prior predicts to be filled.

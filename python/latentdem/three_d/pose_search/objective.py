@@ -10,12 +10,17 @@ from torch import Tensor
 
 from ..config import ReconstructionConfig
 from ..geometry.poses import MovingPoses, angle_between
-from .candidates import APART, compared_pairs, pairs_in
+from .candidates import APART, compared_pairs, distinct, pairs_in
 from .noise_error import SCORED, Draw, PairError
 
 SCORE_DRAWS = 4  # draws of the noise per score
 # Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
 MODEL_ERROR = 8.0  # standard deviation of differences of the noise error that the errors of the prior make
+FLATTENED = 1.5  # by which differences of scores are divided, so that probabilities are calibrated
+FITTING, FITTING_WIDTH = (
+    -2.5,
+    0.5,
+)  # score at which two views are as likely of one object as of two, and its width
 MISFIT, MISFIT_WIDTH = 1.2, 0.05  # where a pose is as likely to be explained as not, and how fast that changes
 
 SearchProgress = Callable[[float], None]
@@ -83,39 +88,53 @@ class CameraObjective:
         scores = self.error.scores(*pairs_in(sets, views, *compared_pairs(len(views), only)))
         return None if scores is None else scores.unflatten(0, (len(sets), -1)).sum(1)
 
-    def confidence(self, cameras: Tensor, view: int, others: Tensor, draws: list[Draw]) -> float:
-        """Probability that the pose of one view is right.
+    def likely_poses(
+        self, cameras: Tensor, view: int, others: Tensor, draws: list[Draw]
+    ) -> tuple[Tensor, Tensor]:
+        """Poses (P, 3) of one view relative to the first, and the probability (P,) that each is right.
 
-        It is the product of two probabilities. One is that no other pose far from it is better: with p_k that
-        of a paired comparison with another pose over the draws, whose mean difference has the variance of its
-        own mean plus `MODEL_ERROR` squared, it is 1 / (1 + sum_k (1 - p_k) / p_k), and 1 if none is far. The
-        other is that the prior's predictions at this pose explain the views, which falls with the misfit (see
-        `PairError.misfit`) from 1 to 0 around `MISFIT`.
+        The first pose is that of `cameras`, its probability the confidence in it. The others are far from it
+        and from each other, the likeliest first. A probability is the product of two: that no pose is better,
+        and that the views show one object, so that the sum is below 1 where none of the poses may be right.
+
+        If the prior scores poses, the first is the softmax of the scores, less the noise errors in units of
+        `SCORED`, over `FLATTENED`, and the second rises from 0 to 1 with the score, around `FITTING`. Otherwise
+        p_k is that of a paired comparison with another pose over the draws, whose mean difference has the
+        variance of its own mean plus `MODEL_ERROR` squared, and the odds of the pose are (1 - p_k) / p_k; the
+        second falls with the misfit (see `PairError.misfit`) from 1 to 0 around `MISFIT`.
 
         Args:
             cameras: (n, 3) cameras of all views.
             view: the view.
-            others: (P, n, 3) sets of cameras with other poses of the view.
+            others: (O, n, 3) sets of cameras with other poses of the view.
             draws: draws of the noise.
         """
-        explained = 1.0
-        misfit = self.error.misfit(*pairs_in(cameras[None], self.views, *compared_pairs(len(cameras), view)))
-        if misfit is not None:
-            explained = float(torch.sigmoid((MISFIT - misfit.mean()) / MISFIT_WIDTH))
-        poses = others[:, view] - others[:, 0]
-        others = others[angle_between(poses, cameras[view] - cameras[0]) >= APART / 2]
-        if not len(others):
-            return explained
         sets = torch.cat([cameras[None], others])
+        poses = sets[:, view] - sets[:, 0]
+        far = angle_between(poses, poses[0]) >= APART / 2
+        far[0] = True
+        sets, poses = sets[far], poses[far]
         losses = self.losses(sets, self.views, draws, only=view)
-        worse = losses[:, 1:] - losses[:, :1]
+        worse = losses - losses[:, :1]
         scores = self.scores(sets, self.views, only=view)
         if scores is not None:
-            odds = torch.exp(scores[1:] - scores[0] - worse.mean(0) / SCORED)
-            return explained / (1 + float(odds.sum()))
-        deviation = (worse.var(0) / len(draws) + MODEL_ERROR**2).sqrt()
-        better = torch.special.ndtr(worse.mean(0) / deviation).clamp_min(1e-12)
-        return explained / (1 + float(((1 - better) / better).sum()))
+            odds = torch.exp((scores - scores[0] - worse.mean(0) / SCORED) / FLATTENED)
+            score = scores[0] / len(compared_pairs(len(cameras), view)[0])
+            explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH))
+        else:
+            deviation = (worse.var(0) / len(draws) + MODEL_ERROR**2).sqrt()
+            better = torch.special.ndtr(worse.mean(0) / deviation).clamp_min(1e-12)
+            odds, explained = (1 - better) / better, self._explained(cameras, view)
+        order = torch.cat([odds.new_full((1,), -torch.inf), -odds[1:]])
+        chosen = distinct(sets[:, [0, view]], order, APART / 2, len(sets))
+        odds = odds[chosen]
+        return poses[chosen], explained * odds / odds.sum()
+
+    def _explained(self, cameras: Tensor, view: int) -> float:
+        """Probability that the prior's predictions explain the pairs of a view; 1 if it predicts no mean."""
+        pairs = pairs_in(cameras[None], self.views, *compared_pairs(len(cameras), view))
+        misfit = self.error.misfit(*pairs)
+        return 1.0 if misfit is None else float(torch.sigmoid((MISFIT - misfit.mean()) / MISFIT_WIDTH))
 
     def refine(
         self,

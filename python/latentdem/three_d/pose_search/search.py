@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..config import ReconstructionConfig
 from ..geometry.cameras import centred
@@ -61,7 +62,7 @@ class PoseSearch:
         self._crop: Tensor | None = None
 
     def __call__(self, on_step: SearchProgress = ignore_progress) -> tuple[PosePosterior, Tensor]:
-        """Posterior of the cameras, and the confidence (n,) in the most likely ones, see `confidence`.
+        """Posterior of the cameras, and the confidence (n,) in the most likely ones, see `likely_poses`.
 
         The azimuth and distance of the first camera are 0, and so is its polar angle unless the prior estimates
         it. Principal points and distances, if they are unknown, are those that `recrop` was called with.
@@ -73,13 +74,16 @@ class PoseSearch:
         sets, alternatives = search(within(on_step, 0.0, 0.8))
         draws = self.objective.draws(FINAL_DRAWS, exact=True)
         posterior = self.posterior(sets, draws, within(on_step, 0.8, 0.95))
-        confidence, best = [1.0], posterior.cameras[0]
+        confidence, best, likely = [1.0], posterior.cameras[0], [torch.zeros(0, 4)]
         for view, others in enumerate(alternatives, 1):
             if others.ndim == 2:
                 poses, others = others, best.repeat(len(others), 1, 1)
                 others[:, view] = best[0] + poses
-            confidence.append(self.objective.confidence(best, view, others, draws))
+            poses, probabilities = self.objective.likely_poses(best, view, others, draws)
+            confidence.append(float(probabilities[0]))
+            likely.append(torch.cat([poses, probabilities[:, None]], 1)[1:].float().cpu())
             on_step(0.95 + 0.05 * view / len(alternatives))
+        posterior = replace(posterior, others=pad_sequence(likely, batch_first=True))
         if self._crop is not None:
             crop = self._crop[None, :, 2:].expand(len(posterior.cameras), -1, -1)
             posterior = replace(posterior, cameras=torch.cat([posterior.cameras[..., :2], crop], -1))

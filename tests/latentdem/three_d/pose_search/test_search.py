@@ -205,10 +205,13 @@ def test_confidence_falls_where_another_hypothesis_is_better(exact):
     draws = problem.error.draws(8, torch.Generator().manual_seed(0))
     wrong = problem.poses.clone()
     wrong[1, 1] += math.pi / 2
-    confidence = problem.search().objective.confidence
-    assert confidence(problem.poses, 1, wrong[None], draws) > 0.9
-    assert confidence(wrong, 1, problem.poses[None], draws) < 0.1
-    assert confidence(wrong, 1, wrong[None], draws) == 1
+    likely = problem.search().objective.likely_poses
+    assert likely(problem.poses, 1, wrong[None], draws)[1][0] > 0.9
+    poses, probabilities = likely(wrong, 1, problem.poses[None], draws)
+    assert probabilities[0] < 0.1
+    assert probabilities[1] > 0.9
+    torch.testing.assert_close(poses, torch.stack([wrong[1] - wrong[0], problem.poses[1] - problem.poses[0]]))
+    assert likely(wrong, 1, wrong[None], draws)[1].tolist() == [1]
 
 
 def test_confidence_is_shared_by_poses_that_are_as_good(exact, monkeypatch):
@@ -218,7 +221,11 @@ def test_confidence_is_shared_by_poses_that_are_as_good(exact, monkeypatch):
     others[:, 1, 1] += torch.tensor([1.0, 2.0, 3.0])
     search = problem.search().objective
     monkeypatch.setattr(type(search), "losses", lambda self, sets, *rest, **named: torch.zeros(8, len(sets)))
-    assert search.confidence(problem.poses, 1, others, draws) == pytest.approx(1 / 4)
+    probabilities = search.likely_poses(problem.poses, 1, others, draws)[1]
+    torch.testing.assert_close(probabilities, torch.full_like(probabilities, 1 / 4))
+    assert len(probabilities) == 4
+    others[:, 1, 1] = others[0, 1, 1] + torch.tensor([0.0, 0.1, 2.0])  # the first two are one pose
+    assert len(search.likely_poses(problem.poses, 1, others, draws)[1]) == 3
 
 
 def test_confidence_falls_where_the_prior_does_not_explain_the_views(exact, monkeypatch):
@@ -227,9 +234,8 @@ def test_confidence_falls_where_the_prior_does_not_explain_the_views(exact, monk
     search = problem.search().objective
     for misfit, expected in ((0.5, 1.0), (objective.MISFIT, 0.5), (2.0, 0.0)):
         monkeypatch.setattr(PairError, "misfit", lambda *_, value=misfit: torch.tensor([value]))
-        assert search.confidence(problem.poses, 1, problem.poses[None], draws) == pytest.approx(
-            expected, abs=1e-3
-        )
+        found = search.likely_poses(problem.poses, 1, problem.poses[None], draws)[1]
+        assert float(found[0]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_search_refines_polar_angles_with_the_embedded_prior(monkeypatch):
@@ -285,10 +291,12 @@ def test_confidence_is_the_softmax_of_the_scores(exact, monkeypatch):
     values = torch.tensor([1.0, 0.0, -1.0], dtype=sets.dtype)
     known = torch.tensor([0.0, 1.5, -1.5], dtype=sets.dtype)
     scoring(problem, monkeypatch, lambda pose: values[(pose[:, 1].abs()[:, None] - known).abs().argmin(1)])
-    objective = problem.search().objective
-    monkeypatch.setattr(type(objective.error), "misfit", lambda *_: None)
-    draws = objective.draws(2, exact=True)
-    noise = objective.losses(sets, torch.arange(2), draws).mean(0) / noise_error.SCORED
-    scores = objective.scores(sets, torch.arange(2))
-    expected = torch.softmax(scores - noise, 0)[0]
-    assert objective.confidence(sets[0], 1, sets[1:], draws) == pytest.approx(float(expected), rel=1e-4)
+    found = problem.search().objective
+    draws = found.draws(2, exact=True)
+    noise = found.losses(sets, torch.arange(2), draws).mean(0) / noise_error.SCORED
+    scores = found.scores(sets, torch.arange(2))
+    poses, probabilities = found.likely_poses(sets[0], 1, sets[1:], draws)
+    expected = torch.softmax((scores - noise) / objective.FLATTENED, 0)
+    expected = expected * torch.sigmoid((scores[0] - objective.FITTING) / objective.FITTING_WIDTH)
+    torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(poses, sets[:, 1])
