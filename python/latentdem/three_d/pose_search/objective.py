@@ -16,7 +16,6 @@ from .noise_error import SCORED, Draw, PairError
 SCORE_DRAWS = 4  # draws of the noise per score
 # Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
 MODEL_ERROR = 8.0  # standard deviation of differences of the noise error that the errors of the prior make
-FLATTENED = 1.5  # by which differences of scores are divided, so that probabilities are calibrated
 FITTING, FITTING_WIDTH = (
     -2.5,
     0.5,
@@ -98,10 +97,10 @@ class CameraObjective:
         and that the views show one object, so that the sum is below 1 where none of the poses may be right.
 
         If the prior scores poses, the first is the softmax of the scores, less the noise errors in units of
-        `SCORED`, over `FLATTENED`, and the second rises from 0 to 1 with the score, around `FITTING`. Otherwise
-        p_k is that of a paired comparison with another pose over the draws, whose mean difference has the
-        variance of its own mean plus `MODEL_ERROR` squared, and the odds of the pose are (1 - p_k) / p_k; the
-        second falls with the misfit (see `PairError.misfit`) from 1 to 0 around `MISFIT`.
+        `SCORED`, and the second rises from 0 to 1 with the score, around `FITTING`. Otherwise p_k is that of a
+        paired comparison with another pose over the draws, whose mean difference has the variance of its own
+        mean plus `MODEL_ERROR` squared, and the odds of the pose are (1 - p_k) / p_k; the second falls with the
+        misfit (see `PairError.misfit`) from 1 to 0 around `MISFIT`.
 
         Args:
             cameras: (n, 3) cameras of all views.
@@ -118,7 +117,7 @@ class CameraObjective:
         worse = losses - losses[:, :1]
         scores = self.scores(sets, self.views, only=view)
         if scores is not None:
-            odds = torch.exp((scores - scores[0] - worse.mean(0) / SCORED) / FLATTENED)
+            odds = torch.exp(scores - scores[0] - worse.mean(0) / SCORED)
             score = scores[0] / len(compared_pairs(len(cameras), view)[0])
             explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH))
         else:

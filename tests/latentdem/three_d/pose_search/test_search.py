@@ -296,7 +296,7 @@ def test_confidence_is_the_softmax_of_the_scores(exact, monkeypatch):
     noise = found.losses(sets, torch.arange(2), draws).mean(0) / noise_error.SCORED
     scores = found.scores(sets, torch.arange(2))
     poses, probabilities = found.likely_poses(sets[0], 1, sets[1:], draws)
-    expected = torch.softmax((scores - noise) / objective.FLATTENED, 0)
+    expected = torch.softmax(scores - noise, 0)
     expected = expected * torch.sigmoid((scores[0] - objective.FITTING) / objective.FITTING_WIDTH)
     torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(poses, sets[:, 1])

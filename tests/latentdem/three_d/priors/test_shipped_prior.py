@@ -114,12 +114,33 @@ def test_poses_of_six_pictures_are_found(cropped):
 
 
 def test_weights_are_small():
-    files = list(EMBEDDED_3D_WEIGHTS.rglob("*.safetensors"))
-    assert len(files) == 3
-    assert sum(file.stat().st_size for file in files) < 24e6
+    """Those of the prior itself, and those that only judge poses."""
+    sizes = {file.parent.name: file.stat().st_size for file in EMBEDDED_3D_WEIGHTS.rglob("*.safetensors")}
+    assert sizes.pop("pose_scorer") < 1e6
+    assert sorted(sizes) == ["autoencoder", "framing", "network"]
+    assert sum(sizes.values()) < 24e6
 
 
-@pytest.mark.parametrize("name", ["network", "autoencoder", "framing"])
+def test_true_poses_have_the_best_score():
+    """Of views of held-out objects, against poses that are far from the true one."""
+    pytest.importorskip("embreex", reason="the extra three-d is not installed")
+    from latentdem.three_d.synthetic.render import on_white, render
+    from latentdem.three_d.synthetic.scenes import HELD_OUT, random_scene
+
+    prior, pair = EmbeddedViewPrior.from_pretrained(), (torch.zeros(8, dtype=torch.long), torch.ones(8).long())
+    right = 0
+    for seed in range(6):
+        cameras = torch.tensor([[1.1, 0.0, RADIUS], [1.3, 1.2, RADIUS]])
+        views = torch.from_numpy(on_white(render(random_scene(HELD_OUT + 8100 + seed), cameras)))
+        x = views.movedim(-1, 1) / 127.5 - 1
+        sets = (cameras - torch.tensor([0.0, 0.0, RADIUS])).repeat(8, 1, 1)
+        sets[:, 1, 1] += torch.arange(8) * math.tau / 8
+        error = PairError(prior, prior.condition(x), prior.encode(x))
+        right += int(error.scores(*pair, sets).argmax() == 0)
+    assert right >= 5
+
+
+@pytest.mark.parametrize("name", ["network", "autoencoder", "framing", "pose_scorer"])
 def test_weights_are_finite(name):
     from safetensors.torch import load_file
 
