@@ -53,7 +53,8 @@ EXTRAS = {
     "lpips": ["lpips>=0.1.4", "torchvision"],
     "deepinv": ["deepinv>=0.3"],
     "web": ["starlette>=0.40", "uvicorn>=0.30"],
-    "all": ["latentdem[diffusion,three-d,video,lpips,deepinv,web]"],
+    "ray": ["ray[data]>=2.40", "fsspec"],
+    "all": ["latentdem[diffusion,three-d,video,lpips,deepinv,web,ray]"],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
     "test": [
         "latentdem[cuda,diffusion,three-d,video,web]",

@@ -37,6 +37,7 @@ LAYERS = (
     ("latentdem.search",),
     ("latentdem.output", "latentdem.solver"),
     ("latentdem.operators",),
+    ("latentdem.distributed",),
     ("latentdem.priors", "latentdem.io"),
     ("latentdem.metrics", "latentdem.checks", "latentdem.context", "latentdem.errors"),
     ("latentdem_ext",),

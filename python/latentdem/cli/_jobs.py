@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import UserError
+from ..io.remote import address_of, list_address
 from ._console import log
 
 STANDARD = Path("-")  # standard input or output
@@ -76,7 +77,7 @@ def plan(
     beside that one. Where two photographs would have one result, their whole names become parts of its name.
 
     Args:
-        paths: files and folders, or standard input.
+        paths: files, folders and addresses (see `io.remote`), or standard input.
         out: file or folder of the results, "-" for standard output, None for the default.
         ending: of the names of results, such as "_deblurred".
         suffix: of the results, None for that of each photograph.
@@ -92,15 +93,18 @@ def plan(
         target = _single_target(out or "-", f"stdin{ending}{suffix or suffix_of(stdin)}", suffix)
         return [Job(stdin, "standard input", target, target.stem if target else f"stdin{ending}")]
     inputs = list(_found(paths))
+    remote = address_of(out or ".") is not None or any(address_of(path) is not None for path in paths)
+    if remote and out is None:
+        raise UserError("Give the folder of the results of photographs at an address, with -o.")
     one = len(inputs) == 1 and inputs[0].folder is None
-    if one and out is not None:
+    if one and out is not None and not remote:
         path = inputs[0].path
         target = _single_target(out, f"{path.stem}{ending}{suffix or suffix_of(path)}", suffix)
         return [Job(path, str(path), target, target.stem if target else f"{path.stem}{ending}")]
     folder = None if out is None else Path(out)
     if folder == STANDARD:
         raise UserError("Standard output takes a single photograph; give a folder with -o.")
-    if folder is not None and not folder.is_dir():
+    if folder is not None and address_of(folder) is None and not folder.is_dir():
         if folder.exists() or (not str(out).endswith(("/", os.sep)) and _format(folder) is not None):
             raise UserError(f"{out} names one file, for {len(inputs)} photographs; give a folder with -o.")
         make_folder(folder)
@@ -118,7 +122,7 @@ def plan(
     stems = Counter(target.stem.lower() for target in targets)
     keys = [target.stem if stems[target.stem.lower()] == 1 else target.name for target in targets]
     named = zip(inputs, targets, keys, strict=True)
-    jobs = [Job(each.path, str(each.path), target, key) for each, target, key in named]
+    jobs = [Job(each.path, address_of(each.path) or str(each.path), target, key) for each, target, key in named]
     return _without_results(jobs, ending)
 
 
@@ -162,7 +166,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     """
     expanded: list[Path] = []
     for path in paths:
-        if path.exists() or path == STANDARD:
+        if path.exists() or path == STANDARD or address_of(path) is not None:
             expanded.append(path)
             continue
         if not glob.has_magic(str(path)):
@@ -176,12 +180,17 @@ def expand(paths: Sequence[Path]) -> list[Path]:
 
 def _found(paths: Sequence[Path]) -> Iterator[_Input]:
     """Every photograph once, those of folders sorted by name."""
-    from ..io.images import image_names
+    from ..io.images import SUFFIXES, image_names
 
     seen = set()
     for path in paths:
         inside = [_Input(path)]
-        if path.is_dir():
+        if (address := address_of(path)) is not None:
+            files, is_folder = list_address(address)
+            inside = [_Input(each, path if is_folder else None) for each in files]
+            if is_folder:
+                inside = [each for each in inside if each.path.suffix.lower() in SUFFIXES]
+        elif path.is_dir():
             try:
                 names = image_names(path)
                 _say_what_is_left_out(path, set(names))

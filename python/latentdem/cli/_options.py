@@ -57,6 +57,13 @@ class QualityName(str, Enum):
     best = "best"
 
 
+class EngineName(str, Enum):
+    """What shares the photographs of a run among processes."""
+
+    plain = "plain"
+    ray = "ray"
+
+
 class PrecisionName(str, Enum):
     """Data types that the networks of the prior compute in."""
 
@@ -240,6 +247,32 @@ Checkpoint = Annotated[
     typer.Option(
         metavar="DIR",
         help="Save the run of one photograph in this folder; if interrupted, the same command resumes it.",
+        show_default=False,
+    ),
+]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        help="'plain' restores in this process, or in those of torchrun; 'ray' in those of a Ray cluster."
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Ray cluster, such as 'auto' or 'ray://HOST:10001'.",
+        show_default="one of this machine, for this run",
+    ),
+]
+Cores = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processor cores of each process of --engine ray.", show_default="1"),
+]
+Parquet = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Report of --engine ray: a folder of Parquet files with a row for each photograph.",
         show_default=False,
     ),
 ]

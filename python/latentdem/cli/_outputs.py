@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..io.remote import address_of, existing
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,23 @@ class Existing:
         if self.overwrite and self.skip:
             raise UserError("--overwrite and --skip-existing exclude each other; give one of them.")
 
+    @property
+    def given(self) -> bool:
+        """Whether the user said what to do."""
+        return self.overwrite or self.skip
+
     def check(self, paths: Sequence[Path]) -> None:
         """Refuses a run that would replace files without having been told to.
 
         Raises:
             UserError: one of the paths exists.
         """
-        existing = [path for path in paths if path.exists()]
-        if not existing or self.overwrite or self.skip:
+        if self.given or not (there := existing(paths)):
             return
         if len(paths) == 1:
-            raise UserError(
-                f"{existing[0]} exists already; add --overwrite to replace it, or choose another -o."
-            )
+            raise UserError(f"{paths[0]} exists already; add --overwrite to replace it, or choose another -o.")
         raise UserError(
-            f"{len(existing)} of the {len(paths)} files to write exist already, such as {existing[0]}; add "
+            f"{len(there)} of the {len(paths)} files to write exist already, such as {min(there)}; add "
             "--overwrite to replace them."
         )
 
@@ -50,7 +53,7 @@ def output_path(out: str, default_name: str) -> Path:
     return path / default_name if path.is_dir() else path
 
 
-def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], existing: Existing) -> None:
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], rule: Existing) -> None:
     """Makes sure, before a long computation, that the outputs can be written and replace nothing by mistake.
 
     Raises:
@@ -62,5 +65,6 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], existing: Exi
     for path in outputs:
         if path.resolve() in resolved:
             raise UserError(f"{path} is an input and would be overwritten; choose another name with -o.")
-        check_writable(path)
-    existing.check(outputs)
+        if address_of(path) is None:
+            check_writable(path)
+    rule.check(outputs)

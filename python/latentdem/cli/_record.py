@@ -31,6 +31,12 @@ class Record:
         """Photographs that were restored or failed."""
         return len(self.restored) + len(self.failed)
 
+    def fail(self, job: Job, reason: str) -> None:
+        """Keeps and says that a photograph could not be restored."""
+        self.failed.append(job)
+        self.reports.append(entry_of(job, "failed", reason=reason))
+        console.say_error(reason)
+
     def status(self, complaint: int) -> int:
         """Exit status, given that of a complaint about results that are probably wrong."""
         if self.failed and not self.restored and not self.skipped:

@@ -12,11 +12,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
 from ..errors import UserError
+from ..io.remote import existing
 from . import _console as console
 from ._console import log
 from ._jobs import Job, plan, standard_input, suffix_of
@@ -30,31 +31,57 @@ if TYPE_CHECKING:
     from ..io.images import ImageFile
 
 
-def run(images: Sequence[Path], task: Task, outputs: Outputs) -> None:
+class Engine(Protocol):
+    """What restores the photographs of a run, where that is not this process."""
+
+    def check(self, outputs: Outputs) -> None:
+        """Refuses outputs that do not fit, before anything is read."""
+        ...
+
+    def restore(
+        self, jobs: Sequence[Job], task: Task, outputs: Outputs, record: Record, advance: console.Advance
+    ) -> None:
+        """Restores the photographs of `jobs` and keeps the record of it."""
+        ...
+
+
+def run(images: Sequence[Path], task: Task, outputs: Outputs, engine: Engine | None = None) -> None:
     """Restores what `images` name, see `plan`, and ends the command with the exit status that says how it went.
+
+    Args:
+        images: the photographs, see `plan`.
+        task: what to do with them.
+        outputs: where the results go.
+        engine: what restores them; None for this process.
 
     Raises:
         UserError: the arguments do not fit, before anything is computed.
     """
     from ..output.report import versions
 
+    if engine is not None:
+        engine.check(outputs)
     with standard_input(images) as stdin:
         planned = plan(images, outputs.out, task.ending, outputs.suffix, stdin)
         share = Share.of(os.environ)
-        several = len(planned) > 1 or images[0].is_dir()
+        several = engine is not None or len(planned) > 1 or images[0].is_dir()
         jobs, record = share.pick(planned), Record()
         if outputs.existing.skip:
-            there = [job.target is not None and job.target.exists() for job in jobs]
-            record.skipped = [job for job, skip in zip(jobs, there, strict=True) if skip]
-            jobs = [job for job, skip in zip(jobs, there, strict=True) if not skip]
-            record.reports += [entry_of(job, "skipped") for job in record.skipped]
+            there = existing([job.target for job in jobs if job.target is not None])
+            record.skipped = [job for job in jobs if job.target in there]
+            jobs = [job for job in jobs if job.target not in there]
+            if outputs.json is not None:
+                record.reports += [entry_of(job, "skipped") for job in record.skipped]
         _check(jobs, task, outputs)
         log.debug("Versions: %s.", ", ".join(f"{name} {version}" for name, version in versions().items()))
-        if jobs:
+        if jobs and engine is None:
             task.prepare(len(jobs))
         try:
             with console.progress_bar() as advance:
-                _Runner(jobs, task, outputs, record, several, advance if share.index == 0 else None).run()
+                if engine is not None:
+                    engine.restore(jobs, task, outputs, record, advance)
+                else:
+                    Runner(jobs, task, outputs, record, several, advance if share.index == 0 else None).run()
         except KeyboardInterrupt:
             console.say_error(record.interrupted(len(jobs), task.kept))
             raise typer.Exit(INTERRUPTED) from None
@@ -77,10 +104,9 @@ def _check(jobs: Sequence[Job], task: Task, outputs: Outputs) -> None:
     targets = [job.target for job in jobs if job.target is not None]
     if len(targets) < len(jobs) and (sys.stdout is None or sys.stdout.isatty()):
         raise UserError("Standard output is no file or program; send it to one, or give -o FILE.")
-    existing = [path for path in targets if path.exists()]
-    if existing and not outputs.existing.overwrite and len(targets) > 1:
+    if len(targets) > 1 and not outputs.existing.given and (there := existing(targets)):
         raise UserError(
-            f"{len(existing)} of the {len(targets)} results exist already, such as {existing[0]}; add "
+            f"{len(there)} of the {len(targets)} results exist already, such as {min(there)}; add "
             "--skip-existing to make the others, or --overwrite to make all of them."
         )
     others = [] if outputs.json is None else [outputs.json]
@@ -96,8 +122,14 @@ def _check(jobs: Sequence[Job], task: Task, outputs: Outputs) -> None:
     check_outputs(others, inputs, outputs.existing)
 
 
-class _Runner:
-    """Restores the photographs of `jobs` and keeps the record of it."""
+class Runner:
+    """Restores the photographs of `jobs` in this process and keeps the record of it.
+
+    Args:
+        jobs, task, outputs, record: what to restore, how, where to and what became of it.
+        several: whether messages name the photograph.
+        advance: shows progress; None for none.
+    """
 
     def __init__(
         self,
@@ -195,10 +227,8 @@ class _Runner:
                     log.warning("%s", sentence)
 
     def _fail(self, job: Job, reason: str) -> None:
-        reason = reason.replace(str(job.source), job.name)  # standard input is read from a temporary file
-        self._record.failed.append(job)
-        self._record.reports.append(entry_of(job, "failed", reason=reason))
-        console.say_error(reason)
+        # Standard input is read from a temporary file.
+        self._record.fail(job, reason.replace(str(job.source), job.name))
 
     def _show(self, text: str, count: int, part: float, whole: float) -> None:
         """Shows progress within `count` photographs."""

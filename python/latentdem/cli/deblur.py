@@ -10,6 +10,7 @@ import typer
 from ..errors import UserError
 from . import _console as console
 from . import _options as option
+from ._cluster import ray_engine
 from ._deblurring import Deblurring
 from ._jobs import check_readable, expand
 from ._outputs import Existing
@@ -94,6 +95,10 @@ def deblur_command(
     json: option.Json = None,
     batch_size: option.BatchSize = 1,
     checkpoint: option.Checkpoint = None,
+    engine: option.Engine = option.EngineName.plain,
+    address: option.Address = None,
+    cores: option.Cores = None,
+    parquet: option.Parquet = None,
     quiet: option.Quiet = False,
     verbose: option.Verbose = 0,
 ) -> None:
@@ -103,18 +108,21 @@ def deblur_command(
     --extras also the kernel as *_kernel.png and *_kernel.npy, a figure of the run as *_figure.png and a report
     as *_report.json; with --uncertainty there too *_uncertainty.png and *_uncertainty.npy, and with --blur
     varying the kernels of 5 x 5 places as *_kernels.npy. A result that exists is never replaced unless told so.
-    Under torchrun the processes share the photographs.
+    Under torchrun the processes share the photographs, and with --engine ray those of a Ray cluster do.
 
     Exit status: 0; 1 after an error; 2 for wrong options; 3 if no kernel was found that explains a photograph;
     4 if some of several photographs could not be restored; 130 if interrupted.
     """
     console.set_verbosity(quiet, verbose)
+    on_ray = ray_engine(engine is option.EngineName.ray, address, cores, parquet, device)
     images = expand(images)
     check_readable(images)
     if uncertainty:
         _check_uncertainty(extras, checkpoint, e_step)
     if same_kernel and len(images) == 1 and not images[0].is_dir():
         raise UserError("--same-kernel is for several photographs; give two or more, or leave it out.")
+    if on_ray is not None and checkpoint is not None:
+        raise UserError("--engine ray continues with --skip-existing; leave out --checkpoint.")
     single = {"reference": reference, "checkpoint": checkpoint}
     if len(images) > 1 or images[0].is_dir():
         for name, value in single.items():
@@ -150,7 +158,8 @@ def deblur_command(
         reference,
     )
     existing = Existing(overwrite, skip_existing)
-    run(images, task, Outputs(out, output_format and output_format.suffix, existing, extras, json))
+    outputs = Outputs(out, output_format and output_format.suffix, existing, extras, json)
+    run(images, task, outputs, on_ray)
 
 
 def _check_uncertainty(extras: Path | None, checkpoint: Path | None, e_step: option.EStepName) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import UserError
+from .remote import address_of, uploaded
 
 
 @contextmanager
@@ -19,11 +20,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside `path`, with the same suffix, that becomes `path` when the block succeeds.
 
     Any exception, Ctrl-C included, removes the temporary file and leaves an existing file at `path` unchanged.
+    Where `path` is an address (see `io.remote`), the temporary file is on this machine.
 
     Raises:
         UserError: the file system refuses to write there.
     """
     path = Path(path)
+    if (address := address_of(path)) is not None:
+        with uploaded(address) as temporary:
+            yield temporary
+        return
     temporary = path.with_name(f".latentdem-{uuid4().hex[:12]}{path.suffix}")
     try:
         yield temporary
@@ -91,9 +97,13 @@ def write_json(path: str | Path, data: Any) -> None:
     Raises:
         UserError: `path` cannot be written.
     """
-    text = json.dumps(_strict(data), indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(strict_json(data, indent=2) + "\n", encoding="utf-8")
+
+
+def strict_json(data: Any, indent: int | None = None) -> str:
+    """Strict JSON of plain data; numbers that are not finite become null."""
+    return json.dumps(_strict(data), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def keep_settings(path: Path, settings: dict[str, Any], what: str, remedy: str) -> None:

@@ -14,6 +14,7 @@ from ..errors import UserError
 from .codecs import WRITABLE, Decoded, decode, decode_pillow, encode, family_of
 from .files import atomic_path
 from .metadata import Metadata
+from .remote import address_of, read_address
 from .tiff import UnsupportedPixels
 
 if TYPE_CHECKING:  # PyTorch takes more than a second, which a file that cannot be read need not wait for
@@ -206,12 +207,15 @@ def decode_file(path: Path) -> Decoded:
     Raises:
         UserError: as `read_image`.
     """
-    if not path.exists():
+    address = address_of(path)
+    if address is None and not path.exists():
         raise UserError(f"{path} does not exist; check the path.")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give an image file.")
     if path.suffix.lower() in _RAW:
         raise UserError(f"{path} is a raw file of a camera; develop it first and give a TIFF or PNG file.")
+    if address is not None:
+        return _decoded(read_address(address), address)
     try:
         data = path.read_bytes()
     except OSError as error:

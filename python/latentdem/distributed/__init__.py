@@ -1,0 +1,1 @@
+"""Many photographs on the processes of a Ray cluster: the processes, and a report in Parquet."""
