@@ -53,7 +53,7 @@ EXTRAS = {
     "lpips": ["lpips>=0.1.4", "torchvision"],
     "deepinv": ["deepinv>=0.3"],
     "web": ["starlette>=0.40", "uvicorn>=0.30"],
-    "ray": ["ray[data]>=2.40", "fsspec"],
+    "ray": ["ray>=2.40", "pyarrow>=14", "fsspec>=2023.1"],
     "all": ["latentdem[diffusion,three-d,video,lpips,deepinv,web,ray]"],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
     "test": [

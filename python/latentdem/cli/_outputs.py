@@ -62,9 +62,11 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], rule: Existin
     from ..io.files import check_writable
 
     resolved = {path.resolve() for path in inputs}
+    writable: set[Path] = set()
     for path in outputs:
         if path.resolve() in resolved:
             raise UserError(f"{path} is an input and would be overwritten; choose another name with -o.")
-        if address_of(path) is None:
+        if address_of(path) is None and (path.parent not in writable or path.is_dir()):
             check_writable(path)
+            writable.add(path.parent)
     rule.check(outputs)

@@ -8,7 +8,9 @@ as long to hand out a batch (13 ms against 1.8 ms).
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -92,20 +94,13 @@ class Share:
     gpus: int
 
     def processes(self) -> int:
-        """How many there is room for on the nodes of the cluster.
-
-        Raises:
-            UserError: there is none for a single one.
-        """
+        """How many there is room for on the nodes of the cluster."""
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         room = [int(node.get("CPU", 0) // self.cores) for node in nodes]
         if self.gpus:
             room = [min(n, int(node.get("GPU", 0) // self.gpus)) for n, node in zip(room, nodes, strict=True)]
-        if not sum(room):
-            needed = f"{self.cores} free cores" + (" and a GPU" if self.gpus else "")
-            raise UserError(f"No node of the Ray cluster has {needed}; check --cores, --device and --address.")
         return sum(room)
 
 
@@ -135,6 +130,7 @@ class Pool(Generic[Batch, Result]):
         self._idle: list[Any] = []
         self._again: deque[_Lent[Batch]] = deque()
         self._unready = 0  # processes that were lost before they were ready, one after the other
+        self._looked = -math.inf  # when the pool last looked how many there is room for
 
     def map(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Result | None]]:
         """Every batch once with its result, in the order of completion.
@@ -150,8 +146,14 @@ class Pool(Generic[Batch, Result]):
         waiting: Iterator[_Lent[Batch]] = map(_Lent, batches)
         ended = False
         try:
+            self._grow()
+            if not self._busy:
+                needed = f"{self._share.cores} cores" + (" and a GPU" if self._share.gpus else "")
+                raise UserError(
+                    f"No node of the Ray cluster has {needed}; check --cores, --device and --address."
+                )
             while True:
-                if not ended or self._again:
+                if (not ended or self._again) and time.monotonic() - self._looked > _LOOK_EVERY:
                     self._grow()
                 while self._idle and not (ended and not self._again):
                     lent = self._again.popleft() if self._again else next(waiting, None)
@@ -162,6 +164,9 @@ class Pool(Generic[Batch, Result]):
                         self._busy[process.work.remote(lent.batch)] = process, lent
                 if ended and not self._again and not any(lent for _, lent in self._busy.values()):
                     return
+                if not self._busy:  # the nodes are lost
+                    time.sleep(_LOOK_EVERY)
+                    continue
                 done, _ = ray.wait(list(self._busy), timeout=_LOOK_EVERY)
                 for awaited in done:
                     yield from self._received(awaited)
@@ -173,6 +178,7 @@ class Pool(Generic[Batch, Result]):
         """Starts the processes that there is room for."""
         import ray
 
+        self._looked = time.monotonic()
         actor: Any = ray.remote(_Actor)
         actor = actor.options(num_cpus=self._share.cores, num_gpus=self._share.gpus)
         have = len(self._busy) + len(self._idle)
@@ -191,6 +197,7 @@ class Pool(Generic[Batch, Result]):
             raise (error.cause if isinstance(error.cause, UserError) else error) from None
         except ray.exceptions.RayError as error:
             ray.kill(process)  # which may be cut off and still at work
+            self._looked = -math.inf
             if lent is None:
                 self._unready += 1
                 if self._unready == ATTEMPTS:
