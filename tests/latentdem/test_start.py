@@ -9,7 +9,10 @@ from tempfile import gettempdir
 
 import pytest
 
-SLOW = ("torch", "numpy", "scipy", "skimage", "PIL", "matplotlib", "diffusers", "transformers", "latentdem_ext")
+SLOW = (
+    *("torch", "numpy", "scipy", "skimage", "PIL", "matplotlib", "diffusers", "transformers", "latentdem_ext"),
+    *("ray", "pyarrow", "fsspec"),
+)
 MAIN = "import sys; sys.argv[1:] = {arguments!r}; from latentdem.cli import main\nmain()"
 LOAD = """
 import torch

@@ -57,8 +57,8 @@ class RayEngine:
             raise UserError(
                 "The report of --engine ray is a folder of Parquet files; give --parquet, not --json."
             )
-        if outputs.extras is not None and address_of(outputs.extras) is not None:
-            raise UserError("--extras go to a folder that the processes share, not to an address.")
+        if self.parquet is not None and address_of(self.parquet) is not None:
+            raise UserError("--parquet is a folder and no address; give one, and copy it after the run.")
         if self.device not in ("auto", "cpu", "cuda"):
             raise UserError(f"--engine ray gives each process its device; leave out --device {self.device}.")
 

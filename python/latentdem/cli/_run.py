@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 from ..errors import UserError
-from ..io.remote import existing
+from ..io.remote import address_of, existing
 from . import _console as console
 from ._console import log
 from ._jobs import Job, plan, standard_input, suffix_of
@@ -109,6 +109,8 @@ def _check(jobs: Sequence[Job], task: Task, outputs: Outputs) -> None:
             f"{len(there)} of the {len(targets)} results exist already, such as {min(there)}; add "
             "--skip-existing to make the others, or --overwrite to make all of them."
         )
+    if outputs.extras is not None and address_of(outputs.extras) is not None:
+        raise UserError("--extras is a folder and no address; give one, and copy it after the run.")
     others = [] if outputs.json is None else [outputs.json]
     if outputs.extras is not None:
         others += [outputs.extras / f"{job.key}_report.json" for job in jobs]

@@ -39,7 +39,8 @@ def test_without_ray_one_sentence_says_what_to_install(
         (["--json", "r.json"], "give --parquet, not --json"),
         (["--checkpoint", "kept"], "--engine ray continues with --skip-existing"),
         (["--device", "cuda:1"], "--engine ray gives each process its device; leave out --device cuda:1."),
-        (["--extras", "s3://bucket/extras"], "--extras go to a folder that the processes share"),
+        (["--extras", "s3://bucket/extras"], "--extras is a folder and no address"),
+        (["--parquet", "s3://bucket/report"], "--parquet is a folder and no address"),
     ],
 )
 def test_options_that_do_not_fit(cli: Any, here: Path, options: list[str], message: str) -> None:
