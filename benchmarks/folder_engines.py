@@ -94,8 +94,7 @@ def measure(engine: str, folder: Path, options: argparse.Namespace) -> dict[str,
     command = [sys.executable, "-m", "benchmarks.folder_engines", "--milliseconds", str(options.milliseconds)]
     command += ["--run", engine, str(folder / "photos"), str(out)]
     count = options.processes if engine == "plain" else 1
-    # Processes of Ray give way to others by default, which would compare the other programs of the machine.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = time.perf_counter()
     if count > 1:
         environment["WORLD_SIZE"] = str(count)

@@ -260,7 +260,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Ray cluster, such as 'auto' or 'ray://HOST:10001'.",
+        help="Ray cluster, such as 'auto' or 'HOST:6379'.",
         show_default="one of this machine, for this run",
     ),
 ]

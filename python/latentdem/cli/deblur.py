@@ -119,6 +119,8 @@ def deblur_command(
     check_readable(images)
     if uncertainty:
         _check_uncertainty(extras, checkpoint, e_step)
+    if on_ray is not None and same_kernel:
+        raise UserError("--same-kernel restores all photographs in one process; leave out --engine ray.")
     if same_kernel and len(images) == 1 and not images[0].is_dir():
         raise UserError("--same-kernel is for several photographs; give two or more, or leave it out.")
     if on_ray is not None and checkpoint is not None:

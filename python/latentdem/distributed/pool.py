@@ -64,27 +64,55 @@ def require_ray() -> None:
 def cluster(address: str | None) -> Iterator[None]:
     """A connection to the Ray cluster at `address`, or a cluster of this machine that ends with the block.
 
-    Nothing that Ray says of itself is printed, and a local cluster has no dashboard and reports no usage.
+    Nothing that Ray says of itself is printed. A local cluster has no dashboard, reports no usage, and its
+    processes have the priority of this one (Ray's default is a lower one).
 
     Raises:
-        UserError: Ray is not installed, or there is no cluster.
+        UserError: Ray is not installed, or there is no cluster, or it asks for a token that is not given.
     """
     require_ray()
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
+        os.environ.setdefault("RAY_worker_niceness", "0")
         quiet |= {"include_dashboard": False, "object_store_memory": _STORE}
     try:
-        ray.init(address or "local", **quiet)
+        with _unheard():
+            ray.init(address or "local", **quiet)
     except Exception as error:  # Ray has no class for this
-        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise UserError(f"There is no way to {where}: {reason}; check --address.") from error
+        raise UserError(_no_way(address, error)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Drops what native code writes to standard error; Ray does that for each of 20 attempts to connect."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _no_way(address: str | None, error: Exception) -> str:
+    """Why there is no cluster."""
+    causes = [error, error.__cause__] if error.__cause__ else [error]
+    if any("AuthenticationError" in f"{type(cause).__name__}: {cause}" for cause in causes):
+        return (  # Ray sends a token to an address that is given only if told so
+            f"The Ray cluster at {address} wants its token, which is sent where RAY_AUTH_MODE=token is set; it "
+            "is read from the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token."
+        )
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    if address is None:
+        return f"Ray does not start on this machine: {reason}."
+    return f"There is no way to the Ray cluster at {address}: {reason}; check --address."
 
 
 @dataclass(frozen=True)

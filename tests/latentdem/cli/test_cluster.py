@@ -38,6 +38,7 @@ def test_without_ray_one_sentence_says_what_to_install(
         (["--out", "-"], "--engine ray writes to files"),
         (["--json", "r.json"], "give --parquet, not --json"),
         (["--checkpoint", "kept"], "--engine ray continues with --skip-existing"),
+        (["--same-kernel"], "--same-kernel restores all photographs in one process"),
         (["--device", "cuda:1"], "--engine ray gives each process its device; leave out --device cuda:1."),
         (["--extras", "s3://bucket/extras"], "--extras is a folder and no address"),
         (["--parquet", "s3://bucket/report"], "--parquet is a folder and no address"),
