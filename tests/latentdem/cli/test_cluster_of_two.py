@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -35,9 +36,10 @@ Scene = Callable[..., Tensor]
 CORES = max(1, (os.cpu_count() or 1) // 2)  # so that there is room for two processes
 
 
-def stand_in(log: Path, deadly: str, always: bool) -> Any:
+def stand_in(log: Path, deadly: str, always: bool, interrupted: int | None = None) -> Any:
     """A `Task` that gives back its input, and is killed where it gets the photograph `deadly`, once or always.
 
+    Where the process `interrupted` is given, that one gets a Ctrl-C instead, and the photograph takes long.
     A class of a function goes to the processes with its code, which do not find the modules of the tests.
     """
 
@@ -54,7 +56,8 @@ def stand_in(log: Path, deadly: str, always: bool) -> Any:
             names = [source.path.name for source in sources]
             if deadly in names and (always or deadly not in log.read_text()):
                 log.open("a").write(f"{deadly}\n")
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(interrupted or os.getpid(), signal.SIGINT if interrupted else signal.SIGKILL)
+                time.sleep(1000)
             with log.open("a") as file:
                 file.write("".join(f"{name}\n" for name in names))
             report = {"residual": 0.01, "pid": os.getpid(), "seconds": {"total": 0.1}}
@@ -142,6 +145,19 @@ def test_a_photograph_that_kills_every_process_costs_only_its_batch(
     assert failed.keys() == {"07.png", "09.png", "11.png"}
     assert "The process that restored it was lost 3 times" in failed["07.png"]
     assert len(list(Path("out").iterdir())) == 21
+
+
+def test_after_an_interruption_the_next_run_continues(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = photos.parent / "log"
+    assert restore(stand_in(log, "13.png", always=False, interrupted=os.getpid())) == 130
+    there = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
+    assert f"Interrupted; {len(there)} of 25 are written" in capfd.readouterr().err
+    assert 0 < len(there) < 22
+    assert sum(row["status"] == "restored" for row in rows().values()) == len(there)
+    assert restore(stand_in(log, "none", always=False), Existing(skip=True)) == 4  # bad.png
+    assert len(list(Path("out").iterdir())) == 24
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    assert len(rows()) == 25
 
 
 def test_the_results_are_those_of_one_process(
