@@ -90,7 +90,7 @@ def seeds(inputs: GradientInput, count: int, sigma: float, on_part: Callable[[],
 
 
 def radius_of_blur(inputs: GradientInput, sigma: float) -> float:
-    """`Estimates.radius` alone, of a kernel of `inputs.kernel_size` at most; the arguments are as for `seeds`."""
+    """`Estimates.radius` alone, of a kernel of `inputs.kernel_size` at most, for the arguments of `seeds`."""
     size = inputs.kernel_size
     coarse, width = _widths(size)[0], seed_width(size)
     pieces = replace(inputs, window=_WHOLE_WINDOW * width), *_parts(inputs, _PART_WINDOW * width)

@@ -191,7 +191,7 @@ def test_a_size_without_parts_of_the_photograph_is_one_bound_of_the_radius(
     kernel: Tensor, monkeypatch: pytest.MonkeyPatch, side: int, small: bool
 ) -> None:
     """Parts are 0.6 of a side and three sizes of 31 pixels wide at least."""
-    measurement = Measurement(torch.zeros(1, 3, side, 220), torch.tensor([0.005]), circular=False)
+    measurement = Measurement(torch.zeros(1, 3, side, 220), torch.tensor([2.0**-7]), circular=False)
     seen = []
 
     def at_15(inputs: GradientInput, sigma: float) -> float:
@@ -204,7 +204,7 @@ def test_a_size_without_parts_of_the_photograph_is_one_bound_of_the_radius(
         monkeypatch.setattr(gradient_start, "radius_of_blur", at_15)
         found = starts_for(measurement, 31, (31,)).radius
         assert found[0].tolist() == (sorted((radius, 2.0)) if small else [radius, radius])
-    assert seen == [(15, 0.0025)] * 2 * small
+    assert seen == [(15, 2.0**-8)] * 2 * small
 
 
 def test_the_radius_of_a_shared_kernel_is_a_low_one_of_all(kernel: Tensor) -> None:
