@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentdem_ext import project_kernel, record_backends
@@ -38,13 +37,10 @@ from .kernel_search import KernelSearch, checked
 from .known_kernel import KnownKernelRestorer
 from .recording import Recording, wraps_around
 from .settings import Settings
+from .uncertainty import uncertainty
 from .varying import FieldFound, find_field, joined_fields, search_work
 
 _log = logging.getLogger(__name__)
-
-# Standard deviations of the error by those of the samples, which are too close together, and pixels a side of
-# the neighbourhood in which these are averaged (docs/research/deblurring.md, "Calibration of the uncertainty").
-SPREAD_FACTOR, SPREAD_WIDTH = 4.0, 5
 
 
 @dataclass
@@ -207,7 +203,7 @@ class ImageRestoration:
         for name in checks[0] if checks else ():
             setattr(result, name, torch.cat([one[name] for one in checks]).cpu())
         if restored.spread is not None:
-            result.uncertainty = _uncertainty(restored.spread, examined.data_range.scale)
+            result.uncertainty = uncertainty(restored.spread, examined.data_range.scale)
         if fields:
             result.kernel_field = joined_fields(fields).cpu()
         if kernel_spreads:
@@ -277,24 +273,18 @@ class ImageRestoration:
         )
 
 
-def _uncertainty(spread: Tensor, scale: Tensor) -> Tensor:
-    """The standard deviation (B, 1, H, W) of the error, from the spread (B, 3, H, W) of the samples."""
-    variance = F.avg_pool2d(
-        spread.square().mean(1, keepdim=True),
-        SPREAD_WIDTH,
-        stride=1,
-        padding=SPREAD_WIDTH // 2,
-        count_include_pad=False,
-    )
-    return SPREAD_FACTOR * variance.sqrt().cpu() * scale.view(-1, 1, 1, 1)
-
-
 def _same_size(results: list[Candidates]) -> list[Candidates]:
     """Results with kernels of the size of the largest, and without traces that cannot be joined."""
     size = max(result.parameters.shape[-1] for result in results)
     same = len({tuple((step.stage, step.t) for step in result.trace) for result in results}) == 1
     return [
-        replace(result, parameters=pad_kernel(result.parameters, size), trace=result.trace if same else [])
+        replace(
+            result,
+            parameters=pad_kernel(result.parameters, size),
+            trace=[
+                replace(step, parameters=pad_kernel(step.parameters, size)) for step in result.trace if same
+            ],
+        )
         for result in results
     ]
 

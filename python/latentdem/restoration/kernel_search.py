@@ -122,10 +122,12 @@ def checked(photographs: Measurement, found: Found) -> dict[str, Tensor]:
 
 
 def coverage(kernels: Tensor, radius: Tensor) -> Tensor:
-    """Radius (B,) of kernels (B, 1, K, K) in units of that of the blur, `radius` (B,) in pixels.
+    """Radius (B,) of kernels (B, 1, K, K) in units of that of the blur, between the `radius` (B, 2) in pixels.
 
-    It is 1 at most for a kernel with a radius below 3 pixels: a coarse scale sees too little of such a blur.
+    It is 1 for a kernel between both, and 1 at most for one with a radius below 3 pixels: a coarse scale sees
+    too little of such a blur.
     """
     own = kernel_radius(kernels)
-    share = own / radius.clamp_min(1e-3)
+    nearest = own.maximum(radius[:, 0]).minimum(radius[:, 1])
+    share = own / nearest.clamp_min(1e-3)
     return torch.where(own < _SEEN, share.clamp_max(1), share)

@@ -96,7 +96,7 @@ class Found:
         window: the part of the photographs that was searched.
         frame: where the window lies in the padded grid.
         caution: factor (B,) of the modelling error in the restoration with these kernels.
-        radius: (B,) how far the blur extends, see `Starts`; None where no start said so.
+        radius: (B, 2) how far the blur extends, see `Starts`; None where no start said so.
     """
 
     candidates: Candidates

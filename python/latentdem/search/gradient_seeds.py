@@ -32,7 +32,7 @@ _PART_WINDOW, _WHOLE_WINDOW = 12, 16  # pixels a side that are used, in kernel w
 _JUDGED = 20  # different kernels from parts that are alternated on the whole photograph
 _ALIKE = 0.93  # normalised correlation from which two kernels count as one
 _RADIUS_WIDTH = 15  # largest width of the kernels that say how far the blur extends
-_RADIUS_QUANTILE = 0.25  # of their radii, as some of the kernels are too wide
+RADIUS_QUANTILE = 0.25  # of their radii, as some of the kernels are too wide
 _RESOLUTION = 0.7  # radius of what a coarse scale shows of a point, in its pixels
 
 
@@ -71,19 +71,17 @@ def seeds(inputs: GradientInput, count: int, sigma: float, on_part: Callable[[],
     """
     size = inputs.kernel_size
     width = seed_width(size)
-    widths = [one for one in widths_to(size) if one <= width]
-    coarse, fine = ([one for one in widths if (one > _RADIUS_WIDTH) == later] for later in (False, True))
-    first, several = first_kernels(len(SETTINGS), inputs.grey), len(SETTINGS)
+    coarse, fine = _widths(size)
+    several = len(SETTINGS)
     whole = replace(inputs, window=_WHOLE_WINDOW * width)
     found, radii = [], []
     for part in (whole, *_parts(inputs, _PART_WINDOW * width)):
         part = replace(part, repeats=several)
-        kernels = alternate(part, SETTINGS, first, coarse, sigma)
-        radii.append(kernel_radius(kernels) * size / coarse[-1])
+        kernels = _coarse_kernels(part, coarse, sigma)
+        radii.append(kernel_radius(kernels))
         found.append(alternate(part, SETTINGS, kernels, fine, sigma) if fine else kernels)
         on_part()
-    seen = float(torch.cat(radii).quantile(_RADIUS_QUANTILE))
-    radius = math.sqrt(max(seen**2 - (_RESOLUTION * size / coarse[-1]) ** 2, 0.0))
+    radius = _radius(radii, size / coarse[-1])
     kernels = without_parts(torch.cat(found), LEAST_COVERAGE * radius * width / size)
     kernels = _best(whole, kernels, _JUDGED, sigma)
     whole = replace(whole, repeats=len(kernels))
@@ -91,12 +89,46 @@ def seeds(inputs: GradientInput, count: int, sigma: float, on_part: Callable[[],
     return Estimates(_best(whole, kernels, count, sigma), radius)
 
 
+def radius_of_blur(inputs: GradientInput, sigma: float) -> float:
+    """`Estimates.radius` alone, of a kernel of `inputs.kernel_size` at most, for the arguments of `seeds`."""
+    size = inputs.kernel_size
+    coarse, width = _widths(size)[0], seed_width(size)
+    pieces = replace(inputs, window=_WHOLE_WINDOW * width), *_parts(inputs, _PART_WINDOW * width)
+    radii = [
+        kernel_radius(_coarse_kernels(replace(piece, repeats=len(SETTINGS)), coarse, sigma)) for piece in pieces
+    ]
+    return _radius(radii, size / coarse[-1])
+
+
+def has_parts(size: int, height: int, width: int) -> bool:
+    """Whether a photograph has parts that are large enough for kernels of this size."""
+    return round(_PART * min(height, width)) >= _LEAST_SIDE * size
+
+
+def _widths(size: int) -> tuple[list[int], list[int]]:
+    """The widths of kernels at coarse scales, which say how far the blur extends, and at finer ones."""
+    widths = [one for one in widths_to(size) if one <= seed_width(size)]
+    coarse, fine = ([one for one in widths if (one > _RADIUS_WIDTH) == later] for later in (False, True))
+    return coarse, fine
+
+
+def _coarse_kernels(part: GradientInput, widths: list[int], sigma: float) -> Tensor:
+    """A kernel for each setting, (N, 1, w, w), w the last of the widths."""
+    return alternate(part, SETTINGS, first_kernels(len(SETTINGS), part.grey), widths, sigma)
+
+
+def _radius(radii: list[Tensor], step: float) -> float:
+    """How far the blur extends, from radii of kernels at a coarse scale with pixels of `step`."""
+    seen = float(torch.cat(radii).quantile(RADIUS_QUANTILE))
+    return step * math.sqrt(max(seen**2 - _RESOLUTION**2, 0.0))
+
+
 def _parts(inputs: GradientInput, window: int) -> list[GradientInput]:
     """Windows in the overlapping corners of the photograph and in its middle; none where they are too small."""
     height, width = inputs.grey.shape[-2:]
-    sides = round(_PART * height), round(_PART * width)
-    if min(sides) < _LEAST_SIDE * inputs.kernel_size:
+    if not has_parts(inputs.kernel_size, height, width):
         return []
+    sides = round(_PART * height), round(_PART * width)
     down, right = height - sides[0], width - sides[1]
     corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
     places = [(..., slice(top, top + sides[0]), slice(left, left + sides[1])) for top, left in corners]

@@ -36,7 +36,15 @@ from .gradient_chain import SETTINGS, alternate, widths_to
 from .gradient_input import GradientInput
 from .gradient_scale import Scale, cleaned, squared_gradient, unconstrained_kernel
 from .gradient_score import MODEL_ERROR, full_scale, score_kernels, scores_at
-from .gradient_seeds import Estimates, different, seeds, without_parts
+from .gradient_seeds import (
+    RADIUS_QUANTILE,
+    Estimates,
+    different,
+    has_parts,
+    radius_of_blur,
+    seeds,
+    without_parts,
+)
 
 PARTS = 8  # of the work at one size: six parts of the photograph, the fine scales, the refinement
 _SEEDS = 6  # kernels at a coarse scale that go on to full size
@@ -47,6 +55,7 @@ _STRONGEST = 0.1  # share of the gradients that the refinement uses
 _ROOM = 1.6  # size of the larger frame in which a kernel of a given size is estimated too
 _AUTOMATIC = (15, 27, 45, 75)  # kernel sizes that are tried where none is given
 _RADIUS_SIZE = 45  # the size closest to this one says how far the blur extends
+_SMALL_SIZE = 15  # of a small photograph, this one says how far it extends at least
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ class Starts:
         kernels: (B, H, 1, K, K), float32, non-negative, sum 1, best score first.
         scores: (B, H) as `score_kernels` gives them. Where fewer kernels were found for a photograph than for
             another one, its best one is repeated, with an infinite score.
-        radius: (B,) root mean square distance of the blur from its centre, in pixels; see `Estimates`.
+        radius: (B, 2) between which values the root mean square distance of the blur from its centre lies, in
+            pixels; see `Estimates`. They are equal but for photographs that are small beside the kernel.
     """
 
     kernels: Tensor
@@ -104,7 +114,7 @@ def starts_for(
         score, order = score.sort(stable=True)
         kernels.append(ext.project_kernel(crop_kernel(joined[order], kernel_size)))
         scores.append(score)
-        radii.append(typical.radius)
+        radii.append(_radii(one, typical))
     count = max(len(score) for score in scores)
     for n, score in enumerate(scores):
         missing = count - len(score)
@@ -123,7 +133,7 @@ def shared_starts(starts: Starts, measurement: Measurement, count: int) -> Start
         count: how many kernels at most.
 
     Returns:
-        The same kernels and mean scores, best first, and the mean radius, for each of the photographs.
+        The same kernels and mean scores, best first, and the same radii, for each of the photographs.
     """
 
     def on_all(kernels: Tensor) -> Tensor:
@@ -141,8 +151,22 @@ def shared_starts(starts: Starts, measurement: Measurement, count: int) -> Start
     return Starts(
         kernels[None].expand(photographs, -1, -1, -1, -1),
         on_all(kernels)[None].expand(photographs, -1),
-        starts.radius.mean()[None].expand(photographs),
+        starts.radius.quantile(RADIUS_QUANTILE, 0).expand(photographs, -1),
     )
+
+
+def _radii(photograph: Measurement, found: Estimates) -> tuple[float, float]:
+    """Between which radii the blur lies, from what was found at one size.
+
+    Where that size leaves no parts of the photograph, one failed estimate at a scale of few pixels is all there
+    is, mostly too wide. A smaller size has parts, but may not hold the blur. The truth lies between them.
+    """
+    size = found.kernels.shape[-1]
+    if size <= _SMALL_SIZE or has_parts(size - 1 + size % 2, *photograph.size):
+        return found.radius, found.radius
+    inputs = GradientInput.of(photograph.y, _SMALL_SIZE, photograph.mask, photograph.circular, 1)
+    smaller = radius_of_blur(inputs, float(photograph.sigma) / 2)
+    return min(smaller, found.radius), max(smaller, found.radius)
 
 
 def _extent(kernel: Tensor) -> int:

@@ -11,15 +11,20 @@ from torch import Tensor
 import latentdem
 import latentdem_ext as ext
 from latentdem import HQS, MostCautious, Pass, Posterior, Proximal, Result, SearchConfig, Settings, Start
+from latentdem.operators.blur import pad_kernel
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.kernel_denoiser import KernelDenoiser
 from latentdem.restoration.config import KnownKernelConfig, RestorationConfig
 from latentdem.restoration.image import ImageRestoration
+from latentdem.restoration.kernel_search import KernelSearch
 from latentdem.search import layout
 from latentdem.search.config import Round
-from latentdem.search.gradient_first import GradientFirst
+from latentdem.search.gradient_first import Found, GradientFirst
 from latentdem.solver.frame import interior_mask
+from latentdem.solver.measurement import Measurement
+from latentdem.solver.passes import Candidates
+from latentdem.solver.state import TraceStep
 
 Scene = Callable[..., Tensor]
 Report = list[tuple[str, int, int]]
@@ -112,6 +117,29 @@ def test_image_of_the_search_can_be_the_result(
     assert result.image.shape == y.shape
     assert seen[-1][1] == seen[-1][2]
     assert list(result.seconds) == ["kernel search", "total"]
+
+
+def test_steps_that_led_to_kernels_of_different_sizes_are_joined(
+    scene: Scene, tiny_prior: EmbeddedPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = {9: gaussian_kernel(9, 1.0), 13: gaussian_kernel(13, 2.0)}
+    sizes = iter(kernels)
+
+    def search(self: KernelSearch, photographs: Measurement, *_: object) -> Found:
+        kernel = kernels[next(sizes)]
+        frame = layout.Layout.of(photographs, kernel.shape[-1]).frame
+        zero, trace = torch.zeros(1), [TraceStep("kernel search", 500, torch.zeros(1), kernel)]
+        image = frame.extend(photographs).y
+        return Found(Candidates(image, kernel, zero, zero, zero, trace), photographs, frame)
+
+    monkeypatch.setattr(KernelSearch, "__call__", search)
+    y = torch.cat([scene(40, 40, seed=1), scene(40, 40, seed=2)])
+    job = restoration(y, 9, False, gradients=GradientFirst())
+    job.settings = replace(job.settings, kernel_size=None)
+    result = run(job, tiny_prior)
+    (step,) = result.trace
+    torch.testing.assert_close(step.parameters[:1], pad_kernel(kernels[9], 13))
+    torch.testing.assert_close(step.parameters[1:], kernels[13])
 
 
 @pytest.mark.usefixtures("small_tiles")

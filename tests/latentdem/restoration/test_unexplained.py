@@ -51,7 +51,13 @@ def test_pixels_that_do_not_count_make_no_contrast() -> None:
 def test_a_small_kernel_is_never_said_to_be_wider_than_the_blur() -> None:
     small, large = gaussian_kernel(41, 1.0), gaussian_kernel(41, 4.0)  # radii of 1.4 and 5.7 pixels
     kernels = torch.cat([small, small, large, large])
-    found = coverage(kernels, torch.tensor([0.7, 2.83, 2.83, 0.0]))
+    found = coverage(kernels, torch.tensor([0.7, 2.83, 2.83, 0.0])[:, None].expand(-1, 2))
     assert found[:3].tolist() == pytest.approx([1.0, 0.5, 2.0], rel=0.01)
     assert found[3].isfinite()
     assert found[3] > 2
+
+
+def test_a_kernel_between_both_radii_of_a_small_photograph_covers_the_blur() -> None:
+    kernels = torch.cat([gaussian_kernel(41, sigma) for sigma in (2.0, 3.0, 4.0)])  # radii of 2.8, 4.2 and 5.7
+    found = coverage(kernels, torch.tensor([[4.0, 5.0]]).expand(3, -1))
+    assert found.tolist() == pytest.approx([2.83 / 4, 1.0, 5.66 / 5], rel=0.01)

@@ -234,7 +234,7 @@ def test_the_turned_kernel_loses(
     x, turned = photographs[:1], kernel.flip(-2, -1)
     start = torch.stack([turned, gaussian_kernel(K, 2.0)], 1)
     monkeypatch.setattr(
-        gradient_first, "starts_for", lambda *_: Starts(start, torch.zeros(1, 2), torch.ones(1))
+        gradient_first, "starts_for", lambda *_: Starts(start, torch.zeros(1, 2), torch.ones(1, 2))
     )
     search = GradientFirstSearch(CountedSearch(oracle(x)), GradientFirst(tried=2, rounds=0))
     measurement = measured(x, kernel)
@@ -252,7 +252,7 @@ def test_a_kernel_that_the_blind_search_finds_wins_over_a_wrong_start(
     x = photographs[:1]
     wrong = torch.stack([gaussian_kernel(K, 3.0), gaussian_kernel(K, 2.5)], 1)
     monkeypatch.setattr(
-        gradient_first, "starts_for", lambda *_: Starts(wrong, torch.zeros(1, 2), torch.ones(1))
+        gradient_first, "starts_for", lambda *_: Starts(wrong, torch.zeros(1, 2), torch.ones(1, 2))
     )
     blind = CountedSearch(oracle(x))
     blind._first_kernels = lambda _: torch.cat([kernel, gaussian_kernel(K, 2.0)])  # type: ignore[method-assign]

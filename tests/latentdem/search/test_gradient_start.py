@@ -17,12 +17,14 @@ from latentdem.metrics import kernel_metrics
 from latentdem.operators.blur import pad_kernel
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.search import gradient_start
-from latentdem.search.gradient_input import edge_window
+from latentdem.search.gradient_input import GradientInput, edge_window
 from latentdem.search.gradient_score import kernel_radius, score_kernels, turned_lead
 from latentdem.search.gradient_seeds import Estimates
 from latentdem.search.gradient_start import (
+    Starts,
     automatic_sizes,
     estimate_kernels,
+    shared_starts,
     sizes_around,
     starts_for,
 )
@@ -180,8 +182,37 @@ def test_starts_of_two_sizes_are_sorted_by_one_score(kernel: Tensor) -> None:
         count = alone.scores.shape[1]
         assert torch.equal(alone.kernels[0], kernels[n, :count])
         assert torch.equal(alone.scores[0], scores[n, :count])
-        assert alone.radius == starts.radius[n]
+        assert torch.equal(alone.radius[0], starts.radius[n])
         assert scores[n, count:].isinf().all()
+
+
+@pytest.mark.parametrize(("side", "small"), [(120, True), (200, False)])
+def test_a_size_without_parts_of_the_photograph_is_one_bound_of_the_radius(
+    kernel: Tensor, monkeypatch: pytest.MonkeyPatch, side: int, small: bool
+) -> None:
+    """Parts are 0.6 of a side and three sizes of 31 pixels wide at least."""
+    measurement = Measurement(torch.zeros(1, 3, side, 220), torch.tensor([2.0**-7]), circular=False)
+    seen = []
+
+    def at_15(inputs: GradientInput, sigma: float) -> float:
+        seen.append((inputs.kernel_size, sigma))
+        return 2.0
+
+    for radius in (5.0, 1.0):
+        fake = Estimates(pad_kernel(kernel, 31), radius)
+        monkeypatch.setattr(gradient_start, "estimate_kernels", lambda *_, fake=fake, **__: fake)
+        monkeypatch.setattr(gradient_start, "radius_of_blur", at_15)
+        found = starts_for(measurement, 31, (31,)).radius
+        assert found[0].tolist() == (sorted((radius, 2.0)) if small else [radius, radius])
+    assert seen == [(15, 2.0**-8)] * 2 * small
+
+
+def test_the_radius_of_a_shared_kernel_is_a_low_one_of_all(kernel: Tensor) -> None:
+    measurement = Measurement(blurred(kernel, False).repeat(3, 1, 1, 1), torch.full((3,), 0.005), None, False)
+    kernels, scores = kernel.expand(3, 1, -1, -1, -1), torch.zeros(3, 1)
+    starts = Starts(kernels, scores, torch.tensor([[2.0, 3.0], [2.2, 3.2], [8.0, 9.0]]))
+    shared = shared_starts(starts, measurement, 1).radius
+    torch.testing.assert_close(shared, torch.tensor([[2.1, 3.1]]).expand(3, -1))
 
 
 def test_sizes_too_small_for_every_kernel_of_the_next_larger_one_are_skipped(
