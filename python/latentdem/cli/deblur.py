@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -119,10 +120,8 @@ def deblur_command(
     check_readable(images)
     if uncertainty:
         _check_uncertainty(extras, checkpoint, e_step)
-    if on_ray is not None and same_kernel:
-        raise UserError("--same-kernel restores all photographs in one process; leave out --engine ray.")
-    if same_kernel and len(images) == 1 and not images[0].is_dir():
-        raise UserError("--same-kernel is for several photographs; give two or more, or leave it out.")
+    if same_kernel:
+        _check_same_kernel(images, on_ray is not None, skip_existing)
     if on_ray is not None and checkpoint is not None:
         raise UserError("--engine ray continues with --skip-existing; leave out --checkpoint.")
     single = {"reference": reference, "checkpoint": checkpoint}
@@ -162,6 +161,24 @@ def deblur_command(
     existing = Existing(overwrite, skip_existing)
     outputs = Outputs(out, output_format and output_format.suffix, existing, extras, json)
     run(images, task, outputs, on_ray)
+
+
+def _check_same_kernel(images: list[Path], on_ray: bool, skip_existing: bool) -> None:
+    """Refuses what would find the common kernel from a part of the photographs.
+
+    Raises:
+        UserError: there is one photograph only, or several processes or runs share them.
+    """
+    if on_ray or "WORLD_SIZE" in os.environ:
+        where = "--engine ray" if on_ray else "torchrun"
+        raise UserError(f"--same-kernel restores all photographs in one process; leave out {where}.")
+    if len(images) == 1 and not images[0].is_dir():
+        raise UserError("--same-kernel is for several photographs; give two or more, or leave it out.")
+    if skip_existing:
+        raise UserError(
+            "--same-kernel finds one kernel from all photographs, and with --skip-existing some are left out; "
+            "give --overwrite, or another folder with -o."
+        )
 
 
 def _check_uncertainty(extras: Path | None, checkpoint: Path | None, e_step: option.EStepName) -> None:

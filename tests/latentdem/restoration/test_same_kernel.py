@@ -117,7 +117,9 @@ def test_other_choices_are_refused(scene: Scene, kernel: Tensor) -> None:
         latentdem.deblur(torch.cat([scene(), scene()]), kernel=kernel, same_kernel=True)
 
 
-def test_the_command_restores_all_at_once(cli: Any, here: Path, fake_deblur: Any, scene: Scene) -> None:
+def test_the_command_restores_all_at_once(
+    cli: Any, here: Path, fake_deblur: Any, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for i in range(3):
         write_image(Path(f"{i}.png"), scene(seed=i))
     cli.run("deblur", "0.png", "1.png", "2.png", "--same-kernel")
@@ -125,6 +127,11 @@ def test_the_command_restores_all_at_once(cli: Any, here: Path, fake_deblur: Any
     assert len(fake_deblur.calls[0]["image"]) == 3
     assert fake_deblur.calls[0]["same_kernel"]
     assert "two or more" in cli.sentence("deblur", "0.png", "--same-kernel")
+    arguments = ("deblur", "0.png", "1.png", "--same-kernel")
+    assert "some are left out" in cli.sentence(*arguments, "--skip-existing")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "in one process; leave out torchrun" in cli.sentence(*arguments)
+    monkeypatch.delenv("WORLD_SIZE")
     write_image(Path("1.png"), scene(48, 40))
     sentence = cli.sentence("deblur", "0.png", "1.png", "--same-kernel", "--overwrite")
     assert sentence.endswith("0.png is 48 x 40 RGB and 1.png 40 x 48 RGB.")
