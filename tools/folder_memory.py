@@ -2,9 +2,8 @@
 
     python tools/folder_memory.py --count 2000 --out runs/folder_memory
 
-Prints the resident memory at every 100th picture, and the slope of a straight line through what comes after the first
-tenth of the pictures, in which libraries and caches are filled. The pictures have six sizes, so that anything kept
-for each size shows.
+Prints the resident memory at every 100th picture, and the slope of a straight line through what comes after the
+first tenth of the pictures, in which libraries are loaded. The pictures have six sizes.
 """
 
 from __future__ import annotations
@@ -40,9 +39,8 @@ def write_pictures(folder: Path, count: int) -> None:
         width, height = SIZES[i % len(SIZES)]
         blocks = generator.integers(0, 255, (6, 6, 3), dtype=np.uint8)
         sharp = np.asarray(Image.fromarray(blocks).resize((width + 4, height), Image.Resampling.NEAREST), float)
-        blurred = np.mean([sharp[:, j : j + width] for j in range(5)], 0) + generator.normal(
-            0, 1, (height, width, 3)
-        )
+        blurred = np.mean([sharp[:, j : j + width] for j in range(5)], 0)
+        blurred += generator.normal(0, 1, blurred.shape)
         Image.fromarray(blurred.clip(0, 255).astype(np.uint8)).save(folder / f"{i:05d}.png")
 
 
@@ -72,37 +70,21 @@ def main(
         return restore(*arguments, **options)
 
     latentdem.deblur = counted
-    command = [
-        "deblur",
-        str(out / "photos"),
-        "-o",
-        f"{out / 'deblurred'}/",
-        "--kernel",
-        str(out / "kernel.npy"),
-    ]
-    command += [
-        "--steps",
-        "4",
-        "--quality",
-        "fast",
-        "--prior",
-        prior,
-        "--json",
-        str(out / "report.json"),
-        "--quiet",
-    ]
+    files = {"-o": "deblurred/", "--kernel": "kernel.npy", "--json": "report.json"}
+    command = ["deblur", str(out / "photos"), "--steps", "4", "--quality", "fast", "--prior", prior, "--quiet"]
+    for option, name in files.items():
+        command += [option, f"{out}/{name}"]
+    status = 0
     try:
         app(command)
     except SystemExit as ended:
-        status = ended.code
+        status = int(ended.code or 0)
     with (out / "memory.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("pictures", "megabytes", "seconds"), *rows])
     late = np.array([row[:2] for row in rows if row[0] >= count / 10])
-    slope = np.polyfit(*late.T, 1)[0]
-    typer.echo(
-        f"{count} pictures: {late[0, 1]:.1f} MB, then {1000 * slope:+.1f} kB per picture; status {status}"
-    )
-    raise typer.Exit(int(status or 0))
+    slope = 1000 * np.polyfit(*late.T, 1)[0]
+    typer.echo(f"from picture {late[0, 0]:.0f} on: {late[0, 1]:.1f} MB and {slope:+.2f} kB per picture")
+    raise typer.Exit(status)
 
 
 if __name__ == "__main__":
