@@ -80,6 +80,16 @@ def fuzz_images() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def kill_runs() -> ModuleType:
+    return _load("kill_runs")
+
+
+@pytest.fixture(scope="session")
+def folder_memory() -> ModuleType:
+    return _load("folder_memory")
+
+
+@pytest.fixture(scope="session")
 def mesh_scenes() -> ModuleType:
     return _load("_mesh_scenes")
 

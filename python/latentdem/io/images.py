@@ -188,14 +188,18 @@ def read_pillow(image: Image.Image) -> ImageFile:
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the image files in `folder`, sorted.
+    """Names of the image files in `folder`, sorted, without hidden ones.
+
+    Hidden are the temporary files that a killed run leaves, see `atomic_path`, and those that macOS writes
+    beside each photograph on a foreign disk.
 
     Raises:
         UserError: `folder` is not a folder, or holds no images.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder of images.")
-    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    names = sorted(p.name for p in files if not p.name.startswith("."))
     if not names:
         raise UserError(f"There are no images in {folder}; give a folder of files such as JPEG, PNG or TIFF.")
     return names

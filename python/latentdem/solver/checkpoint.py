@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UserError
@@ -141,7 +141,7 @@ def save_tensors(path: Path, tensors: Tensors, notes: dict[str, str]) -> None:
     """
     with atomic_path(path) as temporary:
         plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(plain, temporary, metadata=notes)
+        temporary.write_bytes(save(plain, notes))  # `save_file` raises no OSError where the disk is full
 
 
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[Tensors, dict[str, str]]:

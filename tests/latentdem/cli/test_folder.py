@@ -191,6 +191,60 @@ def test_transparent_pixels_do_not_count_in_a_batch(
     assert mask.mean((1, 2, 3)).tolist() == pytest.approx([1, 1, 1, 1, 19 / 24])
 
 
+@pytest.mark.parametrize("lost", ["photos/2.png", "out"])
+def test_what_is_lost_in_the_middle_costs_only_itself(
+    cli: Any, photos: Path, here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """A photograph that is removed before its turn, or the folder of the results."""
+    restore, kept = latentdem.deblur, here / "kept"
+
+    def lose(image: Tensor, **options: Any) -> Any:
+        if len(fake_deblur.calls) == 1:
+            (here / lost).rename(kept)
+        return restore(image, **options)
+
+    monkeypatch.setattr(latentdem, "deblur", lose)
+    result = cli.run("deblur", "photos", "-o", "out", status=4)
+    kept.rename(here / lost)
+    sentences = ["photos/2.png does not exist"]
+    if lost == "out":
+        sentences = [f"Cannot write out/{i}_deblurred.png: no such file or directory." for i in (1, 2, 3)]
+    assert all(sentence in result.stderr for sentence in sentences)
+    assert len(restored(here / "out")) == 4 - len(sentences)
+    monkeypatch.setattr(latentdem, "deblur", restore)
+    cli.run("deblur", "photos", "-o", "out", "--skip-existing")
+    assert len(restored(here / "out")) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), OSError(30, "Read-only file system")],
+    ids=["full", "locked"],
+)
+def test_a_disk_that_refuses_in_the_middle(
+    cli: Any, photos: Path, here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """The results before it stay, none is half written, and the same command goes on when there is room."""
+    write, written = Path.write_bytes, []
+
+    def refuse(path: Path, data: bytes) -> int:
+        if written:
+            write(path, data[: len(data) // 2])
+            raise error
+        written.append(path)
+        return write(path, data)
+
+    arguments = ("deblur", "photos", "-o", "out")
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", refuse)
+        result = cli.run(*arguments, status=4)
+    assert result.stderr.count(f"_deblurred.png: {str(error.strerror).lower()}.") == 3
+    assert cli.names(here / "out") == ["0_deblurred.png"]
+    cli.run(*arguments, "--skip-existing")
+    assert len(restored(here / "out")) == 4
+    assert len(fake_deblur.calls) == 7
+
+
 def test_nothing_but_bad_files_is_a_failure(cli: Any, here: Path, fake_deblur: Any) -> None:
     (here / "bad").mkdir()
     (here / "bad/x.png").write_bytes(b"no image")

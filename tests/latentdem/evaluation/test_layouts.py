@@ -14,6 +14,8 @@ from latentdem.io.images import write_image
 from latentdem.io.kernels import write_kernel
 from latentdem.operators.kernels import motion_kernel
 
+from ..payloads import Payload, numpy_file
+
 Scene = Callable[..., Tensor]
 
 
@@ -51,3 +53,14 @@ def test_last_kernel_of_a_stack_counts(tmp_path: Path, scene: Scene) -> None:
     np.save(tmp_path / "a_kernel.npy", np.full((2, 9, 9), -1.0))
     with pytest.raises(UserError, match="not square, or has negative"):
         found.read_kernel()
+
+
+def test_code_in_a_kernel_file_is_not_run(tmp_path: Path, scene: Scene) -> None:
+    payload = Payload(tmp_path / "ran")
+    write_image(tmp_path / "a.png", scene())
+    numpy_file(tmp_path / "a_kernel.npy", payload)
+    found = find_result(tmp_path, ("a",), 0)
+    assert found is not None
+    with pytest.raises(UserError, match="not a readable"):
+        found.read_kernel()
+    assert not payload.trace.exists()

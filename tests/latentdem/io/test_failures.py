@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from latentdem.errors import UserError
-from latentdem.io.images import check_output, read_image, write_image
+from latentdem.io.files import atomic_path
+from latentdem.io.images import check_output, image_names, read_image, write_image
 
 Scene = Callable[..., Tensor]
 
@@ -112,6 +113,16 @@ def test_a_failed_write_leaves_nothing_behind(
         write_image(target, scene())
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert target.read_bytes() == b"what was there"
+
+
+def test_temporary_files_of_a_killed_run_are_no_photographs(tmp_path: Path, scene: Scene) -> None:
+    write_image(tmp_path / "a.png", scene())
+    (tmp_path / "._a.png").write_bytes(b"what macOS adds")
+    with atomic_path(tmp_path / "b.png") as temporary:
+        temporary.write_bytes((tmp_path / "a.png").read_bytes())
+        assert len(list(tmp_path.iterdir())) == 3
+        assert image_names(tmp_path) == ["a.png"]
+    assert image_names(tmp_path) == ["a.png", "b.png"]
 
 
 def test_writing_refuses_infinite_values_and_unknown_suffixes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 from latentdem.errors import UserError
 from latentdem.io.kernels import as_kernel, read_kernel, write_kernel
 from latentdem.operators.kernels import gaussian_kernel, motion_kernels
+
+from ..payloads import Payload, numpy_file, pickle_file
 
 
 @pytest.mark.parametrize("size", [3, 16, 33, 300])
@@ -64,10 +67,14 @@ def test_unreadable_kernel_files(tmp_path: Path, content: bytes | None) -> None:
         read_kernel(path)
 
 
-def test_kernel_file_with_objects_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "k.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"not a readable \.npy"):
-        read_kernel(tmp_path / "k.npy")
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("write", [numpy_file, pickle_file])
+def test_code_in_a_kernel_file_is_not_run(tmp_path: Path, write: Any, suffix: str) -> None:
+    path, payload = tmp_path / f"k{suffix}", Payload(tmp_path / "ran")
+    write(path, payload)
+    with pytest.raises(UserError, match=rf"not a readable \{suffix}"):
+        read_kernel(path)
+    assert not payload.trace.exists()
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".txt", ".csv", ".tif"])

@@ -17,6 +17,8 @@ from latentdem.solver.checkpoint import Checkpoint
 from latentdem.solver.measurement import Measurement
 from latentdem.solver.passes import Hooks, run_passes
 
+from ..payloads import WRITERS, Payload
+
 Scene = Callable[..., Tensor]
 
 
@@ -147,6 +149,12 @@ def test_a_damaged_checkpoint_is_refused(scene: Scene, tiny_prior: EmbeddedPrior
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match="is damaged; delete the folder"):
         deblur(y, tiny_prior, folder, kernel=gaussian_kernel(5, 1))
+    payload = Payload(tmp_path / "ran")
+    for write in WRITERS:
+        write(file, payload)
+        with pytest.raises(UserError, match="is damaged; delete the folder"):
+            deblur(y, tiny_prior, folder, kernel=gaussian_kernel(5, 1))
+    assert not payload.trace.exists()
 
 
 def test_other_files_in_the_folder_stay(scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path) -> None:

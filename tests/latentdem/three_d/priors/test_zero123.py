@@ -18,6 +18,7 @@ from latentdem.three_d.priors.base import ViewPrior
 from latentdem.three_d.priors.loading import load_view_prior
 from latentdem.three_d.priors.zero123 import Zero123Prior
 
+from ...payloads import WRITERS, Payload
 from ...priors.conftest import in_cache, tiny_unet
 from ...priors.original_layout import save_as_lightning
 from ..conftest import Networks
@@ -264,3 +265,29 @@ def test_other_sizes_are_refused(networks: Networks) -> None:
     for function in (prior.encode, prior.condition):
         with pytest.raises(UserError, match=r"takes images of the shape \(B, 3, 16, 16\)"):
             function(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("renamed", [False, True])
+def test_code_in_a_file_is_not_run(
+    networks: Networks, zero123_config: Path, tmp_path: Path, write: Any, renamed: bool
+) -> None:
+    """Libraries read pickles where there are no safetensors; a pickle may also have that name."""
+    payload = Payload(tmp_path / "ran")
+    write(tmp_path / "a.ckpt", payload)
+    with pytest.raises(UserError, match="cannot be read as a checkpoint of Zero123"):
+        Zero123Prior.from_single_file(tmp_path / "a.ckpt", config=zero123_config)
+    (tmp_path / "whole").mkdir()
+    whole = networks.write(tmp_path / "whole", "cc_projection")
+    for part, pickled in {
+        "image_encoder": "pytorch_model.bin",
+        "unet": "diffusion_pytorch_model.bin",
+        "cc_projection": "diffusion_pytorch_model.bin",
+    }.items():
+        folder = shutil.copytree(whole, tmp_path / part)
+        (weights,) = (folder / part).glob("*.safetensors")
+        weights.unlink()
+        write(weights if renamed else weights.with_name(pickled), payload)
+        with pytest.raises(UserError, match=part):
+            Zero123Prior.from_pretrained(folder, image_size=SIZE)
+    assert not payload.trace.exists()
