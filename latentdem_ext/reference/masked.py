@@ -63,6 +63,7 @@ def masked_proximal(
     """
     if not x0.numel():
         return x0.clone(), x0.clone()
+    x0, kernel, y, mask = (value.contiguous() for value in (x0, kernel, y, mask))  # others transform otherwise
     shape, mask = (x0.shape[-2], x0.shape[-1]), (mask > 0).to(x0)
     otf, weight, gaps = kernel_to_otf(kernel, shape), per_sample(rho, x0), 1 - mask
     power = otf.real.square() + otf.imag.square()

@@ -95,7 +95,7 @@ class KernelSearch:
         return found if self.gradients is None else _corrected(found, self.gradients.shared)
 
 
-def _corrected(found: Found, shared: bool) -> Found:
+def _corrected(found: Found, shared: bool = False) -> Found:
     """The same with kernels that a network has corrected; the trial is that of the kernels before.
 
     The network knows the errors of estimates from photographs that are blurred as the model says. The more of

@@ -48,7 +48,7 @@ def test_usage_names_the_arguments_plainly(cli: Any, command: str, arguments: st
 def test_list_of_commands_has_whole_sentences(cli: Any) -> None:
     lines = cli.run("--help").stdout.partition("Commands:")[2].strip().splitlines()
     commands = lines[: lines.index("")] if "" in lines else lines
-    assert len(commands) == 8
+    assert len(commands) == 9
     assert all(line.endswith(".") and not line.endswith("...") for line in commands)
 
 
