@@ -1,6 +1,14 @@
 """LatentDEM: blind inverse problems with latent diffusion priors.
 
-`deblur` restores a blurred image and its kernel; `restore` undoes any other operator of `latentdem.operators`.
+`deblur` restores a blurred image and its kernel, `burst` one image from several photographs of a scene, and
+`restore` undoes any other operator of `latentdem.operators`:
+
+    import latentdem
+
+    result = latentdem.deblur("photo.jpg")  # or a PIL image, an array, a tensor, bytes, a list
+    result.save("sharp.jpg")
+    result.image, result.kernel  # in the form that was given; a tensor (1, 1, K, K)
+
 Names and modules are imported when they are first used: PyTorch takes more than a second, and
 `latentdem --help` need not wait for it. The file `__init__.pyi` lists them.
 """

@@ -57,7 +57,7 @@ def require_ray() -> None:
         import pyarrow  # noqa: F401
         import ray  # noqa: F401
     except ModuleNotFoundError as error:
-        raise UserError(f'This needs {error.name}; install with: pip install "latentdem[ray]"') from None
+        raise UserError(f"This needs {error.name}; install with: pip install ray pyarrow fsspec") from None
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def test_without_ray_one_sentence_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "pyarrow", sys)
     sentence = cli.sentence("deblur", "../photo.png", "--engine", "ray")
-    assert sentence == 'This needs ray; install with: pip install "latentdem[ray]"'
+    assert sentence == "This needs ray; install with: pip install ray pyarrow fsspec"
 
 
 @needs_ray

@@ -103,13 +103,15 @@ def test_names_keep_their_brackets_and_are_never_folded(
 
 
 def test_lines_of_progress_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    times = iter([0.0, 9.0, 10.0, 15.0, 3700.0])
+    times = iter([0.0, 9.0, 10.0, 15.0, 3700.0, 3720.0])
     lines = console._Lines(lambda: next(times))
     for done in range(4):
         lines("kernel search", done, 4)
+    lines("restoration", 9, 100)  # too early to tell
     assert capsys.readouterr().err.splitlines() == [
         "kernel search: 25 % after 0:10, 0:30 left",
         "kernel search: 75 % after 1:01:40, 20:33 left",
+        "restoration: 9 % after 1:02:00",
     ]
 
 

@@ -59,7 +59,10 @@ def check_mesh(surface: str, path: str | Path | None = None) -> None:
     """
     missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
     if missing:
-        raise UserError(f"A mesh needs {', '.join(missing)}; install with: pip install {' '.join(missing)}.")
+        raise UserError(
+            f"A mesh needs {', '.join(missing)}; install with: pip install {' '.join(missing)} (in a clone, "
+            'pip install -c constraints.txt ".[three-d]" brings them and the weights of the prior).'
+        )
     from .surface import check_mesh_name, check_surface
 
     check_surface(surface)
