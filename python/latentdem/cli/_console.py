@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_EVERY = 10.0  # seconds between the lines of progress where there is no terminal
-TELLING = 0.1  # share of the work before which the time left is not told: a search often ends early
+LEAST_SHARE = 0.1  # of the work, before which the time left is not shown: a search often ends early
 
 log = logging.getLogger("latentdem.cli")
 _library = logging.getLogger("latentdem")
@@ -196,7 +196,7 @@ class _Lines:
             return
         self._last, elapsed = now, now - self._started
         share = done / total if total else 0.0
-        left = f", {_clock(elapsed / share - elapsed)} left" if share >= TELLING else ""
+        left = f", {_clock(elapsed / share - elapsed)} left" if share >= LEAST_SHARE else ""
         say(f"{text}: {100 * share:.0f} % after {_clock(elapsed)}{left}")
 
 
