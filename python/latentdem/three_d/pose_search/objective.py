@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 
 from ..config import ReconstructionConfig
-from ..geometry.poses import MovingPoses, angle_between
+from ..geometry.poses import MovingPoses
 from .candidates import APART, compared_pairs, distinct, pairs_in
 from .noise_error import SCORED, Draw, PairError
 
 SCORE_DRAWS = 4  # draws of the noise per score
 # Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
 MODEL_ERROR = 8.0  # standard deviation of differences of the noise error that the errors of the prior make
-FITTING, FITTING_WIDTH = (
-    -2.5,
-    0.5,
-)  # score at which two views are as likely of one object as of two, and its width
+FITTING, FITTING_WIDTH = -2.5, 0.5  # score at which two views may as well be of two objects, and its width
 MISFIT, MISFIT_WIDTH = 1.2, 0.05  # where a pose is as likely to be explained as not, and how fast that changes
 
 SearchProgress = Callable[[float], None]
@@ -110,24 +107,20 @@ class CameraObjective:
         """
         sets = torch.cat([cameras[None], others])
         poses = sets[:, view] - sets[:, 0]
-        far = angle_between(poses, poses[0]) >= APART / 2
-        far[0] = True
-        sets, poses = sets[far], poses[far]
         losses = self.losses(sets, self.views, draws, only=view)
         worse = losses - losses[:, :1]
         scores = self.scores(sets, self.views, only=view)
         if scores is not None:
-            odds = torch.exp(scores - scores[0] - worse.mean(0) / SCORED)
+            logits = scores - scores[0] - worse.mean(0) / SCORED
             score = scores[0] / len(compared_pairs(len(cameras), view)[0])
             explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH))
         else:
             deviation = (worse.var(0) / len(draws) + MODEL_ERROR**2).sqrt()
             better = torch.special.ndtr(worse.mean(0) / deviation).clamp_min(1e-12)
-            odds, explained = (1 - better) / better, self._explained(cameras, view)
-        order = torch.cat([odds.new_full((1,), -torch.inf), -odds[1:]])
+            logits, explained = ((1 - better) / better).log(), self._explained(cameras, view)
+        order = torch.cat([logits.new_full((1,), -torch.inf), -logits[1:]])
         chosen = distinct(sets[:, [0, view]], order, APART / 2, len(sets))
-        odds = odds[chosen]
-        return poses[chosen], explained * odds / odds.sum()
+        return poses[chosen], explained * torch.softmax(logits[chosen], 0)
 
     def _explained(self, cameras: Tensor, view: int) -> float:
         """Probability that the prior's predictions explain the pairs of a view; 1 if it predicts no mean."""
