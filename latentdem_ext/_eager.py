@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 
@@ -32,6 +32,7 @@ def _questions() -> tuple[Callable[[], Any], ...]:
 
 
 _QUESTIONS = _questions()
+_PLAIN = (Tensor, nn.Parameter)  # other subclasses may change what a call does
 
 
 def needs_dispatcher(*arguments: Any) -> bool:
@@ -44,7 +45,7 @@ def needs_dispatcher(*arguments: Any) -> bool:
     differentiating = torch.is_grad_enabled()
     for argument in arguments:
         if isinstance(argument, Tensor) and (
-            type(argument) is not Tensor
+            type(argument) not in _PLAIN
             or argument.device.type not in ("cpu", "cuda")
             or (differentiating and argument.requires_grad)
         ):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -35,9 +38,29 @@ def test_gradients_need_it_while_they_are_recorded():
 
 def test_other_kinds_of_tensors_need_it():
     assert needs_dispatcher(torch.zeros(2, device="meta"))
-    assert needs_dispatcher(torch.nn.Parameter(torch.zeros(2), requires_grad=False))
+
+    class Other(torch.nn.Parameter):
+        pass
+
+    assert needs_dispatcher(Other(torch.zeros(2), requires_grad=False))
     with FakeTensorMode():
         assert needs_dispatcher(torch.zeros(2))
+
+
+def test_weights_need_it_where_they_are_learned():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    assert needs_dispatcher(weight)
+    assert not needs_dispatcher(weight.requires_grad_(False))
+
+
+def test_a_network_with_frozen_weights_does_not_import_the_compiler():
+    program = (
+        "import sys, torch, latentdem_ext as ext;"
+        "conv = torch.nn.Conv2d(16, 16, 3).requires_grad_(False);"
+        "ext.convolution(torch.zeros(1, 16, 32, 32), conv.weight, conv.bias);"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
