@@ -9,6 +9,7 @@ from torch import Tensor
 
 _EIGHT_BITS = 127.5  # grey levels per unit of [-1, 1]
 _MOST_BITS = 16
+_CHUNK = 2**20  # values
 _ROUNDING = 1e-3  # grey levels
 _PEDESTAL = 0.25  # share of the range below which the data are scaled by their own least and greatest value
 _BEYOND = 0.01  # of the range; floats that leave [-1, 1] by more have a range of their own
@@ -74,8 +75,12 @@ def quantisation_step(y: Tensor) -> float:
 
 def has_eight_bits(y: Tensor) -> bool:
     """Whether all values of `y` (...) in [-1, 1] are levels of 8 bits."""
-    levels = (y.double() + 1) * _EIGHT_BITS
-    return bool(((levels - levels.round()).abs() < _ROUNDING).all() and (y.abs() <= 1 + 1e-6).all())
+
+    def has(part: Tensor) -> bool:
+        levels = (part.double() + 1) * _EIGHT_BITS
+        return bool(((levels - levels.round()).abs() < _ROUNDING).all() and (part.abs() <= 1 + 1e-6).all())
+
+    return all(map(has, y.reshape(-1).split(_CHUNK)))  # in parts, for the sake of memory
 
 
 def _ends(values: Tensor) -> tuple[float, float]:

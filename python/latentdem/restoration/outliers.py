@@ -7,9 +7,12 @@ chosen so that a blurred photograph without such pixels keeps (nearly) all of it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .windows import by_rows, dilated, highest, opened, shifted, sums_nearby
 
 _FLAT = 0.02  # of the range: spread within a constant row, with the ringing of JPEG
 _ABRUPT = 3.0  # step at a frame, in units of the steps beside it
@@ -26,6 +29,8 @@ _BLURRED = 0.55  # the same in a blurred picture; measured on 200 pictures: 0.6 
 _RINGING = 0.02  # by which JPEG moves clipped pixels away from the end
 _KINK = 0.03  # least step from a blown-out region to the next pixel
 _KINK_RATIO = 0.3  # of that step and the one after it; 1/2 where a slope is cut off, 1/6 for a parabola's foot
+_SAMPLE = 2**20  # pixels that suffice for a median
+_LINES, _PIXELS = 32, 128  # lines that are looked at together, pixels of a line that are looked at first
 _LARGEST = 0.2  # share of the picture up to which a region is blown out or foreign, and no background
 
 
@@ -38,10 +43,8 @@ def isolated_pixels(y: Tensor) -> Tensor:
     around = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
     isolated = torch.zeros(y.shape[1:], dtype=torch.bool, device=y.device)
     for signed in (y, -y):
-        above = torch.zeros_like(y, dtype=torch.uint8)
-        for down, right in around:
-            above += signed > _shifted(signed[None], down, right)[0] + least
-        channel, row, column = (above >= len(around) - 1).nonzero(as_tuple=True)
+        above = [_above(channel, one, around) for channel, one in zip(signed, least, strict=True)]
+        channel, row, column = torch.stack(above).nonzero(as_tuple=True)
         height, width = isolated.shape
         beside = torch.stack(
             [
@@ -54,6 +57,19 @@ def isolated_pixels(y: Tensor) -> Tensor:
         far = signed[channel, row, column] - beside[-2] > spread.maximum(least[channel, 0, 0])
         isolated[row[far], column[far]] = True
     return isolated if isolated.float().mean() <= _NOISY else torch.zeros_like(isolated)
+
+
+def _above(y: Tensor, least: Tensor, around: Sequence[tuple[int, int]]) -> Tensor:
+    """(H, W) bool, pixels of a channel that are greater by `least` than all neighbours but one."""
+
+    def band(rows: slice) -> Tensor:
+        part = y[rows]
+        count = torch.zeros_like(part, dtype=torch.uint8)
+        for down, right in around:
+            count += part > shifted(part, down, right) + least
+        return count >= len(around) - 1
+
+    return by_rows(band, len(y), 1)
 
 
 def constant_lines(y: Tensor) -> Tensor:
@@ -84,28 +100,35 @@ def sharp_pixels(y: Tensor) -> Tensor:
     A blur smooths at least one direction, and the same one everywhere. A stamp that was added afterwards, with
     strokes and corners, is sharp in all of them.
     """
-    image = y[None]
-    contrast = (_highest(image, 7) + _highest(-image, 7)).amax(1)[0]
-    sharpness, steepness = torch.full_like(contrast, torch.inf), torch.zeros_like(contrast)
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        ahead, behind = _shifted(image, down, right), _shifted(image, -down, -right)
-        bend = (ahead - 2 * image + behind).abs().amax(1, keepdim=True)
-        sharpness = sharpness.minimum(_highest(bend, 5)[0, 0])
-        steepness = steepness.maximum(bend[0, 0])
+    contrast, sharpness, steepness = by_rows(lambda rows: _bends(y[:, rows]), y.shape[1], 4)
     edges = contrast > _CONTRAST + _SIGMAS * float(_noise(y).amax())
     sharp = edges & (sharpness > _SHARP * contrast)
     if not sharp.any():
         return sharp
-    apart = edges & ~_dilated(sharp, 17)
+    apart = edges & ~dilated(sharp, 17)
     if apart.any() and _quantile((sharpness / contrast)[apart], 0.98) > _BLURRED:
         return torch.zeros_like(sharp)
     # Straight strokes are sharp across, and only near corners in every direction.
     own = _quantile(steepness[apart], 0.99) if apart.any() else 0.0
     across, stamp = edges & (steepness > (_ACROSS * contrast).clamp_min(own)), sharp
     for _ in range(_GROWTH if sharp.sum() >= _STROKES else 1):
-        stamp = across & _dilated(stamp, 9)
-    stamp = ~_dilated(~_dilated(stamp, 5), 3)
+        stamp = across & dilated(stamp, 9)
+    stamp = ~dilated(~dilated(stamp, 5), 3)
     return stamp if stamp.float().mean() <= _LARGEST else torch.zeros_like(stamp)
+
+
+def _bends(y: Tensor) -> Tensor:
+    """(3, H, W) local contrast of (C, H, W), least and greatest second difference of four directions."""
+    contrast = torch.stack([highest(channel, 7).add_(highest(-channel, 7)) for channel in y]).amax(0)
+    sharpness, steepness = torch.full_like(contrast, torch.inf), torch.zeros_like(contrast)
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        bend = torch.zeros_like(contrast)
+        for channel in y:
+            ahead, behind = shifted(channel, down, right), shifted(channel, -down, -right)
+            bend = bend.maximum((ahead - 2 * channel).add_(behind).abs_())
+        sharpness = sharpness.minimum(highest(bend, 5))
+        steepness = steepness.maximum(bend)
+    return torch.stack([contrast, sharpness, steepness])
 
 
 def blown_out_pixels(y: Tensor) -> Tensor:
@@ -115,37 +138,45 @@ def blown_out_pixels(y: Tensor) -> Tensor:
     slope, and if it is no background that fills much of the picture.
     """
     clipped = torch.zeros(y.shape[1:], dtype=torch.bool, device=y.device)
-    for signed in (y, -y):
-        end = signed.max()
-        equal = _opened(signed >= end - 1e-6)
-        if not equal.any():
-            continue
-        at_end = signed >= end - _RINGING
-        region = at_end & (_highest(equal[None].float(), 9)[0] > 0)
-        region &= region.float().mean((1, 2), keepdim=True) <= _LARGEST
-        clipped |= (region & _kinks(signed, end, at_end, region)).any(0)
-    return _dilated(clipped, 3) if clipped.any() else clipped
+    least = _KINK + _SIGMAS / 2 * _noise(y).amax()
+    for sign in (1, -1):
+        end = (sign * y).max()
+        for channel in y:
+            signed = sign * channel
+            equal = opened(signed >= end - 1e-6)
+            if not equal.any():
+                continue
+            at_end = signed >= end - _RINGING
+            region = at_end & dilated(equal, 9)
+            if region.float().mean() <= _LARGEST:
+                clipped |= region & _kinks(signed, end, at_end, region, least)
+    return dilated(clipped, 3) if clipped.any() else clipped
 
 
-def _kinks(y: Tensor, end: Tensor, at_end: Tensor, region: Tensor) -> Tensor:
-    """(C, H, W) bool, where the boundary of the clipped region nearby shows a slope that was cut off."""
-    first, second, pairs = (torch.zeros_like(y) for _ in range(3))
-    for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-        one, two = (_shifted(y[None], n * down, n * right)[0] for n in (1, 2))
-        outside = _shifted(at_end[None].float(), down, right)[0] == 0
-        boundary = (region & outside).float()
-        first += boundary * (end - one)
-        second += boundary * (one - two)
-        pairs += boundary
-    first, second, pairs = map(_nearby, (first, second, pairs))
-    steep = first > (_KINK + _SIGMAS / 2 * _noise(y).amax()) * pairs
-    return (pairs > 0.5) & steep & (first > _KINK_RATIO * second)
+def _kinks(y: Tensor, end: Tensor, at_end: Tensor, region: Tensor, least: Tensor) -> Tensor:
+    """(H, W) bool, where the boundary of the clipped region nearby shows a slope that was cut off.
 
+    Args:
+        y: (H, W) one channel; end: its greatest possible value.
+        at_end: (H, W) bool, where it has about that value; region: those parts of it that are large enough.
+        least: step from the region to the next pixel that tells a slope from noise.
+    """
 
-def _nearby(values: Tensor) -> Tensor:
-    """Sums of (C, H, W) over squares of 31 x 31 pixels."""
-    rows = F.avg_pool2d(values[None], (31, 1), 1, (15, 0), divisor_override=1)
-    return F.avg_pool2d(rows, (1, 31), 1, (0, 15), divisor_override=1)[0]
+    def band(rows: slice) -> Tensor:
+        part, inside, outside = y[rows], region[rows], ~at_end[rows]
+        if not inside.any():
+            return torch.zeros_like(inside)
+        first, second, pairs = (torch.zeros_like(part) for _ in range(3))
+        for down, right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+            one, two = (shifted(part, n * down, n * right) for n in (1, 2))
+            boundary = (inside & shifted(outside, down, right)).float()
+            first += boundary * (end - one)
+            second += boundary * (one - two)
+            pairs += boundary
+        first, second, pairs = map(sums_nearby, (first, second, pairs))
+        return (pairs > 0.5) & (first > least * pairs) & (first > _KINK_RATIO * second)
+
+    return by_rows(band, len(y), 17)
 
 
 def _quantile(values: Tensor, share: float) -> float:
@@ -155,17 +186,24 @@ def _quantile(values: Tensor, share: float) -> float:
 
 def _noise(y: Tensor) -> Tensor:
     """Robust standard deviation (C, 1, 1) of noise in (C, H, W), or a little more (Immerkaer 1996)."""
-    difference = y.diff(n=2, dim=1).diff(n=2, dim=2)
+    every = max(1, y[0].numel() // _SAMPLE)  # rows of a large photograph
+    difference = y.diff(n=2, dim=1)[:, ::every].diff(n=2, dim=2)
     return difference.abs().flatten(1).median(1).values.view(-1, 1, 1) / (6 * 0.6745)
 
 
 def _leading(lines: Tensor, tolerance: Tensor) -> int:
     """Number of constant, equal lines (N, C, L) before the picture begins."""
-    centre = lines[: len(lines) // 2].median(-1, keepdim=True).values
-    spread = (lines[: len(lines) // 2] - centre).abs().flatten(1).quantile(0.98, dim=1)
-    constant = (spread <= tolerance) & ((centre - centre[0]).abs().amax((1, 2)) <= tolerance)
-    count = int(constant.int().cumprod(0).sum())
-    if count == 0 or count >= len(constant) - 3:
+    half, count, first = len(lines) // 2, 0, None
+    while count < half:  # most pictures begin at once
+        part = lines[count : min(count + _LINES, half)]
+        centre = part.median(-1, keepdim=True).values
+        first = centre[0] if first is None else first
+        spread = (part - centre).abs().flatten(1).quantile(0.98, dim=1)
+        constant = (spread <= tolerance) & ((centre - first).abs().amax((1, 2)) <= tolerance)
+        count += int(constant.int().cumprod(0).sum())
+        if not constant.all():
+            break
+    if count == 0 or count >= half - 3:
         return 0
     # The line after the last constant one may mix frame and picture.
     abrupt = any(
@@ -181,37 +219,19 @@ def _single(lines: Tensor, tolerance: Tensor) -> Tensor:
     single = torch.zeros(len(lines), dtype=torch.bool, device=lines.device)
     if len(lines) < 3:
         return single
-    centre = lines.median(-1, keepdim=True).values
-    constant = (lines - centre).abs().flatten(1).quantile(0.98, dim=1) <= tolerance
-    for n in constant[1:-1].nonzero().flatten().tolist():
-        before, line, after = lines[n], lines[n + 1], lines[n + 2]
-        least = torch.minimum(_rms(line - before), _rms(line - after))
-        single[n + 1] = least > _ABRUPT * _rms(after - before) + tolerance
+    # Of a constant line, nearly all of some pixels are alike too.
+    some = lines[..., :: max(1, lines.shape[-1] // _PIXELS)]
+    alike = (some - some.median(-1, keepdim=True).values).abs() <= 2 * tolerance
+    for n in alike.float().mean((1, 2)).gt(0.75).nonzero().flatten().tolist():
+        if not 0 < n < len(lines) - 1:
+            continue
+        before, line, after = lines[n - 1], lines[n], lines[n + 1]
+        centre = line.median(-1, keepdim=True).values
+        if (line - centre).abs().flatten().quantile(0.98) <= tolerance:
+            least = torch.minimum(_rms(line - before), _rms(line - after))
+            single[n] = least > _ABRUPT * _rms(after - before) + tolerance
     return single
 
 
 def _rms(values: Tensor) -> Tensor:
     return values.square().mean().sqrt()
-
-
-def _shifted(image: Tensor, down: int, right: int) -> Tensor:
-    """(B, C, H, W) whose pixel (i, j) is (i + down, j + right), the edges replicated."""
-    pad = max(abs(down), abs(right))
-    padded = F.pad(image, (pad,) * 4, mode="replicate")
-    rows, columns = image.shape[-2:]
-    return padded[..., pad + down : pad + down + rows, pad + right : pad + right + columns]
-
-
-def _highest(image: Tensor, size: int) -> Tensor:
-    return F.max_pool2d(image, size, 1, size // 2)
-
-
-def _dilated(region: Tensor, size: int) -> Tensor:
-    """(H, W) bool, all pixels of squares around those of the region."""
-    return _highest(region[None, None].float(), size)[0, 0] > 0
-
-
-def _opened(region: Tensor) -> Tensor:
-    """(C, H, W) bool, the 3 x 3 squares that lie in the region."""
-    core = -_highest(-region[None].float(), 3)
-    return _highest(core, 3)[0] > 0
