@@ -13,22 +13,27 @@ from .. import _checks
 Window = tuple[slice, slice]
 
 
-def tile_windows(height: int, width: int, tile: int, overlap: int) -> Iterator[Window]:
-    """Windows of at most `tile` x `tile` that cover the image, row by row."""
-    for top in _starts(height, tile, overlap):
-        for left in _starts(width, tile, overlap):
-            yield slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
+def tile_windows(height: int, width: int, tile: int | tuple[int, int], overlap: int) -> Iterator[Window]:
+    """Windows of at most `tile` (height and width) that cover the image, row by row."""
+    rows, columns = (tile, tile) if isinstance(tile, int) else tile
+    for top in _starts(height, rows, overlap):
+        for left in _starts(width, columns, overlap):
+            yield slice(top, min(top + rows, height)), slice(left, min(left + columns, width))
 
 
 def blend_tiles(
-    x: Tensor, function: Callable[[Tensor, Window], Tensor], tile: int, overlap: int, margin: int = 0
+    x: Tensor,
+    function: Callable[[Tensor, Window], Tensor],
+    tile: int | tuple[int, int],
+    overlap: int,
+    margin: int = 0,
 ) -> Tensor:
     """Applies `function` to overlapping tiles of `x` and blends the results linearly.
 
     Args:
         x: (B, C, H, W).
         function: maps a tile (B, C, h, w) and its window to (B, D, f h, f w), with the same f for all tiles.
-        tile: largest side of a tile.
+        tile: largest side of a tile, or its largest height and width.
         overlap: by how much neighbouring tiles overlap at least, below `tile`.
         margin: how many pixels at a tile's sides within the image have no weight, below overlap / 2.
 

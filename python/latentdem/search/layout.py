@@ -13,6 +13,8 @@ from ..solver.frame import Frame
 from ..solver.measurement import Measurement
 
 WORKING_SIZE = 384  # pixels a side: photographs that need a larger grid are restored in tiles
+TILE_SIZE = 640  # pixels a side of a tile's padded grid at most; of small tiles, more is frame and overlap
+OVERLAP = 64  # pixels that neighbouring tiles share at most
 GRID_MULTIPLE = 32  # of padded grids: small factors for FFTs, whole latents at half size
 VARYING_SIZE = 256  # the same where the blur varies: a tile has one kernel
 SEARCH_SIZE = 256  # pixels a side of the window in which the kernel of a larger photograph is found
@@ -58,17 +60,29 @@ class Layout:
         return max(SEARCH_SIZE, 2 * self.kernel_size)
 
     @property
-    def tile_size(self) -> int:
-        """Pixels a side of the tiles, whose padded grid has the working size, or less where blur varies."""
-        most = WORKING_SIZE - self.kernel_size + 1
+    def _largest_tile(self) -> int:
+        """Most pixels a side of a tile."""
+        most = TILE_SIZE - self.kernel_size + 1
         if self.varying:  # several tiles in small photographs, too
             most = min(VARYING_SIZE - self.kernel_size + 1, min(self.height, self.width) * 2 // 3)
         return max(most, 2 * self.kernel_size)
 
     @property
+    def tile_size(self) -> tuple[int, int]:
+        """Height and width of the tiles: the least that cover the photograph with as few tiles as the largest."""
+        most, shared = self._largest_tile, self.overlap
+
+        def side(length: int) -> int:
+            count = max(1, -(-(length - shared) // (most - shared)))
+            return -(-(length + (count - 1) * shared) // count)
+
+        # Where blur varies, tiles have the size that one kernel suffices for.
+        return (most, most) if self.varying else (side(self.height), side(self.width))
+
+    @property
     def overlap(self) -> int:
-        """Pixels that neighbouring tiles share."""
-        return self.tile_size // 6
+        """Pixels that neighbouring tiles share at least."""
+        return min(self._largest_tile // 6, OVERLAP)
 
     @property
     def grids(self) -> tuple[tuple[int, int], int]:

@@ -167,6 +167,7 @@ def test_meaningless_latents_are_refused(
     with pytest.raises(UserError, match="only with a known kernel"):
         run(pipe, scene(16, 16), latents=noise)
     monkeypatch.setattr(layout, "WORKING_SIZE", 12)
+    monkeypatch.setattr(layout, "TILE_SIZE", 12)
     with pytest.raises(UserError, match="restored as a whole"):
         run(pipe, scene(16, 16), kernel=KERNEL, latents=noise)
 

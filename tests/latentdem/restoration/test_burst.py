@@ -155,6 +155,7 @@ def test_large_photographs_are_restored_in_tiles(
     sharp: Tensor, kernels: Tensor, monkeypatch: pytest.MonkeyPatch, tiny_prior: Any
 ) -> None:
     monkeypatch.setattr("latentdem.search.layout.WORKING_SIZE", 64)
+    monkeypatch.setattr("latentdem.search.layout.TILE_SIZE", 64)
     y = ext.blur(sharp.expand(3, -1, -1, -1).contiguous(), kernels)
     frames = Measurement(y, torch.full((3,), SIGMA), torch.ones(3, 1, GRID, GRID), False)
     assert not Layout.of(frames, 9).fits

@@ -62,6 +62,7 @@ def run(restoration: ImageRestoration, prior: EmbeddedPrior, seen: Report | None
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "WORKING_SIZE", 64)
+    monkeypatch.setattr(layout, "TILE_SIZE", 64)
     monkeypatch.setattr(layout, "SEARCH_SIZE", 40)
 
 

@@ -52,6 +52,7 @@ def test_large_photographs_have_a_map_of_all_tiles(
     scene: Scene, tiny_prior: EmbeddedPrior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("latentdem.search.layout.WORKING_SIZE", 32)
+    monkeypatch.setattr("latentdem.search.layout.TILE_SIZE", 32)
     y = scene(60, 40)
     result = deblur(y, tiny_prior, kernel=gaussian_kernel(5, 1), boundary="valid", num_samples=4)
     assert result.uncertainty is not None

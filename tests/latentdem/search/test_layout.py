@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
-from latentdem.search.layout import informative_window
+from latentdem.search.layout import GRID_MULTIPLE, TILE_SIZE, Layout, informative_window
+from latentdem_ext.vae import tile_windows
 
 Scene = Callable[..., Tensor]
 
@@ -26,3 +28,20 @@ def test_informative_window_avoids_clipped_pixels() -> None:
 
 def test_small_image_is_its_own_window(scene: Scene) -> None:
     assert informative_window(scene(40, 60), 64, 8) == (slice(0, 40), slice(0, 60))
+
+
+@pytest.mark.parametrize(("height", "width"), [(683, 1024), (1024, 1024), (3000, 4000), (2000, 300)])
+@pytest.mark.parametrize("kernel_size", [9, 31, 75])
+def test_tiles_cover_a_large_photograph_with_little_more_than_its_pixels(
+    height: int, width: int, kernel_size: int
+) -> None:
+    plan = Layout(height, width, kernel_size, circular=False)
+    windows = list(tile_windows(height, width, plan.tile_size, plan.overlap))
+    covered = torch.zeros(height, width)
+    for rows, columns in windows:
+        assert max(plan.frame_of_part(rows.stop - rows.start, columns.stop - columns.start).grid) <= (
+            TILE_SIZE + GRID_MULTIPLE
+        )
+        covered[rows, columns] += 1
+    assert covered.min() >= 1
+    assert plan.grids[1] < 1.9 * height * width

@@ -124,6 +124,7 @@ def test_tiles(
     scene: Scene, tiny_prior: EmbeddedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "WORKING_SIZE", 64)
+    monkeypatch.setattr(layout, "TILE_SIZE", 64)
     y, options = scene(64, 100), {"kernel": gaussian_kernel(5, 1), "boundary": "valid", "steps": 2}
     whole = deblur(y, tiny_prior, **options)
     with pytest.raises(Stop):
