@@ -7,7 +7,9 @@ from importlib import util
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -102,3 +104,25 @@ def compare_looks() -> ModuleType:
 @pytest.fixture(scope="session")
 def train_pose_scorer() -> ModuleType:
     return _load("train_pose_scorer")
+
+
+@pytest.fixture(scope="session")
+def distill_prior() -> ModuleType:
+    return _load("distill_prior")
+
+
+@pytest.fixture(scope="session")
+def pruning() -> ModuleType:
+    return _load("_pruning")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with two pictures of noise."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(2):
+        pixels = generator.integers(0, 255, (200, 210, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder

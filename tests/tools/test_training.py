@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from latentdem.priors import load_prior
@@ -25,17 +24,6 @@ def run(program, *arguments):
 
 def step(folder) -> int:
     return torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
-
-
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    for i in range(2):
-        pixels = generator.integers(0, 255, (200, 210, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,155 @@
+"""Trains smaller networks of the embedded prior on what the larger ones compute.
+
+    python tools/distill_prior.py autoencoder PHOTOS --teacher WEIGHTS --out runs/small
+    python tools/distill_prior.py unet PHOTOS --teacher WEIGHTS --out runs/small
+    python tools/distill_prior.py export --out runs/small --weights python/latentdem/weights/embedded
+
+`WEIGHTS` is a folder with `autoencoder/` and `unet/`, as `train_prior.py export` writes it. Every training
+command resumes from its last checkpoint when started again.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from _data import Photographs
+from _muon import Muon, hidden_weights
+from _pruning import pruned, pruned_autoencoder
+from _training import Trainer, adamw
+from torch import Tensor
+from train_prior import (
+    Minutes,
+    Out,
+    Photos,
+    Steps,
+    averaged_weights,
+    build_scheduler,
+    differences,
+    make_readable,
+)
+
+from latentdem.priors.autoencoder import EmbeddedAutoencoder
+from latentdem.priors.loading import load_network
+from latentdem.priors.unet import UNet
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+Teacher = Annotated[Path, typer.Option(help="Folder of the larger networks.")]
+SIZES = (64, 96, 128, 192)  # of crops, in pixels
+
+
+def image_loss(y: Tensor, x: Tensor) -> Tensor:
+    """L1 + 0.5 L1 of image differences."""
+    y = y.float()
+    edges = sum(F.l1_loss(a, b) for a, b in zip(differences(y), differences(x), strict=True))
+    return F.l1_loss(y, x) + 0.5 * edges
+
+
+@app.command()
+def autoencoder(
+    photos: Photos,
+    teacher: Teacher,
+    out: Out = Path("runs/small"),
+    width: Annotated[int, typer.Option(help="Channels at quarter resolution.")] = 96,
+    steps: Steps = 8000,
+    batch: int = 32,
+    crop: int = 64,
+    learning_rate: Annotated[float, typer.Option(help="Of Muon; the other weights take a fifth.")] = 3e-3,
+    minutes: Minutes = None,
+) -> None:
+    """Trains an autoencoder, pruned from the teacher's, whose latents are those of the teacher."""
+    large = load_network(EmbeddedAutoencoder, teacher / "autoencoder").to(memory_format=torch.channels_last)
+    start = out / "autoencoder" / "start"
+    if not start.exists():
+        pruned_autoencoder(large, width).save_pretrained(start)
+    model = load_network(EmbeddedAutoencoder, start).requires_grad_().train()
+    model = model.to(memory_format=torch.channels_last)
+    first_and_last = ("encoder.1.", f"encoder.{len(model.encoder) - 1}.", "decoder.0.")
+    hidden, others = hidden_weights(model, (*first_and_last, f"decoder.{len(model.decoder) - 2}."))
+    optimizers = [Muon(hidden, learning_rate), adamw(others, learning_rate / 5)]
+    trainer = Trainer(model, out / "autoencoder", steps=steps, optimizers=optimizers, minutes=minutes)
+    data = Photographs(photos, seed=trainer.step)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        x = data.batch(batch, crop)
+        with torch.no_grad():
+            mean, logvar = large.moments(x)
+            noise = torch.randn_like(mean.float()) * (0.5 * logvar.float()).exp()
+            wanted, noisy = ((one.float() - large.mean) / large.std for one in (mean, mean + noise))
+        z = model.encode(x).float()
+        latents, own, given = F.mse_loss(z, wanted), model.decode(z).float(), model.decode(noisy)
+        loss = image_loss(own, x) + image_loss(given, x) + latents
+        return {"loss": loss, "latents": latents, "mse": F.mse_loss(own, x)}
+
+    trainer.run(losses, torch.device("cpu"))
+
+
+@app.command()
+def unet(
+    photos: Photos,
+    teacher: Teacher,
+    out: Out = Path("runs/small"),
+    widths: Annotated[str, typer.Option(help="Channels at full, half, ... resolution.")] = "64,96,128",
+    steps: Steps = 20000,
+    batch: Annotated[int, typer.Option(help="Crops of 96 x 96 per step; larger crops are fewer.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Of Muon; the other weights take a fifth.")] = 5e-3,
+    truth: Annotated[float, typer.Option(help="Share of the true noise in what is learned.")] = 0.25,
+    minutes: Minutes = None,
+) -> None:
+    """Trains a noise predictor, pruned from the teacher's, on the noise that the teacher predicts."""
+    coder = load_network(EmbeddedAutoencoder, teacher / "autoencoder").to(memory_format=torch.channels_last)
+    large = load_network(UNet, teacher / "unet").to(memory_format=torch.channels_last)
+    start = out / "unet" / "start"
+    if not start.exists():
+        pruned(large, tuple(map(int, widths.split(",")))).save_pretrained(start)
+    model = load_network(UNet, start).requires_grad_().train().to(memory_format=torch.channels_last)
+    hidden, others = hidden_weights(model, ("conv_in", "conv_out", "time_embedding"))
+    optimizers = [Muon(hidden, learning_rate), adamw(others, learning_rate / 5)]
+    trainer = Trainer(
+        model, out / "unet", steps=steps, optimizers=optimizers, ema_decay=0.9985, minutes=minutes
+    )
+    abar, data = build_scheduler().alphas_cumprod, Photographs(photos, seed=trainer.step)
+    sizes = random.Random(trainer.step)
+
+    def losses(step: int) -> dict[str, Tensor]:
+        size = sizes.choice(SIZES)
+        count = max(1, round(batch * (96 / size) ** 2))
+        with torch.no_grad():
+            z = coder.encode(data.batch(count, size)).float()
+            # One t per stratum of the schedule makes the loss vary less between steps.
+            strata = (torch.arange(count) + torch.rand(count)) / count
+            t = (strata * len(abar)).long().clamp_max(len(abar) - 1)
+            a = abar[t].view(-1, 1, 1, 1)
+            noise = torch.randn_like(z)
+            z_t = (a.sqrt() * z + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+            wanted = large(z_t, t).float()
+        predicted = model(z_t, t).float()
+        error, distance = F.mse_loss(predicted, noise), F.mse_loss(predicted, wanted)
+        loss = truth * error + (1 - truth) * distance
+        return {"loss": loss, "error": error, "distance": distance, "teacher": F.mse_loss(wanted, noise)}
+
+    trainer.run(losses, torch.device("cpu"))
+
+
+@app.command()
+def export(
+    out: Out = Path("runs/small"),
+    weights: Annotated[Path, typer.Option(help="Where the shipped weights go.")] = Path(
+        "python/latentdem/weights/embedded"
+    ),
+) -> None:
+    """Writes the exponential moving averages as float16 safetensors."""
+    for name, kind in (("autoencoder", EmbeddedAutoencoder), ("unet", UNet)):
+        model = load_network(kind, out / name / "start")
+        model.load_state_dict(averaged_weights(out / name / "checkpoint.pt"))
+        model.half().save_pretrained(weights / name)
+    build_scheduler().save_pretrained(weights / "scheduler")
+    make_readable(weights)
+
+
+if __name__ == "__main__":
+    app()
