@@ -30,14 +30,14 @@ class KnownKernelConfig:
 
     Attributes:
         passes: passes of the reverse diffusion.
-        e_step: E-step of every pass.
+        e_step: E-step of every pass; by default without the limits of the image, which the pixel-space step keeps.
         skip: which steps are full ones.
         num_samples: posterior samples; the image is their mean, which is nearer to the truth than each.
         consistency: data weight of the pixel-space step after each pass, see `run_passes`.
     """
 
     passes: tuple[Pass, ...] = _BEST
-    e_step: EStep = Proximal(MaximumLikelihood())
+    e_step: EStep = Proximal(MaximumLikelihood(), iterations=0)
     skip: Skip = EVERY_STEP
     num_samples: int = 4
     consistency: DataWeight = MaximumLikelihood()
