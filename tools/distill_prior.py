@@ -49,6 +49,14 @@ def image_loss(y: Tensor, x: Tensor) -> Tensor:
     return F.l1_loss(y, x) + 0.5 * edges
 
 
+def overshot(x: Tensor) -> Tensor:
+    """Photographs (B, 3, H, W), half of them with noise and edges that overshoot, as from a wrong kernel."""
+    strength = 1.5 * torch.rand(len(x), 1, 1, 1) * (torch.rand(len(x), 1, 1, 1) < 0.5)
+    smooth = F.avg_pool2d(F.pad(x, (2,) * 4, mode="reflect"), 5, 1)
+    noise = 0.05 * torch.randn_like(x) * torch.rand(len(x), 1, 1, 1)
+    return (x + strength * (x - smooth + noise)).clamp(-1, 1)
+
+
 @app.command()
 def autoencoder(
     photos: Photos,
@@ -61,7 +69,11 @@ def autoencoder(
     learning_rate: Annotated[float, typer.Option(help="Of Muon; the other weights take a fifth.")] = 3e-3,
     minutes: Minutes = None,
 ) -> None:
-    """Trains an autoencoder, pruned from the teacher's, whose latents are those of the teacher."""
+    """Trains an autoencoder, pruned from the teacher's, to encode and decode as the teacher does.
+
+    The target is what the teacher decodes, not the photograph: a decoder that shows more detail shows more of
+    what a wrong kernel does to an image, too.
+    """
     large = load_network(EmbeddedAutoencoder, teacher / "autoencoder").to(memory_format=torch.channels_last)
     start = out / "autoencoder" / "start"
     if not start.exists():
@@ -75,15 +87,17 @@ def autoencoder(
     data = Photographs(photos, seed=trainer.step)
 
     def losses(step: int) -> dict[str, Tensor]:
-        x = data.batch(batch, crop)
+        x = overshot(data.batch(batch, crop))
         with torch.no_grad():
             mean, logvar = large.moments(x)
             noise = torch.randn_like(mean.float()) * (0.5 * logvar.float()).exp()
             wanted, noisy = ((one.float() - large.mean) / large.std for one in (mean, mean + noise))
+            image, noisy_image = large.decode(wanted).float(), large.decode(noisy).float()
         z = model.encode(x).float()
-        latents, own, given = F.mse_loss(z, wanted), model.decode(z).float(), model.decode(noisy)
-        loss = image_loss(own, x) + image_loss(given, x) + latents
-        return {"loss": loss, "latents": latents, "mse": F.mse_loss(own, x)}
+        latents = F.mse_loss(z, wanted)
+        own, given = model.decode(z), model.decode(noisy)
+        loss = image_loss(own, image) + image_loss(given, noisy_image) + latents
+        return {"loss": loss, "latents": latents, "mse": F.mse_loss(own.float(), image)}
 
     trainer.run(losses, torch.device("cpu"))
 
