@@ -30,7 +30,7 @@ class KnownKernelConfig:
 
     Attributes:
         passes: passes of the reverse diffusion.
-        e_step: E-step of every pass; by default without the limits of the image, which the pixel-space step keeps.
+        e_step: E-step of every pass; by default without limits of the image, which the pixel-space step keeps.
         skip: which steps are full ones.
         num_samples: posterior samples; the image is their mean, which is nearer to the truth than each.
         consistency: data weight of the pixel-space step after each pass, see `run_passes`.
