@@ -69,7 +69,7 @@ class Layout:
 
     @property
     def tile_size(self) -> tuple[int, int]:
-        """Height and width of the tiles: the least that cover the photograph with as few as the largest would."""
+        """Height and width of the tiles: the least that cover the photograph with so few tiles."""
         most, shared = self._largest_tile, self.overlap
 
         def side(length: int) -> int:
