@@ -53,14 +53,15 @@ def test_weights_need_it_where_they_are_learned():
     assert not needs_dispatcher(weight.requires_grad_(False))
 
 
-def test_a_network_with_frozen_weights_does_not_import_the_compiler():
+def test_a_network_with_frozen_weights_does_not_import_the_compiler(tmp_path):
     program = (
         "import sys, torch, latentdem_ext as ext;"
         "conv = torch.nn.Conv2d(16, 16, 3).requires_grad_(False);"
         "ext.convolution(torch.zeros(1, 16, 32, 32), conv.weight, conv.bias);"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    # In a folder of its own: sources beside it would hide the installed package.
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
