@@ -40,7 +40,7 @@ def pruned(teacher: UNet, widths: Sequence[int], fit_steps: int = 1500) -> UNet:
     streams = [largest(_stream_weight(teacher, level), width, groups) for level, width in enumerate(widths)]
     everything = torch.arange(teacher.config["in_channels"])
     _copy_conv(teacher.conv_in, student.conv_in, everything, streams[0])
-    pairs: list[tuple[ResidualBlock, ResidualBlock]] = []
+    copied: list[tuple[ResidualBlock, ResidualBlock, Tensor]] = []
 
     def copy_block(old: ResidualBlock, new: ResidualBlock, read: Tensor, write: Tensor) -> None:
         hidden = largest(old.conv2.weight.transpose(0, 1).flatten(1).norm(dim=1), len(write), groups)
@@ -50,10 +50,8 @@ def pruned(teacher: UNet, widths: Sequence[int], fit_steps: int = 1500) -> UNet:
         _copy_conv(old.conv2, new.conv2, hidden, write)
         if old.conv_shortcut is not None and new.conv_shortcut is not None:
             _copy_conv(old.conv_shortcut, new.conv_shortcut, read, write)
-        kept_shifts.append(hidden)
-        pairs.append((old, new))
+        copied.append((old, new, hidden))
 
-    kept_shifts: list[Tensor] = []
     for level, (old, new) in enumerate(zip(teacher.down_blocks, student.down_blocks, strict=True)):
         copy_block(old.resnets[0], new.resnets[0], streams[max(0, level - 1)], streams[level])
         if len(old.downsamplers):
@@ -72,7 +70,7 @@ def pruned(teacher: UNet, widths: Sequence[int], fit_steps: int = 1500) -> UNet:
         below = level
     _copy_norm(teacher.conv_norm_out, student.conv_norm_out, streams[0])
     _copy_conv(teacher.conv_out, student.conv_out, streams[0], everything)
-    _fit_embedding(teacher, student, pairs, kept_shifts, fit_steps)
+    _fit_embedding(teacher, student, copied, fit_steps)
     return student
 
 
@@ -102,27 +100,22 @@ def _copy_norm(old: nn.GroupNorm, new: nn.GroupNorm, kept: Tensor) -> None:
 
 
 def _fit_embedding(
-    teacher: UNet,
-    student: UNet,
-    pairs: Sequence[tuple[ResidualBlock, ResidualBlock]],
-    kept: Sequence[Tensor],
-    steps: int,
+    teacher: UNet, student: UNet, copied: Sequence[tuple[ResidualBlock, ResidualBlock, Tensor]], steps: int
 ) -> None:
     """Fits what the timestep adds in all blocks of the student to that of the teacher."""
     times = torch.arange(0, TIMES, 8)
     with torch.no_grad():
         wanted = [
-            old.time_emb_proj(teacher.time_embedding(times, torch.float32))[:, one]
-            for (old, _), one in zip(pairs, kept, strict=True)
+            old.time_emb_proj(teacher.time_embedding(times, torch.float32))[:, kept] for old, _, kept in copied
         ]
-    layers = [student.time_embedding, *(new.time_emb_proj for _, new in pairs)]
+    layers = [student.time_embedding, *(new.time_emb_proj for _, new, _ in copied)]
     optimizer = torch.optim.AdamW([p for layer in layers for p in layer.parameters()], lr=2e-3)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
         embedding = student.time_embedding(times, torch.float32)
         losses = [
             F.mse_loss(new.time_emb_proj(embedding), one) / one.var()
-            for (_, new), one in zip(pairs, wanted, strict=True)
+            for (_, new, _), one in zip(copied, wanted, strict=True)
         ]
         torch.stack(losses).sum().backward()
         optimizer.step()

@@ -29,8 +29,9 @@ from train_prior import (
     Steps,
     averaged_weights,
     build_scheduler,
-    differences,
+    image_loss,
     make_readable,
+    noised,
 )
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
@@ -40,13 +41,6 @@ from latentdem.priors.unet import UNet
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 Teacher = Annotated[Path, typer.Option(help="Folder of the larger networks.")]
 SIZES = (64, 96, 128, 192)  # of crops, in pixels
-
-
-def image_loss(y: Tensor, x: Tensor) -> Tensor:
-    """L1 + 0.5 L1 of image differences."""
-    y = y.float()
-    edges = sum(F.l1_loss(a, b) for a, b in zip(differences(y), differences(x), strict=True))
-    return F.l1_loss(y, x) + 0.5 * edges
 
 
 def overshot(x: Tensor) -> Tensor:
@@ -95,9 +89,9 @@ def autoencoder(
             image, noisy_image = large.decode(wanted).float(), large.decode(noisy).float()
         z = model.encode(x).float()
         latents = F.mse_loss(z, wanted)
-        own, given = model.decode(z), model.decode(noisy)
+        own, given = model.decode(z).float(), model.decode(noisy).float()
         loss = image_loss(own, image) + image_loss(given, noisy_image) + latents
-        return {"loss": loss, "latents": latents, "mse": F.mse_loss(own.float(), image)}
+        return {"loss": loss, "latents": latents, "mse": F.mse_loss(own, image)}
 
     trainer.run(losses, torch.device("cpu"))
 
@@ -134,12 +128,7 @@ def unet(
         count = max(1, round(batch * (96 / size) ** 2))
         with torch.no_grad():
             z = coder.encode(data.batch(count, size)).float()
-            # One t per stratum of the schedule makes the loss vary less between steps.
-            strata = (torch.arange(count) + torch.rand(count)) / count
-            t = (strata * len(abar)).long().clamp_max(len(abar) - 1)
-            a = abar[t].view(-1, 1, 1, 1)
-            noise = torch.randn_like(z)
-            z_t = (a.sqrt() * z + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+            z_t, t, noise = noised(z, abar)
             wanted = large(z_t, t).float()
         predicted = model(z_t, t).float()
         error, distance = F.mse_loss(predicted, noise), F.mse_loss(predicted, wanted)

@@ -49,6 +49,24 @@ def differences(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
 
 
+def image_loss(y: Tensor, x: Tensor) -> Tensor:
+    """L1 + 0.5 L1 of image differences, of images (B, 3, H, W)."""
+    edges = sum(F.l1_loss(a, b) for a, b in zip(differences(y), differences(x), strict=True))
+    return F.l1_loss(y, x) + 0.5 * edges
+
+
+def noised(z: Tensor, abar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents (B, c, h, w) at random timesteps t of the schedule `abar` (1000,): z_t, t (B,) and the noise.
+
+    One t per stratum of the schedule makes the loss vary less between steps than independent draws do.
+    """
+    strata = (torch.arange(len(z), device=z.device) + torch.rand(len(z), device=z.device)) / len(z)
+    t = (strata * len(abar)).long().clamp_max(len(abar) - 1)
+    a, noise = abar[t].view(-1, 1, 1, 1), torch.randn_like(z)
+    z_t = a.sqrt() * z + (1 - a).sqrt() * noise
+    return z_t.contiguous(memory_format=torch.channels_last), t, noise
+
+
 def autoencoder_losses(model: EmbeddedAutoencoder, x: Tensor, kl_weight: float) -> dict[str, Tensor]:
     """The loss, L1 + 0.5 L1 of image differences + a small KL term, and its terms."""
     mean, logvar = model.moments(x)
@@ -56,10 +74,8 @@ def autoencoder_losses(model: EmbeddedAutoencoder, x: Tensor, kl_weight: float) 
     z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
     y = model.decoder(z).float()
     l1 = F.l1_loss(y, x)
-    edges = sum((F.l1_loss(a, b) for a, b in zip(differences(y), differences(x), strict=True)))
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    loss = l1 + 0.5 * edges + kl_weight * kl
-    return {"loss": loss, "l1": l1, "kl": kl, "mse": F.mse_loss(y, x)}
+    return {"loss": image_loss(y, x) + kl_weight * kl, "l1": l1, "kl": kl, "mse": F.mse_loss(y, x)}
 
 
 @torch.no_grad()
@@ -152,13 +168,8 @@ def unet(
         count = max(1, round(batch * (96 / size) ** 2))
         with torch.no_grad():
             z = coder.encode(data.batch(count, size).to(torch_device)).float()
-        # One t per stratum of the schedule makes the loss vary less between steps than independent draws do.
-        strata = (torch.arange(count, device=torch_device) + torch.rand(count, device=torch_device)) / count
-        t = (strata * len(abar)).long().clamp_max(len(abar) - 1)
-        a = abar[t].view(-1, 1, 1, 1)
-        noise = torch.randn_like(z)
-        z_t = a.sqrt() * z + (1 - a).sqrt() * noise
-        predicted = model(z_t.contiguous(memory_format=torch.channels_last), t).float()
+        z_t, t, noise = noised(z, abar)
+        predicted = model(z_t, t).float()
         return {"loss": F.mse_loss(predicted, noise)}
 
     trainer.run(loss_fn, torch_device)

@@ -31,8 +31,8 @@ class Frame:
 
     @classmethod
     def extended(cls, height: int, width: int, kernel_size: int, multiple: int = 16) -> Frame:
-        """A grid for K x K blur without wrapping, its sides multiples of `multiple`."""
-        rows, columns = (-(-(n + kernel_size - 1) // multiple) * multiple for n in (height, width))
+        """A grid for K x K blur without wrapping, its sides multiples of `multiple` that transform fast."""
+        rows, columns = (_fast_length(n + kernel_size - 1, multiple) for n in (height, width))
         return cls((height, width), (rows, columns), ((rows - height) // 2, (columns - width) // 2))
 
     @property
@@ -87,3 +87,16 @@ def interior_mask(height: int, width: int, kernel_size: int, device: torch.devic
     # Pixel n of k * x depends on x[n - (m - K // 2)], from n - before to n + after.
     mask[..., before : height - after, before : width - after] = 1.0
     return mask
+
+
+def _fast_length(least: int, multiple: int) -> int:
+    """The first multiple from `least` on without prime factors above 13, which make transforms slow."""
+    length = -(-least // multiple) * multiple
+    while True:
+        rest = length
+        for factor in (2, 3, 5, 7, 11, 13):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += multiple

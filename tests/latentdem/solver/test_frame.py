@@ -45,3 +45,9 @@ def test_place_and_crop_are_inverse(scene: Scene) -> None:
         mask = frame.mask()
         assert (mask is None) == frame.is_circular
         assert mask is None or mask.sum() == 37 * 41
+
+
+@pytest.mark.parametrize(("pixels", "side"), [(300, 352), (500, 576), (575, 640), (350, 384)])
+def test_sides_of_the_grid_transform_fast(pixels: int, side: int) -> None:
+    """544 = 32 * 17 and 608 = 32 * 19 take three to six times as long as 576 and 640."""
+    assert Frame.extended(pixels, pixels, 31, 32).grid == (side, side)
