@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -89,8 +89,12 @@ class Blur(Operator):
         # Calling such a network itself needs kernels scaled to peak 1.
         self.denoiser = denoiser.denoise if isinstance(denoiser, Denoiser) else denoiser
         self.mask, self.fixed = mask, fixed
-        self._interior = None if mask is None else _eroded(mask, kernel_size // 4)
         self.limits: Limits | None = None
+
+    @cached_property
+    def _interior(self) -> Tensor | None:
+        """The pixels that the M-step uses; None for all of them."""
+        return None if self.mask is None else _eroded(self.mask, self.kernel_size // 4)
 
     def light(self, x: Tensor) -> Tensor:
         """What is blurred of images (..., C, H, W): the images themselves."""
@@ -227,10 +231,16 @@ def _eroded(mask: Tensor, margin: int) -> Tensor:
     Holes of few pixels inside the measured rectangle are no frame: what lies behind them is known well.
     """
     rectangle = (mask.amax(-1, keepdim=True) * mask.amax(-2, keepdim=True)) > 0
-    closed = 1 - F.max_pool2d(1 - F.max_pool2d(mask, _HOLE, 1, _HOLE // 2), _HOLE, 1, _HOLE // 2)
+    closed = 1 - spread(1 - spread(mask, _HOLE // 2), _HOLE // 2)
     closed = torch.where(rectangle, closed.maximum(mask), mask)
-    inside = mask * (1 - F.max_pool2d(1 - closed, 2 * margin + 1, 1, margin))
+    inside = mask * (1 - spread(1 - closed, margin))
     return inside if inside.any() else mask
+
+
+def spread(mask: Tensor, radius: int) -> Tensor:
+    """The largest value of `mask` (B, 1, H, W) within `radius` pixels across and down."""
+    across = F.max_pool2d(mask, (1, 2 * radius + 1), 1, (0, radius))
+    return F.max_pool2d(across, (2 * radius + 1, 1), 1, (radius, 0))
 
 
 def centre_kernel(kernel: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ from ..priors.base import LatentPrior
 from ..priors.kernel_denoiser import KernelDenoiser
 from ..priors.prior_names import name_of
 from ..search.gradient_score import kernel_radius
+from ..solver.frame import filled
 from ..solver.measurement import Measurement
 from ..solver.passes import Progress
 from .data_range import DataRange
-from .examination import Examination, filled
+from .examination import Examination
 from .image import ImageRestoration
 from .joint import JointRestoration
 from .registration import central_motion, motion_between, moved_back, moved_mask

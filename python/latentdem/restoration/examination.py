@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..solver.frame import filled
 from .data_range import DataRange, quantisation_step
 from .outliers import blown_out_pixels, constant_lines, isolated_pixels, sharp_pixels
 
@@ -105,24 +106,3 @@ def received(region: Tensor, kernel: Tensor) -> Tensor:
     padded = F.pad(region.to(kernel), (before, after, before, after), mode="replicate")
     kernel = kernel.expand(len(region), -1, -1, -1)
     return F.conv2d(padded.transpose(0, 1), kernel, groups=len(region)).transpose(0, 1)
-
-
-def filled(y: Tensor, mask: Tensor) -> Tensor:
-    """`y` (B, C, H, W) with smooth values from the surroundings where `mask` (1 or B, 1, H, W) is 0.
-
-    Means over squares that double until each contains a pixel of the mask; for wide gaps the coarse ones.
-    """
-    mask = mask.to(y).expand(len(y), -1, -1, -1)
-    levels = [(y * mask, mask)]
-    while not bool((levels[-1][1] > 0).all()) and max(levels[-1][0].shape[-2:]) > 1:
-        levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
-    values, weights = levels[-1]
-    result = values / weights.clamp_min(1e-6)
-    for values, weights in reversed(levels[:-1]):
-        upper = F.interpolate(result, values.shape[-2:], mode="bilinear", align_corners=False)
-        result = torch.where(weights > 0, values / weights.clamp_min(1e-6), upper)
-    return result
-
-
-def _halved(values: Tensor) -> Tensor:
-    return F.avg_pool2d(values, 2, ceil_mode=True)

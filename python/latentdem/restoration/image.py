@@ -150,11 +150,12 @@ class ImageRestoration:
                     final = replace(layout, kernel_size=kernels.shape[-1])
                 elif kernel is None:
                     with _timed(seconds, "kernel search"):
-                        found = search(part, size, self.settings.seed, hooks)
+                        region = search.region(part)
+                        found = search(region, size, self.settings.seed, hooks)
                     candidates, kernels = found.candidates, found.candidates.parameters
                     caution = found.caution if search.cautious else caution
                     if search.tried:
-                        checks.append(checked(part, found))
+                        checks.append(checked(region, found))
                     if layout.fits and not config.again:
                         image = found.frame.crop(candidates.image)
                         residual = recording.residual(image, kernels, part)

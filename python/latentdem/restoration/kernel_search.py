@@ -12,9 +12,10 @@ from ..priors.kernel_refiner import shipped_refiner
 from ..search.blind import BlindSearch
 from ..search.family import FamilySearch
 from ..search.gradient_first import CAUTION, Found, GradientFirstSearch
+from ..search.gradient_input import edge_window
 from ..search.gradient_score import kernel_radius, turned_lead
 from ..search.gradient_start import automatic_sizes
-from ..search.layout import Layout, informative_window
+from ..search.layout import REGION_SIZE, Layout, informative_window
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, WorkBudget
 from .unexplained import unexplained_share
@@ -53,6 +54,12 @@ class KernelSearch:
         if self.gradients is not None:
             return automatic_sizes(side)[-1], True
         return min(_DEFAULT_SIZE, side), False
+
+    def region(self, photographs: Measurement) -> Measurement:
+        """The part of photographs that the search sees: all of them unless they are very large."""
+        if self.gradients is None or max(photographs.size) <= REGION_SIZE:
+            return photographs
+        return photographs.window(*edge_window(photographs.y, REGION_SIZE, 1, photographs.mask))
 
     def work(self, layout: Layout) -> int:
         """Pixels that the full EM steps of the search of one photograph go through, at most."""

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from latentdem_ext.vae import Window
 
-from .gradient_scale import TINY, Scale, box_mean, resize, squared_gradient
+from ..operators.blur import spread
+from ..solver.frame import filled
+from .gradient_scale import Scale, resize, squared_gradient
 
 WINDOW_SIZE = 448  # pixels a side of the window in which the kernel of a larger photograph is estimated
 _KERNELS_PER_SIDE = 8  # the window is at least this many kernels wide; long kernels need more edges
@@ -49,9 +51,9 @@ class GradientInput:
         if mask is None:
             return cls(grey, torch.ones_like(grey), kernel_size, circular, repeats)
         valid = mask.to(grey).expand_as(grey)
-        grey = _filled(grey, valid)
+        grey = filled(grey, valid)
         margin = kernel_size // 4  # an invalid pixel spoils the gradients around it
-        valid = 1 - F.max_pool2d(1 - valid, 2 * margin + 1, 1, margin)
+        valid = 1 - spread(1 - valid, margin)
         return cls(grey, valid, kernel_size, circular, repeats)
 
     def scale(self, width: int, frames: list[float]) -> Scale:
@@ -96,15 +98,3 @@ def edge_window(y: Tensor, size: int, kernel_size: int, mask: Tensor | None = No
     totals = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
     top, left = divmod(int(totals.argmax()), totals.shape[1])
     return slice(top, top + height), slice(left, left + width)
-
-
-def _filled(y: Tensor, valid: Tensor) -> Tensor:
-    """Replaces invalid pixels by the mean of the valid ones around them, as close to them as there are any."""
-    filled = (y * valid).sum((-2, -1), keepdim=True) / valid.sum((-2, -1), keepdim=True).clamp_min(1)
-    filled = filled.expand_as(y)
-    for radius in (32, 16, 8, 4, 2, 1):
-        if radius < min(y.shape[-2:]) // 2:
-            share = box_mean(valid, radius)
-            nearby = box_mean(y * valid, radius) / share.clamp_min(TINY)
-            filled = torch.where(share > 0.05, nearby, filled)
-    return torch.where(valid > 0, y, filled)

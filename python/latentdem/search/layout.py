@@ -17,6 +17,7 @@ TILE_SIZE = 640  # pixels a side of a tile's padded grid at most; of small tiles
 OVERLAP = 64  # pixels that neighbouring tiles share at most
 GRID_MULTIPLE = 32  # of padded grids: small factors for FFTs, whole latents at half size
 VARYING_SIZE = 256  # the same where the blur varies: a tile has one kernel
+REGION_SIZE = 1536  # pixels a side of the part of a larger photograph that the search for the kernel sees
 SEARCH_SIZE = 256  # pixels a side of the window in which the kernel of a larger photograph is found
 
 
@@ -69,12 +70,16 @@ class Layout:
 
     @property
     def tile_size(self) -> tuple[int, int]:
-        """Height and width of the tiles: the least that cover the photograph with so few tiles."""
+        """Height and width of the tiles: as few as cover the photograph, on the smallest grids that they fit.
+
+        Tiles fill their grids, as the least squares of a tile take the longer the wider the frame around it.
+        """
         most, shared = self._largest_tile, self.overlap
 
         def side(length: int) -> int:
             count = max(1, -(-(length - shared) // (most - shared)))
-            return -(-(length + (count - 1) * shared) // count)
+            least = -(-(length + (count - 1) * shared) // count)
+            return min(self.frame_of_part(least, least).grid[0] - self.kernel_size + 1, length)
 
         # Where blur varies, tiles have the size that one kernel suffices for.
         return (most, most) if self.varying else (side(self.height), side(self.width))

@@ -77,6 +77,27 @@ def intersection(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a * b
 
 
+def filled(y: Tensor, mask: Tensor) -> Tensor:
+    """`y` (B, C, H, W) with smooth values from the surroundings where `mask` (1 or B, 1, H, W) is 0.
+
+    Means over squares that double until each contains a pixel of the mask; for wide gaps the coarse ones.
+    """
+    mask = mask.to(y).expand(len(y), -1, -1, -1)
+    levels = [(y * mask, mask)]
+    while not bool((levels[-1][1] > 0).all()) and max(levels[-1][0].shape[-2:]) > 1:
+        levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
+    values, weights = levels[-1]
+    result = values / weights.clamp_min(1e-6)
+    for values, weights in reversed(levels[:-1]):
+        upper = F.interpolate(result, values.shape[-2:], mode="bilinear", align_corners=False)
+        result = torch.where(weights > 0, values / weights.clamp_min(1e-6), upper)
+    return result
+
+
+def _halved(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, 2, ceil_mode=True)
+
+
 def interior_mask(height: int, width: int, kernel_size: int, device: torch.device) -> Tensor | None:
     """(1, 1, H, W), 1 where a K x K blur sees only pixels of the image; None for K = 1."""
     if kernel_size == 1:

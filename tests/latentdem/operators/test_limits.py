@@ -30,7 +30,7 @@ def with_lights(x: Tensor) -> Tensor:
 
 
 def limits(*white: float) -> Limits:
-    return Limits(torch.tensor(white, dtype=torch.float64))
+    return Limits(torch.tensor(white, dtype=torch.float64), tolerance=0)
 
 
 @pytest.mark.parametrize("white", [1.0, torch.inf])

@@ -13,9 +13,10 @@ from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.kernel_denoiser import KernelDenoiser
 from latentdem.restoration.data_range import DataRange, quantisation_step
-from latentdem.restoration.examination import Examination, filled, received
+from latentdem.restoration.examination import Examination, received
 from latentdem.restoration.image import ImageRestoration
 from latentdem.restoration.recording import Recording, wraps_around
+from latentdem.solver.frame import filled
 
 Scene = Callable[..., Tensor]
 
