@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,19 @@ def test_photographs_are_restored_with_and_without_native_operations(
         part = read_image(photographs.EXAMPLES / f"{name}.png").pixels[..., 60:124, 60:124]
         write_image(tmp_path / f"{name}.png", part)
     monkeypatch.setattr(photographs, "EXAMPLES", tmp_path)
-    photographs.main([], tmp_path / "out", ["--kernel-size", "9", "--quality", "fast"])
+    options = ["--kernel-size", "9", "--quality", "fast"]
+    photographs.main([], tmp_path / "out", options, before=sys.executable, sizes=())
     (table,) = tmp_path.rglob("photographs.csv")
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["run"] for row in rows] == ["native", "reference"]
+    assert [row["run"] for row in rows] == ["native", "reference", "before"]
     assert all(float(row["CPU-seconds"]) > 0 and float(row["MB"]) > 100 for row in rows)
     assert float(rows[0]["PSNR"]) == pytest.approx(float(rows[1]["PSNR"]), abs=1)
     assert table.with_suffix(".png").stat().st_size > 1000
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
+
+
+def test_simulated_photographs_have_their_size_and_a_sharp_image(tmp_path: Path) -> None:
+    blurred, sharp = (read_image(path).pixels for path in photographs.simulated(48, tmp_path))
+    assert blurred.shape == sharp.shape == (1, 3, 48, 48)
+    assert 0.01 < (blurred - sharp).square().mean() < 0.1 < sharp.std()

@@ -117,9 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--photograph", type=Path, action="append", default=[], help="blurred, with --prior embedded"
     )
+    parser.add_argument("--before", help="Python of an earlier release, for a row, with --prior embedded")
     options = parser.parse_args(arguments)
     if options.prior == "embedded":
-        return photographs.main(options.photograph, options.out)
+        return photographs.main(options.photograph, options.out, before=options.before)
     torch.manual_seed(0)
     batch, size, kernel_size = options.batch, options.size, options.kernel_size
     vae, unet, schedule = networks(options.narrow)
