@@ -57,7 +57,7 @@ def blend_tiles(
         for values, of in zip((weight * result, weight), sums, strict=True):
             of[..., top : top + len(down), left : left + len(across)] += values
     assert sums is not None
-    return (sums[0] / sums[1]).to(result.dtype)
+    return sums[0].div_(sums[1]).to(result.dtype)
 
 
 def tiled_decode(decode: Callable[[Tensor], Tensor], z: Tensor, *, tile: int = 64, overlap: int = 32) -> Tensor:

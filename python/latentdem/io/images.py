@@ -43,6 +43,7 @@ _ONLY_READ = (
 )
 SUFFIXES = frozenset((*_WRITABLE_SUFFIXES, *_ONLY_READ))
 MIN_SIDE = 16  # pixels
+_ROWS = 512  # that are converted at a time
 
 
 @dataclass(frozen=True)
@@ -290,6 +291,7 @@ def from_integers(array: np.ndarray) -> Tensor:
 
 def to_integers(image: Tensor, bits: int) -> np.ndarray:
     """Images (1, C, H, W) or (C, H, W) in [-1, 1] as (H, W, C) uint8 or uint16."""
-    half = (2**bits - 1) / 2
-    pixels = image.detach().reshape(image.shape[-3:]).permute(1, 2, 0).cpu().double().clamp(-1, 1)
-    return ((pixels + 1) * half).round().numpy().astype(np.uint16 if bits == 16 else np.uint8)
+    half, kind = (2**bits - 1) / 2, np.uint16 if bits == 16 else np.uint8
+    pixels = image.detach().reshape(image.shape[-3:]).permute(1, 2, 0).cpu()
+    parts = pixels.split(_ROWS)  # for the sake of memory
+    return np.concatenate([((p.double().clamp(-1, 1) + 1) * half).round().numpy().astype(kind) for p in parts])

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..solver.frame import filled
 from .data_range import DataRange, quantisation_step
 from .outliers import blown_out_pixels, constant_lines, isolated_pixels, sharp_pixels
+from .windows import by_rows
 
 _SEEN, _UNSEEN = 0.5, 0.9  # share of a pixel's light in blown-out pixels: known up to, unknown from
 
@@ -77,7 +78,7 @@ class Examination:
             return cls(stretched, None, None, data_range, step)
         if bool((mask == mask[:1]).all()):
             mask = mask[:1]
-        smooth = torch.where(mask > 0, stretched, filled(stretched, mask.expand(len(y), -1, -1, -1)))
+        smooth = filled(stretched, mask)
         some = [one if one.any() else None for one in (original, clipped)]
         return cls(smooth, mask, some[0], data_range, step, some[1])
 
@@ -89,13 +90,15 @@ class Examination:
         """
         image = self.data_range.restored(image)
         if self.clipped is not None:
-            share = received(self.clipped, kernel)
-            unknown = ((share - _SEEN) / (_UNSEEN - _SEEN)).clamp(0, 1) * self.clipped
-            low, high = (end.to(image).view(-1, 1, 1, 1) for end in (self.data_range.low, self.data_range.high))
-            # All channels, or colours would appear where only some are clipped.
-            bright = photographs.amax(1, keepdim=True) > (low + high) / 2
-            limit = torch.where(bright, image.maximum(photographs), image.minimum(photographs))
-            image = image + unknown * (limit - image)
+            share, image = received(self.clipped, kernel), image.clone()
+            middle = (self.data_range.low + self.data_range.high) / 2
+            for i, clipped in enumerate(self.clipped[:, 0]):
+                own, seen = image[i][:, clipped], photographs[i][:, clipped].to(image)
+                unknown = ((share[i, 0][clipped] - _SEEN) / (_UNSEEN - _SEEN)).clamp(0, 1)
+                # All channels, or colours would appear where only some are clipped.
+                bright = seen.amax(0) > middle[i].to(image)
+                limit = torch.where(bright, own.maximum(seen), own.minimum(seen))
+                image[i][:, clipped] = own + unknown * (limit - own)
         return image if self.original is None else torch.where(self.original, photographs.to(image), image)
 
 
@@ -103,6 +106,13 @@ def received(region: Tensor, kernel: Tensor) -> Tensor:
     """Share (B, 1, H, W) of each pixel's light that a blur with kernels (B, 1, K, K) sends into a region."""
     size = kernel.shape[-1]
     before, after = size // 2, size - 1 - size // 2
-    padded = F.pad(region.to(kernel), (before, after, before, after), mode="replicate")
     kernel = kernel.expand(len(region), -1, -1, -1)
-    return F.conv2d(padded.transpose(0, 1), kernel, groups=len(region)).transpose(0, 1)
+
+    def band(rows: slice) -> Tensor:
+        part = region[..., rows, :].to(kernel)
+        if not part.any():
+            return part
+        padded = F.pad(part, (before, after, before, after), mode="replicate")
+        return F.conv2d(padded.transpose(0, 1), kernel, groups=len(region)).transpose(0, 1)
+
+    return by_rows(band, region.shape[-2], size)

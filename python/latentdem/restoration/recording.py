@@ -22,6 +22,7 @@ from .settings import Settings
 # The lead in linear light from which it is taken, and by which it must be greater; see
 # docs/research/linear_light.md.
 _LEAST_LEAD, _GREATER = 0.06, 0.01
+_ROWS = 1024  # of a photograph that are blurred at a time
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,20 @@ class Recording:
             kernel: (B, 1, K, K).
             measurement: y, some of the photographs.
         """
-        size = kernel.shape[-1]
-        inside = interior_mask(*measurement.size, 1 if measurement.circular else size, measurement.y.device)
-        operator = Blur(size, mask=intersection(inside, measurement.mask))
-        light = image if self.curve is None else self.curve.light(image)
-        return operator.residual(light, kernel, measurement.y)
+        size, (height, width) = kernel.shape[-1], measurement.size
+        before, rows = size - 1, height if measurement.circular else _ROWS
+        total, count = torch.zeros_like(measurement.sigma), torch.zeros_like(measurement.sigma)
+        for top in range(0, max(height - before, 1), rows):  # of large photographs, as memory is short
+            part = measurement.window(slice(top, min(top + rows + before, height)), slice(0, width))
+            inside = interior_mask(*part.size, 1 if part.circular else size, part.y.device)
+            mask = intersection(inside, part.mask)
+            light = image[..., top : top + part.size[0], :]
+            light = light if self.curve is None else self.curve.light(light)
+            counts = part.y.new_tensor(float(part.y[0, 0].numel())) if mask is None else mask.sum((1, 2, 3))
+            mean = Blur(size, mask=mask).mean_square(light, kernel, part.y)
+            total += torch.where(counts > 0, counts * mean, 0)
+            count += counts
+        return (total / count).sqrt()
 
 
 def wraps_around(photographs: Tensor, settings: Settings) -> bool:

@@ -78,12 +78,13 @@ def intersection(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 
 def filled(y: Tensor, mask: Tensor) -> Tensor:
-    """`y` (B, C, H, W) with smooth values from the surroundings where `mask` (1 or B, 1, H, W) is 0.
+    """`y` (B, C, H, W) with smooth values from the surroundings where `mask` (1 or B, 1, H, W) is 0, else 1.
 
     Means over squares that double until each contains a pixel of the mask; for wide gaps the coarse ones.
     """
     mask = mask.to(y).expand(len(y), -1, -1, -1)
-    levels = [(y * mask, mask)]
+    coarse = torch.cat([_halved(channel * mask) for channel in y.split(1, dim=1)], 1)
+    levels = [(coarse, _halved(mask))]
     while not bool((levels[-1][1] > 0).all()) and max(levels[-1][0].shape[-2:]) > 1:
         levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
     values, weights = levels[-1]
@@ -91,11 +92,25 @@ def filled(y: Tensor, mask: Tensor) -> Tensor:
     for values, weights in reversed(levels[:-1]):
         upper = F.interpolate(result, values.shape[-2:], mode="bilinear", align_corners=False)
         result = torch.where(weights > 0, values / weights.clamp_min(1e-6), upper)
-    return result
+    filled = y.clone()
+    for image, values, gaps in zip(filled, result, mask[:, 0] == 0, strict=True):
+        image[:, gaps] = _enlarged(values, gaps)
+    return filled
 
 
 def _halved(values: Tensor) -> Tensor:
     return F.avg_pool2d(values, 2, ceil_mode=True)
+
+
+def _enlarged(values: Tensor, at: Tensor) -> Tensor:
+    """`values` (C, h, w), enlarged bilinearly to the size of `at` (H, W) bool, where that is true: (C, N)."""
+    corners = []
+    for index, length, size in zip(at.nonzero(as_tuple=True), values.shape[1:], at.shape, strict=True):
+        place = ((index + 0.5) * (length / size) - 0.5).clamp_min(0)
+        first = place.long()
+        corners.append(((first, 1 - (place - first)), ((first + 1).clamp_max(length - 1), place - first)))
+    rows, columns = corners
+    return sum(values[:, i, j] * (a * b) for i, a in rows for j, b in columns)
 
 
 def interior_mask(height: int, width: int, kernel_size: int, device: torch.device) -> Tensor | None:

@@ -155,12 +155,16 @@ def join(parts: list[Candidates]) -> Candidates:
         for steps in zip(*(part.trace for part in parts), strict=True)
     ]
     image, parameters, residual, evidence, variance = (
-        torch.cat([getattr(part, name) for part in parts])
+        _together([getattr(part, name) for part in parts])
         for name in ("image", "parameters", "residual", "evidence", "variance")
     )
     spreads = [part.spread for part in parts if part.spread is not None]
     spread = torch.cat(spreads) if len(spreads) == len(parts) else None
     return Candidates(image, parameters, residual, evidence, variance, trace, spread)
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]  # large photographs are not copied
 
 
 def run_passes(
