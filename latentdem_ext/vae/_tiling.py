@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -41,23 +41,24 @@ def blend_tiles(
         (B, D, f H, f W), of the dtype of the results.
     """
     height, width = x.shape[-2:]
-    sums: tuple[Tensor, Tensor] | None = None
+    total: Tensor | None = None
     for window in tile_windows(height, width, tile, overlap):
         rows, columns = window
         result = function(x[..., rows, columns], window)
         factor = result.shape[-1] // (columns.stop - columns.start)
-        if sums is None:
+        if total is None:
             wide = torch.promote_types(result.dtype, torch.float32)
             total = result.new_zeros(*result.shape[:2], factor * height, factor * width, dtype=wide)
-            sums = total, total.new_zeros(1, 1, *total.shape[-2:])
-        down = _ramp(rows, height, overlap, margin, factor).to(sums[1])
-        across = _ramp(columns, width, overlap, margin, factor).to(sums[1])
-        weight = down[:, None] * across
+            grid = zip(*tile_windows(height, width, tile, overlap), strict=True)
+            down, across = (
+                _weights(lines, length, overlap, margin, factor, total)
+                for lines, length in zip(grid, (height, width), strict=True)
+            )
         top, left = factor * rows.start, factor * columns.start
-        for values, of in zip((weight * result, weight), sums, strict=True):
-            of[..., top : top + len(down), left : left + len(across)] += values
-    assert sums is not None
-    return sums[0].div_(sums[1]).to(result.dtype)
+        part = total[..., top : top + result.shape[-2], left : left + result.shape[-1]]
+        part += down[rows.start][:, None] * across[columns.start] * result
+    assert total is not None
+    return total.to(result.dtype)
 
 
 def tiled_decode(decode: Callable[[Tensor], Tensor], z: Tensor, *, tile: int = 64, overlap: int = 32) -> Tensor:
@@ -100,6 +101,20 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
         return [0]
     count = -(-(length - overlap) // (tile - overlap))
     return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def _weights(
+    windows: Iterable[slice], length: int, overlap: int, margin: int, factor: int, like: Tensor
+) -> dict[int, Tensor]:
+    """Weights (n,) of the rows, or columns, of each window, by its first one; they add up to 1 everywhere."""
+    ramps = {window.start: _ramp(window, length, overlap, margin, factor) for window in windows}
+    total = torch.zeros(factor * length)
+    for start, ramp in ramps.items():
+        total[factor * start : factor * start + len(ramp)] += ramp
+    return {
+        start: (ramp / total[factor * start : factor * start + len(ramp)]).to(like)
+        for start, ramp in ramps.items()
+    }
 
 
 def _ramp(window: slice, length: int, overlap: int, margin: int, factor: int) -> Tensor:

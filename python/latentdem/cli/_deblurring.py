@@ -82,8 +82,9 @@ class Deblurring:
             masks = [source.opaque for source in sources]
             everywhere = torch.ones_like(sources[0].pixels[:, :1])
             mask = torch.cat([everywhere if each is None else each for each in masks])
+        pixels = [source.pixels for source in sources]
         result = latentdem.deblur(
-            torch.cat([source.pixels for source in sources]),
+            torch.cat(pixels) if len(pixels) > 1 else pixels[0],
             kernel=self.kernel,
             mask=mask,
             prior=self._loaded,

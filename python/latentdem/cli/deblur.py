@@ -39,8 +39,10 @@ def deblur_command(
     quality: Annotated[
         option.QualityName,
         typer.Option(
-            help="How much time the restoration takes once the kernel is known; 'auto' is 'best' for small "
-            "photographs and 'balanced' for those that are restored in tiles."
+            help="How the image is restored once the kernel is found. 'fast': 3 steps, for a first look (12 "
+            "megapixels in 3 minutes on two cores, the search included). 'balanced': 8 steps (6 minutes). 'best': "
+            "the mean of 4 runs of 13 steps (BEST minutes). 'auto': 'best' up to about 360 pixels a side, else "
+            "'balanced'."
         ),
     ] = option.QualityName.auto,
     blur: Annotated[

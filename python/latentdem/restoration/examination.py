@@ -85,12 +85,14 @@ class Examination:
     def restored(self, image: Tensor, photographs: Tensor, kernel: Tensor) -> Tensor:
         """The restored image (B, C, H, W) in the range of the file, its `original` pixels as they were.
 
+        Where that range is [-1, 1] it is `image` itself, changed: large photographs are not copied.
+
         Blown-out pixels whose light went into blown-out pixels alone are at least as bright, or as dark, as
         they were: the restoration, for which they do not count, knows nothing of them.
         """
         image = self.data_range.restored(image)
         if self.clipped is not None:
-            share, image = received(self.clipped, kernel), image.clone()
+            share = received(self.clipped, kernel)
             middle = (self.data_range.low + self.data_range.high) / 2
             for i, clipped in enumerate(self.clipped[:, 0]):
                 own, seen = image[i][:, clipped], photographs[i][:, clipped].to(image)
@@ -99,7 +101,10 @@ class Examination:
                 bright = seen.amax(0) > middle[i].to(image)
                 limit = torch.where(bright, own.maximum(seen), own.minimum(seen))
                 image[i][:, clipped] = own + unknown * (limit - own)
-        return image if self.original is None else torch.where(self.original, photographs.to(image), image)
+        if self.original is not None:
+            for one, before, original in zip(image, photographs, self.original[:, 0], strict=True):
+                one[:, original] = before[:, original].to(image)
+        return image
 
 
 def received(region: Tensor, kernel: Tensor) -> Tensor:

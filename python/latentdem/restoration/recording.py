@@ -22,7 +22,7 @@ from .settings import Settings
 # The lead in linear light from which it is taken, and by which it must be greater; see
 # docs/research/linear_light.md.
 _LEAST_LEAD, _GREATER = 0.06, 0.01
-_ROWS = 1024  # of a photograph that are blurred at a time
+_ROWS = 512  # of a photograph that are blurred at a time
 
 
 @dataclass(frozen=True)
