@@ -110,7 +110,7 @@ def _enlarged(values: Tensor, at: Tensor) -> Tensor:
         first = place.long()
         corners.append(((first, 1 - (place - first)), ((first + 1).clamp_max(length - 1), place - first)))
     rows, columns = corners
-    return sum(values[:, i, j] * (a * b) for i, a in rows for j, b in columns)
+    return torch.stack([values[:, i, j] * (a * b) for i, a in rows for j, b in columns]).sum(0)
 
 
 def interior_mask(height: int, width: int, kernel_size: int, device: torch.device) -> Tensor | None:
