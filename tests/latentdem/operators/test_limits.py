@@ -103,3 +103,23 @@ def test_an_image_that_is_sampled_has_limits_too(scene: Callable[..., Tensor]) -
     assert operator.proximal(start, kernel, y, rho).abs().max() > 1.2
     operator.limits = Limits(torch.ones(1))
     assert operator.proximal(start, kernel, y, rho, iterations=100).abs().max() < 1.01
+
+
+def test_the_splitting_ends_where_the_limits_are_met_and_each_image_as_if_alone() -> None:
+    calls = 0
+
+    def proximal(target: Tensor, rho: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return target
+
+    inside, beyond = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 3.0)
+    rho, within = torch.ones(2), Limits(torch.ones(2))
+    assert torch.equal(Limits(torch.ones(1)).proximal(proximal, inside, rho[:1], 10), inside)
+    assert calls == 1
+    both = within.proximal(proximal, torch.cat([inside, beyond]), rho, 50)
+    assert calls < 40
+    assert torch.equal(both[:1], inside)
+    alone = Limits(torch.ones(1)).proximal(proximal, beyond, rho[:1], 50)
+    torch.testing.assert_close(both[1:], alone)
+    assert (alone - 1).abs().max() < 0.01

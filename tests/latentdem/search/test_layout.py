@@ -43,5 +43,9 @@ def test_tiles_cover_a_large_photograph_with_little_more_than_its_pixels(
             TILE_SIZE + GRID_MULTIPLE
         )
         covered[rows, columns] += 1
+        for part, whole in ((rows, height), (columns, width)):
+            size = part.stop - part.start
+            fills_its_grid = plan.frame_of_part(size, size).grid[0] == size + kernel_size - 1
+            assert fills_its_grid or size == whole
     assert covered.min() >= 1
     assert plan.grids[1] < 1.9 * height * width

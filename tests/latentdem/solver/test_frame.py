@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem.solver.frame import Frame
+from latentdem.solver.frame import Frame, filled
 
 Scene = Callable[..., Tensor]
 
@@ -51,3 +52,13 @@ def test_place_and_crop_are_inverse(scene: Scene) -> None:
 def test_sides_of_the_grid_transform_fast(pixels: int, side: int) -> None:
     """544 = 32 * 17 and 608 = 32 * 19 take three to six times as long as 576 and 640."""
     assert Frame.extended(pixels, pixels, 31, 32).grid == (side, side)
+
+
+@pytest.mark.parametrize("size", [(9, 14), (8, 7)])
+def test_filled_values_are_those_of_a_picture_half_the_size_interpolated(size: tuple[int, int]) -> None:
+    y = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    mask = (torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(1)) > 0.3).float()
+    mask[..., ::2, ::2] = 1  # so that no square of 2 x 2 pixels is empty
+    halves = F.avg_pool2d(y * mask, 2, ceil_mode=True) / F.avg_pool2d(mask, 2, ceil_mode=True)
+    expected = torch.where(mask > 0, y, F.interpolate(halves, size, mode="bilinear", align_corners=False))
+    torch.testing.assert_close(filled(y, mask), expected)
