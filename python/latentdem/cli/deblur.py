@@ -40,9 +40,9 @@ def deblur_command(
         option.QualityName,
         typer.Option(
             help="How the image is restored once the kernel is found. 'fast': 3 steps, for a first look; on "
-            "two cores, 12 megapixels take 3 minutes, search included. 'balanced': 8 steps; 6 minutes. 'best': the "
-            "mean of 4 runs of 13 steps; more than half an hour. 'auto': 'best' up to about 350 pixels a side, "
-            "and 'balanced' above."
+            "two cores, 12 megapixels take 3 minutes, search included. 'balanced': 8 steps; 6 minutes. "
+            "'best': the mean of 4 runs of 13 steps; more than half an hour. 'auto': 'best' up to about 350 "
+            "pixels a side, and 'balanced' above."
         ),
     ] = option.QualityName.auto,
     blur: Annotated[
