@@ -204,7 +204,8 @@ class ImageRestoration:
         for name in checks[0] if checks else ():
             setattr(result, name, torch.cat([one[name] for one in checks]).cpu())
         if restored.spread is not None:
-            result.uncertainty = uncertainty(restored.spread, examined.data_range.scale)
+            sigma = recording.measurement.sigma / recording.slope
+            result.uncertainty = uncertainty(restored.spread, sigma, examined.data_range.scale)
         if fields:
             result.kernel_field = joined_fields(fields).cpu()
         if kernel_spreads:

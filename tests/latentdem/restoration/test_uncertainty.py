@@ -11,6 +11,7 @@ from torch import Tensor
 import latentdem
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import EmbeddedPrior
+from latentdem.restoration.uncertainty import LEAST, SPREAD_FACTOR, uncertainty
 
 Scene = Callable[..., Tensor]
 
@@ -58,3 +59,12 @@ def test_large_photographs_have_a_map_of_all_tiles(
     assert result.uncertainty is not None
     assert result.uncertainty.shape == (1, 1, 60, 40)
     assert result.uncertainty.isfinite().all()
+
+
+def test_samples_that_agree_leave_the_noise_and_the_texture_that_all_lack() -> None:
+    spread = torch.zeros(2, 3, 9, 9)
+    spread[1] = 0.1
+    found = uncertainty(spread, torch.tensor([0.03, 0.0]), torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close(found[0], torch.full((1, 9, 9), (0.03**2 + LEAST**2) ** 0.5))
+    expected = ((SPREAD_FACTOR * 0.1) ** 2 + LEAST**2) ** 0.5 / 2
+    torch.testing.assert_close(found[1], torch.full((1, 9, 9), expected))
