@@ -130,7 +130,7 @@ class ImageRestoration:
             )
         total = len(measurement) * self._work(layout, config, search if blind else None)
         counter = WorkCounter(total, progress)
-        hooks = Hooks(counter, on_step, checkpoint)
+        hooks = Hooks(counter, counter.extend, on_step, checkpoint)
         results: list[Candidates] = []
         checks: list[dict[str, Tensor]] = []
         kernel_spreads: list[Tensor] = []
@@ -244,7 +244,7 @@ class ImageRestoration:
         return known if caution is None else known.cautious(caution)
 
     def _work(self, layout: Layout, config: RestorationConfig, search: KernelSearch | None) -> int:
-        """Pixels that the full EM steps of one photograph go through, at most."""
+        """Pixels that the full EM steps of one photograph go through, as far as it is known before."""
         total = 0
         if search is not None:
             total = search_work(layout) if layout.varying else search.work(layout)

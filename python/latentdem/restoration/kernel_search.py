@@ -62,15 +62,18 @@ class KernelSearch:
         return photographs.window(*edge_window(photographs.y, REGION_SIZE, 1, photographs.mask))
 
     def work(self, layout: Layout) -> int:
-        """Pixels that the full EM steps of the search of one photograph go through, at most."""
-        search = self.search if self.gradients is None else self.gradients
-        return search.work(*layout.grids[0], layout.kernel_size)
+        """Pixels that the full EM steps of the search of one photograph go through, if no more is needed."""
+        if self.gradients is None:
+            return self.search.work(*layout.grids[0], layout.kernel_size)
+        seen = min(layout.height, REGION_SIZE) * min(layout.width, REGION_SIZE)
+        return self.gradients.work(*layout.grids[0], seen)
 
     def __call__(self, photographs: Measurement, kernel_size: int, seed: int, hooks: Hooks) -> Found:
         """The most plausible kernels (B, 1, K, K); smaller than K if the size is unknown."""
         layout = Layout.of(photographs, kernel_size)
-        budget = WorkBudget(len(photographs) * self.work(layout), hooks.on_work)
-        hooks = replace(hooks, on_work=budget)
+        images = len(photographs)
+        budget = WorkBudget(images * self.work(layout), hooks)
+        hooks = replace(hooks, on_work=budget, on_more=budget.extend)
         generator = torch.Generator(photographs.y.device).manual_seed(seed)
         if self.gradients is not None:
             first = self.gradients
@@ -79,7 +82,9 @@ class KernelSearch:
             if bool(noisy.any()):
                 grid, moved = found.frame.extend(found.window), found.candidates
                 for mover in first.movers:
-                    moved = mover(grid, moved.parameters.shape[-1], generator, hooks, moved)
+                    size = moved.parameters.shape[-1]
+                    budget.extend(images * mover.work(*grid.size, size))
+                    moved = mover(grid, size, generator, hooks, moved)
                 loss = first.config.moved_loss
                 found = first.better(photographs, found, first.settled(moved), noisy, seed, hooks, loss)
             unexplained = ~first.explains(found)
@@ -90,6 +95,7 @@ class KernelSearch:
                 unexplained &= turned_lead(photographs, found.candidates.parameters) < SURE_LEAD
             if bool(unexplained.any()):
                 size, grid = first.blind_grid(photographs, kernel_size)
+                budget.extend(images * first.search.work(*grid.size, size))
                 searched = first.search(grid, size, generator, hooks)
                 found = first.better(photographs, found, searched, unexplained, seed, hooks)
         else:

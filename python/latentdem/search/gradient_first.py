@@ -25,7 +25,7 @@ from .trials import TRIAL_STEPS, trial
 _LARGEST_SEARCHED = 64  # K of the blind search where the kernel size is unknown
 CAUTION = 2.0  # factor of the modelling error in the restoration of a capture
 _FULL = 0.25  # share of the variance beyond the noise from which it is full, the least that `most_likely` tells
-_START_STEPS = 30  # full EM steps in the window that take about as long as the start
+_START_STEPS, _START_PIXELS = 30, 512 * 512  # see `_start_steps`
 _SETTLED = 0.98  # normalised correlation from which two kernels of one pass are averaged
 _ROOM = 4  # pixels around the support of an estimated kernel, for its refinement
 
@@ -79,8 +79,8 @@ class GradientFirst:
     refinement_bonus: float = 0.007
     low_noise: float = 0.01
     moved: tuple[SearchConfig, ...] = (
-        _em(Pass(40, 700), 0.05, HQS(5, 3e6, centre=True)),
-        _em(Pass(30, 400), 0.03, HQS(5, 1e7, centre=True, gradients=True)),
+        _em(Pass(24, 700), 0.05, HQS(5, 3e6, centre=True)),
+        _em(Pass(18, 400), 0.03, HQS(5, 1e7, centre=True, gradients=True)),
     )
     averaged: int = 6
     moved_loss: float = 0.02
@@ -147,12 +147,15 @@ class GradientFirstSearch:
         noisy = photographs.sigma > self.config.low_noise
         return noisy.any().expand_as(noisy) if self.shared else noisy
 
-    def work(self, height: int, width: int, kernel_size: int) -> int:
-        """Pixels of all full EM steps if the blind search is needed, for one grid of this size."""
-        trials = self.config.tried + 1 + self.config.rounds * self.config.refined + 4
-        search = self.search.work(height, width, min(kernel_size, _LARGEST_SEARCHED))
-        tried = height * width * (_START_STEPS + TRIAL_STEPS * trials)
-        return tried + sum(mover.work(height, width, kernel_size) for mover in self.movers) + search
+    def work(self, height: int, width: int, seen: int) -> int:
+        """Pixels of all full EM steps without movers and blind search, for one photograph.
+
+        Args:
+            height, width: of the grid of the trials.
+            seen: pixels of the photograph that the start sees.
+        """
+        trials = self.config.tried + 1 + self.config.rounds * self.config.refined
+        return height * width * (_start_steps(seen) + TRIAL_STEPS * trials)
 
     def __call__(self, photographs: Measurement, kernel_size: int, seed: int, hooks: Hooks = NO_HOOKS) -> Found:
         """The most plausible kernel (B, 1, K, K) of each photograph; smaller than K if the size is unknown.
@@ -192,7 +195,8 @@ class GradientFirstSearch:
         side = min(photographs.size)
         sizes = automatic_sizes(side) if self.automatic else sizes_around(kernel_size, side)
         pixels = Layout.of(photographs, kernel_size).grids[0]
-        part = pixels[0] * pixels[1] * _START_STEPS // (PARTS * len(sizes))
+        seen = photographs.size[0] * photographs.size[1]
+        part = pixels[0] * pixels[1] * _start_steps(seen) // (PARTS * len(sizes))
 
         def on_part() -> None:
             if hooks.on_work is not None:
@@ -283,6 +287,11 @@ class GradientFirstSearch:
         value[:, 1] = torch.where(counts, value[:, 1] + loss, -torch.inf)
         chosen = replace(tried.pick(most_plausible(value, 1)), trace=other.trace)
         return Found.tried(chosen, window, frame, found.radius)
+
+
+def _start_steps(seen: int) -> int:
+    """Full EM steps in the window that take about as long as the start in `seen` pixels."""
+    return _START_STEPS * max(1, round(seen / _START_PIXELS))
 
 
 def _window(photographs: Measurement, kernel_size: int) -> tuple[Measurement, Frame]:

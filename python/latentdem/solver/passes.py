@@ -48,7 +48,7 @@ class WorkCounter:
     """Turns the pixels that full EM steps have gone through into calls of `progress`.
 
     Args:
-        total: pixels of the whole run.
+        total: pixels of the whole run, as far as they are known.
         progress: None for nothing to call.
     """
 
@@ -61,6 +61,10 @@ class WorkCounter:
         if self._progress is not None:
             self._progress(stage, min(self._done, self._total), self._total)
 
+    def extend(self, pixels: int) -> None:
+        """Adds pixels that turned out to be needed to the total."""
+        self._total += pixels
+
     def finish(self, stage: str) -> None:
         """Counts what turned out not to be needed, such as pixels of a padded grid for a larger kernel."""
         if self._done < self._total:
@@ -72,18 +76,24 @@ class WorkBudget:
 
     Args:
         pixels: of the part, at most; more are not counted.
-        on_work: see `Hooks`.
+        hooks: what follows the run.
     """
 
-    def __init__(self, pixels: int, on_work: Callable[[str, int], None] | None) -> None:
-        self._left, self._on_work = pixels, on_work
+    def __init__(self, pixels: int, hooks: Hooks) -> None:
+        self._left, self._hooks = pixels, hooks
 
     def __call__(self, stage: str, pixels: int) -> None:
         """Counts a full EM step."""
         pixels = min(pixels, self._left)
         self._left -= pixels
-        if self._on_work is not None and pixels:
-            self._on_work(stage, pixels)
+        if self._hooks.on_work is not None and pixels:
+            self._hooks.on_work(stage, pixels)
+
+    def extend(self, pixels: int) -> None:
+        """Allows for more pixels, which turned out to be needed."""
+        self._left += pixels
+        if self._hooks.on_more is not None:
+            self._hooks.on_more(pixels)
 
     def spend(self, stage: str) -> None:
         """Counts all that is left."""
@@ -96,11 +106,13 @@ class Hooks:
 
     Attributes:
         on_work: called after every full EM step with the name of the stage and the pixels of the step.
+        on_more: called with the pixels of a part of the run that turns out to be needed, before it.
         on_step: then called with the solver's state, which it may change.
         checkpoint: where the run is saved, so that it can be resumed.
     """
 
     on_work: Callable[[str, int], None] | None = None
+    on_more: Callable[[int], None] | None = None
     on_step: Callable[[State], None] | None = None
     checkpoint: Checkpoint | None = None
 

@@ -216,12 +216,15 @@ def test_work_is_what_is_done(
     """What is not needed is counted at once, so that the progress ends at its total."""
     config = GradientFirst(tried=tried)
     search, seen = GradientFirstSearch(CountedSearch(oracle(photographs)), config), []
-    total = len(photographs) * search.work(SIZE, SIZE, K)
-    counter = WorkCounter(10 * total, lambda _, done, __: seen.append(done))
-    run(search, measured(photographs, kernel, sigma), hooks=Hooks(counter))
+    expected = len(photographs) * search.work(SIZE, SIZE, SIZE * SIZE)
+    counter = WorkCounter(expected, lambda _, done, total: seen.append((done, total)))
+    run(search, measured(photographs, kernel, sigma), hooks=Hooks(counter, counter.extend))
     assert len(search.search.sigmas) == (len(config.moved) if sigma > 0.01 else 0)
-    assert seen[-1] == total
-    assert seen == sorted(set(seen))
+    done, totals = zip(*seen, strict=True)
+    assert done[-1] == totals[-1]
+    assert totals[0] == expected
+    assert (totals[-1] > expected) == (sigma > 0.01)
+    assert list(done) == sorted(set(done))
 
 
 def test_the_turned_kernel_loses(
