@@ -1,10 +1,12 @@
-"""Methods to evaluate: this package's own with any configuration, and classic EM around it."""
+"""Methods to evaluate: this package's own with any configuration or kernel prior, and classic EM around it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import perf_counter
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,13 +17,14 @@ from ..operators.kernels import gaussian_kernel
 from ..output.result import Result
 from ..priors import LatentPrior, load_prior
 from ..priors.kernel_denoiser import KernelDenoiser, load_kernel_denoiser
+from ..priors.kernel_diffusion import KernelDiffusion
 from ..restoration.config import KnownKernelConfig, RestorationConfig
 from ..restoration.image import ImageRestoration
 from ..restoration.settings import Settings
 from ..search.config import SearchConfig
 from ..solver.e_step import Posterior
 from ..solver.schedules import EVERY_STEP
-from .cases import Task
+from .cases import Method, Task
 
 
 def deblur_task(task: Task) -> Result:
@@ -68,6 +71,28 @@ class ConfiguredLatentDEM:
 
 
 @dataclass(frozen=True)
+class OtherKernelPrior:
+    """This package's default method, blind, with another prior of kernels in its M-steps.
+
+    Attributes:
+        kernel_prior: "diffusion" for `KernelDiffusion` with the weights that ship, "none" for kernels that are
+            only non-negative with sum 1.
+    """
+
+    kernel_prior: Literal["diffusion", "none"]
+
+    def __call__(self, task: Task) -> Result:
+        denoiser = None
+        if self.kernel_prior == "diffusion":
+            denoiser = KernelDiffusion.from_pretrained(None, task.device)
+
+        def blur(kernel_size: int, _: Any = None, *settings: Any, **options: Any) -> Blur:
+            return Blur(kernel_size, denoiser, *settings, **options)
+
+        return _run(task, None, RestorationConfig(), blur)
+
+
+@dataclass(frozen=True)
 class VanillaEM:
     """Classic expectation-maximisation: each E-step is a whole reverse diffusion with a fixed kernel.
 
@@ -103,7 +128,16 @@ def _silent(stage: str, done: int, total: int) -> None:
     """Reports nothing, because the iterations are reported instead."""
 
 
-def _run(task: Task, kernel: Tensor | None, config: RestorationConfig) -> Result:
+KERNEL_PRIORS: dict[str, Method] = {
+    "deblur-kernel-diffusion": OtherKernelPrior("diffusion"),
+    "deblur-no-kernel-prior": OtherKernelPrior("none"),
+}
+"""The default method with other priors of kernels, by the names that `--methods` has for them."""
+
+
+def _run(
+    task: Task, kernel: Tensor | None, config: RestorationConfig, operator: Callable[..., Blur] = Blur
+) -> Result:
     settings = task.settings
     chosen = Settings(
         settings.kernel_size,
@@ -113,7 +147,7 @@ def _run(task: Task, kernel: Tensor | None, config: RestorationConfig) -> Result
     )
     if settings.steps is not None:
         config = in_fewer_steps(config, settings.steps)
-    restoration = ImageRestoration(task.blurred, chosen, kernel, config=config)
+    restoration = ImageRestoration(task.blurred, chosen, kernel, operator=operator, config=config)
     prior, denoiser = networks(settings.prior, task.device)
     return restoration.run(prior, denoiser, task.device, progress=task.progress)
 

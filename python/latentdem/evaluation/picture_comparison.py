@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..io.files import atomic_path, make_folder, write_json
 from ..output.report import versions
 from .method_names import ALL, NamedMethod, check_names, earlier_methods
+from .methods import KERNEL_PRIORS
 from .on_pictures import OnPictures
 from .picture_rows import PictureRow, PictureSummary
 from .picture_tables import COLUMNS, head_lines, published_lines
@@ -30,7 +31,7 @@ from .tables import cell, count_of, failure_lines, line
 
 OWN: dict[str, PictureMethod] = {
     "deblur": deblur_picture,
-    **{name: OnPictures(method) for name, method in RIVALS.items()},
+    **{name: OnPictures(method) for name, method in (KERNEL_PRIORS | RIVALS).items()},
 }
 """Methods of this package by name."""
 _BY_DEFAULT = ("deblur",)  # what `ALL` stands for
@@ -68,8 +69,8 @@ def picture_methods(
 
 
 def _own(name: str, non_blind: bool) -> ComparedMethod:
-    """A method of this package; its rivals know no kernels."""
-    return ComparedMethod(name, OWN[name], non_blind and name not in RIVALS)
+    """A method of this package; only the first one may be given kernels."""
+    return ComparedMethod(name, OWN[name], non_blind and name in _BY_DEFAULT)
 
 
 def compare_pictures(

@@ -15,7 +15,7 @@ from ..solver.schedules import EVERY_STEP, Annealing, Skip
 from .baselines import BlindRichardsonLucy, BlindTotalVariation, KnownRichardsonLucy, KnownWiener
 from .cases import EvaluationSettings, Method
 from .method_names import ALL, NamedMethod, check_names
-from .methods import ConfiguredLatentDEM, VanillaEM, deblur_task
+from .methods import KERNEL_PRIORS, ConfiguredLatentDEM, VanillaEM, deblur_task
 from .rivals import RIVALS
 from .self_deblur import SelfDeblur
 
@@ -118,6 +118,13 @@ _RIVALS = tuple(
     )
 )
 """The paper's blind rivals, as algorithms on the priors of the evaluation."""
+_KERNEL_PRIORS = tuple(
+    Entry(name, title, KERNEL_PRIORS[name], on_request=True)
+    for name, title in (
+        ("deblur-kernel-diffusion", "ours, diffusion prior of kernels"),
+        ("deblur-no-kernel-prior", "ours, no prior of kernels"),
+    )
+)
 
 _TABLE_1 = Protocol(
     "Table 1: blind motion deblurring",
@@ -195,9 +202,9 @@ PROTOCOLS = {
 
 
 def comparison(*, non_blind: bool) -> Protocol:
-    """The table of an evaluation with any settings: `latentdem.deblur`, its rivals, methods of other people."""
+    """The table of an evaluation with any settings: ours, its rivals, methods of other people."""
     ours = Entry("deblur", "latentdem deblur", deblur_task, non_blind)
-    return Protocol("Comparison", (ours, *_RIVALS), paper=False)
+    return Protocol("Comparison", (ours, *_KERNEL_PRIORS, *_RIVALS), paper=False)
 
 
 def check_settings(settings: EvaluationSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -64,9 +65,16 @@ class KernelDenoiser(Network):
         Returns:
             (B, 1, K, K), not clipped and not normalised.
         """
-        peak = kernel.amax(dim=(1, 2, 3), keepdim=True).clamp_min(0)
-        scaled = kernel / torch.where(peak > 0, peak, torch.ones_like(peak))
-        return peak * self(scaled, noise_level)
+        return at_peak_one(kernel, lambda scaled: self(scaled, noise_level))
+
+
+def at_peak_one(kernel: Tensor, denoise: Callable[[Tensor], Tensor]) -> Tensor:
+    """`denoise` of kernels (B, 1, K, K) scaled to peak 1, and scaled back.
+
+    One without a positive value comes back as zeros.
+    """
+    peak = kernel.amax(dim=(1, 2, 3), keepdim=True).clamp_min(0)
+    return peak * denoise(kernel / torch.where(peak > 0, peak, torch.ones_like(peak)))
 
 
 def load_kernel_denoiser(path: str | Path | None = None, device: torch.device | str = "cpu") -> KernelDenoiser:

@@ -14,7 +14,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 import latentdem_ext as ext
 
-from .kernel_denoiser import KernelDenoiser
+from .kernel_denoiser import KernelDenoiser, at_peak_one
 from .loading import check_parts, load_network, load_schedule
 from .padding import padded_size
 from .parametrization import TIMESTEPS, Parametrization
@@ -51,6 +51,9 @@ def kernel_of(picture: Tensor) -> Tensor:
 class KernelDiffusion:
     """An unconditional diffusion model of the pictures of kernels of any size (see `kernel_picture`).
 
+    It is a denoiser of kernels too, and `Blur(kernel_size, KernelDiffusion.from_pretrained())` has it in its
+    M-steps.
+
     Args:
         unet: network on pictures (B, 1, h, w) with sides that are multiples of `multiple`.
         parametrization: the schedule that it was trained with, and what it predicts.
@@ -65,6 +68,9 @@ class KernelDiffusion:
         convert_conv2d_weight_memory_format(self.unet, torch.channels_last)
         self.alphas_cumprod = parametrization.alphas_cumprod
         self.multiple = 2 ** (len(unet.config["block_out_channels"]) - 1)
+        ratio = (1 / self.alphas_cumprod - 1).sqrt()
+        # Noise in units of the signal, where one timestep ceases to be the nearest one and the next begins.
+        self._between = (ratio[:-1] * ratio[1:]).sqrt()
 
     @classmethod
     def from_pretrained(
@@ -97,10 +103,36 @@ class KernelDiffusion:
         """Pictures (B, 1, height, width) without the padding, not clamped."""
         return z[..., :height, :width]
 
-    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
-        """Noise (B, 1, h, w) in `z_t` (B, 1, h, w) at timestep `t`."""
+    def predict_noise(self, z_t: Tensor, t: int | Tensor) -> Tensor:
+        """Noise (B, 1, h, w) in `z_t` (B, 1, h, w) at timestep `t`, one or (B,)."""
         output = self.unet(z_t.contiguous(memory_format=torch.channels_last), t)
         return self.parametrization.noise(output, z_t, t)
+
+    def denoise(self, kernel: Tensor, noise_level: Tensor | float) -> Tensor:
+        """Posterior means of kernels of any scale under white Gaussian noise, in place of `KernelDenoiser`.
+
+        The picture of a noisy kernel, times sqrt(abar_t), is a sample of the diffusion at the timestep t whose
+        noise is as strong; the mean follows from the noise predicted in it (Tweedie's formula). Of the 1000
+        timesteps the nearest one is taken, and the first one at levels below its 0.005.
+
+        Args:
+            kernel: (B, 1, K, K) noisy kernels. One without a positive value comes back as zeros.
+            noise_level: standard deviation of the noise in units of each kernel's peak, (B,) or one for all.
+
+        Returns:
+            (B, 1, K, K), not clipped and not normalised.
+        """
+        # A kernel of peak 1 has half the range of its picture.
+        level = 2 * torch.as_tensor(noise_level, dtype=kernel.dtype, device=kernel.device).expand(len(kernel))
+        t = torch.bucketize(level, self._between.to(level))
+        signal = self.alphas_cumprod.to(level)[t].sqrt().view(-1, 1, 1, 1)
+
+        def mean(scaled: Tensor) -> Tensor:
+            picture = self.encode(2 * scaled - 1)
+            clean = picture - level.view(-1, 1, 1, 1) * self.predict_noise(signal * picture, t)
+            return (self.decode(clean, *kernel.shape[-2:]) + 1) / 2
+
+        return at_peak_one(kernel, mean)
 
 
 class DenoiserPrior:

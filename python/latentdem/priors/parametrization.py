@@ -99,9 +99,16 @@ class Parametrization:
         betas = torch.linspace(first, last, steps, dtype=torch.float32) ** power
         return cls(torch.cumprod(1 - betas, dim=0), prediction)
 
-    def noise(self, output: Tensor, z_t: Tensor, t: int) -> Tensor:
-        """The predicted noise (B, c, h, w), from the output at `z_t` (B, c, h, w) and timestep `t`."""
-        abar = float(self.alphas_cumprod[t])
+    def noise(self, output: Tensor, z_t: Tensor, t: int | Tensor) -> Tensor:
+        """The predicted noise (B, c, h, w), from the output at `z_t` (B, c, h, w) and timestep `t`.
+
+        `t` is one for all or (B,).
+        """
+        abar: float | Tensor
+        if isinstance(t, Tensor):
+            abar = self.alphas_cumprod.to(z_t)[t].view(-1, 1, 1, 1)
+        else:
+            abar = float(self.alphas_cumprod[t])
         signal, noise = abar**0.5, (1 - abar) ** 0.5
         if self.prediction == "v_prediction":
             return signal * output + noise * z_t

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 from latentdem import HQS, Blur, Pass, Posterior, SearchConfig, Skip
 from latentdem.evaluation import EvaluationSettings, Task, methods
 from latentdem.evaluation.accuracy import accuracy
-from latentdem.evaluation.methods import ConfiguredLatentDEM, VanillaEM, in_fewer_steps
+from latentdem.evaluation.methods import ConfiguredLatentDEM, OtherKernelPrior, VanillaEM, in_fewer_steps
 from latentdem.metrics import kernel_metrics
+from latentdem.operators.blur import Denoiser
 from latentdem.operators.kernels import gaussian_kernel, motion_kernels
 from latentdem.output.result import Result
 from latentdem.priors.kernel_denoiser import KernelDenoiser
+from latentdem.priors.kernel_diffusion import KernelDiffusion
 from latentdem.restoration.config import RestorationConfig, algorithm_1
 from latentdem.restoration.image import KnownKernelConfig
 from latentdem.solver.schedules import EVERY_STEP
@@ -107,6 +109,40 @@ def test_accuracy_of_a_trace_with_a_coarse_part() -> None:
     assert first.mnc > 0.99
     assert second.mnc == pytest.approx(1)
     assert (first.stage, first.t, first.residual) == ("half size", 900, pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("name", ["diffusion", "none"])
+def test_another_kernel_prior_is_that_of_all_m_steps(
+    task: Task, monkeypatch: pytest.MonkeyPatch, name: Literal["diffusion", "none"]
+) -> None:
+    """The default method comes to the same with the networks of an evaluation exchanged."""
+    seen: list[Tensor] = []
+
+    class Watched(KernelDiffusion):
+        def denoise(self, kernel: Tensor, noise_level: Tensor | float) -> Tensor:
+            seen.append(kernel)
+            return super().denoise(kernel, noise_level)
+
+    monkeypatch.setattr(methods, "KernelDiffusion", Watched)
+    task = replace(task, settings=replace(task.settings, steps=2))
+    result = OtherKernelPrior(name)(task)
+    assert bool(seen) == (name == "diffusion")
+    usual = ConfiguredLatentDEM()(task)
+    prior, _ = methods.networks("embedded", task.device)
+    other: Denoiser = KernelDiffusion.from_pretrained() if name == "diffusion" else Unchanged()
+    monkeypatch.setattr(methods, "networks", lambda *_: (prior, other))
+    expected = ConfiguredLatentDEM()(task)
+    # Kernels that are not denoised are divided by their sum once less.
+    torch.testing.assert_close(result.kernel, expected.kernel, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(result.tensor, expected.tensor, rtol=1e-3, atol=1e-4)
+    assert (result.kernel - usual.kernel).abs().max() > 1e-4
+
+
+class Unchanged:
+    """A denoiser that changes nothing."""
+
+    def denoise(self, kernel: Tensor, noise_level: Tensor) -> Tensor:
+        return kernel
 
 
 def test_a_search_uses_the_configuration(task: Task) -> None:

@@ -112,8 +112,14 @@ def test_the_tables_are_complete() -> None:
     assert not {"posterior", "blinddps", "gibbsddrm"} & {e.name for e in PROTOCOLS["paper-table1"].pick([])}
 
 
-def test_a_comparison_has_the_rivals_where_they_are_named() -> None:
-    table = comparison(non_blind=False)
+def test_a_comparison_has_rivals_and_kernel_priors_where_they_are_named() -> None:
+    table = comparison(non_blind=True)
+    kernel_priors = table.pick(["deblur-no-kernel-prior", "deblur-kernel-diffusion"])
+    assert [(entry.name, entry.non_blind) for entry in kernel_priors] == [
+        ("deblur-kernel-diffusion", False),
+        ("deblur-no-kernel-prior", False),
+    ]
+    assert len({str(entry.method) for entry in kernel_priors}) == 2
     assert [entry.name for entry in table.pick([])] == ["deblur"]
     named = table.pick(["gibbsddrm", "blinddps"])
     assert [(entry.name, entry.non_blind) for entry in named] == [("blinddps", False), ("gibbsddrm", False)]
