@@ -58,7 +58,7 @@ class Limits:
                 allowed = _LIGHTS * mean_square(x).maximum(variance)
             if n in _CHECKED:
                 lights &= mean_square(limits.clamped(x)) > allowed
-                if not bool(lights.any()):
+                if _known_to_end(lights):
                     break
         return cls(torch.where(lights, torch.inf, limits.white))
 
@@ -83,7 +83,7 @@ class Limits:
         images = islice(self._iterates(proximal, x0, rho), iterations + 1)
         x = next(images)
         moving = _size(x - self.clamped(x)) > self.tolerance
-        while bool(moving.any()) and (latest := next(images, None)) is not None:
+        while not _known_to_end(moving) and (latest := next(images, None)) is not None:
             change = torch.where(moving, latest - x, 0)
             x = x + change
             moving &= _size(change).maximum(_size(x - self.clamped(x))) > self.tolerance
@@ -101,6 +101,11 @@ class Limits:
             multiplier = multiplier + x - within
             target = (x0 + _WEIGHT * (within - multiplier)) / (1 + _WEIGHT)
             x = proximal(target, rho * (1 + _WEIGHT))
+
+
+def _known_to_end(needed: Tensor) -> bool:
+    """Whether no image needs more iterations; a GPU goes on without effect, as asking it would mean to wait."""
+    return needed.device.type == "cpu" and not bool(needed.any())
 
 
 def _size(image: Tensor) -> Tensor:
