@@ -24,9 +24,8 @@ UNEXPLAINED = 2.0
 UNEXPLAINED_SHARE = 0.3
 LEAST_COVERAGE = 0.7  # below this an estimated kernel is only a part of the blur
 MOST_COVERAGE = 1.4  # above this it is wider than the blur, unless its lead says that it is right
-# From this lead on an estimated kernel is right, whatever the prior leaves unexplained. Its image is right up
-# to this residual, in units of [-1, 1].
-SURE_LEAD, SURE_RESIDUAL = 0.02, 0.1
+SURE_LEAD = 0.02  # from this lead on an estimated kernel is right, whatever the prior leaves unexplained
+MOST_RESIDUAL = 0.1  # of an image that explains anything, in units of [-1, 1], unless the noise is greater
 # What a result may have besides, a row for each image.
 _OPTIONAL = (
     "model_error",
@@ -186,19 +185,20 @@ class Result(Pictures):
 
         That is where it is only a part of the blur (`coverage` below 0.7). Unless it is clearly better than
         itself turned (`lead` of 0.02), that is also where it is wider than the blur (`coverage` above 1.4), or
-        where `unexplained` is above 0.3, which counts with a residual above 0.1 whatever the lead.
-        Where these are not known, it is where the residual is above twice the noise.
+        where `unexplained` is above 0.3. Where these are not known, it is where the residual is above twice the
+        noise. It is always where the residual is above that and above 0.1: then the image itself explains
+        nothing, as that of a prior of something else.
         """
         if self.unexplained is None:
             return self.residual <= UNEXPLAINED * self.noise_sigma
         explained = self.unexplained <= UNEXPLAINED_SHARE
         if self.lead is not None:
-            explained = explained | (self.lead >= SURE_LEAD) & (self.residual <= SURE_RESIDUAL)
+            explained = explained | (self.lead >= SURE_LEAD)
         if self.coverage is not None:
             explained = explained & (self.coverage >= LEAST_COVERAGE)
             if self.lead is not None:
                 explained = explained & ((self.coverage <= MOST_COVERAGE) | (self.lead >= SURE_LEAD))
-        return explained
+        return explained & (self.residual <= (UNEXPLAINED * self.noise_sigma).clamp_min(MOST_RESIDUAL))
 
     def or_input(self) -> Result:
         """The result with the input and a kernel without blur where an estimated kernel explains nothing.
