@@ -262,7 +262,8 @@ def test_two_processes_share_a_folder_and_the_next_run_does_what_one_left(
 ) -> None:
     """One of them is this process."""
     prior = prior_folder(tiny_prior, here / "prior")
-    arguments = ["deblur", "photos", "--prior", str(prior), "--kernel-size", "3", "--steps", "2"]
+    np.save(here / "kernel.npy", np.full((3, 3), 1 / 9))  # one that is found is refused with a random prior
+    arguments = ["deblur", "photos", "--prior", str(prior), "--kernel", "kernel.npy", "--steps", "2"]
     arguments += ["--device", "cpu", "-o", "out"]
     other = subprocess.Popen(
         [sys.executable, "-c", DIES_WRITING_ITS_SECOND_IMAGE + COMMAND, *arguments],
