@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -170,13 +171,14 @@ def test_the_results_are_those_of_one_process(
     tiny_prior.unet.save_pretrained("prior/unet")
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     DDPMScheduler(**schedule).save_pretrained("prior/scheduler")
+    np.save("kernel.npy", np.full((3, 3), 1 / 9))  # one that is found is refused with a random prior
     arguments = [
         "deblur",
         "photos",
         "--prior",
         "prior",
-        "--kernel-size",
-        "3",
+        "--kernel",
+        "kernel.npy",
         "--steps",
         "2",
         "--device",
