@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from latentdem_ext.vae import Window
 
 from ..operators.blur import spread
-from ..solver.frame import filled
-from .gradient_scale import Scale, resize, squared_gradient
+from .gradient_scale import TINY, Scale, box_mean, resize, squared_gradient
 
 WINDOW_SIZE = 448  # pixels a side of the window in which the kernel of a larger photograph is estimated
 _KERNELS_PER_SIDE = 8  # the window is at least this many kernels wide; long kernels need more edges
@@ -51,7 +50,7 @@ class GradientInput:
         if mask is None:
             return cls(grey, torch.ones_like(grey), kernel_size, circular, repeats)
         valid = mask.to(grey).expand_as(grey)
-        grey = filled(grey, valid)
+        grey = _filled(grey, valid)
         margin = kernel_size // 4  # an invalid pixel spoils the gradients around it
         valid = 1 - spread(1 - valid, margin)
         return cls(grey, valid, kernel_size, circular, repeats)
@@ -98,3 +97,15 @@ def edge_window(y: Tensor, size: int, kernel_size: int, mask: Tensor | None = No
     totals = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
     top, left = divmod(int(totals.argmax()), totals.shape[1])
     return slice(top, top + height), slice(left, left + width)
+
+
+def _filled(y: Tensor, valid: Tensor) -> Tensor:
+    """Replaces invalid pixels by the mean of the valid ones around them, as close to them as there are any."""
+    filled = (y * valid).sum((-2, -1), keepdim=True) / valid.sum((-2, -1), keepdim=True).clamp_min(1)
+    filled = filled.expand_as(y)
+    for radius in (32, 16, 8, 4, 2, 1):
+        if radius < min(y.shape[-2:]) // 2:
+            share = box_mean(valid, radius)
+            nearby = box_mean(y * valid, radius) / share.clamp_min(TINY)
+            filled = torch.where(share > 0.05, nearby, filled)
+    return torch.where(valid > 0, y, filled)

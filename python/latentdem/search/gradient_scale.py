@@ -56,6 +56,13 @@ def squared_gradient(image: Tensor) -> Tensor:
     return across.square_().addcmul_(down, down)
 
 
+def box_mean(image: Tensor, radius: int) -> Tensor:
+    """Mean over the square of 2 radius + 1 pixels around each pixel, zeros being beyond the border."""
+    width = 2 * radius + 1
+    across = F.avg_pool2d(image, (1, width), 1, (0, radius))
+    return F.avg_pool2d(across, (width, 1), 1, (radius, 0))
+
+
 class Scale:
     """A blurred image at one scale, and what the image and kernel steps share.
 
