@@ -23,6 +23,7 @@ _NOISY = 0.05  # share of isolated pixels above which they are noise
 _CONTRAST = 0.4  # least contrast of a stamp
 _SHARP = 0.8  # second difference in every direction of a stamp, in units of the local contrast
 _ACROSS = 0.35  # the same across a straight stroke, at the pixel itself
+_GLINT = 10  # sharp pixels up to which they may be a glint in a nearly sharp picture; a hot pixel makes 25
 _GROWTH = 4  # steps of 4 pixels from a sharp corner along a stroke
 _STROKES = 100  # sharp pixels from which there are strokes; a hot pixel on an edge makes 25
 _BLURRED = 0.55  # the same in a blurred picture; measured on 200 pictures: 0.6 at most, 0.4 on average
@@ -103,8 +104,8 @@ def sharp_pixels(y: Tensor) -> Tensor:
     contrast, sharpness, steepness = by_rows(lambda rows: _bends(y[:, rows]), y.shape[1], 4)
     edges = contrast > _CONTRAST + _SIGMAS * float(_noise(y).amax())
     sharp = edges & (sharpness > _SHARP * contrast)
-    if not sharp.any():
-        return sharp
+    if sharp.sum() < _GLINT:
+        return torch.zeros_like(sharp)
     apart = edges & ~dilated(sharp, 17)
     if apart.any() and _quantile((sharpness / contrast)[apart], 0.98) > _BLURRED:
         return torch.zeros_like(sharp)
