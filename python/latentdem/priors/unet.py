@@ -111,7 +111,9 @@ class UNet(Network):
             x: (B, in_channels, h, w), with sides that are multiples of 2^(levels - 1).
             t: one timestep, or (B,).
         """
-        embedding = self.time_embedding(torch.as_tensor(t, device=x.device).reshape(-1), self.dtype)
+        # A number is written on the device, as copying it there would mean to wait.
+        times = t.to(x.device) if isinstance(t, Tensor) else torch.full((1,), t, device=x.device)
+        embedding = self.time_embedding(times.reshape(-1), self.dtype)
         skipped = [self.conv_in(x)]
         for stage in self.down_blocks:
             skipped += stage(skipped[-1], embedding)
