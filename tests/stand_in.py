@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from latentdem.solver import graph
 from latentdem_ext import _native
 from latentdem_ext._registry import OPERATIONS
 
@@ -67,12 +68,47 @@ class Waits(list[tuple[str, str]]):
         return dict(Counter(self))
 
 
+class Recorder:
+    """In place of CUDA graphs: a recorded function is called again, and must not have made the host wait.
+
+    Attributes:
+        replayed: how often, of all of them.
+    """
+
+    replayed = 0
+
+    def __init__(self, waits: Sequence[Any] = ()) -> None:
+        self._waits = waits
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+    def record(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        before = len(self._waits)
+        results = function()
+        if len(self._waits) > before:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        kept = tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, results)
+        for value in tree_flatten(kept)[0]:
+            if isinstance(value, Tensor):
+                value.zero_()  # a capture computes nothing
+
+        def replay() -> None:
+            Recorder.replayed += 1
+            for old, new in zip(tree_flatten(kept)[0], tree_flatten(function())[0], strict=True):
+                if isinstance(old, Tensor):
+                    old.copy_(new)
+
+        return replay, kept
+
+
 @contextmanager
 def stand_in_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     """The stand-in, while the context lasts; gives the list of what made the host wait."""
     waits = Waits()
     with monkeypatch.context() as patch, _Dispatch(waits), _Functions(waits):
         patch.setattr(torch, "Generator", _Generator)
+        patch.setattr(graph, "CudaRecorder", lambda _: Recorder(waits))
         patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         patch.setattr(_native, "_device_refusal", lambda _: "there is no device")
         patch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(cuda_stream=0))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext.reference.frame_preconditioner import is_frame
-from latentdem_ext.reference.masked import FRAME_ITERATIONS, MAX_ITERATIONS
+from latentdem_ext.reference.masked import FRAME_ITERATIONS, MAX_ITERATIONS, UNASKED
 
 from .base import Operator
 from .limits import Limits
@@ -97,6 +97,10 @@ class Blur(Operator):
     def _interior(self) -> Tensor | None:
         """The pixels that the M-step uses; None for all of them."""
         return None if self.mask is None else _eroded(self.mask, self.kernel_size // 4)
+
+    @property
+    def capturable(self) -> bool:
+        return self.mask is None or self._iterations <= UNASKED
 
     @cached_property
     def _iterations(self) -> int:

@@ -59,6 +59,8 @@ class DiffusersPrior:
         UserError: the parts do not fit each other, or are of an unsupported kind.
     """
 
+    capturable = True
+
     def __init__(
         self,
         vae: AutoencoderKL | AutoencoderTiny | VQModel,
@@ -203,11 +205,16 @@ class DiffusersPrior:
         """Images (B, 3, height, width) of scaled latents `z` (B, c, h, w), not clamped."""
         return self.latents.decode(z)[..., :height, :width]
 
-    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
-        """Noise (B, c, h, w) in `z_t` (B, c, h, w) at timestep `t`, whatever quantity the U-Net predicts."""
+    def predict_noise(self, z_t: Tensor, t: int | Tensor) -> Tensor:
+        """Noise (B, c, h, w) in `z_t` (B, c, h, w), whatever quantity the U-Net predicts.
+
+        `t` is the timestep, a number or a tensor ().
+        """
         parts = max(1, len(self._conditions))
         z = torch.cat([z_t] * parts).to(self.unet.dtype)
-        output = self.unet(z, t, **self._inputs(z)).sample
+        # diffusers would copy a number to the device, which means to wait.
+        times = t if isinstance(t, Tensor) else torch.full((), t, device=z.device)
+        output = self.unet(z, times, **self._inputs(z)).sample
         return self.parametrization.guided_noise(output, z_t, t, self.guidance if parts == 2 else 1.0)
 
     def _inputs(self, z: Tensor) -> dict[str, Any]:
@@ -221,7 +228,8 @@ class DiffusersPrior:
             pooled = [c.pooled.expand(count, -1) for c in self._conditions if c.pooled is not None]
             height, width = (n * self.latents.downsampling for n in z.shape[-2:])
             # Original size, corner of the crop and target size for an image neither scaled nor cropped.
-            times = z.new_tensor([height, width, 0, 0, height, width]).expand(len(z), -1)
+            sizes = (height, width, 0, 0, height, width)
+            times = torch.cat([z.new_full((1,), size) for size in sizes]).expand(len(z), -1)
             inputs["added_cond_kwargs"] = {"text_embeds": torch.cat(pooled).to(z), "time_ids": times}
         return inputs
 

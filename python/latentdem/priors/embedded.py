@@ -29,6 +29,8 @@ class EmbeddedPrior:
         autocast: data type of the convolutions of the networks; None for that of the weights.
     """
 
+    capturable = True
+
     def __init__(
         self,
         autoencoder: EmbeddedAutoencoder,
@@ -92,8 +94,8 @@ class EmbeddedPrior:
             image = self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last))
         return image[..., :height, :width].to(z.dtype)
 
-    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
-        """Noise predicted by the U-Net, (B, c, h, w)."""
+    def predict_noise(self, z_t: Tensor, t: int | Tensor) -> Tensor:
+        """Noise predicted by the U-Net, (B, c, h, w), at timestep `t`, a number or a tensor ()."""
         with self._precision(z_t):
             noise: Tensor = self.unet(z_t.contiguous(memory_format=torch.channels_last), t)
         return noise.to(z_t.dtype)

@@ -28,7 +28,7 @@ class Prediction:
         y: (N, C, h, w) measurement.
         variance: (N,) sigma^2 of the measurement noise.
         r2: (N,) variance of the error of x0 according to the diffusion's schedule.
-        t: timestep.
+        t: timestep, a number or a tensor () on the device.
     """
 
     operator: Operator
@@ -37,7 +37,7 @@ class Prediction:
     y: Tensor
     variance: Tensor
     r2: Tensor
-    t: int = 0
+    t: int | Tensor = 0
 
 
 class DataWeight(Protocol):

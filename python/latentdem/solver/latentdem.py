@@ -12,6 +12,7 @@ from ..operators.base import Operator
 from ..priors.base import LatentPrior
 from .draws import alpha_table, cumulative_alpha, unit_noise
 from .e_step import EStep, Proximal
+from .graph import steps_of
 from .schedules import EVERY_STEP, Skip, timesteps
 from .state import State, TraceStep
 from .step import Given, Step
@@ -99,7 +100,8 @@ class LatentDEM:
         schedule = timesteps(steps, start)
         alphas = alpha_table(self.prior, [t for t, _ in schedule] + [schedule[-1][1]], len(z), y)
         moving = self._moving([t for t, _ in schedule], batch, y.device)
-        take = Step(self.prior, self.operator, self.e_step, y, sigma.square(), samples, (height, width))
+        step = Step(self.prior, self.operator, self.e_step, y, sigma.square(), samples, (height, width))
+        take = steps_of(step)
         t_before = start + self.skip.every
         for number, (t, _) in enumerate(schedule):
             full = self.skip.full(t, t_before)
@@ -115,8 +117,8 @@ class LatentDEM:
             done = take.full(Given(z, parameters, abar, abar_next, noise, who, warm_start), t, anyone)
             z, parameters, warm_start = done.z, done.parameters, done.warm_start
             if on_step is not None:
-                step = TraceStep(stage, t, done.residual, parameters)
-                state = State(z, parameters, done.z0, step, warm_start)
+                entry = TraceStep(stage, t, done.residual, parameters)
+                state = State(z, parameters, done.z0, entry, warm_start)
                 on_step(state)
                 z, parameters = state.latents, state.parameters
         self.operator.warm_start = None  # the caller's next proximal step is of other images

@@ -78,19 +78,19 @@ class Step:
         """The measurement and its variance for every sample."""
         return self.y.repeat_interleave(self.samples, 0), self.variance.repeat_interleave(self.samples)
 
-    def plain(self, given: Given, t: int) -> Tensor:
+    def plain(self, given: Given, t: int | Tensor) -> Tensor:
         """A DDIM move of the latents, (N, c, h, w), at timestep `t`."""
-        noise = self.prior.predict_noise(given.z, t)
+        noise = self._noise(given.z, t)
         return ext.dps_step(given.z, noise, given.abar, given.abar_next)[0]
 
-    def full(self, given: Given, t: int, with_m_step: bool) -> Stepped:
-        """An EM step at timestep `t`."""
+    def full(self, given: Given, t: int | Tensor, with_m_step: bool) -> Stepped:
+        """An EM step at timestep `t`, a number or a tensor () on the device."""
         batch, samples, y = len(self.y), self.samples, self.y
         z, parameters, abar = given.z, given.parameters, given.abar
         self.operator.warm_start = given.warm_start
         with torch.set_grad_enabled(self.e_step.differentiate):
             z = z.detach().requires_grad_(self.e_step.differentiate)
-            eps = self.prior.predict_noise(z, t)
+            eps = self._noise(z, t)
             a = abar.view(-1, 1, 1, 1)
             z0 = (z - (1 - a).sqrt() * eps) / a.sqrt()
             x0 = self.prior.decode(z0, *self.size)
@@ -107,3 +107,6 @@ class Step:
         after = self.e_step(move, self.prior, self.operator)
         residual = self.operator.residual(x, repeated, y_all).unflatten(0, (batch, samples)).mean(1)
         return Stepped(after, parameters, z0.detach(), residual, self.operator.warm_start)
+
+    def _noise(self, z: Tensor, t: int | Tensor) -> Tensor:
+        return self.prior.predict_noise(z, t)  # type: ignore[arg-type]  # a tensor where that is `capturable`

@@ -19,7 +19,7 @@ from latentdem.solver.data_weight import MostCautious, _grids
 from latentdem.solver.measurement import Measurement
 from latentdem.solver.passes import Pass, run_passes
 
-from ...stand_in import DEVICE, Waits, fetch, put, stand_in_device
+from ...stand_in import DEVICE, Recorder, Waits, fetch, put, stand_in_device
 
 SIZE = 9
 Scene = Callable[..., Tensor]
@@ -84,22 +84,32 @@ OF_A_MASK = {
 }
 
 
-@pytest.mark.parametrize("mask", [None, frame()], ids=["circular", "frame"])
 @pytest.mark.parametrize(
-    "e_step", [Proximal(), Posterior(), Proximal(MostCautious())], ids=lambda e: repr(e)[:9]
+    ("e_step", "framed", "replayed"),
+    [
+        (Proximal(), False, 2),  # of 4 steps, two of each of two kinds
+        (Proximal(MostCautious()), True, 1),  # and the first one, which has no solution to start from
+        (Posterior(), False, 0),
+    ],
+    ids=["proximal", "frame", "posterior"],
 )
-def test_no_step_waits(monkeypatch: pytest.MonkeyPatch, y: Tensor, mask: Tensor | None, e_step: Any) -> None:
-    """Not one more with twice the steps, and the results are those of the CPU."""
+def test_no_step_waits(
+    monkeypatch: pytest.MonkeyPatch, y: Tensor, e_step: Any, framed: bool, replayed: int
+) -> None:
+    """Not one more with more steps, captured or not, and the results are those of the CPU."""
+    mask = frame() if framed else None
+    monkeypatch.setattr(Recorder, "replayed", 0)
     counted: list[Waits] = []
-    for steps in (1, 2):
+    for steps in (1, 4):
         with stand_in_device(monkeypatch) as waits:
             _grids(DEVICE, y.dtype)  # copied once for all runs
             waits.clear()
             results = run(put, y, steps, mask, e_step=e_step)
         counted.append(waits)
     assert counted[0].counts() == counted[1].counts()
-    assert counted[1].counts() == OF_A_PASS | ({} if mask is None or e_step.differentiate else OF_A_MASK)
-    for found, expected in zip(results, run(nothing, y, 2, mask, e_step=e_step), strict=True):
+    assert counted[1].counts() == OF_A_PASS | (OF_A_MASK if framed else {})
+    assert Recorder.replayed == replayed
+    for found, expected in zip(results, run(nothing, y, 4, mask, e_step=e_step), strict=True):
         torch.testing.assert_close(fetch(found), expected, atol=2e-4, rtol=1e-3)
 
 
