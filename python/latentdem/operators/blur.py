@@ -16,6 +16,7 @@ from latentdem_ext.reference.frame_preconditioner import is_frame
 from latentdem_ext.reference.masked import FRAME_ITERATIONS, MAX_ITERATIONS, UNASKED
 
 from .base import Operator
+from .centring import centre_kernel
 from .limits import Limits
 from .masked import MaskedKernelUpdate
 
@@ -258,25 +259,6 @@ def spread(mask: Tensor, radius: int) -> Tensor:
     """The largest value of `mask` (B, 1, H, W) within `radius` pixels across and down."""
     across = F.max_pool2d(mask, (1, 2 * radius + 1), 1, (0, radius))
     return F.max_pool2d(across, (2 * radius + 1, 1), 1, (radius, 0))
-
-
-def centre_kernel(kernel: Tensor) -> Tensor:
-    """Moves each kernel (B, 1, K, K) by whole pixels so that its centre of mass is nearest to K // 2.
-
-    Parts that leave the frame are lost, and the sum is restored to 1. Image and kernel share a shift that no
-    measurement determines; without centring the pair can drift until the kernel is cut off at the frame.
-    """
-    size = kernel.shape[-1]
-    index = torch.arange(size, device=kernel.device)
-    offset = index.to(kernel.dtype) - size // 2
-    # Sums kernel by kernel, so that none changes with the batch it is in.
-    centres = [[(k.sum(other)[0] * offset).sum() for other in (-1, -2)] for k in kernel]
-    rows, columns = torch.stack([torch.stack(pair) for pair in centres]).round().long().view(-1, 2, 1).unbind(1)
-    rows, columns = rows + index, columns + index  # (B, K), the pixels that come to each place
-    inside = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[:, None]
-    batch = torch.arange(len(kernel), device=kernel.device)[:, None, None]
-    moved = kernel[batch, 0, rows.clamp(0, size - 1)[:, :, None], columns.clamp(0, size - 1)[:, None]]
-    return ext.project_kernel(torch.where(inside, moved, 0.0)[:, None])
 
 
 def shifted(kernel: Tensor, rows: int, columns: int) -> Tensor:

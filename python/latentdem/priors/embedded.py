@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from latentdem_ext import accelerate_vae, backends, requested_backend
@@ -75,6 +75,11 @@ class EmbeddedPrior:
             precision = torch.bfloat16
         autocast = None if precision == torch.float32 else precision
         return cls(autoencoder, unet, schedule.alphas_cumprod, autocast)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those that the methods call."""
+        return [self.unet, self.autoencoder.encoder, self.autoencoder.decoder]
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(c, h, w) of the latent of an image of this size, after padding to a multiple of 16."""

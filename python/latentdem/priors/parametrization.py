@@ -16,6 +16,11 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 LEAST_ALPHA = 2.0**-24  # the solver divides by its root; float32 still resolves the rest of the image
 
 
+def timestep_on(device: torch.device, t: int | Tensor) -> Tensor:
+    """`t` on a device; a number is written there, (), as to copy it would mean to wait for a GPU."""
+    return t if isinstance(t, Tensor) else torch.full((), t, device=device)
+
+
 @dataclass(frozen=True)
 class Parametrization:
     """Training schedule and meaning of the output, with z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) noise.

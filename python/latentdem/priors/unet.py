@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentdem_ext import convolution, group_norm_silu, upsample_conv
 
 from .network import Convolution, Network
+from .parametrization import timestep_on
 
 EPS = 1e-5  # of group normalisations
 LONGEST_PERIOD = 10000  # of the sines of timesteps
@@ -111,9 +112,7 @@ class UNet(Network):
             x: (B, in_channels, h, w), with sides that are multiples of 2^(levels - 1).
             t: one timestep, or (B,).
         """
-        # A number is written on the device, as copying it there would mean to wait.
-        times = t.to(x.device) if isinstance(t, Tensor) else torch.full((1,), t, device=x.device)
-        embedding = self.time_embedding(times.reshape(-1), self.dtype)
+        embedding = self.time_embedding(timestep_on(x.device, t).to(x.device).reshape(-1), self.dtype)
         skipped = [self.conv_in(x)]
         for stage in self.down_blocks:
             skipped += stage(skipped[-1], embedding)
