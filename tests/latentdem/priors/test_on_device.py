@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
 
 from latentdem import DiffusersPrior
 
@@ -47,6 +49,17 @@ def test_nothing_waits(
     assert waits == copied_once
     for one, other in zip(found, (*expected, expected[1]), strict=True):
         torch.testing.assert_close(fetch(one), other, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_a_u_net_are_channels_last(monkeypatch: pytest.MonkeyPatch, load: Load, sd15: Path) -> None:
+    """On a GPU; on a CPU they stay as they are."""
+    prior = load(sd15)
+    assert prior.unet.conv_in.weight.is_contiguous()
+    with stand_in_device(monkeypatch):
+        unet = put(copy.deepcopy(prior.unet))
+        DiffusersPrior(copy.deepcopy(prior.vae), unet, DDIMScheduler(), prior._conditions[0])
+    convolutions = [layer for layer in unet.modules() if isinstance(layer, nn.Conv2d)]
+    assert all(layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in convolutions)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
