@@ -165,16 +165,27 @@ def test_cuda_graphs_give_what_single_kernels_give(
 
 
 @pytest.mark.gpu
-def test_no_step_waits_on_a_gpu(scene: Scene) -> None:
+@pytest.mark.parametrize("framed", [False, True], ids=["circular", "frame"])
+def test_no_step_waits_on_a_gpu(scene: Scene, framed: bool) -> None:
     """As PyTorch sees it, also what the stand-in of `test_waits` cannot know, such as what a library does."""
     device = torch.device("cuda", torch.cuda.device_count() - 1)
     prior = EmbeddedPrior.from_pretrained(device=device, precision=torch.float32)
-    y, kernel = scene(64, 64).to(device), gaussian_kernel(SIZE, 2).to(device)
-    solver = LatentDEM(prior, Blur(SIZE, hqs=HQS(2, delta=1e3, centre=True, noise_level=0.05)), Proximal())
-    modes = iter(["warn"] * 3 + ["error"] * 5)
+    y, mask = scene(64, 64).to(device), None
+    if framed:
+        mask = torch.zeros(1, 1, 64, 64, device=device)
+        mask[..., 5:-5, 5:-5] = 1
+    operator = Blur(SIZE, hqs=HQS(2, delta=1e3, centre=True, noise_level=0.05), mask=mask)
+    generator, kernel = torch.Generator(device).manual_seed(0), gaussian_kernel(SIZE, 2).to(device)
+    done: list[State] = []
 
-    def watch(_: State) -> None:
-        torch.cuda.set_sync_debug_mode(next(modes, "default"))
+    def watch(state: State) -> None:
+        done.append(state)
+        # The first steps fill the caches; after the last one, the host may wait.
+        torch.cuda.set_sync_debug_mode("error" if 3 <= len(done) < 9 else "default")
 
-    with cuda_graphs(False):
-        solver(y, kernel, 0.02, generator=torch.Generator(device).manual_seed(0), steps=9, on_step=watch)
+    try:
+        with cuda_graphs(False):
+            LatentDEM(prior, operator, Proximal())(y, kernel, 0.02, generator=generator, steps=9, on_step=watch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(done) == 9
