@@ -87,7 +87,7 @@ class LatentDEM:
             The clean prediction D(z0) (B, 3, H, W), mean over the samples, and the parameters (B, ...).
 
         Raises:
-            UserError: `latents` of another shape.
+            UserError: `latents` of another shape, or another number of `m_step_from`.
         """
         batch, (height, width) = len(y), self.operator.image_size(y)
         samples = self.num_samples
@@ -131,6 +131,8 @@ class LatentDEM:
         """For each timestep, whether there is an M-step, and for whom (B,); None for all, or for nobody."""
         given = self.m_step_from
         least = [given] * batch if isinstance(given, int) else [int(value) for value in given]
+        if len(least) != batch:
+            raise UserError(f"There are {len(least)} numbers `m_step_from` for {batch} entries; give one each.")
         who = [[value >= t for value in least] for t in times]
         some = [any(row) and not all(row) for row in who]
         table = torch.tensor(who).to(device) if any(some) else None
