@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..search.gradient_score import kernel_radius
 from ..solver.frame import filled
 from .data_range import DataRange, quantisation_step
 from .outliers import blown_out_pixels, constant_lines, isolated_pixels, sharp_pixels
 from .windows import by_rows, dilated
 
+_NEARLY_SHARP = 1.0  # radius of a kernel in pixels up to which a point is as sharp as a stamp after the blur
 _SEEN, _UNSEEN = 0.5, 0.9  # share of a pixel's light in blown-out pixels: known up to, unknown from
 
 
@@ -42,13 +44,14 @@ class Examination:
         return cls(y, mask, None, DataRange.full(len(y)))
 
     @classmethod
-    def of(cls, y: Tensor, shown: Tensor | None = None) -> Examination:
+    def of(cls, y: Tensor, shown: Tensor | None = None, kernel: Tensor | None = None) -> Examination:
         """Finds the range and the pixels that no blur explains.
 
         Args:
             y: (B, C, H, W) photographs in [-1, 1].
             shown: (1 or B, 1, H, W), 0 for pixels that do not count in any case, such as transparent ones; they
                 come back as they were.
+            kernel: (1 or B, 1, K, K) where it is known; a nearly sharp picture has no stamps, but glints.
         """
         known = torch.ones((), dtype=torch.bool) if shown is None else shown > 0
         known = known.expand(len(y), 1, *y.shape[2:])
@@ -67,6 +70,8 @@ class Examination:
             torch.stack([find(sample) for sample in clean])[:, None] & ~lines
             for find in (sharp_pixels, blown_out_pixels)
         )
+        if kernel is not None:
+            stamps &= (kernel_radius(kernel) > _NEARLY_SHARP).view(-1, 1, 1, 1).to(stamps.device)
         wrong |= stamps | clipped
         original = lines | ~known
         # One pixel more beside a frame, which may be a mixture.

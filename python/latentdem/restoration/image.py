@@ -104,7 +104,9 @@ class ImageRestoration:
             UserError: latents to start from where the kernel is unknown or the image is restored in tiles.
         """
         started, backend = time.perf_counter(), check_backend()
-        examined = (Examination.of if self.examine else Examination.none)(self.y, self.mask)
+        examined = Examination.none(self.y, self.mask)
+        if self.examine:
+            examined = Examination.of(self.y, self.mask, self.kernel)
         if self.settings.same_kernel and examined.mask is not None:
             examined = replace(examined, mask=examined.mask.amin(0, keepdim=True))
         circular = wraps_around(self.y, self.settings)

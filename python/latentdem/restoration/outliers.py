@@ -23,7 +23,6 @@ _NOISY = 0.05  # share of isolated pixels above which they are noise
 _CONTRAST = 0.4  # least contrast of a stamp
 _SHARP = 0.8  # second difference in every direction of a stamp, in units of the local contrast
 _ACROSS = 0.35  # the same across a straight stroke, at the pixel itself
-_GLINT = 10  # sharp pixels up to which they may be a glint in a nearly sharp picture; a hot pixel makes 25
 _GROWTH = 4  # steps of 4 pixels from a sharp corner along a stroke
 _STROKES = 100  # sharp pixels from which there are strokes; a hot pixel on an edge makes 25
 _BLURRED = 0.55  # the same in a blurred picture; measured on 200 pictures: 0.6 at most, 0.4 on average
@@ -110,7 +109,7 @@ def sharp_pixels(y: Tensor) -> Tensor:
     contrast, sharpness, steepness = torch.cat(at_edges, 1)
     sharp, none = torch.zeros_like(edges), torch.zeros_like(edges)
     sharp[edges] = sharpness > _SHARP * contrast
-    if sharp.sum() < _GLINT:
+    if not sharp.any():
         return none
     apart = ~dilated(sharp, 17)[edges]
     if apart.any() and _quantile((sharpness / contrast)[apart], 0.98) > _BLURRED:

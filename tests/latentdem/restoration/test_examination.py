@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from skimage import data
 from torch import Tensor
 
 import latentdem
+import latentdem_ext as ext
 from latentdem import Settings
-from latentdem.operators.kernels import gaussian_kernel
+from latentdem.operators.kernels import gaussian_kernel, motion_kernels
 from latentdem.priors import EmbeddedPrior
 from latentdem.priors.kernel_denoiser import KernelDenoiser
 from latentdem.restoration.data_range import DataRange, quantisation_step
@@ -169,3 +171,14 @@ def test_values_a_little_beyond_white_have_the_full_range(scene: Scene) -> None:
     y[..., 0, 0] = 1.01
     data_range = DataRange.of(y)
     assert (float(data_range.low), float(data_range.high)) == (-1, 1)
+
+
+def test_a_glint_in_a_nearly_sharp_photograph_is_no_stamp() -> None:
+    """The rim of a cup is soft, the light on its coffee is not; the kernel says that it may be so sharp."""
+    cup = torch.from_numpy(data.coffee()[60:210:2, 193:321:2].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    kernel = motion_kernels(1, 6, 0.5, 20)
+    y = ext.blur(cup, kernel)[..., 6:-6, 6:-6]
+    glint = (..., slice(22, 26), slice(46, 50))
+    masks = [Examination.of(y, kernel=k).mask for k in (None, gaussian_kernel(9, 1.5), kernel)]
+    counts = [int(mask[glint].sum()) for mask in masks if mask is not None]
+    assert counts == [1, 1, 16]
