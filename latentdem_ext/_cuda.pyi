@@ -106,3 +106,31 @@ def blur_columns(
     stream: int,
 ) -> None: ...
 def blur_glue(*, correction: int, x: int, glued: int, count: int, device: int, stream: int) -> None: ...
+def has_grid(height: int, width: int) -> bool: ...
+def masked_proximal_workspace(*, batch: int, channels: int, height: int, width: int) -> int: ...
+def masked_proximal(
+    *,
+    x0: int,
+    y: int,
+    fill: int,
+    mask: int,
+    kernel: int,
+    rho: int,
+    x: int,
+    filled: int,
+    workspace: int,
+    batch: int,
+    masks: int,
+    channels: int,
+    height: int,
+    width: int,
+    size: int,
+    iterations: int,
+    tolerance: float,
+    caution: float,
+    caution_with_holes: float,
+    rounding: float,
+    least: float,
+    device: int,
+    stream: int,
+) -> None: ...

@@ -134,6 +134,40 @@ def _proximal_cpp(
     return x, filled
 
 
+def _proximal_cuda(
+    x0: Tensor,
+    kernel: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    rho: Tensor,
+    fill: Tensor | None,
+    tolerance: float,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = x0.shape
+    x = torch.empty_like(x0, memory_format=torch.contiguous_format)
+    filled = torch.empty_like(x)
+    sizes = {"batch": batch, "channels": channels, "height": height, "width": width}
+    arrays = {"x0": x0, "kernel": kernel, "y": y, "fill": fill, "mask": mask, "rho": rho.to(x0.dtype)}
+    _native.call_cuda(
+        "masked_proximal",
+        **_native.plain_arguments(arrays),
+        x=x,
+        filled=filled,
+        workspace=_native.workspace("masked_proximal", x0, **sizes),
+        masks=mask.shape[0],
+        size=kernel.shape[-1],
+        tolerance=tolerance,
+        caution=CAUTION[0],
+        caution_with_holes=CAUTION[1],
+        rounding=ROUNDING * torch.finfo(x0.dtype).eps,
+        least=LEAST,
+        iterations=iterations,
+        **sizes,
+    )
+    return x, filled
+
+
 def _kernel_solve_cpp(
     x: Tensor,
     mask: Tensor,
@@ -180,7 +214,10 @@ _proximal = Operation(
     "SymInt iterations) -> (Tensor, Tensor)",
     reference=reference.masked_proximal,
     fake=_fake,
-    backends={"cpp": Implementation(_proximal_cpp, _native.plane_refusal)},
+    backends={
+        "cuda": Implementation(_proximal_cuda, _native.grid_refusal),
+        "cpp": Implementation(_proximal_cpp, _native.plane_refusal),
+    },
 )
 _kernel_solve = Operation(
     "masked_kernel_solve",

@@ -12,6 +12,7 @@
 #include "hqs_kernel_update.hpp"
 #include "hqs_lags.hpp"
 #include "hqs_prepare.hpp"
+#include "masked_proximal.hpp"
 
 namespace py = pybind11;
 namespace cuda = latentdem::cuda;
@@ -152,5 +153,55 @@ PYBIND11_MODULE(_cuda, module) {
                 device, stream);
         },
         py::kw_only(), py::arg("correction"), py::arg("x"), py::arg("glued"), py::arg("count"), py::arg("device"),
+        py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def("has_grid", &cuda::has_grid, py::arg("height"), py::arg("width"));
+
+    module.def(
+        "masked_proximal_workspace",
+        [](int64_t batch, int64_t channels, int height, int width) {
+            cuda::MaskedProximal problem{};
+            problem.batch = batch;
+            problem.channels = channels;
+            problem.height = height;
+            problem.width = width;
+            return cuda::workspace_bytes(problem);
+        },
+        py::kw_only(), py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"));
+
+    module.def(
+        "masked_proximal",
+        [](Address x0, Address y, Address fill, Address mask, Address kernel, Address rho, Address x, Address filled,
+           Address workspace, int64_t batch, int64_t masks, int64_t channels, int height, int width, int size,
+           int iterations, double tolerance, double caution, double caution_with_holes, double rounding, double least,
+           int device, Address stream) {
+            run("masked_proximal",
+                cuda::MaskedProximal{pointer<const float>(x0),
+                                     pointer<const float>(y),
+                                     pointer<const float>(fill),
+                                     pointer<const float>(mask),
+                                     pointer<const float>(kernel),
+                                     pointer<const float>(rho),
+                                     pointer<float>(x),
+                                     pointer<float>(filled),
+                                     pointer<void>(workspace),
+                                     batch,
+                                     masks,
+                                     channels,
+                                     height,
+                                     width,
+                                     size,
+                                     iterations,
+                                     tolerance,
+                                     caution,
+                                     caution_with_holes,
+                                     rounding,
+                                     least},
+                device, stream);
+        },
+        py::kw_only(), py::arg("x0"), py::arg("y"), py::arg("fill"), py::arg("mask"), py::arg("kernel"), py::arg("rho"),
+        py::arg("x"), py::arg("filled"), py::arg("workspace"), py::arg("batch"), py::arg("masks"), py::arg("channels"),
+        py::arg("height"), py::arg("width"), py::arg("size"), py::arg("iterations"), py::arg("tolerance"),
+        py::arg("caution"), py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("device"),
         py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 }
