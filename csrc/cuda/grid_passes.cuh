@@ -20,9 +20,13 @@ struct Grid {
 
 __host__ __device__ constexpr int units_of(int whole, int part) { return (whole + part - 1) / part; }
 
+// Numbers in each of the two pieces of memory that lines are transformed in.
+__host__ __device__ inline int line_numbers(const Grid &grid) {
+    return (grid.height > grid.width ? grid.height : grid.width) * kUnitColumns;
+}
+
 inline std::size_t grid_bytes(const Grid &grid) {
-    const int most = grid.height > grid.width ? grid.height : grid.width;
-    const int numbers = grid.height + grid.width + 2 * most * kUnitColumns;
+    const int numbers = grid.height + grid.width + 2 * line_numbers(grid);
     return static_cast<std::size_t>(numbers) * sizeof(float2) + kThreads / 32 * sizeof(float);
 }
 
@@ -56,12 +60,11 @@ class GridBlock {
   public:
     // Every thread of the block makes one.
     __device__ GridBlock(const Grid &grid, float2 *memory) {
-        const int most = grid.height > grid.width ? grid.height : grid.width;
         across_roots_ = memory;
         down_roots_ = memory + grid.width;
         values_ = down_roots_ + grid.height;
-        spare_ = values_ + most * kUnitColumns;
-        sums_ = reinterpret_cast<float *>(spare_ + most * kUnitColumns);
+        spare_ = values_ + line_numbers(grid);
+        sums_ = reinterpret_cast<float *>(spare_ + line_numbers(grid));
         fill_roots(across_roots_, grid.width);
         fill_roots(down_roots_, grid.height);
     }
