@@ -134,3 +134,25 @@ def masked_proximal(
     device: int,
     stream: int,
 ) -> None: ...
+def masked_kernel_solve_workspace(*, batch: int, images: int, height: int, width: int, size: int) -> int: ...
+def masked_kernel_solve(
+    *,
+    x: int,
+    mask: int,
+    weight: int,
+    right: int,
+    factor: int,
+    solution: int,
+    residual: int,
+    workspace: int,
+    batch: int,
+    masks: int,
+    images: int,
+    height: int,
+    width: int,
+    size: int,
+    iterations: int,
+    allowed: float,
+    device: int,
+    stream: int,
+) -> None: ...

@@ -198,6 +198,34 @@ def _kernel_solve_cpp(
     return solution, residual
 
 
+def _kernel_solve_cuda(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    right: Tensor,
+    factor: Tensor | None,
+    tolerance: float,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    batch, images, height, width = x.shape
+    solution = torch.empty_like(right, memory_format=torch.contiguous_format)
+    residual = torch.empty_like(solution)
+    sizes = {"batch": batch, "images": images, "height": height, "width": width, "size": right.shape[-1]}
+    arrays = {"x": x, "mask": mask, "weight": weight.to(x.dtype), "right": right, "factor": factor}
+    _native.call_cuda(
+        "masked_kernel_solve",
+        **_native.plain_arguments(arrays),
+        solution=solution,
+        residual=residual,
+        workspace=_native.workspace("masked_kernel_solve", x, **sizes),
+        masks=mask.shape[0],
+        allowed=float(tolerance) ** 2 * images * height * width,
+        iterations=iterations,
+        **sizes,
+    )
+    return solution, residual
+
+
 def _fake(x0: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     image = torch.empty_like(x0, memory_format=torch.contiguous_format)
     return image, torch.empty_like(image)
@@ -225,5 +253,8 @@ _kernel_solve = Operation(
     "-> (Tensor, Tensor)",
     reference=reference.masked_kernel_solve,
     fake=_fake_kernel,
-    backends={"cpp": Implementation(_kernel_solve_cpp, _native.plane_refusal)},
+    backends={
+        "cuda": Implementation(_kernel_solve_cuda, _native.grid_refusal),
+        "cpp": Implementation(_kernel_solve_cpp, _native.plane_refusal),
+    },
 )

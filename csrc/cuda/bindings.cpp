@@ -12,6 +12,7 @@
 #include "hqs_kernel_update.hpp"
 #include "hqs_lags.hpp"
 #include "hqs_prepare.hpp"
+#include "masked_kernel.hpp"
 #include "masked_proximal.hpp"
 
 namespace py = pybind11;
@@ -204,4 +205,34 @@ PYBIND11_MODULE(_cuda, module) {
         py::arg("height"), py::arg("width"), py::arg("size"), py::arg("iterations"), py::arg("tolerance"),
         py::arg("caution"), py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("device"),
         py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "masked_kernel_solve_workspace",
+        [](int64_t batch, int64_t images, int height, int width, int size) {
+            cuda::MaskedKernel problem{};
+            problem.batch = batch;
+            problem.images = images;
+            problem.height = height;
+            problem.width = width;
+            problem.size = size;
+            return cuda::workspace_bytes(problem);
+        },
+        py::kw_only(), py::arg("batch"), py::arg("images"), py::arg("height"), py::arg("width"), py::arg("size"));
+
+    module.def(
+        "masked_kernel_solve",
+        [](Address x, Address mask, Address weight, Address right, Address factor, Address solution, Address residual,
+           Address workspace, int64_t batch, int64_t masks, int64_t images, int height, int width, int size,
+           int iterations, double allowed, int device, Address stream) {
+            run("masked_kernel_solve",
+                cuda::MaskedKernel{pointer<const float>(x), pointer<const float>(mask), pointer<const float>(weight),
+                                   pointer<const float>(right), pointer<const float>(factor), pointer<float>(solution),
+                                   pointer<float>(residual), pointer<void>(workspace), batch, masks, images, height,
+                                   width, size, iterations, allowed},
+                device, stream);
+        },
+        py::kw_only(), py::arg("x"), py::arg("mask"), py::arg("weight"), py::arg("right"), py::arg("factor"),
+        py::arg("solution"), py::arg("residual"), py::arg("workspace"), py::arg("batch"), py::arg("masks"),
+        py::arg("images"), py::arg("height"), py::arg("width"), py::arg("size"), py::arg("iterations"),
+        py::arg("allowed"), py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 }

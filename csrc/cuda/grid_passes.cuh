@@ -11,6 +11,7 @@ namespace latentdem::cuda {
 constexpr int kPairs = 2;          // of real lines that a block transforms at a time
 constexpr int kLines = 2 * kPairs; // those lines
 constexpr int kUnitColumns = 4;    // columns of a half spectrum at a time: a sector of global memory
+constexpr int kLeastNumbers = 336; // of such a piece of memory: see factored.cuh
 constexpr int kLongest = 1260;     // side: a block of compute capability 8.6 and 8.9 has 99 KB of shared memory
 
 struct Grid {
@@ -22,7 +23,8 @@ __host__ __device__ constexpr int units_of(int whole, int part) { return (whole 
 
 // Numbers in each of the two pieces of memory that lines are transformed in.
 __host__ __device__ inline int line_numbers(const Grid &grid) {
-    return (grid.height > grid.width ? grid.height : grid.width) * kUnitColumns;
+    const int numbers = (grid.height > grid.width ? grid.height : grid.width) * kUnitColumns;
+    return numbers > kLeastNumbers ? numbers : kLeastNumbers;
 }
 
 inline std::size_t grid_bytes(const Grid &grid) {
@@ -76,6 +78,12 @@ class GridBlock {
     }
 
     __device__ const float2 *across_roots() const { return across_roots_; }
+
+    // 4 kLeastNumbers numbers, also after what was there before has been read.
+    __device__ float *numbers() {
+        __syncthreads();
+        return reinterpret_cast<float *>(values_);
+    }
 
     // Memory of kUnitColumns columns. It waits for what was there before to have been read.
     __device__ Lines<kUnitColumns> columns() {

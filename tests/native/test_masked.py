@@ -84,6 +84,41 @@ def test_samples_stop_alone(filled, own_masks):
                 assert error(one, three) <= max(1e-5, 2 * error(two, three))
 
 
+def kernel_problem(shape: tuple[int, int], batch: int, images: int, size: int) -> tuple[Tensor, ...]:
+    """x, mask with weights between 0 and 1, weight and right-hand side."""
+    x = torch.rand(batch, images, *shape, dtype=torch.float64) * 2 - 1
+    mask = torch.rand(batch, 1, *shape, dtype=torch.float64)
+    mask[..., :4, :] = mask[..., -3:] = 0
+    right = torch.randn(batch, 1, size, size, dtype=torch.float64)
+    return x, mask, torch.logspace(0, 2, batch, dtype=torch.float64), right
+
+
+def factor_of(x: Tensor, mask: Tensor, weight: Tensor, size: int) -> Tensor:
+    """Cholesky factor of nearly X^T M X + a; what is above its diagonal does not count."""
+    places = [(a - size // 2, b - size // 2) for a in range(size) for b in range(size)]
+    moved = torch.stack([x.roll(place, (-2, -1)) for place in places], 1)
+    matrix = (mask.sqrt()[:, None] * moved).flatten(2)
+    identity = torch.eye(size**2, dtype=torch.float64)
+    factor = torch.linalg.cholesky(matrix @ matrix.mT + (weight[:, None, None] + 5) * identity)
+    return factor + torch.ones_like(factor).triu(1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((20, 24), 1), ((21, 33), 4), ((26, 34), 7), ((16, 18), 16), ((64, 33), 5)]
+)
+@pytest.mark.parametrize("factored", [False, True])
+def test_kernel_solution_is_that_of_the_reference(shape, size, factored):
+    x, mask, weight, right = kernel_problem(shape, 2, 3, size)
+    arguments = x, mask, weight, right, factor_of(x, mask, weight, size) if factored else None
+    single = [None if value is None else value.float() for value in arguments]
+    for numbers in ((0.0, 3), (1e-2, 50)):
+        exact = reference.masked_kernel_solve(*arguments, *numbers)
+        expected = reference.masked_kernel_solve(*single, *numbers)
+        actual = ext.masked_kernel_solve(*single, tolerance=numbers[0], iterations=numbers[1])
+        for one, two, three in zip(actual, expected, exact, strict=True):
+            assert error(one, three) <= max(1e-5, 2 * error(two, three))
+
+
 def test_every_order_gives_the_same_bits(thread_order):
     arguments = floats(*problem(holes(FRAMES["even"], 0.1), 2, 1, 5))
     expected = ext.masked_proximal(*arguments, iterations=2)
