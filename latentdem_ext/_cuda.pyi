@@ -13,6 +13,7 @@ def hqs_kernel_update(
     size: int,
     side: int,
     project: bool,
+    iterations: int,
     device: int,
     stream: int,
 ) -> None: ...

@@ -55,16 +55,16 @@ PYBIND11_MODULE(_cuda, module) {
     module.def(
         "hqs_kernel_update",
         [](Address kernel, Address data_term, Address filter, Address updated, int64_t batch, int size, int side,
-           bool project, int device, Address stream) {
+           bool project, int iterations, int device, Address stream) {
             run("hqs_kernel_update",
                 cuda::HqsKernelUpdate{pointer<const float>(kernel), pointer<const float>(data_term),
-                                      pointer<const float>(filter), pointer<float>(updated), batch, size, side,
-                                      project},
+                                      pointer<const float>(filter), pointer<float>(updated), batch, size, side, project,
+                                      iterations},
                 device, stream);
         },
         py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"), py::arg("batch"),
-        py::arg("size"), py::arg("side"), py::arg("project"), py::arg("device"), py::arg("stream"),
-        py::call_guard<py::gil_scoped_release>());
+        py::arg("size"), py::arg("side"), py::arg("project"), py::arg("iterations"), py::arg("device"),
+        py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 
     module.def(
         "hqs_finish",

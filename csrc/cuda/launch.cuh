@@ -3,6 +3,8 @@
 // another.
 #pragma once
 
+#include <atomic>
+
 #include <cuda_runtime.h>
 
 #ifndef LATENTDEM_LAUNCH
@@ -25,6 +27,23 @@
 #endif
 
 namespace latentdem::cuda {
+
+// Lets a block of a kernel have `bytes` of dynamic shared memory, always as many; asks the driver once for each device.
+template <auto Kernel>
+cudaError_t allow_shared(std::size_t bytes) {
+    static std::atomic<std::uint64_t> allowed{0}; // a bit for each device
+    if (bytes <= (48 << 10))                      // what a block gets by default
+        return cudaSuccess;
+    int device = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    const std::uint64_t bit = device < 64 ? std::uint64_t{1} << device : 0;
+    if (error != cudaSuccess || (allowed & bit) != 0)
+        return error;
+    error = cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+    if (error == cudaSuccess)
+        allowed |= bit;
+    return error;
+}
 
 // Starts a cooperative kernel with as many blocks as the device holds at once, but not more than `most`.
 template <class Params>

@@ -118,7 +118,7 @@ void kernel_update(int side, int size, bool project) {
     repeat(name, [&] {
         Output updated(count);
         expect_success(name, launch(HqsKernelUpdate{kernel.get(), data_term.get(), filter.get(), updated.get(), batch,
-                                                    size, side, project},
+                                                    size, side, project, 2},
                                     nullptr));
         Floats found;
         updated.append_to(found);

@@ -104,6 +104,8 @@ def test_a_step_starts_few_programs(problem, monkeypatch):
     assert fidelity == ["_fft_r2c", "blur_columns", "_fft_c2r", "blur_glue", "sum"]
     prepare = run("hqs_prepare", x[:, None], y, ones, 7, False, y_hat)
     assert prepare == ["_fft_r2c", "hqs_lags", "_fft_c2r", "_fft_c2r", "hqs_crop", "_fft_r2c"]
+    factors = ext.hqs_prepare(x[:, None], y, ones, 7)
+    assert run("hqs_kernel_update", kernel, *factors, True, 20) == ["hqs_kernel_update"]
     # All iterations are one call, in which nothing is allocated and nothing waits for the device.
     assert run("masked_proximal", x, kernel, y, mask, ones, None, 1e-3, 2) == ["masked_proximal"]
     assert run("masked_kernel_solve", x, mask, ones, right, None, 1e-3, 2) == ["masked_kernel_solve"]
