@@ -37,7 +37,7 @@ struct PaddedGrid : Split<M> {
 };
 
 template <int M>
-__global__ void __launch_bounds__(PaddedGrid<M>::threads) update_kernel(HqsKernelUpdate u) {
+__global__ void __launch_bounds__(PaddedGrid<M>::threads, 1) update_kernel(HqsKernelUpdate u) {
     using L = PaddedGrid<M>;
     constexpr int A = L::A, B = L::B;
     LATENTDEM_DYNAMIC_SHARED(float2, memory);
