@@ -37,8 +37,10 @@ def call_cpp(function: str, **arguments: Any) -> None:
 
 def call_cuda(function: str, **arguments: Any) -> None:
     """Launch a function of `_cuda` on the device and the current stream of its tensors."""
-    device = next(value.device for value in arguments.values() if isinstance(value, Tensor))
-    getattr(_backends.cuda, function)(**_addresses(arguments), **_device_and_stream(device))
+    tensor = next(value for value in arguments.values() if isinstance(value, Tensor))
+    # PyTorch leaves a device alone that is current but not in use, where `_cuda` would start it afterwards.
+    with torch.cuda.device_of(tensor):
+        getattr(_backends.cuda, function)(**_addresses(arguments), **_device_and_stream(tensor.device))
 
 
 def workspace(function: str, like: Tensor, **sizes: int) -> Tensor:

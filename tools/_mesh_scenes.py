@@ -124,6 +124,11 @@ def _photographs(folder: Path) -> list[Path]:
     return find_photographs(folder)
 
 
+def as_in_file(meshes: Meshes, index: int) -> tuple[MeshObject, Light]:
+    """An object by its number, as it is in its file, in the usual light."""
+    return meshes.load(meshes.names[index]), "object"
+
+
 def random_mesh_scene(meshes: Meshes, photos: Path | None, seed: int) -> tuple[MeshObject, Light | Floats]:
     """The scene of a seed and the direction of its light, see `render`.
 

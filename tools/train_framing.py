@@ -1,17 +1,19 @@
-"""Trains the network that estimates the middle of an object in a crop of it, on procedural objects.
+"""Trains the network that estimates the middle of an object in a crop of it, and how high the camera was.
 
     python tools/train_framing.py render --out runs/framing
+    python tools/train_framing.py render --out runs/framing --meshes OBJECTS --photos PHOTOS
     python tools/train_framing.py train --out runs/framing
     python tools/train_framing.py evaluate --out runs/framing
     python tools/train_framing.py export --out runs/framing
 
-`render` and `train` resume where they stopped when they are started again. Needs
-`pip install "latentdem[three-d]"`.
+The first renders procedural objects, the second objects in files. `render` and `train` resume where they
+stopped when they are started again. Needs `pip install "latentdem[three-d]"`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +26,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from _mesh_scenes import Meshes, as_in_file, random_mesh_scene
 from _training import Trainer
-from _views import fill
+from _views import Shown, fill, procedural
 from PIL import Image
 from torch import Tensor
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
@@ -35,7 +38,7 @@ from latentdem.three_d.pictures import FILLED, SEEN, Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS
 from latentdem.three_d.priors.framing import DEVIATIONS, MIRRORED, Framing, standardised
 from latentdem.three_d.synthetic.render import render as render_scene
-from latentdem.three_d.synthetic.scenes import HELD_OUT, random_scene
+from latentdem.three_d.synthetic.scenes import HELD_OUT
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 DEFAULT = Path("runs/framing")
@@ -44,16 +47,18 @@ SMALLEST = 0.65  # smallest scale of an object whose crop shares its scale with 
 SHOWN = 32  # crops in the figure
 
 
-def crops_of(seed: int, views: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Crops (views, 2, size, size, 3) uint8 of one object, and their cameras (views, 2, 5).
+def crops_of(seed: int, make: Callable[[int], Shown], views: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Crops (views, 2, size, size, 3) uint8 of the object of a seed, and their cameras (views, 2, 5).
 
     The second crop of each view has a smaller scale. Distances are absolute, not less `RADIUS`.
     """
     torch.set_num_threads(1)
-    scene, cameras = random_scene(seed), random_cameras(views, torch.Generator().manual_seed(seed))
+    (scene, light), cameras = make(seed), random_cameras(views, torch.Generator().manual_seed(seed))
     scales = np.random.default_rng(seed).uniform(SMALLEST, 1, views).tolist()
     pictures, crop_cameras = [], []
-    for picture, camera, scale in zip(render_scene(scene, cameras, RENDERED), cameras, scales, strict=True):
+    for picture, camera, scale in zip(
+        render_scene(scene, cameras, RENDERED, light), cameras, scales, strict=True
+    ):
         crops = Crops([Image.fromarray(picture, "RGBA")], size, [str(seed)])
         first = camera_of_crop(camera, picture[..., 3] > 255 * SEEN)
         zoom = torch.tensor([0.0, 0.0, RADIUS * (scale - 1), 0.0, 0.0])
@@ -89,25 +94,47 @@ def render(
     held_out: Annotated[int, typer.Option(help="Objects for the evaluation.")] = 320,
     size: Annotated[int, typer.Option(help="Pixels along one side of a crop.")] = 64,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+    meshes: Annotated[
+        Path | None, typer.Option(help="Folder of GLB, OBJ or PLY files to make objects of.")
+    ] = None,
+    photos: Annotated[Path | None, typer.Option(help="Photographs that are printed on meshes.")] = None,
 ) -> None:
     """Renders the objects and crops them once, 2.4 GB: crops.npy as uint8 on white, and cameras.npy."""
-    one = partial(crops_of, views=views, size=size)
-    for name, first, count in (("held_out", HELD_OUT, held_out), ("train", 0, objects)):
+
+    def write(name: str, make: Callable[[int], Shown], seeds: Sequence[int]) -> None:
         crops, cameras = ((views, 2, size, size, 3), np.uint8), ((views, 2, 5), np.float32)
-        fill(out / name, one, range(first, first + count), workers, crops=crops, cameras=cameras)
+        one = partial(crops_of, make=make, views=views, size=size)
+        fill(out / name, one, seeds, workers, crops=crops, cameras=cameras)
+
+    if meshes is None:
+        write("held_out", procedural, range(HELD_OUT, HELD_OUT + held_out))
+        write("train", procedural, range(objects))
+        return
+    train, kept = Meshes.split(meshes)
+    write("held_out_meshes", partial(as_in_file, kept), range(len(kept.names)))
+    write("train_meshes", partial(random_mesh_scene, train, photos), range(objects))
 
 
 class CropData:
-    """Crops and the values to be estimated for them, in memory."""
+    """Crops and the values to be estimated for them, in memory.
 
-    def __init__(self, folder: Path) -> None:
-        if not (folder / "cameras.npy").exists():
-            raise SystemExit(f"No crops in {folder}; run `train_framing.py render` first.")
-        cameras = torch.from_numpy(np.load(folder / "cameras.npy")).flatten(0, 2)
-        if cameras.isnan().any():
-            raise SystemExit(f"Crops are missing in {folder}; run `train_framing.py render` to the end first.")
-        self.crops = torch.from_numpy(np.load(folder / "crops.npy")).flatten(0, 2)
-        self.targets = standardised(cameras)
+    Args:
+        folders: folders that `render` has written; crops of all are drawn alike.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        crops, targets = [], []
+        for folder in folders:
+            if not (folder / "cameras.npy").exists():
+                raise SystemExit(f"No crops in {folder}; run `train_framing.py render` first.")
+            cameras = torch.from_numpy(np.load(folder / "cameras.npy")).flatten(0, 2)
+            if cameras.isnan().any():
+                raise SystemExit(
+                    f"Crops are missing in {folder}; run `train_framing.py render` to the end first."
+                )
+            crops.append(torch.from_numpy(np.load(folder / "crops.npy")).flatten(0, 2))
+            targets.append(standardised(cameras))
+        self.crops, self.targets = torch.cat(crops), torch.cat(targets)
 
     def images(self, rows: Tensor | slice) -> Tensor:
         """Crops (N, 3, S, S) in [-1, 1]."""
@@ -139,7 +166,7 @@ def train(
 ) -> None:
     """Trains the network and evaluates it."""
     place = torch.device(device)
-    data = CropData(out / "train")
+    data = CropData(*(folder for folder in (out / "train", out / "train_meshes") if folder.exists()))
     torch.manual_seed(0)
     model = Framing(data.crops.shape[1])
     model.save_config(out / "network")
@@ -168,8 +195,15 @@ def trained(out: Path) -> Framing:
 @app.command()
 @torch.no_grad()
 def evaluate(out: Out = DEFAULT) -> None:
-    """Errors on crops of held-out objects, compared with no estimate, and a figure of some crops."""
-    model, data = trained(out), CropData(out / "held_out")
+    """Errors on crops of held-out objects, compared with no estimate, and a figure of some crops each."""
+    model = trained(out)
+    for name in ("held_out", "held_out_meshes"):
+        if (out / name).exists():
+            typer.echo(f"{name}:")
+            _evaluate(model, CropData(out / name), out / "network" / f"{name}.png")
+
+
+def _evaluate(model: Framing, data: CropData, figure_path: Path) -> None:
     usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
     parts = [model.cameras(data.images(rows)) + usual for rows in torch.arange(len(data.crops)).split(256)]
     estimates = standardised(torch.cat(parts))
@@ -191,7 +225,7 @@ def evaluate(out: Out = DEFAULT) -> None:
             middle = (data.crops.shape[1] - 1) / 2
             axis.plot(middle + right, middle - up, marker, color=colour, markersize=10)
     figure.suptitle("black: the true middle of the object; red: estimated")
-    figure.savefig(out / "network" / "samples.png")
+    figure.savefig(figure_path)
     plt.close(figure)
 
 

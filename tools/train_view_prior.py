@@ -20,11 +20,11 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 import typer
-from _mesh_scenes import Meshes, random_mesh_scene
+from _mesh_scenes import Meshes, as_in_file, random_mesh_scene
 from _muon import Muon, hidden_weights
 from _training import Trainer, adamw
 from _view_step import ViewStep
-from _views import Shown, Views, procedural, render_views
+from _views import Views, procedural, render_views
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -98,13 +98,9 @@ def render(
         render_views(out / "train", procedural, range(first, first + objects), **rendering)
         return
     train, kept = Meshes.split(meshes)
-    render_views(out / "held_out_meshes", partial(_as_in_file, kept), range(len(kept.names)), **rendering)
+    render_views(out / "held_out_meshes", partial(as_in_file, kept), range(len(kept.names)), **rendering)
     make = partial(random_mesh_scene, train, photos)
     render_views(out / "train_meshes", make, range(first, first + objects), **rendering)
-
-
-def _as_in_file(meshes: Meshes, index: int) -> Shown:
-    return meshes.load(meshes.names[index]), "object"
 
 
 @app.command()

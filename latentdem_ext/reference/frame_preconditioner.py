@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._weight_cache import WeightCache
+
 CAUTION = 2.5, 6.0  # for a frame alone, and with other gaps
 _BAND = 96  # rows (columns) of the frame that get exact blocks, those nearest to measured pixels
 LEAST = 1e-6  # least eigenvalue of T in the blocks
@@ -26,11 +28,12 @@ class FramePreconditioner:
         otf: (B, 1, H, W // 2 + 1) transfer function of K.
         rho: (B,).
         mask: (1 or B, 1, H, W).
+        lines: what `frame_lines` returns for it.
     """
 
-    def __init__(self, otf: Tensor, rho: Tensor, mask: Tensor) -> None:
+    def __init__(self, otf: Tensor, rho: Tensor, mask: Tensor, lines: tuple[Tensor, Tensor]) -> None:
         response = _response(otf, rho, mask.shape[-1])
-        rows, columns = frame_lines(mask)
+        rows, columns = lines
         self._bands = (
             _Band(response, rows, mask.dtype),
             _Band(response.transpose(1, 2), columns, mask.dtype),
@@ -59,9 +62,27 @@ def _response(otf: Tensor, rho: Tensor, width: int) -> Tensor:
 
 
 def frame_lines(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows and the columns of the frame that get exact blocks, in their order on the circle of the grid."""
-    measured = (mask > 0).flatten(0, 1).any(0)
-    return _lines(measured.any(1)), _lines(measured.any(0))
+    """The rows and the columns of the frame that get exact blocks, in their order on the circle of the grid.
+
+    Their number depends on the values of the mask (1 or B, 1, H, W), which the host reads once for each mask.
+    """
+    return _kept_lines(mask, 1), _kept_lines(mask, 0)
+
+
+def is_frame(mask: Tensor) -> bool:
+    """Whether all that a mask (1 or B, 1, H, W) leaves out are the rows and columns of `frame_lines`."""
+    holes = (mask > 0).logical_not()
+    rows, columns = frame_lines(mask)
+    holes[..., rows, :] = False
+    holes[..., columns] = False
+    return not bool(holes.any())
+
+
+def _lines_along(mask: Tensor, axis: int) -> Tensor:
+    return _lines((mask > 0).flatten(0, 1).any(0).any(axis))
+
+
+_kept_lines: WeightCache[int] = WeightCache(_lines_along)
 
 
 def _lines(measured: Tensor) -> Tensor:
@@ -94,7 +115,7 @@ class _Band:
             return
         lags = torch.fft.rfft(response, dim=-1)[:, (rows[:, None] - rows) % response.shape[1]].movedim(-1, 1)
         real = lags.real + lags.imag.flip(-1)
-        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(real)).to(dtype)
+        self._inverse = _inverse(real).to(dtype)
 
     def solve_into(self, solved: Tensor, residual: Tensor, samples: Tensor) -> None:
         """Adds the solution for these rows of `residual` (b, C, H, W) to `solved`."""
@@ -108,6 +129,16 @@ class _Band:
         plus, minus = one + other.flip(-2), one.flip(-2) - other
         part = torch.complex(plus + minus, plus - minus) / 2
         solved[..., self._rows, :] += torch.fft.irfft(part.permute(0, 3, 2, 1), n=width)
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """The inverse of symmetric positive definite matrices (..., R, R)."""
+    if matrix.device.type == "cpu":
+        return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    # Neither waits to see whether a factor exists; it does, as no eigenvalue is below `LEAST`.
+    unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
+    half = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(matrix).L, unit, upper=False)
+    return half.mT @ half
 
 
 def of_rows(values: Tensor, rows: Tensor) -> Tensor:

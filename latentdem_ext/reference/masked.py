@@ -23,15 +23,17 @@ from torch import Tensor
 
 from .common import per_sample
 from .fourier import crop, kernel_to_otf
-from .frame_preconditioner import FramePreconditioner, of_rows
+from .frame_preconditioner import FramePreconditioner, frame_lines, of_rows
 
 __all__ = ["masked_kernel_solve", "masked_proximal"]
 
 PROXIMAL_TOLERANCE = 2e-3  # root mean square error of an image in [-1, 1]; that of rounding to 8 bits is 2.3e-3
 MAX_ITERATIONS = 100  # a frame needs about 5; many holes with little noise need most
+FRAME_ITERATIONS = 12  # where the frame is all that was not measured: photographs took 8 at most
+UNASKED = 40  # iterations that a GPU does without being asked, which means to wait, whether that was enough
 ROUNDING = 4  # units of rounding of w, below which iterations do not improve the result
 
-_CHECK = 2  # iterations between two checks for convergence, each of which waits for the device
+_CHECK = 2  # iterations between two such questions, where there are more of them
 
 
 def masked_proximal(
@@ -63,11 +65,13 @@ def masked_proximal(
     """
     if not x0.numel():
         return x0.clone(), x0.clone()
+    lines = frame_lines(mask)
     x0, kernel, y, mask = (value.contiguous() for value in (x0, kernel, y, mask))  # others transform otherwise
     shape, mask = (x0.shape[-2], x0.shape[-1]), (mask > 0).to(x0)
     otf, weight, gaps = kernel_to_otf(kernel, shape), per_sample(rho, x0), 1 - mask
     power = otf.real.square() + otf.imag.square()
-    closed, eigenvalues = otf.conj() / (power + weight), weight / (power + weight)
+    # Not lazy as conj() is: where the operation is called through PyTorch's dispatcher, that is ignored.
+    closed, eigenvalues = torch.conj_physical(otf) / (power + weight), weight / (power + weight)
     blurred = otf * torch.fft.rfft2(x0)
     start = gaps * (torch.fft.irfft2(blurred, s=shape) if fill is None else fill)
     spectrum = torch.fft.rfft2(mask * y + start) - blurred
@@ -75,7 +79,7 @@ def masked_proximal(
     def normal(v: Tensor, rows: Tensor) -> Tensor:
         return of_rows(gaps, rows) * torch.fft.irfft2(of_rows(eigenvalues, rows) * torch.fft.rfft2(v), s=shape)
 
-    condition = FramePreconditioner(otf, rho, mask)
+    condition = FramePreconditioner(otf, rho, mask, lines)
     # rho ||x - x*||^2 is at most the square of the fill's error in the norm of T, which the preconditioned
     # residual estimates.
     allowed = (
@@ -124,7 +128,7 @@ def masked_kernel_solve(
     def normal(kernel: Tensor, rows: Tensor) -> Tensor:
         images = of_rows(spectrum, rows)
         blurred = torch.fft.irfft2(kernel_to_otf(kernel, shape) * images, s=shape)
-        correlated = images.conj() * torch.fft.rfft2(of_rows(mask, rows) * blurred)
+        correlated = torch.conj_physical(images) * torch.fft.rfft2(of_rows(mask, rows) * blurred)
         data = crop(torch.fft.irfft2(correlated.sum(1, keepdim=True), s=shape), size)
         return data + of_rows(a, rows) * kernel
 
@@ -152,7 +156,8 @@ def conjugate_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Solution of normal(v) = `residual`, from zero, and the residual that it leaves.
 
-    Each sample leaves the iteration when it has converged.
+    A sample that has converged does not move any more, and leaves the iteration where it is known to have. A
+    GPU is asked seldom, and not at all for up to `UNASKED` iterations, which it then goes through to the end.
 
     Args:
         normal: symmetric positive definite map of (b, ...) for the samples `rows` (b,) of the batch.
@@ -165,17 +170,22 @@ def conjugate_gradients(
     solution, remaining = torch.zeros_like(residual), residual.clone()
     direction = condition(residual, rows)
     power = _inner(residual, direction)
-    every = 1 if residual.device.type == "cpu" else _CHECK
+    on_cpu = residual.device.type == "cpu"
+    every = 1 if on_cpu else _CHECK if iterations > UNASKED else 0
     for done in range(iterations):
-        if done % every == 0:
-            left = (power > allowed[rows]).flatten()
+        left = power > allowed
+        if every and done % every == 0:
             count = int(left.sum())
             if count == 0:
                 break
             if count < len(rows):
-                rows, residual, direction, power = (v[left] for v in (rows, residual, direction, power))
+                rows, residual, direction, power, allowed, left = (
+                    v[left.flatten()] for v in (rows, residual, direction, power, allowed, left)
+                )
         image = normal(direction, rows)
         step = _ratio(power, _inner(direction, image))
+        if not on_cpu:
+            step = torch.where(left, step, 0.0)
         solution.index_add_(0, rows, step * direction)
         residual = residual - step * image
         remaining.index_copy_(0, rows, residual)
@@ -193,7 +203,7 @@ def _norm2(spectrum: Tensor, shape: tuple[int, int]) -> Tensor:
     """(B, 1, 1, 1) squared norms of the real images (B, C, H, W) with this half spectrum."""
     square = spectrum.real.square() + spectrum.imag.square()
     # The first column, and the last of an even width, occur once in the whole spectrum.
-    once = square[..., :1] if shape[1] % 2 else square[..., [0, -1]]
+    once = square[..., :1] if shape[1] % 2 else torch.cat([square[..., :1], square[..., -1:]], -1)
     total = 2 * square.sum((1, 2, 3), keepdim=True) - once.sum((1, 2, 3), keepdim=True)
     return total / (shape[0] * shape[1])
 

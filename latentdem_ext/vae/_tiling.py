@@ -27,6 +27,7 @@ def blend_tiles(
     tile: int | tuple[int, int],
     overlap: int,
     margin: int = 0,
+    zeros: Callable[[tuple[int, ...], torch.dtype, torch.device], Tensor] | None = None,
 ) -> Tensor:
     """Applies `function` to overlapping tiles of `x` and blends the results linearly.
 
@@ -36,6 +37,8 @@ def blend_tiles(
         tile: largest side of a tile, or its largest height and width.
         overlap: by how much neighbouring tiles overlap at least, below `tile`.
         margin: how many pixels at a tile's sides within the image have no weight, below overlap / 2.
+        zeros: makes the tensor of a shape, dtype and device that the result is added up in, such as one in a
+            file where it is very large; None for `torch.zeros`.
 
     Returns:
         (B, D, f H, f W), of the dtype of the results.
@@ -48,7 +51,8 @@ def blend_tiles(
         factor = result.shape[-1] // (columns.stop - columns.start)
         if total is None:
             wide = torch.promote_types(result.dtype, torch.float32)
-            total = result.new_zeros(*result.shape[:2], factor * height, factor * width, dtype=wide)
+            shape = (*result.shape[:2], factor * height, factor * width)
+            total = zeros(shape, wide, result.device) if zeros else result.new_zeros(shape, dtype=wide)
             grid = zip(*tile_windows(height, width, tile, overlap), strict=True)
             down, across = (
                 _weights(lines, length, overlap, margin, factor, total)

@@ -12,8 +12,9 @@ import latentdem_ext as ext
 from latentdem.operators.kernels import motion_kernels
 from latentdem_ext import reference
 from latentdem_ext.reference import masked
-from latentdem_ext.reference.masked import PROXIMAL_TOLERANCE
+from latentdem_ext.reference.masked import PROXIMAL_TOLERANCE, UNASKED
 
+from ..stand_in import fetch, put, stand_in_device
 from .fuzzing import fuzz
 
 SHAPE = (20, 24)  # even, as the compiled module has it
@@ -326,3 +327,34 @@ def test_arguments_of_every_kind_are_taken_or_refused_by_name(operation: Any) ->
         }
 
     fuzz(operation, valid)
+
+
+@pytest.mark.parametrize("iterations", [8, 100], ids=["unasked", "asked"])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_a_gpu_gives_what_the_cpu_gives(monkeypatch: pytest.MonkeyPatch, mask: Tensor, iterations: int) -> None:
+    """On the stand-in for one; without being asked, solved samples stay as they are."""
+    x0, y = (torch.cat([a, b]) for a, b in zip(images(0), images(1), strict=True))
+    kernel, rho = torch.cat([KERNELS["gaussian"], KERNELS["motion"]]), torch.tensor([1.0, 0.1]).double()
+    arguments = (x0, kernel, y, mask, rho)
+    with ext.use_backend("reference"):
+        expected = ext.masked_proximal(*arguments, iterations=iterations)
+    with stand_in_device(monkeypatch) as waits, torch.no_grad():
+        found = ext.masked_proximal(*put(arguments), iterations=iterations)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(fetch(one), other, rtol=1e-4, atol=5e-4)
+    asked = [where for what, where in waits if what == "_local_scalar_dense"]
+    assert bool(asked) == (iterations > UNASKED)
+
+
+def test_a_program_that_is_compiled_computes_the_same() -> None:
+    arguments = tuple(value.float() for value in batch())
+    single = [value.float() for value in kernel_problem(4)]
+
+    def solve(*values: Tensor) -> tuple[Tensor, ...]:
+        solved = ext.masked_kernel_solve(*single, tolerance=1e-4)
+        return *ext.masked_proximal(*values), *solved
+
+    with ext.use_backend("reference"):
+        compiled = torch.compile(solve, backend="aot_eager")(*arguments)
+        for one, other in zip(compiled, solve(*arguments), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

@@ -30,7 +30,7 @@ def run(tool, *args: object) -> str:
 
 def test_crops_have_the_right_cameras(train_framing):
     """Recropped by its camera, an object looks like its rendering from the usual distance, in the middle."""
-    crops, crop_cameras = train_framing.crops_of(3, 2, 64)
+    crops, crop_cameras = train_framing.crops_of(3, train_framing.procedural, 2, 64)
     assert crops.shape == (2, 2, 64, 64, 3)
     assert crop_cameras.shape == (2, 2, 5)
     scene, cameras = random_scene(3), random_cameras(2, torch.Generator().manual_seed(3))
@@ -89,7 +89,7 @@ def test_a_network_is_trained_and_exported(train_framing, rendered, monkeypatch)
     monkeypatch.setattr(train_framing, "RENDERED", 64)
     text = run(train_framing, "train", "--out", rendered, "--steps", 2, "--batch", 4)
     assert text.index("estimated: ") < text.index("not estimated: ")
-    assert (rendered / "network" / "samples.png").exists()
+    assert (rendered / "network" / "held_out.png").exists()
     weights = rendered / "prior"
     run(train_framing, "export", "--out", rendered, "--weights", weights)
     for part in ("autoencoder", "network", "scheduler"):

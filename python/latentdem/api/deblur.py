@@ -24,6 +24,7 @@ from ..restoration.config import Quality
 from ..restoration.image import ImageRestoration
 from ..restoration.settings import BlurChoice, BoundaryChoice, GammaChoice, Settings
 from ..solver.checkpoint import Checkpoint, digest
+from ..solver.graph import cuda_graphs
 from ..solver.passes import Progress
 
 
@@ -51,6 +52,8 @@ def deblur(
     value_range: ValueRange | None = None,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
+    cuda_graph: bool = True,
+    compile: bool = False,
 ) -> Result:
     """Restores blurred images and their blur kernels.
 
@@ -77,6 +80,9 @@ def deblur(
         progress: called as progress(stage, done, total) after every step; total counts the whole job.
         checkpoint: folder in which the run is saved every few seconds. The same call resumes an interrupted
             run, with the same result; at the end the folder is removed.
+        cuda_graph: on CUDA, capture the steps as CUDA graphs where they can be; the result is the same.
+        compile: have PyTorch compile the networks of a prior given by name, see `load_prior`. It takes up to
+            minutes, which many photographs of one size with a large prior are worth.
 
     Returns:
         `Result` with `.image` in the form of the input, `.kernel`, `.trace`, `.save()` and `.plot()`.
@@ -116,21 +122,26 @@ def deblur(
     torch_device = resolve_device(device)
     check_backend()
     saved = None
+    networks = {"precision": precision} | ({"compiled": True} if compile else {})
     if checkpoint is not None:
-        saved = Checkpoint(checkpoint, _identity(restoration, name_of(prior), str(torch_device), precision))
-    loaded, denoiser = load_prior(prior, torch_device, precision), load_kernel_denoiser(device=torch_device)
+        saved = Checkpoint(checkpoint, _identity(restoration, name_of(prior), str(torch_device), networks))
+    loaded = load_prior(prior, torch_device, precision, compile)
+    denoiser = load_kernel_denoiser(device=torch_device)
     loading = time.perf_counter() - started
-    result = restoration.run(loaded, denoiser, torch_device, progress=progress, checkpoint=saved)
+    with cuda_graphs(cuda_graph):
+        result = restoration.run(loaded, denoiser, torch_device, progress=progress, checkpoint=saved)
     if saved is not None:
         saved.remove()
     result.source = source
     result.seconds["loading"] = loading
     result.seconds["total"] += loading
-    result.settings |= {"prior": name_of(prior), "precision": precision}
+    result.settings |= {"prior": name_of(prior), **networks}
     return result
 
 
-def _identity(restoration: ImageRestoration, prior: str, device: str, precision: str) -> dict[str, Any]:
+def _identity(
+    restoration: ImageRestoration, prior: str, device: str, networks: dict[str, Any]
+) -> dict[str, Any]:
     """Everything that determines the bits of the result, as plain data for a checkpoint."""
     kernel, mask = restoration.kernel, restoration.mask
     tensors = [tensor for tensor in (restoration.y, kernel, mask) if tensor is not None]
@@ -138,7 +149,7 @@ def _identity(restoration: ImageRestoration, prior: str, device: str, precision:
         **restoration.settings.as_dict(kernel_known=kernel is not None),
         "prior": prior,
         "device": device,
-        "precision": precision,
+        **networks,
         "backend": check_backend(),
         **versions(),
         "image and kernel": " ".join(map(digest, tensors)),

@@ -38,6 +38,7 @@ from ..priors.prior_names import name_of
 from ..restoration.parametric import ParametricRestoration
 from ..restoration.settings import BoundaryChoice, Settings
 from ..solver.checkpoint import Checkpoint, digest
+from ..solver.graph import cuda_graphs
 from ..solver.measurement import Measurement
 from ..solver.passes import Hooks, Progress, WorkCounter
 from .one_kernel import ONE_KERNEL, noise_of, restore_one_kernel
@@ -63,6 +64,8 @@ def restore(
     value_range: ValueRange | None = None,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
+    cuda_graph: bool = True,
+    compile: bool = False,
 ) -> Restored:
     """Restores a measurement of an image, and the unknown parameters of the operator that made it.
 
@@ -83,6 +86,7 @@ def restore(
         value_range: (black, white) of an array or tensor with another range, see `deblur`.
         progress: called as progress(stage, done, total).
         checkpoint: see `deblur`; for operators with a name.
+        cuda_graph, compile: see `deblur`.
 
     Returns:
         `Restored` with `.image` in the form of the input, `.parameters`, `.residual` and `.plot()`.
@@ -120,18 +124,21 @@ def restore(
             settings = replace(settings, noise_sigma=known.pop("sigma"))
     known = {key: _loaded(key, value, y, isinstance(operator, str)) for key, value in known.items()}
     saved = None
+    networks = {"precision": precision} | ({"compiled": True} if compile else {})
     if checkpoint is not None:
         if not isinstance(operator, str):
             raise UserError("Only operators with a name can be resumed; leave the checkpoint out.")
-        identity = _identity(operator, y, known, settings, name_of(prior), torch_device, precision)
+        identity = _identity(operator, y, known, settings, name_of(prior), torch_device, networks)
         saved = Checkpoint(checkpoint, identity)
-    loaded = load_prior(prior, torch_device, precision)
-    if name in ONE_KERNEL:
-        result = restore_one_kernel(name, y, options, known, settings, loaded, torch_device, progress, saved)
-    else:
+    loaded = load_prior(prior, torch_device, precision, compile)
+    if isinstance(operator, str) and name not in ONE_KERNEL:
+        operator = _named(name, y, options, load_kernel_denoiser(device=torch_device))
+    with cuda_graphs(cuda_graph):
+        rest = settings, loaded, torch_device, progress, saved
         if isinstance(operator, str):
-            operator = _named(name, y, options, load_kernel_denoiser(device=torch_device))
-        result = _restore_parametric(operator, y, known, settings, loaded, torch_device, progress, saved)
+            result = restore_one_kernel(name, y, options, known, *rest)
+        else:
+            result = _restore_parametric(operator, y, known, *rest)
     if saved is not None:
         saved.remove()
     result.source = source
@@ -145,7 +152,7 @@ def restore(
         "seed": seed,
         "prior": name_of(prior),
         "device": str(torch_device),
-        "precision": precision,
+        **networks,
         **result.settings,
     }
     return result
@@ -199,7 +206,7 @@ def _identity(
     settings: Settings,
     prior: str,
     device: torch.device,
-    precision: str,
+    networks: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that determines the bits of the result, as plain data for a checkpoint."""
     given = {key: digest(value) if isinstance(value, Tensor) else value for key, value in known.items()}
@@ -208,7 +215,7 @@ def _identity(
         **settings.as_dict(kernel_known=bool(known)),
         "prior": prior,
         "device": str(device),
-        "precision": precision,
+        **networks,
         "backend": check_backend(),
         **versions(),
         "parameters": given,

@@ -33,6 +33,7 @@ class Deblurring:
         prior: name of the prior.
         device: where to compute.
         precision: what the networks of the prior compute in.
+        cuda_graph, compile: see `latentdem.deblur`.
         unexplained: what to write where no kernel found explains a photograph.
         batch_size, inputs, kept, ending: see `Task`.
         reference: the sharp image of a single photograph.
@@ -43,6 +44,8 @@ class Deblurring:
     prior: str
     device: str
     precision: str
+    cuda_graph: bool
+    compile: bool
     unexplained: Literal["input", "result"]
     batch_size: int
     inputs: Sequence[Path]
@@ -56,7 +59,7 @@ class Deblurring:
         if self.settings.same_kernel:
             self.batch_size = count
         self.device = own_device(self.device)
-        self._loaded = shared_prior(self.prior, self.device, self.precision, count)
+        self._loaded = shared_prior(self.prior, self.device, self.precision, count, self.compile)
 
     def group(self, source: ImageFile) -> tuple[Hashable, BoundaryChoice]:
         if self.settings.same_kernel:
@@ -90,6 +93,8 @@ class Deblurring:
             prior=self._loaded,
             device=self.device,
             precision=self.precision,
+            cuda_graph=self.cuda_graph,
+            compile=self.compile,
             progress=progress,
             checkpoint=self.kept,
             **vars(replace(self.settings, boundary=group[1])),

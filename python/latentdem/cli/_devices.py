@@ -22,7 +22,7 @@ def own_device(name: str) -> str:
     return name
 
 
-def shared_prior(name: str, device: str, precision: str, photographs: int) -> Any:
+def shared_prior(name: str, device: str, precision: str, photographs: int, compile: bool = False) -> Any:
     """What to give to the restoration of each photograph: the prior, loaded once, or for one its name.
 
     Raises:
@@ -31,4 +31,4 @@ def shared_prior(name: str, device: str, precision: str, photographs: int) -> An
     from ..checks import resolve_device
     from ..priors import load_prior
 
-    return name if photographs == 1 else load_prior(name, resolve_device(device), precision)
+    return name if photographs == 1 else load_prior(name, resolve_device(device), precision, compile)

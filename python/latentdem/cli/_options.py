@@ -198,6 +198,20 @@ Precision = Annotated[
         help="What the networks of the prior compute in: 'auto' takes a half precision where it is fast."
     ),
 ]
+CudaGraph = Annotated[
+    bool,
+    typer.Option(
+        "--cuda-graph/--no-cuda-graph",
+        help="On a CUDA device, capture the steps as CUDA graphs where they can be; the result is the same.",
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Have PyTorch compile the networks of the prior, which takes up to minutes at the beginning.",
+    ),
+]
 Pictures = Annotated[
     list[Path],
     typer.Argument(

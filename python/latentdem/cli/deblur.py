@@ -62,6 +62,8 @@ def deblur_command(
     seed: option.Seed = 0,
     device: option.Device = option.AUTO,
     precision: option.Precision = option.PrecisionName.auto,
+    cuda_graph: option.CudaGraph = True,
+    compile: option.Compile = False,
     boundary: option.Boundary = option.BoundaryName.auto,
     gamma: option.Gamma = 1.0,
     kernel: Annotated[
@@ -154,6 +156,8 @@ def deblur_command(
         prior,
         device,
         precision.value,
+        cuda_graph,
+        compile,
         unexplained.value,
         batch_size,
         [path for path in (kernel, reference) if path],

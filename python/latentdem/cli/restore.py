@@ -63,6 +63,8 @@ def restore_command(
     seed: option.Seed = 0,
     device: option.Device = option.AUTO,
     precision: option.Precision = option.PrecisionName.auto,
+    cuda_graph: option.CudaGraph = True,
+    compile: option.Compile = False,
     boundary: Annotated[
         option.BoundaryName,
         typer.Option(help="Of operators with one kernel, as of deblur; the others wrap around."),
@@ -97,8 +99,11 @@ def restore_command(
     if checkpoint is not None and (len(images) > 1 or images[0].is_dir()):
         raise UserError("--checkpoint belongs to one photograph; leave it out, or give one IMAGE.")
     inputs = [value for value in values.values() if isinstance(value, Path)]
-    chosen = {"noise_sigma": noise_sigma, "steps": steps, "seed": seed, "boundary": boundary.value}
-    task = _Restoration(operator, chosen, prior, device, precision.value, inputs, checkpoint, batch_size)
+    chosen = {
+        **{"noise_sigma": noise_sigma, "steps": steps, "seed": seed, "boundary": boundary.value},
+        **{"precision": precision.value, "cuda_graph": cuda_graph, "compile": compile},
+    }
+    task = _Restoration(operator, chosen, prior, device, inputs, checkpoint, batch_size)
     existing = Existing(overwrite, skip_existing)
     run(images, task, Outputs(out, output_format and output_format.suffix, existing, extras, json))
 
@@ -111,7 +116,6 @@ class _Restoration:
     chosen: dict[str, Any]
     prior: str
     device: str
-    precision: str
     inputs: Sequence[Path]
     kept: Path | None
     batch_size: int
@@ -120,7 +124,8 @@ class _Restoration:
 
     def prepare(self, count: int) -> None:
         self.device = own_device(self.device)
-        self._loaded = shared_prior(self.prior, self.device, self.precision, count)
+        precision, compile = self.chosen["precision"], self.chosen["compile"]
+        self._loaded = shared_prior(self.prior, self.device, precision, count, compile)
 
     def group(self, source: ImageFile) -> tuple[Hashable, BoundaryChoice]:
         return source.pixels.shape, boundary_of(source, self.chosen["boundary"], self.batch_size)
@@ -137,7 +142,6 @@ class _Restoration:
             self.operator,
             prior=self._loaded,
             device=self.device,
-            precision=self.precision,
             progress=progress,
             checkpoint=self.kept,
             **self.chosen | {"boundary": group[1]},

@@ -22,7 +22,7 @@ from ..solver.frame import Frame
 from ..solver.gibbs_ddrm import GibbsDDRM
 from ..solver.measurement import Measurement
 from ..solver.schedules import timesteps
-from ..solver.state import TraceStep
+from ..solver.state import TraceStep, on_host
 from .cases import Method, Task
 from .methods import networks
 
@@ -103,6 +103,6 @@ def _run(task: Task, sample: Callable[..., tuple[Tensor, Tensor]], steps: int) -
         y,
         sigma,
         residual.cpu(),
-        trace,
+        on_host(trace),
         {"total": perf_counter() - started},
     )

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
+from . import scratch
 from .codecs import WRITABLE, Decoded, decode, decode_pillow, encode, family_of
 from .files import atomic_path
 from .metadata import Metadata
@@ -286,7 +287,12 @@ def from_integers(array: np.ndarray) -> Tensor:
     import torch
 
     half = np.float32(np.iinfo(array.dtype).max / 2)
-    return torch.from_numpy(array.astype(np.float32) / half - 1).permute(2, 0, 1)[None].contiguous()
+    height, width, channels = array.shape
+    image = scratch.zeros((1, channels, height, width))
+    for top in range(0, height, _ROWS):  # in parts, for the sake of memory
+        part = array[top : top + _ROWS].astype(np.float32) / half - 1
+        image[0, :, top : top + _ROWS] = torch.from_numpy(part).permute(2, 0, 1)
+    return image
 
 
 def to_integers(image: Tensor, bits: int) -> np.ndarray:

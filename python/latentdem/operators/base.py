@@ -22,10 +22,15 @@ class Operator(ABC):
     Attributes:
         linear: whether A is linear in x.
         warm_start: state of the last proximal step, from which the next one starts; None where there is none.
+        capturable: whether its methods can be captured in CUDA graphs, as none asks the device for a value.
     """
 
     linear: bool = True
     warm_start: Tensor | None = None
+
+    @property
+    def capturable(self) -> bool:
+        return False
 
     @abstractmethod
     def __call__(self, x: Tensor, parameters: Tensor) -> Tensor:

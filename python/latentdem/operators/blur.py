@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import latentdem_ext as ext
+from latentdem_ext.reference.frame_preconditioner import is_frame
+from latentdem_ext.reference.masked import FRAME_ITERATIONS, MAX_ITERATIONS, UNASKED
 
 from .base import Operator
+from .centring import centre_kernel
 from .limits import Limits
 from .masked import MaskedKernelUpdate
 
@@ -96,6 +99,17 @@ class Blur(Operator):
         """The pixels that the M-step uses; None for all of them."""
         return None if self.mask is None else _eroded(self.mask, self.kernel_size // 4)
 
+    @property
+    def capturable(self) -> bool:
+        return self.mask is None or self._iterations <= UNASKED
+
+    @cached_property
+    def _iterations(self) -> int:
+        """Of a proximal step with the mask, at most; where it is a frame, so few that a GPU is not asked."""
+        if self.mask is None or self.mask.device.type == "cpu" or not is_frame(self.mask):
+            return MAX_ITERATIONS
+        return FRAME_ITERATIONS
+
     def light(self, x: Tensor) -> Tensor:
         """What is blurred of images (..., C, H, W): the images themselves."""
         return x
@@ -148,7 +162,9 @@ class Blur(Operator):
         if self.mask is None:
             return ext.blur_proximal(x0, kernel, y, rho)
         fill = self.warm_start if self.warm_start is not None and self.warm_start.shape == x0.shape else None
-        x, self.warm_start = ext.masked_proximal(x0, kernel, y, self.mask, rho, fill)
+        x, self.warm_start = ext.masked_proximal(
+            x0, kernel, y, self.mask, rho, fill, iterations=self._iterations
+        )
         return x
 
     def find_limits(self, kernel: Tensor, y: Tensor, variance: Tensor) -> None:
@@ -197,7 +213,9 @@ class Blur(Operator):
         level = self.hqs.noise_level
         if level is None:
             return delta**-0.5 / kernel.amax((1, 2, 3))
-        return torch.as_tensor(level, dtype=kernel.dtype, device=kernel.device).expand(kernel.shape[0])
+        if isinstance(level, Tensor):
+            return level.to(kernel).expand(kernel.shape[0])
+        return kernel.new_full((kernel.shape[0],), level)
 
 
 def differences(image: Tensor) -> Tensor:
@@ -234,28 +252,13 @@ def _eroded(mask: Tensor, margin: int) -> Tensor:
     closed = 1 - spread(1 - spread(mask, _HOLE // 2), _HOLE // 2)
     closed = torch.where(rectangle, closed.maximum(mask), mask)
     inside = mask * (1 - spread(1 - closed, margin))
-    return inside if inside.any() else mask
+    return torch.where(inside.any(), inside, mask)
 
 
 def spread(mask: Tensor, radius: int) -> Tensor:
     """The largest value of `mask` (B, 1, H, W) within `radius` pixels across and down."""
     across = F.max_pool2d(mask, (1, 2 * radius + 1), 1, (0, radius))
     return F.max_pool2d(across, (2 * radius + 1, 1), 1, (radius, 0))
-
-
-def centre_kernel(kernel: Tensor) -> Tensor:
-    """Moves each kernel (B, 1, K, K) by whole pixels so that its centre of mass is nearest to K // 2.
-
-    Parts that leave the frame are lost, and the sum is restored to 1. Image and kernel share a shift that no
-    measurement determines; without centring the pair can drift until the kernel is cut off at the frame.
-    """
-    size = kernel.shape[-1]
-    grid = torch.arange(size, dtype=kernel.dtype, device=kernel.device) - size // 2
-    moved = []
-    for k in kernel:
-        row, column = ((k.sum(-1)[0] * grid).sum().round(), (k.sum(-2)[0] * grid).sum().round())
-        moved.append(shifted(k, -int(row), -int(column)))
-    return ext.project_kernel(torch.stack(moved))
 
 
 def shifted(kernel: Tensor, rows: int, columns: int) -> Tensor:

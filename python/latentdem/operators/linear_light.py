@@ -48,6 +48,10 @@ class LinearLightBlur(Blur):
         """g(x), (..., C, H, W)."""
         return self.curve.light(x)
 
+    @property
+    def capturable(self) -> bool:
+        return False  # `proximal` asks whether it has converged
+
     def __call__(self, x: Tensor, kernel: Tensor) -> Tensor:
         """k * g(x), (B, C, H, W)."""
         return ext.blur(self.light(x), kernel)

@@ -45,7 +45,8 @@ def peak_memory() -> dict[str, float]:
         unit = 1e6 if sys.platform == "darwin" else 1e3
         peak["resident_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
     if torch.cuda.is_initialized():
-        peak["cuda_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+        of_each = (torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
+        peak["cuda_mb"] = round(max(of_each) / 1e6, 1)  # of the one that was used, which need not be current
     return peak
 
 

@@ -11,6 +11,7 @@ import torch
 from ..checks import resolve_precision
 from ..errors import UserError
 from .base import LatentPrior
+from .compilation import compile_networks
 from .conditions import Condition
 from .embedded import EMBEDDED_WEIGHTS, EmbeddedPrior
 from .prior_names import PriorNames
@@ -67,7 +68,9 @@ NAMES = PriorNames(
 )
 
 
-def load_prior(prior: str | Path | LatentPrior, device: torch.device, precision: str = "auto") -> LatentPrior:
+def load_prior(
+    prior: str | Path | LatentPrior, device: torch.device, precision: str = "auto", compile: bool = False
+) -> LatentPrior:
     """Loads the prior called `prior` without a download.
 
     Args:
@@ -79,15 +82,19 @@ def load_prior(prior: str | Path | LatentPrior, device: torch.device, precision:
         device: where the networks run.
         precision: what they compute in, "float32", "bfloat16" or "float16"; "auto" for bfloat16 where it is
             fast with the embedded prior, and float16 on CUDA with others. No matter for a prior itself.
+        compile: have PyTorch compile the networks when they are first called. No matter for a prior itself.
 
     Raises:
-        UserError: there is no such prior or precision, or its weights are not on this machine or cannot be
-            loaded.
+        UserError: there is no such prior or precision, its weights are not on this machine or cannot be
+            loaded, or PyTorch cannot compile here.
     """
     if isinstance(prior, (str, Path)) and Path(prior).suffix in _PIXEL_FILES:
         dtype = resolve_precision(precision) or (torch.float16 if device.type == "cuda" else torch.float32)
-        return _pixel_prior().from_file(prior, device, dtype)
-    loaded = NAMES.load(prior, device, precision)
+        loaded: LatentPrior = _pixel_prior().from_file(prior, device, dtype)
+    else:
+        loaded = NAMES.load(prior, device, precision)
+    if compile and isinstance(prior, (str, Path)):
+        compile_networks(loaded, device)
     if not hasattr(loaded, "predict_noise"):
         raise UserError(f"A prior is a name, a path or an object as `LatentPrior`, not {type(prior).__name__}.")
     return loaded

@@ -16,6 +16,10 @@ class LatentPrior(Protocol):
 
     Attributes:
         alphas_cumprod: (T,) cumulative alphas of the training schedule, on the CPU or the networks' device.
+
+    A prior may have an attribute `capturable` that is true where its methods ask the device for no values and
+    `predict_noise` also takes a timestep that is a tensor () there: the steps of a run are then captured as
+    CUDA graphs.
     """
 
     alphas_cumprod: Tensor

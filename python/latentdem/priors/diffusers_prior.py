@@ -15,7 +15,8 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..context import own_context
 from ..errors import UserError
@@ -23,7 +24,7 @@ from .conditions import Condition, encode_prompts
 from .diffusers_checkpoint import DiffusersCheckpoint
 from .latents import Latents
 from .padding import pad_to_multiple, padded_size
-from .parametrization import Parametrization
+from .parametrization import Parametrization, timestep_on
 from .single_file import pipeline_of_file
 
 HALF = (torch.float16, torch.bfloat16)
@@ -37,7 +38,8 @@ class DiffusersPrior:
     Images go in and out in [-1, 1], of any size: the right and lower edge are replicated up to the multiple
     that autoencoder and U-Net need (64 pixels for Stable Diffusion 1.x), and cut off again. Networks may be in
     half precision; latents, images and noise come back in the dtype of the caller. All methods are
-    differentiable in their argument; the weights are frozen, also in the pipeline or module they come from.
+    differentiable in their argument; the weights are frozen, also in the pipeline or module they come from, and
+    on CUDA those of the U-Net are laid out channels last.
 
     Args:
         vae: autoencoder. A `VQModel` encodes without quantising and quantises when it decodes, as in diffusers.
@@ -59,6 +61,8 @@ class DiffusersPrior:
         UserError: the parts do not fit each other, or are of an unsupported kind.
     """
 
+    capturable = True
+
     def __init__(
         self,
         vae: AutoencoderKL | AutoencoderTiny | VQModel,
@@ -75,6 +79,8 @@ class DiffusersPrior:
         self.alphas_cumprod = self.parametrization.alphas_cumprod
         self.name, self.guidance = name, guidance
         self.vae, self.unet = vae, unet.eval().requires_grad_(False)
+        if unet.device.type == "cuda":  # where half precision is fastest in this layout
+            convert_conv2d_weight_memory_format(unet, torch.channels_last)
         self._is_xl = unet.config.get("addition_embed_type") == "text_time"
         if guidance != 1 and negative is None:
             raise UserError("Guidance other than 1 needs a negative prompt to lead away from; give one.")
@@ -189,6 +195,11 @@ class DiffusersPrior:
         name = getattr(pipeline, "name_or_path", None) or type(pipeline).__name__
         return cls(vae, unet, pipeline.scheduler, condition, negative=negative, guidance=guidance, name=name)
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those that the methods call."""
+        return [self.unet, self.vae.encoder, self.vae.decoder]
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(c, h, w) of the latent of an image of this size, padding included."""
         rows, columns = padded_size(height, width, self.multiple)
@@ -203,11 +214,14 @@ class DiffusersPrior:
         """Images (B, 3, height, width) of scaled latents `z` (B, c, h, w), not clamped."""
         return self.latents.decode(z)[..., :height, :width]
 
-    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
-        """Noise (B, c, h, w) in `z_t` (B, c, h, w) at timestep `t`, whatever quantity the U-Net predicts."""
+    def predict_noise(self, z_t: Tensor, t: int | Tensor) -> Tensor:
+        """Noise (B, c, h, w) in `z_t` (B, c, h, w), whatever quantity the U-Net predicts.
+
+        `t` is the timestep, a number or a tensor ().
+        """
         parts = max(1, len(self._conditions))
         z = torch.cat([z_t] * parts).to(self.unet.dtype)
-        output = self.unet(z, t, **self._inputs(z)).sample
+        output = self.unet(z, timestep_on(z.device, t), **self._inputs(z)).sample
         return self.parametrization.guided_noise(output, z_t, t, self.guidance if parts == 2 else 1.0)
 
     def _inputs(self, z: Tensor) -> dict[str, Any]:
@@ -221,7 +235,8 @@ class DiffusersPrior:
             pooled = [c.pooled.expand(count, -1) for c in self._conditions if c.pooled is not None]
             height, width = (n * self.latents.downsampling for n in z.shape[-2:])
             # Original size, corner of the crop and target size for an image neither scaled nor cropped.
-            times = z.new_tensor([height, width, 0, 0, height, width]).expand(len(z), -1)
+            sizes = (height, width, 0, 0, height, width)
+            times = torch.cat([z.new_full((1,), size) for size in sizes]).expand(len(z), -1)
             inputs["added_cond_kwargs"] = {"text_embeds": torch.cat(pooled).to(z), "time_ids": times}
         return inputs
 

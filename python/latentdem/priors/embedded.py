@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from latentdem_ext import accelerate_vae, backends, requested_backend
@@ -28,6 +28,8 @@ class EmbeddedPrior:
         alphas_cumprod: (T,) cumulative alphas that the noise predictor was trained with.
         autocast: data type of the convolutions of the networks; None for that of the weights.
     """
+
+    capturable = True
 
     def __init__(
         self,
@@ -74,6 +76,11 @@ class EmbeddedPrior:
         autocast = None if precision == torch.float32 else precision
         return cls(autoencoder, unet, schedule.alphas_cumprod, autocast)
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those that the methods call."""
+        return [self.unet, self.autoencoder.encoder, self.autoencoder.decoder]
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(c, h, w) of the latent of an image of this size, after padding to a multiple of 16."""
         factor = self.autoencoder.downsampling
@@ -92,8 +99,8 @@ class EmbeddedPrior:
             image = self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last))
         return image[..., :height, :width].to(z.dtype)
 
-    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
-        """Noise predicted by the U-Net, (B, c, h, w)."""
+    def predict_noise(self, z_t: Tensor, t: int | Tensor) -> Tensor:
+        """Noise predicted by the U-Net, (B, c, h, w), at timestep `t`, a number or a tensor ()."""
         with self._precision(z_t):
             noise: Tensor = self.unet(z_t.contiguous(memory_format=torch.channels_last), t)
         return noise.to(z_t.dtype)
@@ -124,7 +131,8 @@ def convolves_fast_in_float32(device: torch.device) -> bool:
 def bfloat16_is_fast(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16 on a CPU)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # it asks the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     # Not public, but present since PyTorch 2.4 and the only query; without it float32 is the safe answer.
     queries = (
         getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,11 @@ from ..errors import UserError
 TIMESTEPS = 1000  # of the training schedule, which the solver steps through
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 LEAST_ALPHA = 2.0**-24  # the solver divides by its root; float32 still resolves the rest of the image
+
+
+def timestep_on(device: torch.device, t: int | Tensor) -> Tensor:
+    """`t` on a device; a number is written there, (), as to copy it would mean to wait for a GPU."""
+    return t if isinstance(t, Tensor) else torch.full((), t, device=device)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Parametrization:
 
     alphas_cumprod: Tensor
     prediction: str
+    _tables: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, scheduler: Any) -> Parametrization:
@@ -102,21 +108,30 @@ class Parametrization:
     def noise(self, output: Tensor, z_t: Tensor, t: int | Tensor) -> Tensor:
         """The predicted noise (B, c, h, w), from the output at `z_t` (B, c, h, w) and timestep `t`.
 
-        `t` is one for all or (B,).
+        `t` is one for all, a number or a tensor () on the device, or (B,).
         """
-        abar: float | Tensor
-        if isinstance(t, Tensor):
-            abar = self.alphas_cumprod.to(z_t)[t].view(-1, 1, 1, 1)
-        else:
-            abar = float(self.alphas_cumprod[t])
-        signal, noise = abar**0.5, (1 - abar) ** 0.5
+        if self.prediction == "epsilon":
+            return output
+        signal, noise = self._shares(z_t, t)
         if self.prediction == "v_prediction":
             return signal * output + noise * z_t
-        if self.prediction == "sample":
-            return (z_t - signal * output) / noise
-        return output
+        return (z_t - signal * output) / noise
 
-    def guided_noise(self, output: Tensor, z_t: Tensor, t: int, guidance: float) -> Tensor:
+    def _shares(self, like: Tensor, t: int | Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """sqrt(abar_t) and sqrt(1 - abar_t), numbers or tensors that broadcast to (B, c, h, w)."""
+        if not isinstance(t, Tensor):
+            abar = float(self.alphas_cumprod[t])
+            return abar**0.5, (1 - abar) ** 0.5
+        if t.ndim:
+            some = self.alphas_cumprod.to(like)[t].view(-1, 1, 1, 1)
+            return some**0.5, (1 - some) ** 0.5
+        if like.device not in self._tables:  # copied once, and rounded as the numbers are
+            alphas = self.alphas_cumprod.double()
+            self._tables[like.device] = torch.stack([alphas**0.5, (1 - alphas) ** 0.5]).to(like.device)
+        signal, noise = self._tables[like.device].index_select(1, t.view(1)).view(2).unbind()
+        return signal, noise
+
+    def guided_noise(self, output: Tensor, z_t: Tensor, t: int | Tensor, guidance: float) -> Tensor:
         """The predicted noise under classifier-free guidance, n + g (p - n) (Ho and Salimans 2022).
 
         Args:

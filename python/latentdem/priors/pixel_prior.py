@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..errors import UserError
 from .guided_diffusion import unet_of
 from .loading import reason_of
 from .padding import pad_to_multiple, padded_size
+from .parametrization import timestep_on
 
 
 class PixelPrior:
@@ -33,8 +35,12 @@ class PixelPrior:
         multiple: pixels, to multiples of which images are padded.
     """
 
+    capturable = True
+
     def __init__(self, unet: UNet2DModel, name: str = "pixels") -> None:
         self.unet, self.name = unet.eval().requires_grad_(False), name
+        if unet.device.type == "cuda":  # where half precision is fastest in this layout
+            convert_conv2d_weight_memory_format(unet, torch.channels_last)
         self.channels = int(unet.config["in_channels"])
         self.multiple = 2 ** (len(unet.config["block_out_channels"]) - 1)
         schedule = DDPMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
@@ -70,6 +76,11 @@ class PixelPrior:
             raise UserError(f"{path} cannot be used as a prior: {error}.") from error
         return cls(unet.to(device, torch_dtype), str(path))
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those that the methods call."""
+        return [self.unet]
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of an image of this size with its padding."""
         return self.channels, *padded_size(height, width, self.multiple)
@@ -91,7 +102,7 @@ class PixelPrior:
         """Images (B, C, height, width), not clamped."""
         return z[..., :height, :width]
 
-    def predict_noise(self, z_t: Tensor, t: int) -> Tensor:
-        """Noise (B, C, h, w) in `z_t` (B, C, h, w) at timestep `t`."""
-        output = self.unet(z_t.to(self.unet.dtype), t).sample
+    def predict_noise(self, z_t: Tensor, t: int | Tensor) -> Tensor:
+        """Noise (B, C, h, w) in `z_t` (B, C, h, w) at timestep `t`, a number or a tensor ()."""
+        output = self.unet(z_t.to(self.unet.dtype), timestep_on(z_t.device, t)).sample
         return output[:, : self.channels].to(z_t.dtype)

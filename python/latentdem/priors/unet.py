@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentdem_ext import convolution, group_norm_silu, upsample_conv
 
 from .network import Convolution, Network
+from .parametrization import timestep_on
 
 EPS = 1e-5  # of group normalisations
 LONGEST_PERIOD = 10000  # of the sines of timesteps
@@ -111,7 +112,7 @@ class UNet(Network):
             x: (B, in_channels, h, w), with sides that are multiples of 2^(levels - 1).
             t: one timestep, or (B,).
         """
-        embedding = self.time_embedding(torch.as_tensor(t, device=x.device).reshape(-1), self.dtype)
+        embedding = self.time_embedding(timestep_on(x.device, t).to(x.device).reshape(-1), self.dtype)
         skipped = [self.conv_in(x)]
         for stage in self.down_blocks:
             skipped += stage(skipped[-1], embedding)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..solver.frame import filled
 from .data_range import DataRange, quantisation_step
 from .outliers import blown_out_pixels, constant_lines, isolated_pixels, sharp_pixels
-from .windows import by_rows
+from .windows import by_rows, dilated
 
 _SEEN, _UNSEEN = 0.5, 0.9  # share of a pixel's light in blown-out pixels: known up to, unknown from
 
@@ -50,27 +50,28 @@ class Examination:
             shown: (1 or B, 1, H, W), 0 for pixels that do not count in any case, such as transparent ones; they
                 come back as they were.
         """
-        known = torch.ones_like(y[:, :1]) if shown is None else (shown > 0).to(y).expand(len(y), -1, -1, -1)
+        known = torch.ones((), dtype=torch.bool) if shown is None else shown > 0
+        known = known.expand(len(y), 1, *y.shape[2:])
         steps = torch.tensor([quantisation_step(sample) for sample in y])
-        y = torch.where(known > 0, y, filled(y, known)) if shown is not None else y
+        y = filled(y, known) if shown is not None else y
         isolated = torch.stack([isolated_pixels(sample) for sample in y])[:, None]
-        data_range = DataRange.of(y, known * ~isolated)
+        data_range = DataRange.of(y, known & ~isolated)
         step = steps / data_range.scale
         stretched = data_range.stretched(y)
-        clean = filled(stretched, (~isolated).to(y)) if isolated.any() else stretched
+        clean = filled(stretched, ~isolated) if isolated.any() else stretched
         lines = torch.stack([constant_lines(sample) for sample in clean])[:, None]
         wrong = isolated | lines
         if lines.any():
-            clean = filled(clean, (~lines).to(y))
+            clean = filled(clean, ~lines)
         stamps, clipped = (
             torch.stack([find(sample) for sample in clean])[:, None] & ~lines
             for find in (sharp_pixels, blown_out_pixels)
         )
         wrong |= stamps | clipped
-        original = lines | (known == 0)
+        original = lines | ~known
         # One pixel more beside a frame, which may be a mixture.
-        beside = F.max_pool2d(lines.to(y), 3, 1, 1) > 0
-        mask = known * ~(wrong | beside)
+        beside = torch.stack([dilated(one[0], 3) for one in lines])[:, None] if lines.any() else lines
+        mask = (known & ~(wrong | beside)).to(y)
         for i in range(len(mask)):
             if not mask[i].any():  # nothing to restore from
                 mask[i], original[i] = 1, False

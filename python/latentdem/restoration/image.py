@@ -18,6 +18,7 @@ from latentdem_ext.vae import blend_tiles
 from ..checks import check_backend
 from ..errors import UserError
 from ..io.channels import from_rgb
+from ..io.scratch import zeros
 from ..operators import Blur, KernelFamily, LinearLightBlur, SharedBlur
 from ..operators.blur import crop_kernel, pad_kernel, support_size
 from ..output.result import Result
@@ -182,7 +183,7 @@ class ImageRestoration:
                     if final.fits:
                         image = restore(part.y, None)
                     else:
-                        image = blend_tiles(part.y, restore, final.tile_size, final.overlap)
+                        image = blend_tiles(part.y, restore, final.tile_size, final.overlap, zeros=zeros)
                 image, spread = image[:, :3], image[:, 3:] if restore.spread else None
                 if restore.kernel_spreads:
                     kernel_spreads.append(pad_kernel(torch.stack(restore.kernel_spreads).mean(0), size))

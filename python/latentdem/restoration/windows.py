@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -18,12 +18,21 @@ def by_rows(function: Callable[[slice], Tensor], height: int, margin: int) -> Te
         height: number of rows.
         margin: rows that a result depends on, above and below it.
     """
-    parts = []
+    result: Tensor | None = None
+    for top, part in bands(function, height, margin):
+        if result is None:
+            result = part.new_empty(*part.shape[:-2], height, part.shape[-1])
+        result[..., top : top + part.shape[-2], :] = part
+    assert result is not None
+    return result
+
+
+def bands(function: Callable[[slice], Tensor], height: int, margin: int) -> Iterator[tuple[int, Tensor]]:
+    """The parts of what `by_rows` gives, each with its first row."""
     for top in range(0, height, BAND):
         low, bottom = max(0, top - margin), min(top + BAND, height)
         part = function(slice(low, min(bottom + margin, height)))
-        parts.append(part[..., top - low : bottom - low, :])
-    return torch.cat(parts, -2)
+        yield top, part[..., top - low : bottom - low, :]
 
 
 def shifted(image: Tensor, down: int, right: int) -> Tensor:

@@ -222,7 +222,7 @@ class BlindSearch:
             e_step,
             skip=self.skip,
             num_samples=self.num_samples,
-            m_step_from=self._of_start("m_step_from", hypotheses.start),
+            m_step_from=[self.config.starts[start].m_step_from for start in hypotheses.start.tolist()],
             hypotheses=len(hypotheses.kernel) // len(scale.measurement),
         )
 

@@ -76,7 +76,7 @@ class BlindDPS:
             kernel_size: K.
             generator: the only source of randomness, on the device of the measurement.
             steps: number of timesteps.
-            on_step: called after every step.
+            on_step: called after every step, with tensors on the device of the measurement.
 
         Returns:
             The image (B, 3, H, W), not clamped, and the kernel (B, 1, K, K).
@@ -100,7 +100,7 @@ class BlindDPS:
             u = blur.step(u.detach(), of_kernel, t, t_next, kernel_scale * gradients[1], generator)
             if on_step is not None:
                 residual = operator.residual(of_image.clean.detach(), kernel.detach(), y)
-                on_step(TraceStep("BlindDPS", t, residual.cpu(), kernel.detach().cpu()))
+                on_step(TraceStep("BlindDPS", t, residual, kernel.detach()))
         return prior.decode(z, *measurement.size), kernel_of(blur.decoded(u))
 
     def _loss(self, operator: Blur, x: Tensor, kernel: Tensor, y: Tensor) -> Tensor:

@@ -181,6 +181,6 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 
 def _steps_of(saved: dict[str, Any]) -> list[TraceStep]:
     return [
-        TraceStep(stage, t, saved["residuals"][i].cpu(), saved["parameters of steps"][i].cpu())
+        TraceStep(stage, t, saved["residuals"][i], saved["parameters of steps"][i])
         for i, (stage, t) in enumerate(saved["steps"])
     ]

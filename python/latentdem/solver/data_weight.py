@@ -7,6 +7,7 @@ variance of y - A x, r^2 that of the error of the prediction x0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -27,7 +28,7 @@ class Prediction:
         y: (N, C, h, w) measurement.
         variance: (N,) sigma^2 of the measurement noise.
         r2: (N,) variance of the error of x0 according to the diffusion's schedule.
-        t: timestep.
+        t: timestep, a number or a tensor () on the device.
     """
 
     operator: Operator
@@ -36,7 +37,7 @@ class Prediction:
     y: Tensor
     variance: Tensor
     r2: Tensor
-    t: int = 0
+    t: int | Tensor = 0
 
 
 class DataWeight(Protocol):
@@ -80,6 +81,13 @@ _CANDIDATES = torch.logspace(-4.5, 0, 73)  # for r^2; the image range is 2
 _EXCESS = torch.logspace(0, 4, 33)  # for v, in units of the variance of the sensor's noise, its least value
 
 
+@cache
+def _grids(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Both on a device, where they are copied once: that means to wait for a GPU."""
+    with torch.inference_mode(False):
+        return _CANDIDATES.to(device, dtype), _EXCESS.to(device, dtype)
+
+
 @dataclass(frozen=True)
 class MaximumLikelihood:
     """The v, at least sigma^2, and the r^2 under which y - A x0 is most likely, for correct parameters.
@@ -119,8 +127,8 @@ def most_likely(
         gain.new_zeros(len(gain), _CLASSES).scatter_add(1, index, values)
         for values in (torch.ones_like(gain), gain, power)
     )
-    errors = _CANDIDATES.to(gain)
-    noise = variance.view(-1, 1) * _EXCESS.to(gain)  # (N, V)
+    errors, excess = _grids(gain.device, gain.dtype)
+    noise = variance.view(-1, 1) * excess  # (N, V)
     signal = errors[:, None] * (gains / count.clamp_min(1))[:, None]  # (N, R, classes)
     spectrum = noise[:, :, None, None] + signal[:, None]
     cost = (powers[:, None, None] / spectrum + count[:, None, None] * spectrum.log()).sum(-1)

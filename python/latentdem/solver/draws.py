@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,3 +27,10 @@ def cumulative_alpha(prior: LatentPrior, t: int, count: int, like: Tensor) -> Te
     """abar_t (count,) on the device and in the dtype of `like`; 1 for t = -1, after the last step."""
     value = 1.0 if t < 0 else float(prior.alphas_cumprod[t])
     return torch.full((count,), value, device=like.device, dtype=like.dtype)
+
+
+def alpha_table(prior: LatentPrior, times: Sequence[int], count: int, like: Tensor) -> Tensor:
+    """abar_t (T, count) for `times`, as `cumulative_alpha` gives each, made before a run and copied once."""
+    alphas = prior.alphas_cumprod.cpu()
+    values = torch.tensor([1.0 if t < 0 else float(alphas[t]) for t in times], dtype=like.dtype)
+    return values[:, None].repeat(1, count).to(like.device)

@@ -21,13 +21,14 @@ class Move:
     """One full step of the diffusion, batch and samples flattened to N = B * S.
 
     Attributes:
-        t: timestep; abar, abar_next: (N,) cumulative alphas before and after the step.
+        t: timestep, a number or a tensor () on the device.
+        abar, abar_next: (N,) cumulative alphas before and after the step.
         z_t: (N, c, h, w) noisy latent; eps: its predicted noise; z0: its clean prediction.
         x0: (N, C, H, W) decoded z0; y: (N, C, h, w); parameters: (N, ...) after the M-step.
         variance: (N,) sigma^2 of the measurement noise; noise: (N, c, h, w) fresh unit noise.
     """
 
-    t: int
+    t: int | Tensor
     abar: Tensor
     abar_next: Tensor
     z_t: Tensor
@@ -41,7 +42,11 @@ class Move:
 
 
 class EStep(Protocol):
-    """`differentiate` makes the solver record the graph from z_t to x0; `__call__` returns z_{t-1}."""
+    """`differentiate` makes the solver record the graph from z_t to x0; `__call__` returns z_{t-1}.
+
+    One with an attribute `capturable` that is true is captured in CUDA graphs (`solver.graph`): it asks the
+    device for no values, and takes a `Move.t` that is a tensor.
+    """
 
     @property
     def differentiate(self) -> bool: ...
@@ -66,6 +71,7 @@ class Proximal:
     fresh: float = 1.0
     iterations: int = 4
     differentiate: bool = field(default=False, init=False)
+    capturable: bool = field(default=True, init=False)
 
     def __call__(self, move: Move, prior: LatentPrior, operator: Operator) -> Tensor:
         r2 = (1 - move.abar) / move.abar
@@ -112,10 +118,10 @@ class Posterior:
             if self.form == "norm":
                 loss = fidelity.sqrt() + self.gluing * glue.clamp_min(1e-12).sqrt()
             else:
-                zeta = self.annealing(move.t) if self.annealing else 1.0
+                zeta = self.annealing(int(move.t)) if self.annealing else 1.0
                 loss = fidelity / (2 * zeta * move.variance) + self.gluing * glue
             (gradient,) = torch.autograd.grad(loss.sum(), move.z_t)
-        step = self.scale * (self._norm_weight(move.t) if self.form == "norm" else 1.0)
+        step = self.scale * (self._norm_weight(int(move.t)) if self.form == "norm" else 1.0)
         return ext.dps_step(
             move.z_t.detach(),
             move.eps.detach(),

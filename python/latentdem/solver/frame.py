@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..io.scratch import copy
 from .measurement import Measurement
 
 
@@ -92,7 +93,7 @@ def filled(y: Tensor, mask: Tensor) -> Tensor:
     for values, weights in reversed(levels[:-1]):
         upper = F.interpolate(result, values.shape[-2:], mode="bilinear", align_corners=False)
         result = torch.where(weights > 0, values / weights.clamp_min(1e-6), upper)
-    filled = y.clone()
+    filled = copy(y)
     for image, values, gaps in zip(filled, result, mask[:, 0] == 0, strict=True):
         image[:, gaps] = _enlarged(values, gaps)
     return filled

@@ -75,7 +75,7 @@ class GibbsDDRM:
             kernel: (B, 1, K, K) to start from.
             generator: the only source of randomness, on the device of the measurement.
             steps: number of timesteps.
-            on_step: called after every step.
+            on_step: called after every step, with tensors on the device of the measurement.
 
         Returns:
             The image (B, 3, H, W), not clamped, and the kernel (B, 1, K, K).
@@ -93,7 +93,7 @@ class GibbsDDRM:
             z = after
             if on_step is not None:
                 residual = run.operator.residual(x0, kernel, measurement.y)
-                on_step(TraceStep("GibbsDDRM", t, residual.cpu(), kernel.cpu()))
+                on_step(TraceStep("GibbsDDRM", t, residual, kernel))
         return prior.decode(z, *measurement.size), kernel
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-import latentdem_ext as ext
-
 from ..errors import UserError
 from ..operators.base import Operator
 from ..priors.base import LatentPrior
-from .draws import cumulative_alpha, unit_noise
-from .e_step import EStep, Move, Proximal
+from .draws import alpha_table, cumulative_alpha, unit_noise
+from .e_step import EStep, Proximal
+from .graph import steps_of
 from .schedules import EVERY_STEP, Skip, timesteps
 from .state import State, TraceStep
+from .step import Given, Step
 
 
 class LatentDEM:
@@ -27,8 +27,8 @@ class LatentDEM:
         e_step: `Proximal()` (default) or `Posterior()`.
         skip: which steps are full EM steps; the others are plain DDIM moves of the latent.
         num_samples: posterior samples S per image; the M-step sums over them (Eq. 11).
-        m_step_from: no M-step above this timestep, where the clean prediction carries no information yet; a
-            tensor (B,) gives one per entry of the batch.
+        m_step_from: no M-step above this timestep, where the clean prediction carries no information yet; B
+            numbers give one per entry of the batch.
         hypotheses: number of consecutive entries of the batch that belong to one image. The noise is drawn once
             for them and shared by all images, so that a batch of images gives the results of single runs.
 
@@ -44,7 +44,7 @@ class LatentDEM:
         *,
         skip: Skip | None = None,
         num_samples: int = 1,
-        m_step_from: int | Tensor = 1000,
+        m_step_from: int | Sequence[int] = 1000,
         hypotheses: int = 1,
     ) -> None:
         self.prior, self.operator = prior, operator
@@ -79,63 +79,64 @@ class LatentDEM:
             steps: steps per full range of 1000 timesteps.
             start: first timestep; below 999 an `image` (B, 3, H, W) to re-noise from is needed.
             latents: (B S, c, h, w) noise to start from; None draws it.
-            on_step: called with the `State` after every full step.
+            on_step: called with the `State` after every full step; its tensors are on the device of `y`, where
+                reading one waits for all steps before.
             resume: the state of an interrupted run to continue from, with the generator in its state of then.
 
         Returns:
             The clean prediction D(z0) (B, 3, H, W), mean over the samples, and the parameters (B, ...).
 
         Raises:
-            UserError: `latents` of another shape.
+            UserError: `latents` of another shape, or another number of `m_step_from`.
         """
         batch, (height, width) = len(y), self.operator.image_size(y)
         samples = self.num_samples
-        y_all = y.repeat_interleave(samples, 0)
         sigma = noise_sigma if isinstance(noise_sigma, Tensor) else y.new_full((batch,), noise_sigma)
-        variance = sigma.square()
-        self.operator.warm_start = None if resume is None else resume.warm_start
+        warm_start = None
         if resume is None:
             z = self._start(y, image, start, generator, latents)
         else:
-            z, parameters = resume.latents, resume.parameters
+            z, parameters, warm_start = resume.latents, resume.parameters, resume.warm_start
+        schedule = timesteps(steps, start)
+        alphas = alpha_table(self.prior, [t for t, _ in schedule] + [schedule[-1][1]], len(z), y)
+        moving = self._moving([t for t, _ in schedule], batch, y.device)
+        step = Step(self.prior, self.operator, self.e_step, y, sigma.square(), samples, (height, width))
+        take = steps_of(step)
         t_before = start + self.skip.every
-        for t, t_next in timesteps(steps, start):
-            if resume is not None and t >= resume.step.t:
-                t_before = t
-                continue
-            abar, abar_next = (cumulative_alpha(self.prior, s, len(z), y) for s in (t, t_next))
-            noise = unit_noise(z.shape, generator, z, self.hypotheses * samples)
-            if not self.skip.full(t, t_before):
-                z = ext.dps_step(z, self.prior.predict_noise(z, t), abar, abar_next)[0]
-                t_before = t
-                continue
-            with torch.set_grad_enabled(self.e_step.differentiate):
-                z = z.detach().requires_grad_(self.e_step.differentiate)
-                eps = self.prior.predict_noise(z, t)
-                a = abar.view(-1, 1, 1, 1)
-                z0 = (z - (1 - a).sqrt() * eps) / a.sqrt()
-                x0 = self.prior.decode(z0, height, width)
-            x = x0.detach()
-            moving = torch.as_tensor(self.m_step_from, device=y.device).expand(batch) >= t
-            if moving.any():
-                moved = self.operator.m_step(x.unflatten(0, (batch, samples)), y, parameters, variance)
-                moving = moving.view(-1, *[1] * (parameters.ndim - 1))
-                parameters = torch.where(moving, moved, parameters)
-            repeated = parameters.repeat_interleave(samples, 0)
-            move = Move(
-                t, abar, abar_next, z, eps, z0, x0, y_all, repeated, variance.repeat_interleave(samples), noise
-            )
-            z = self.e_step(move, self.prior, self.operator)
+        for number, (t, _) in enumerate(schedule):
+            full = self.skip.full(t, t_before)
             t_before = t
+            if resume is not None and t >= resume.step.t:
+                continue
+            noise = unit_noise(z.shape, generator, z, self.hypotheses * samples)
+            abar, abar_next = alphas[number], alphas[number + 1]
+            if not full:
+                z = take.plain(Given(z, parameters, abar, abar_next, noise), t)
+                continue
+            anyone, who = moving[number]
+            done = take.full(Given(z, parameters, abar, abar_next, noise, who, warm_start), t, anyone)
+            z, parameters, warm_start = done.z, done.parameters, done.warm_start
             if on_step is not None:
-                residual = self.operator.residual(x, repeated, y_all).unflatten(0, (batch, samples)).mean(1)
-                step = TraceStep(stage, t, residual.cpu(), parameters.cpu())
-                state = State(z, parameters, z0.detach(), step, self.operator.warm_start)
+                entry = TraceStep(stage, t, done.residual, parameters)
+                state = State(z, parameters, done.z0, entry, warm_start)
                 on_step(state)
                 z, parameters = state.latents, state.parameters
         self.operator.warm_start = None  # the caller's next proximal step is of other images
         self.samples = self.prior.decode(z, height, width).unflatten(0, (batch, samples))
         return self.samples.mean(1), parameters
+
+    def _moving(
+        self, times: Sequence[int], batch: int, device: torch.device
+    ) -> list[tuple[bool, Tensor | None]]:
+        """For each timestep, whether there is an M-step, and for whom (B,); None for all, or for nobody."""
+        given = self.m_step_from
+        least = [given] * batch if isinstance(given, int) else [int(value) for value in given]
+        if len(least) != batch:
+            raise UserError(f"There are {len(least)} numbers `m_step_from` for {batch} entries; give one each.")
+        who = [[value >= t for value in least] for t in times]
+        some = [any(row) and not all(row) for row in who]
+        table = torch.tensor(who).to(device) if any(some) else None
+        return [(any(row), table[i] if table is not None and some[i] else None) for i, row in enumerate(who)]
 
     def _start(
         self,

@@ -14,7 +14,7 @@ from .data_weight import DataWeight, Prediction, most_likely
 from .latentdem import LatentDEM
 from .measurement import Measurement
 from .schedules import Skip, timesteps
-from .state import State, TraceStep
+from .state import State, TraceStep, on_host
 
 _DECODED_VARIANCE = 0.007  # of the error of D(z0), where it is not estimated
 
@@ -130,7 +130,7 @@ class Candidates:
         parameters: (N, ...) of the operator; for a blur these are its kernels (N, 1, K, K).
         evidence: (N,) log-likelihood of the measurement given the diffusion's clean image, see `most_likely`.
         variance: (N,) variance of what the model does not explain, at least that of the sensor's noise.
-        trace: the steps of all N that led to these candidates.
+        trace: the steps of all N that led to these candidates, on the CPU.
     """
 
     image: Tensor
@@ -211,9 +211,10 @@ def run_passes(
     operator, y, sigma = solver.operator, measurement.y, measurement.sigma
     variance, r2 = sigma.square(), torch.full_like(sigma, _DECODED_VARIANCE)
     trace: list[TraceStep] = []
+    latest: list[TraceStep] = []  # of the pass that goes on, on the device
 
     def record_step(step: TraceStep) -> None:
-        trace.append(step)
+        latest.append(step)
         if hooks.on_work is not None:
             hooks.on_work(stage, y[:, 0].numel() * solver.num_samples)
 
@@ -237,6 +238,8 @@ def run_passes(
             stage=f"{stage}, pass {number}" if len(passes) > 1 else stage,
             on_step=record,
         )
+        trace += on_host(latest)
+        latest.clear()
         latents = None
         operator.warm_start = None  # that of the pass before, if this pass was read from a checkpoint
         model, _, evidence = most_likely(operator, image, parameters, y, variance)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import overload
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -11,14 +14,23 @@ class Annealing:
     """zeta_t of the annealing consistency: linear from `start` at t = 1000 to `end` at `t_end`, then `end`.
 
     Paper: arXiv Sec. 4.2, zeta from 10 to 1 at t = 600. `Annealing(1, 1)` switches annealing off.
+    For t as a tensor () on a device, so is the result.
     """
 
     start: float = 10.0
     end: float = 1.0
     t_end: int = 600
 
-    def __call__(self, t: int) -> float:
-        fraction = min(max((t - self.t_end) / (1000 - self.t_end), 0.0), 1.0)
+    @overload
+    def __call__(self, t: int) -> float: ...
+    @overload
+    def __call__(self, t: int | Tensor) -> float | Tensor: ...
+    def __call__(self, t: int | Tensor) -> float | Tensor:
+        span = 1000 - self.t_end
+        if isinstance(t, Tensor):
+            fraction: float | Tensor = ((t.double() - self.t_end) / span).clamp(0.0, 1.0)
+        else:
+            fraction = min(max((t - self.t_end) / span, 0.0), 1.0)
         return self.end + (self.start - self.end) * fraction
 
 

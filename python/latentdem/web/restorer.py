@@ -119,7 +119,7 @@ class Restorer:
                 image = self.prior.decode(latent, *(scale * n for n in latent.shape[-2:]))
             top, left = (max(0, (n - m) // 2) for n, m in zip(image.shape[-2:], (height, width), strict=True))
             inside = image[..., top : top + height, left : left + width]
-            watch.look(inside.float().cpu(), state.step.parameters[best][None])
+            watch.look(inside.float().cpu(), state.step.parameters[best][None].cpu())
 
         return restoration.run(self.prior, self.denoiser, self.device, progress=progress, on_step=look)
 

@@ -41,7 +41,7 @@ def test_one_photograph_comes_out_beside_its_input(cli: Any, here: Path, fake_de
         "auto",
         "auto",
     )
-    assert call["precision"] == "auto"
+    assert (call["precision"], call["cuda_graph"], call["compile"]) == ("auto", True, False)
 
 
 def test_extras_go_to_a_folder_of_their_own(cli: Any, here: Path, fake_deblur: Any) -> None:
@@ -167,13 +167,14 @@ def test_known_kernel_is_reported_and_not_refused(cli: Any, here: Path, fake_deb
 def test_deblur_passes_its_options_on(cli: Any, here: Path, fake_deblur: Any) -> None:
     write_kernel("known", gaussian_kernel(7, 1.5))
     options = "--noise-sigma 0.03 --prior p --e-step posterior --steps 5 --seed 3 --device cpu --boundary valid"
-    options += " --precision float32 --quality fast"
+    options += " --precision float32 --quality fast --no-cuda-graph"
     cli.run("deblur", "../photo.png", *options.split(), "--kernel", "known.npy", "-o", "out.tif")
     call = fake_deblur.calls[0]
     assert torch.allclose(call["kernel"], gaussian_kernel(7, 1.5))
     assert (call["noise_sigma"], call["prior"], call["e_step"], call["steps"]) == (0.03, "p", "posterior", 5)
     assert (call["seed"], call["device"], call["boundary"]) == (3, "cpu", "valid")
     assert (call["precision"], call["quality"]) == ("float32", "fast")
+    assert (call["cuda_graph"], call["compile"]) == (False, False)
     assert cli.names(here) == ["known.npy", "known.png", "out.tif"]
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem.operators.blur import HQS, Blur, centre_kernel, resize_kernel
+from latentdem.operators.blur import HQS, Blur, resize_kernel
+from latentdem.operators.centring import centre_kernel
 from latentdem.operators.kernels import delta_kernel, gaussian_kernel, motion_kernels
 from latentdem.priors.kernel_denoiser import load_kernel_denoiser
 

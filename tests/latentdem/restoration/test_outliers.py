@@ -104,6 +104,13 @@ def test_date_stamp(size: int) -> None:
     assert found.float().mean() < 0.35
 
 
+def test_a_glint_in_a_nearly_sharp_photograph_is_no_stamp() -> None:
+    """The rim of a cup is soft, the light on its coffee is not."""
+    cup = torch.from_numpy(data.coffee()[60:210:2, 193:321:2].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    y = ext.blur(cup, motion_kernels(1, 6, 0.5, 20))[0, :, 6:-6, 6:-6]
+    assert not sharp_pixels(y).any()
+
+
 def test_sharp_photograph_has_no_foreign_structures() -> None:
     sharp = torch.from_numpy(data.astronaut()[:200, 100:300].copy()).permute(2, 0, 1) / 127.5 - 1
     assert not sharp_pixels(sharp).any()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem import HQS, Blur, LatentDEM, ModellingError, Posterior, Proximal, Skip
+from latentdem import HQS, Blur, LatentDEM, ModellingError, Posterior, Proximal, Skip, UserError
 from latentdem.operators.kernels import delta_kernel, gaussian_kernel, motion_kernels
 from latentdem.priors import EmbeddedPrior
 from latentdem.solver.state import State
@@ -108,6 +108,18 @@ def test_goes_on_from_any_state(scene: Scene, tiny_prior: EmbeddedPrior, e_step:
         generator.set_state(random)
         resumed = solver(y, start(1), sigma, resume=state, **options)
         assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_every_entry_has_its_own_first_m_step(scene: Scene, tiny_prior: EmbeddedPrior) -> None:
+    seen: list[State] = []
+    y = scene(24, 24).repeat(2, 1, 1, 1)
+    run(LatentDEM(tiny_prior, Blur(9), m_step_from=(-1, 600)), y, start(2), steps=5, on_step=seen.append)
+    for state in seen:
+        first, second = (torch.equal(kernel, start(1)[0]) for kernel in state.parameters)
+        assert first
+        assert second == (state.step.t > 600)
+    with pytest.raises(UserError, match="There are 3 numbers `m_step_from` for 2 entries"):
+        run(LatentDEM(tiny_prior, Blur(9), m_step_from=(1, 2, 3)), y, start(2))
 
 
 def test_later_start_keeps_the_image(scene: Scene, oracle: Callable[..., Any]) -> None:

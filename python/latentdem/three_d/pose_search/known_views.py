@@ -97,7 +97,10 @@ def find_poses(
     """
 
     def error(known: KnownViews, condition: ViewCondition) -> PairError:
-        return PairError(prior, condition, prior.encode(known.pixels))
+        mirror = None
+        if known.mirrored is not None:
+            mirror = PairError(prior, known.mirrored, prior.encode(known.pixels.flip(-1)))
+        return PairError(prior, condition, prior.encode(known.pixels), mirror)
 
     condition = known.condition if crops is None else known.condition.cropped()
     if crops is None or condition.principal is None:

@@ -17,6 +17,7 @@ POLAR_SCALE = math.radians(20)
 PRINCIPAL_SCALE = 0.015  # in world units
 DISTANCE_SCALE = 0.1  # of the distance of a crop from `RADIUS`, in world units
 SCORED = 50.0  # noise error that counts as much as a score of 1
+MIRRORED = (1.0, -1.0, 1.0, -1.0, 1.0)  # factors of the values of a camera for a mirrored view
 NOISIEST, CLEAREST = 850, 250  # range of timesteps at which the error is informative about the pose
 
 
@@ -48,11 +49,13 @@ class PairError:
         prior: view-conditioned prior.
         condition: what the prior keeps of the n known views.
         latents: (n, c, h, w) latents of the known views.
+        mirrored: the same of the mirror images of the views, whose scores count as well; None for none.
     """
 
     prior: ViewPrior
     condition: ViewCondition
     latents: Tensor
+    mirrored: PairError | None = None
 
     def draws(self, count: int, generator: torch.Generator, rough: bool = False) -> list[Draw]:
         """Makes `count` draws, from the noisiest level to the clearest.
@@ -110,7 +113,7 @@ class PairError:
         return None if both is None else both.amax(0)
 
     def scores(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor | None:
-        """Scores of poses (`ViewPrior.score`), summed over both directions.
+        """Scores of poses (`ViewPrior.score`), summed over both directions, averaged over mirror images.
 
         Args:
             first, second, cameras: see `__call__`.
@@ -119,7 +122,12 @@ class PairError:
             (R,); None if the prior has no network for them.
         """
         both = self._of_predictions(first, second, cameras, self.prior.score)
-        return None if both is None else both.sum(0)
+        if both is None or self.mirrored is None:
+            return None if both is None else both.sum(0)
+        mirrored = self.mirrored.scores(
+            first, second, cameras * cameras.new_tensor(MIRRORED)[: cameras.shape[-1]]
+        )
+        return None if mirrored is None else (both.sum(0) + mirrored) / 2
 
     def _of_predictions(
         self,

@@ -49,6 +49,19 @@ def test_scores_count_as_much_as_they_should():
     torch.testing.assert_close(plain - scored, SCORED * expected.expand(2, 1), rtol=1e-4, atol=1e-2)
 
 
+def test_mirror_images_are_scored_at_mirrored_cameras():
+    """With them, a pair of views and its mirror image have the same score, which is the mean of both."""
+    prior = tiny(scorer=scorer())
+    x, _, _ = inputs(prior)
+    plain, mirror = (PairError(prior, prior.condition(view), prior.encode(view)) for view in (x, x.flip(-1)))
+    pair = torch.tensor([0]), torch.tensor([1])
+    cameras = torch.tensor([[[1.2, 0.0, 0.0, 0.02, 0.01], [1.3, 0.8, 0.1, 0.03, -0.02]]])
+    mirrored = cameras * torch.tensor([1, -1, 1, -1, 1])
+    expected = (plain.scores(*pair, cameras) + mirror.scores(*pair, mirrored)) / 2
+    torch.testing.assert_close(replace(plain, mirrored=mirror).scores(*pair, cameras), expected)
+    torch.testing.assert_close(replace(mirror, mirrored=plain).scores(*pair, mirrored), expected)
+
+
 def test_priors_without_a_scorer_give_none():
     for prior in (tiny(), finite()):
         x, _, _ = inputs(prior)
