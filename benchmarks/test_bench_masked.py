@@ -7,10 +7,10 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem_ext import reference
 
-from .rows import DEVICE
+from .rows import DEVICE, NATIVE
 
-# PyTorch is what runs on a GPU.
-BACKENDS = ["reference", "cpp"] if DEVICE.type == "cpu" else ["reference"]
+# PyTorch cannot compile definitions that wait for the device between iterations.
+BACKENDS = ["reference", NATIVE]
 SIZE, FRAME = 27, 16
 
 

@@ -13,6 +13,7 @@ def hqs_kernel_update(
     size: int,
     side: int,
     project: bool,
+    iterations: int,
     device: int,
     stream: int,
 ) -> None: ...
@@ -106,3 +107,53 @@ def blur_columns(
     stream: int,
 ) -> None: ...
 def blur_glue(*, correction: int, x: int, glued: int, count: int, device: int, stream: int) -> None: ...
+def has_grid(height: int, width: int) -> bool: ...
+def masked_proximal_workspace(*, batch: int, channels: int, height: int, width: int) -> int: ...
+def masked_proximal(
+    *,
+    x0: int,
+    y: int,
+    fill: int,
+    mask: int,
+    kernel: int,
+    rho: int,
+    x: int,
+    filled: int,
+    workspace: int,
+    batch: int,
+    masks: int,
+    channels: int,
+    height: int,
+    width: int,
+    size: int,
+    iterations: int,
+    tolerance: float,
+    caution: float,
+    caution_with_holes: float,
+    rounding: float,
+    least: float,
+    device: int,
+    stream: int,
+) -> None: ...
+def masked_kernel_solve_workspace(*, batch: int, images: int, height: int, width: int, size: int) -> int: ...
+def masked_kernel_solve(
+    *,
+    x: int,
+    mask: int,
+    weight: int,
+    right: int,
+    factor: int,
+    solution: int,
+    residual: int,
+    workspace: int,
+    batch: int,
+    masks: int,
+    images: int,
+    height: int,
+    width: int,
+    size: int,
+    iterations: int,
+    allowed: float,
+    device: int,
+    stream: int,
+) -> None: ...

@@ -256,21 +256,23 @@ def _update_cpp_refusal(name: str, kernel: Tensor, data_term: Tensor, filter: Te
 
 
 def _update_cuda(kernel: Tensor, data_term: Tensor, filter: Tensor, project: bool, iterations: int) -> Tensor:
-    """One launch an iteration where the padded grid fits in shared memory."""
+    """One launch for all iterations where the padded grid fits in shared memory."""
     size, side = kernel.shape[-1], filter.shape[-2]
     kernel, data_term, filter = (_native.plain(tensor) for tensor in (kernel, data_term, filter))
+    updated = torch.empty_like(kernel)
+    results = {"data_term": data_term, "updated": updated}
     numbers = {"batch": kernel.shape[0], "size": size, "side": side, "project": project}
+    if side in _SHARED_SIDES and 2 * size <= side:
+        _native.call_cuda(
+            "hqs_kernel_update", kernel=kernel, filter=filter, iterations=iterations, **results, **numbers
+        )
+        return updated
     for _ in range(iterations):
-        updated = torch.empty_like(kernel)
-        results = {"data_term": data_term, "updated": updated}
-        if side in _SHARED_SIDES and 2 * size <= side:
-            _native.call_cuda("hqs_kernel_update", kernel=kernel, filter=filter, **results, **numbers)
-        else:
-            spectrum = torch.fft.rfft2(kernel, s=(side, side))
-            response = _native.plain(torch.fft.irfft2(spectrum * filter, s=(side, side)))
-            _native.call_cuda("hqs_finish", response=response, **results, **numbers)
+        spectrum = torch.fft.rfft2(kernel, s=(side, side))
+        response = _native.plain(torch.fft.irfft2(spectrum * filter, s=(side, side)))
+        _native.call_cuda("hqs_finish", response=response, **results, **numbers)
         kernel = updated
-    return kernel
+    return updated
 
 
 def _fake_update(kernel: Tensor, *_: Any) -> Tensor:

@@ -134,6 +134,40 @@ def _proximal_cpp(
     return x, filled
 
 
+def _proximal_cuda(
+    x0: Tensor,
+    kernel: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    rho: Tensor,
+    fill: Tensor | None,
+    tolerance: float,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = x0.shape
+    x = torch.empty_like(x0, memory_format=torch.contiguous_format)
+    filled = torch.empty_like(x)
+    sizes = {"batch": batch, "channels": channels, "height": height, "width": width}
+    arrays = {"x0": x0, "kernel": kernel, "y": y, "fill": fill, "mask": mask, "rho": rho.to(x0.dtype)}
+    _native.call_cuda(
+        "masked_proximal",
+        **_native.plain_arguments(arrays),
+        x=x,
+        filled=filled,
+        workspace=_native.workspace("masked_proximal", x0, **sizes),
+        masks=mask.shape[0],
+        size=kernel.shape[-1],
+        tolerance=tolerance,
+        caution=CAUTION[0],
+        caution_with_holes=CAUTION[1],
+        rounding=ROUNDING * torch.finfo(x0.dtype).eps,
+        least=LEAST,
+        iterations=iterations,
+        **sizes,
+    )
+    return x, filled
+
+
 def _kernel_solve_cpp(
     x: Tensor,
     mask: Tensor,
@@ -164,6 +198,34 @@ def _kernel_solve_cpp(
     return solution, residual
 
 
+def _kernel_solve_cuda(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    right: Tensor,
+    factor: Tensor | None,
+    tolerance: float,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    batch, images, height, width = x.shape
+    solution = torch.empty_like(right, memory_format=torch.contiguous_format)
+    residual = torch.empty_like(solution)
+    sizes = {"batch": batch, "images": images, "height": height, "width": width, "size": right.shape[-1]}
+    arrays = {"x": x, "mask": mask, "weight": weight.to(x.dtype), "right": right, "factor": factor}
+    _native.call_cuda(
+        "masked_kernel_solve",
+        **_native.plain_arguments(arrays),
+        solution=solution,
+        residual=residual,
+        workspace=_native.workspace("masked_kernel_solve", x, **sizes),
+        masks=mask.shape[0],
+        allowed=float(tolerance) ** 2 * images * height * width,
+        iterations=iterations,
+        **sizes,
+    )
+    return solution, residual
+
+
 def _fake(x0: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     image = torch.empty_like(x0, memory_format=torch.contiguous_format)
     return image, torch.empty_like(image)
@@ -180,7 +242,10 @@ _proximal = Operation(
     "SymInt iterations) -> (Tensor, Tensor)",
     reference=reference.masked_proximal,
     fake=_fake,
-    backends={"cpp": Implementation(_proximal_cpp, _native.plane_refusal)},
+    backends={
+        "cuda": Implementation(_proximal_cuda, _native.grid_refusal),
+        "cpp": Implementation(_proximal_cpp, _native.plane_refusal),
+    },
 )
 _kernel_solve = Operation(
     "masked_kernel_solve",
@@ -188,5 +253,8 @@ _kernel_solve = Operation(
     "-> (Tensor, Tensor)",
     reference=reference.masked_kernel_solve,
     fake=_fake_kernel,
-    backends={"cpp": Implementation(_kernel_solve_cpp, _native.plane_refusal)},
+    backends={
+        "cuda": Implementation(_kernel_solve_cuda, _native.grid_refusal),
+        "cpp": Implementation(_kernel_solve_cpp, _native.plane_refusal),
+    },
 )

@@ -43,6 +43,11 @@ def call_cuda(function: str, **arguments: Any) -> None:
         getattr(_backends.cuda, function)(**_addresses(arguments), **_device_and_stream(tensor.device))
 
 
+def workspace(function: str, like: Tensor, **sizes: int) -> Tensor:
+    """Memory that a function of `_cuda` works in, on the device of `like`."""
+    return like.new_empty(getattr(_backends.cuda, f"{function}_workspace")(**sizes), dtype=torch.uint8)
+
+
 def _addresses(arguments: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value.data_ptr() if isinstance(value, Tensor) else 0 if value is None else value
@@ -83,6 +88,14 @@ def cuda_refusal(name: str, tensor: Tensor, *_: Any) -> str:
     if tensor.shape[-2] * tensor.shape[-1] > _MAX_POINTS:
         return f"{name} has more than {_MAX_POINTS} points, more than the CUDA kernels take"
     return _device_refusal(tensor.device)
+
+
+def grid_refusal(name: str, image: Tensor, *_: Any) -> str:
+    """Why the CUDA kernels that transform whole images (B, C, H, W) do not take them, "" if they do."""
+    refusal, (height, width) = cuda_refusal(name, image), image.shape[-2:]
+    if refusal or _backends.cuda is None or _backends.cuda.has_grid(height, width):
+        return refusal
+    return f"{name} is {height} x {width}: a side above 1260 pixels, or with a prime factor above 31"
 
 
 @cache

@@ -12,6 +12,8 @@
 #include "hqs_kernel_update.hpp"
 #include "hqs_lags.hpp"
 #include "hqs_prepare.hpp"
+#include "masked_kernel.hpp"
+#include "masked_proximal.hpp"
 
 namespace py = pybind11;
 namespace cuda = latentdem::cuda;
@@ -53,16 +55,16 @@ PYBIND11_MODULE(_cuda, module) {
     module.def(
         "hqs_kernel_update",
         [](Address kernel, Address data_term, Address filter, Address updated, int64_t batch, int size, int side,
-           bool project, int device, Address stream) {
+           bool project, int iterations, int device, Address stream) {
             run("hqs_kernel_update",
                 cuda::HqsKernelUpdate{pointer<const float>(kernel), pointer<const float>(data_term),
-                                      pointer<const float>(filter), pointer<float>(updated), batch, size, side,
-                                      project},
+                                      pointer<const float>(filter), pointer<float>(updated), batch, size, side, project,
+                                      iterations},
                 device, stream);
         },
         py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"), py::arg("batch"),
-        py::arg("size"), py::arg("side"), py::arg("project"), py::arg("device"), py::arg("stream"),
-        py::call_guard<py::gil_scoped_release>());
+        py::arg("size"), py::arg("side"), py::arg("project"), py::arg("iterations"), py::arg("device"),
+        py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 
     module.def(
         "hqs_finish",
@@ -153,4 +155,84 @@ PYBIND11_MODULE(_cuda, module) {
         },
         py::kw_only(), py::arg("correction"), py::arg("x"), py::arg("glued"), py::arg("count"), py::arg("device"),
         py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def("has_grid", &cuda::has_grid, py::arg("height"), py::arg("width"));
+
+    module.def(
+        "masked_proximal_workspace",
+        [](int64_t batch, int64_t channels, int height, int width) {
+            cuda::MaskedProximal problem{};
+            problem.batch = batch;
+            problem.channels = channels;
+            problem.height = height;
+            problem.width = width;
+            return cuda::workspace_bytes(problem);
+        },
+        py::kw_only(), py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"));
+
+    module.def(
+        "masked_proximal",
+        [](Address x0, Address y, Address fill, Address mask, Address kernel, Address rho, Address x, Address filled,
+           Address workspace, int64_t batch, int64_t masks, int64_t channels, int height, int width, int size,
+           int iterations, double tolerance, double caution, double caution_with_holes, double rounding, double least,
+           int device, Address stream) {
+            run("masked_proximal",
+                cuda::MaskedProximal{pointer<const float>(x0),
+                                     pointer<const float>(y),
+                                     pointer<const float>(fill),
+                                     pointer<const float>(mask),
+                                     pointer<const float>(kernel),
+                                     pointer<const float>(rho),
+                                     pointer<float>(x),
+                                     pointer<float>(filled),
+                                     pointer<void>(workspace),
+                                     batch,
+                                     masks,
+                                     channels,
+                                     height,
+                                     width,
+                                     size,
+                                     iterations,
+                                     tolerance,
+                                     caution,
+                                     caution_with_holes,
+                                     rounding,
+                                     least},
+                device, stream);
+        },
+        py::kw_only(), py::arg("x0"), py::arg("y"), py::arg("fill"), py::arg("mask"), py::arg("kernel"), py::arg("rho"),
+        py::arg("x"), py::arg("filled"), py::arg("workspace"), py::arg("batch"), py::arg("masks"), py::arg("channels"),
+        py::arg("height"), py::arg("width"), py::arg("size"), py::arg("iterations"), py::arg("tolerance"),
+        py::arg("caution"), py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("device"),
+        py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "masked_kernel_solve_workspace",
+        [](int64_t batch, int64_t images, int height, int width, int size) {
+            cuda::MaskedKernel problem{};
+            problem.batch = batch;
+            problem.images = images;
+            problem.height = height;
+            problem.width = width;
+            problem.size = size;
+            return cuda::workspace_bytes(problem);
+        },
+        py::kw_only(), py::arg("batch"), py::arg("images"), py::arg("height"), py::arg("width"), py::arg("size"));
+
+    module.def(
+        "masked_kernel_solve",
+        [](Address x, Address mask, Address weight, Address right, Address factor, Address solution, Address residual,
+           Address workspace, int64_t batch, int64_t masks, int64_t images, int height, int width, int size,
+           int iterations, double allowed, int device, Address stream) {
+            run("masked_kernel_solve",
+                cuda::MaskedKernel{pointer<const float>(x), pointer<const float>(mask), pointer<const float>(weight),
+                                   pointer<const float>(right), pointer<const float>(factor), pointer<float>(solution),
+                                   pointer<float>(residual), pointer<void>(workspace), batch, masks, images, height,
+                                   width, size, iterations, allowed},
+                device, stream);
+        },
+        py::kw_only(), py::arg("x"), py::arg("mask"), py::arg("weight"), py::arg("right"), py::arg("factor"),
+        py::arg("solution"), py::arg("residual"), py::arg("workspace"), py::arg("batch"), py::arg("masks"),
+        py::arg("images"), py::arg("height"), py::arg("width"), py::arg("size"), py::arg("iterations"),
+        py::arg("allowed"), py::arg("device"), py::arg("stream"), py::call_guard<py::gil_scoped_release>());
 }

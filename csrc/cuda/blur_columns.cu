@@ -76,12 +76,9 @@ __global__ void __launch_bounds__(H) columns_kernel(BlurColumns b) {
 template <int H, bool Proximal>
 cudaError_t launch_columns(const BlurColumns &blur, cudaStream_t stream) {
     constexpr std::size_t bytes = ColumnBlock<H>::bytes;
-    if constexpr (bytes > (48 << 10)) { // more than a block gets by default
-        const cudaError_t error = cudaFuncSetAttribute(
-            columns_kernel<H, Proximal>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-        if (error != cudaSuccess)
-            return error;
-    }
+    const cudaError_t error = allow_shared<columns_kernel<H, Proximal>>(bytes);
+    if (error != cudaSuccess)
+        return error;
     const dim3 grid(static_cast<unsigned>(blur.batch * blur.channels), static_cast<unsigned>(blur.parts));
     LATENTDEM_LAUNCH((columns_kernel<H, Proximal>), grid, dim3(H), bytes, stream, blur);
     return cudaGetLastError();

@@ -1,4 +1,4 @@
-// The update of a blur kernel in one launch, for padded grids that fit in shared memory; the formula is in
+// Updates of a blur kernel in one launch, for padded grids that fit in shared memory; the formula is in
 // latentdem_ext/reference/fourier.py. All arrays are contiguous.
 #pragma once
 
@@ -16,6 +16,7 @@ struct HqsKernelUpdate {
     std::int64_t batch;
     int size, side; // 2 size <= side, and side is 32, 64 or 128
     bool project;   // clip to non-negative values and divide by the sum
+    int iterations; // updates, at least one
 };
 
 cudaError_t launch(const HqsKernelUpdate &update, cudaStream_t stream);

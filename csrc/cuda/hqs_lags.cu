@@ -71,12 +71,9 @@ __global__ void __launch_bounds__(H) lags_kernel(HqsLags l) {
 template <int H, bool PerChannel>
 cudaError_t launch_lags(const HqsLags &lags, cudaStream_t stream) {
     constexpr std::size_t bytes = ColumnBlock<H>::bytes;
-    if constexpr (bytes > (48 << 10)) { // more than a block gets by default
-        const cudaError_t error = cudaFuncSetAttribute(
-            lags_kernel<H, PerChannel>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-        if (error != cudaSuccess)
-            return error;
-    }
+    const cudaError_t error = allow_shared<lags_kernel<H, PerChannel>>(bytes);
+    if (error != cudaSuccess)
+        return error;
     const dim3 grid(static_cast<unsigned>(lags.batch), static_cast<unsigned>(column_blocks(lags.width / 2 + 1)));
     LATENTDEM_LAUNCH((lags_kernel<H, PerChannel>), grid, dim3(H), bytes, stream, lags);
     return cudaGetLastError();

@@ -59,6 +59,65 @@ def test_operations_are_those_of_the_reference(problem, shape, batch, channels):
         assert error(actual, expected) <= max(1e-5, 2 * error(single, expected))
 
 
+def masked(x: Tensor, kernel: Tensor, y: Tensor, mask: Tensor, backend: str = "cuda") -> tuple[Tensor, ...]:
+    """The masked least squares, with and without a factor, by a fixed number of iterations."""
+    rho = torch.logspace(-3, 0, x.shape[0], device=x.device).to(x)
+    right, work = ext.reference.blur_kernel_gradient(x, mask * y, 9), {"tolerance": 0.0, "iterations": 5}
+    factor = 20 * torch.eye(81, device=x.device).to(x).repeat(x.shape[0], 1, 1)
+    with ext.use_backend(backend):
+        return (
+            *ext.masked_proximal(x, kernel, y, mask, rho, **work),
+            *ext.masked_proximal(x, kernel, y, mask, rho, y, **work),
+            *ext.masked_kernel_solve(x, mask, 100 * rho, right, **work),
+            *ext.masked_kernel_solve(x, mask, 100 * rho, right, factor, **work),
+        )
+
+
+def mask_of(batch: int, height: int, width: int) -> Tensor:
+    """A frame, and beside the first sample holes."""
+    mask = torch.zeros(batch, 1, height, width)
+    mask[..., height // 8 : -height // 7, width // 5 : -width // 9] = 1
+    mask[1:] *= (torch.rand(mask[1:].shape) > 0.02).float()
+    return mask
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "shape", [(16, 16, 9), (33, 40, 31), (352, 352, 27), (640, 544, 64), (608, 96, 31), (1260, 1210, 33)]
+)
+@pytest.mark.parametrize(("batch", "channels"), [(1, 1), (3, 3)])
+def test_masked_least_squares_are_those_of_the_reference(problem, shape, batch, channels):
+    double = [value.cuda() for value in problem(batch, channels, shape)]
+    double.append(mask_of(batch, *shape[:2]).double().cuda())
+    singles = [value.float() for value in double]
+    found, exact, reference_found = (
+        masked(*singles),
+        masked(*double, backend="reference"),
+        masked(*singles, backend="reference"),
+    )
+    for actual, expected, single in zip(found, exact, reference_found, strict=True):
+        assert error(actual, expected) <= max(1e-5, 2 * error(single, expected))
+
+
+@pytest.mark.gpu
+def test_masked_least_squares_are_captured_and_the_same_at_every_run(problem):
+    values = [value.cuda() for value in problem(3, 3, (160, 192, 27), torch.float32)]
+    mask = mask_of(3, 160, 192).cuda()
+    expected = masked(*values, mask)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), ext.use_backend("cuda"):
+        x, fill = ext.masked_proximal(*values, mask, torch.full((3,), 0.01, device="cuda"))
+    rho = torch.full((3,), 0.01, device="cuda")
+    with ext.use_backend("cuda"):
+        eager = ext.masked_proximal(*values, mask, rho)
+    for _ in range(2):
+        graph.replay()
+        assert x.equal(eager[0])
+        assert fill.equal(eager[1])
+    for one, two in zip(masked(*values, mask), expected, strict=True):
+        assert one.equal(two)
+
+
 @pytest.mark.gpu
 def test_work_goes_to_the_current_stream(problem):
     values = [value.cuda() for value in problem(2, 3, (64, 60, 32), torch.float32)]
@@ -142,6 +201,19 @@ def test_refusals_say_why(monkeypatch):
             "cuda:0 has compute capability 7.5, the module was built for 8.0 and newer"
         )
     _native._device_refusal.cache_clear()
+
+
+def test_grids_that_are_refused(monkeypatch):
+    with FakeTensorMode():
+        monkeypatch.setattr(_backends, "cuda", None)
+        assert not _native.grid_refusal("x", torch.zeros(1, 3, 64, 37, device="cuda"))
+        module = type("Module", (), {"oldest_architecture": 80, "has_grid": staticmethod(lambda *_: False)})
+        monkeypatch.setattr(_backends, "cuda", module)
+        monkeypatch.setattr(_native, "_device_refusal", lambda _: "")
+        assert _native.grid_refusal("x", torch.zeros(1, 3, 64, 37, device="cuda")) == (
+            "x is 64 x 37: a side above 1260 pixels, or with a prime factor above 31"
+        )
+        assert "not float32" in _native.grid_refusal("x", torch.zeros(1, 3, 64, 64, device="cuda").half())
 
 
 def test_padded_grid_is_a_power_of_two_where_it_fits_in_shared_memory():

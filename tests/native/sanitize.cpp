@@ -21,6 +21,8 @@
 #include "hqs_kernel_update.hpp"
 #include "hqs_lags.hpp"
 #include "hqs_prepare.hpp"
+#include "masked_kernel.hpp"
+#include "masked_proximal.hpp"
 
 using namespace latentdem::cuda;
 using Floats = std::vector<float>;
@@ -116,7 +118,7 @@ void kernel_update(int side, int size, bool project) {
     repeat(name, [&] {
         Output updated(count);
         expect_success(name, launch(HqsKernelUpdate{kernel.get(), data_term.get(), filter.get(), updated.get(), batch,
-                                                    size, side, project},
+                                                    size, side, project, 2},
                                     nullptr));
         Floats found;
         updated.append_to(found);
@@ -235,6 +237,90 @@ void blur_columns(int height, int width, int size, bool proximal) {
     });
 }
 
+// A frame of some rows and columns, and a hole.
+Floats mask_of(int height, int width, int rows, int columns) {
+    Floats mask(static_cast<std::size_t>(height * width));
+    for (int row = 1; row < height - rows; ++row)
+        for (int column = columns; column < width; ++column)
+            mask[static_cast<std::size_t>(row * width + column)] = row != 4 || column != width - 3;
+    return mask;
+}
+
+void masked_proximal(std::int64_t batch, int height, int width, int rows, int columns, bool filled) {
+    const std::int64_t channels = 1, points = batch * channels * height * width;
+    const int size = 3, iterations = 1;
+    Array x0(random_floats(points)), y(random_floats(points)), fill_of(random_floats(points));
+    Array mask(mask_of(height, width, rows, columns)), kernel(random_floats(batch * size * size));
+    Array rho(Floats{0.1f, 2.0f});
+    repeat("masked_proximal", [&] {
+        Output x(points), found_fill(points);
+        MaskedProximal problem{x0.get(),
+                               y.get(),
+                               filled ? fill_of.get() : nullptr,
+                               mask.get(),
+                               kernel.get(),
+                               rho.get(),
+                               x.get(),
+                               found_fill.get(),
+                               nullptr,
+                               batch,
+                               1,
+                               channels,
+                               height,
+                               width,
+                               size,
+                               iterations,
+                               1e-3,
+                               2.5,
+                               6.0,
+                               1e-6,
+                               1e-6};
+        Array workspace(workspace_bytes(problem) / sizeof(float));
+        problem.workspace = workspace.get();
+        expect_success("masked_proximal", launch(problem, nullptr));
+        Floats found;
+        x.append_to(found);
+        found_fill.append_to(found);
+        return found;
+    });
+}
+
+void masked_kernel(int height, int width, int size, bool factored) {
+    const std::int64_t batch = 2, images = 2, count = size * size;
+    Array x(random_floats(batch * images * height * width)), right(random_floats(batch * count));
+    Array mask(mask_of(height, width, 2, 3)), weight(Floats{10.0f, 20.0f});
+    Floats lower = random_floats(batch * count * count);
+    for (std::int64_t i = 0; i < batch * count; ++i) // away from zero
+        lower[static_cast<std::size_t>(i * count + i % count)] = 30.0f;
+    Array factor(lower);
+    repeat("masked_kernel_solve", [&] {
+        Output solution(batch * count), residual(batch * count);
+        MaskedKernel problem{x.get(),
+                             mask.get(),
+                             weight.get(),
+                             right.get(),
+                             factored ? factor.get() : nullptr,
+                             solution.get(),
+                             residual.get(),
+                             nullptr,
+                             batch,
+                             1,
+                             images,
+                             height,
+                             width,
+                             size,
+                             1,
+                             1e-6};
+        Array workspace(workspace_bytes(problem) / sizeof(float));
+        problem.workspace = workspace.get();
+        expect_success("masked_kernel_solve", launch(problem, nullptr));
+        Floats found;
+        solution.append_to(found);
+        residual.append_to(found);
+        return found;
+    });
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -265,6 +351,10 @@ int main(int argc, char **argv) {
         blur_columns(128, 30, 5, proximal);
         blur_columns(1024, 5, 4, proximal);
     }
+    masked_proximal(2, 12, 9, 2, 1, true);
+    masked_proximal(1, 102, 4, 99, 1, false); // more rows in the frame than have blocks
+    masked_kernel(8, 10, 4, false);
+    masked_kernel(9, 8, 6, true); // two panels of the factor
     std::printf("%d failures\n", failures);
     return failures != 0;
 }

@@ -63,6 +63,8 @@ def test_update_is_that_of_the_reference(batch, size, project):
     singles = kernel.float(), HQSFactors(*floats(*factors))
     actual = ext.hqs_kernel_update(*singles, project=project)
     assert_exact(actual, expected, reference.hqs_kernel_update(*singles, project))
+    again = ext.hqs_kernel_update(actual, singles[1], project=project)
+    assert ext.hqs_kernel_update(*singles, project=project, iterations=2).equal(again)
 
 
 @pytest.mark.parametrize("size", [16, 31, 63, 65])
@@ -108,6 +110,8 @@ def test_twenty_iterations_stay_close(problem):
         single = reference.hqs_kernel_update(single, single_factors)
         ours = ext.hqs_kernel_update(ours, our_factors)
     assert_exact(ours, double, single)
+    at_once = ext.hqs_kernel_update(torch.full_like(ours, 1 / 256), our_factors, iterations=20)
+    assert at_once.equal(ours)  # one launch instead of 20
 
 
 @pytest.mark.parametrize(("batch", "channels", "shape"), BATCHES)
@@ -226,7 +230,7 @@ def test_results_do_not_depend_on_the_order_of_the_threads(problem, thread_order
             ext.blur_proximal(x, kernel, y, torch.ones(2)),
             *ext.hqs_prepare(x[:, None], y, torch.ones(2), 16),
             *ext.hqs_prepare(x[:, None], y, torch.ones(2), 16, per_channel=True),
-            *(ext.hqs_kernel_update(kernels[size], factors[size]) for size in factors),
+            *(ext.hqs_kernel_update(kernels[size], factors[size], iterations=2) for size in factors),
         ]
         first = first or actual
         assert all(one.equal(two) for one, two in zip(first, actual, strict=True)), order
@@ -234,7 +238,7 @@ def test_results_do_not_depend_on_the_order_of_the_threads(problem, thread_order
 
 def test_launch_errors_are_exceptions(shim):
     arrays = {"kernel": 0, "data_term": 0, "filter": 0, "updated": 0}
-    arguments = {**arrays, "batch": 1, "project": True, "stream": 0}
+    arguments = {**arrays, "batch": 1, "project": True, "iterations": 1, "stream": 0}
     with pytest.raises(RuntimeError, match="hqs_kernel_update: invalid argument"):
         shim.hqs_kernel_update(**arguments, size=17, side=32, device=0)
     with pytest.raises(RuntimeError, match="hqs_kernel_update: invalid argument"):

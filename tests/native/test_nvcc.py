@@ -26,7 +26,7 @@ def test_nothing_spills(source, architecture, tmp_path):
     stacks = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill .*, (\d+) bytes spill", run.stderr)
     used = re.findall(r"Used (\d+) registers", run.stderr)
     assert functions
-    assert len(stacks) == len(used) == len(functions)
-    for function, stack, registers in zip(functions, stacks, used, strict=True):
-        assert stack == ("0", "0", "0"), f"{function}: stack frame, spill stores, spill loads: {stack}"
+    assert len(used) == len(functions) <= len(stacks)  # of functions that kernels call, too
+    assert set(stacks) == {("0", "0", "0")}, f"stack frame, spill stores, spill loads:\n{run.stderr}"
+    for function, registers in zip(functions, used, strict=True):
         assert int(registers) <= 128, function  # 512 threads of a block then fit

@@ -60,6 +60,10 @@ def test_registration(problem):
     torch.library.opcheck(operations.blur_fidelity.default, (x, kernel, y, None), **checks)
     torch.library.opcheck(operations.blur_proximal.default, (x, kernel, y, ones, None), **checks)
     torch.library.opcheck(operations.project_kernel.default, (kernel,), **checks)
+    mask, few = torch.ones(1, 1, 20, 23), (1e-3, 1)
+    torch.library.opcheck(operations.masked_proximal.default, (x, kernel, y, mask, ones, None, *few), **checks)
+    solve = operations.masked_kernel_solve.default
+    torch.library.opcheck(solve, (x, mask, ones, kernel, None, *few), **checks)
 
 
 class Launches(TorchDispatchMode):
@@ -81,6 +85,8 @@ class Launches(TorchDispatchMode):
 def test_a_step_starts_few_programs(problem, monkeypatch):
     """Of images with a height that is a power of two, whose measurement is transformed already."""
     x, kernel, y = problem(2, 3, (64, 40, 7), torch.float32)
+    mask, right = torch.ones(1, 1, 64, 40), torch.rand(2, 1, 7, 7)
+    mask[..., :3, :] = mask[..., -5:] = 0
     y_hat, ones = torch.fft.rfft2(y), torch.ones(2)
     call = _native.call_cuda
 
@@ -98,3 +104,8 @@ def test_a_step_starts_few_programs(problem, monkeypatch):
     assert fidelity == ["_fft_r2c", "blur_columns", "_fft_c2r", "blur_glue", "sum"]
     prepare = run("hqs_prepare", x[:, None], y, ones, 7, False, y_hat)
     assert prepare == ["_fft_r2c", "hqs_lags", "_fft_c2r", "_fft_c2r", "hqs_crop", "_fft_r2c"]
+    factors = ext.hqs_prepare(x[:, None], y, ones, 7)
+    assert run("hqs_kernel_update", kernel, *factors, True, 20) == ["hqs_kernel_update"]
+    # All iterations are one call, in which nothing is allocated and nothing waits for the device.
+    assert run("masked_proximal", x, kernel, y, mask, ones, None, 1e-3, 2) == ["masked_proximal"]
+    assert run("masked_kernel_solve", x, mask, ones, right, None, 1e-3, 2) == ["masked_kernel_solve"]

@@ -35,6 +35,34 @@ def run(shim, thread_order):
     return run
 
 
+@pytest.fixture
+def run_grid(shim, thread_order):
+    """A cooperative kernel of three blocks, on the only three that the device holds."""
+    function = ctypes.CDLL(shim.__file__).latentdem_shim_faulty_grid
+    function.restype = ctypes.c_char_p
+
+    def run_grid(fault: int, order: int) -> tuple[str, Tensor]:
+        out = torch.full((3, 64), -1.0)
+        thread_order(order)
+        error = function(fault, ctypes.c_void_p(out.data_ptr()))
+        return error.decode(), out
+
+    return run_grid
+
+
+def test_blocks_of_a_cooperative_kernel_wait_for_each_other(run_grid):
+    expected = torch.tensor([[1.0], [2.0], [0.0]]).expand(3, 64)
+    for order in ORDERS:
+        error, out = run_grid(0, order)
+        assert not error
+        assert out.equal(expected)
+    assert not all(run_grid(1, order)[1].equal(expected) for order in ORDERS)  # without the barrier
+    error, _ = run_grid(2, 0)
+    assert error.startswith("barrier divergence: thread 64 waits at ")
+    assert error.endswith("thread 0 has ended")
+    assert run_grid(3, 0)[0] == "invalid argument"
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_right_kernel_is_right_in_every_order(run, order):
     error, out = run("none", order)

@@ -16,6 +16,11 @@ from latentdem_ext._registry import OPERATIONS
 
 HALF = (torch.float16, torch.bfloat16)
 COMPILED = "torch.compile(reference)"
+ITERATIONS = 5  # of conjugate gradients, which photographs need to the usual tolerance
+WAITING = (
+    "masked_proximal",
+    "masked_kernel_solve",
+)  # their definitions wait for the device, so no graph has them
 Values = Tensor | tuple[Tensor, ...]
 
 
@@ -166,6 +171,17 @@ class Maker:
         yield case("hqs_kernel_update", kernel, factors)
         yield case("hqs_kernel_update", kernel, factors, iterations=20)
         yield case("project_kernel", kernel - kernel.mean())
+        mask, work = self.frame(height, width, size), {"tolerance": 0.0, "iterations": ITERATIONS}
+        yield case("masked_proximal", x, kernel, y, mask, self.full(batch, 0.01), **work)
+        right = reference.blur_kernel_gradient(x, mask * y, size)
+        yield case("masked_kernel_solve", x, mask, weight, right, None, **work)
+
+    def frame(self, height: int, width: int, size: int) -> Tensor:
+        """Mask (1, 1, H, W) of the pixels beside which a kernel of `size` pixels a side stays inside."""
+        mask = torch.zeros(1, 1, height, width, device=self.device)
+        rows, columns = (min(size // 2, side // 4) for side in (height, width))
+        mask[..., rows : height - rows, columns : width - columns] = 1
+        return mask
 
     def latents(self, batch: int, side: int, dtype: torch.dtype) -> Iterator[Case]:
         """The operations of a diffusion step for latents (B, 4, side, side)."""

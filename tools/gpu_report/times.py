@@ -15,7 +15,7 @@ import torch
 
 from latentdem_ext import reference
 
-from .cases import COMPILED, Case, Maker, error_of, tensors
+from .cases import COMPILED, WAITING, Case, Maker, error_of, tensors
 from .clocks import device_time, host_time
 from .rows import for_each
 
@@ -76,8 +76,9 @@ def measure(case: Case, functions: dict[str, Callable[[Case], Any]], chosen: str
 
 
 def backends(case: Case) -> list[dict[str, Any]]:
-    """Rows of the reference and of every backend."""
-    functions = {name: partial(_run, variant=name) for name in case.variants()}
+    """Rows of the reference, if a graph can have it, and of every backend."""
+    names = [name for name in case.variants() if name != "reference" or case.operation not in WAITING]
+    functions = {name: partial(_run, variant=name) for name in names}
     return measure(case, functions, case.chosen())
 
 
@@ -86,7 +87,9 @@ def _run(case: Case, variant: str) -> Any:
 
 
 def compiled(case: Case, backend: str) -> list[dict[str, Any]]:
-    """The row of the reference compiled by PyTorch for this shape alone."""
+    """The row of the reference compiled by PyTorch for this shape alone, if a graph can have it."""
+    if case.operation in WAITING:
+        return []
     torch.compiler.reset()
     function = torch.compile(getattr(reference, case.operation), dynamic=False, backend=backend)
     return measure(case, {COMPILED: lambda each: function(*each.arguments, **each.options)}, "")

@@ -8,6 +8,7 @@ namespace {
 constexpr int kThreads = 64;
 
 enum Fault { none, missing_barrier, barrier_for_some, different_barriers, unwritten_memory, too_much_memory };
+enum GridFault { no_grid_fault, missing_grid_barrier, grid_barrier_for_some, too_many_blocks };
 
 template <Fault fault>
 __global__ void neighbours(float *out) {
@@ -27,6 +28,28 @@ __global__ void neighbours(float *out) {
         __syncthreads();
     }
     out[thread] = memory[(thread + 1) % kThreads];
+}
+
+// Every block passes a number on to the next one.
+template <GridFault fault>
+__global__ void neighbouring_blocks(float *out) {
+    const unsigned thread = threadIdx.x, block = blockIdx.x, next = (block + 1) % gridDim.x;
+    out[block * kThreads + thread] = static_cast<float>(block);
+    if (fault == no_grid_fault || fault == too_many_blocks || (fault == grid_barrier_for_some && block > 0))
+        LATENTDEM_GRID_BARRIER();
+    const float value = out[next * kThreads + thread];
+    if (fault != grid_barrier_for_some)
+        LATENTDEM_GRID_BARRIER();
+    out[block * kThreads + thread] = value;
+}
+
+template <GridFault fault>
+const char *run_grid(float *out) {
+    void *arguments[] = {&out};
+    const dim3 grid(fault == too_many_blocks ? 4 : 3);
+    const cudaError_t error =
+        LATENTDEM_LAUNCH_COOPERATIVE(neighbouring_blocks<fault>, grid, dim3(kThreads), 0, nullptr, arguments);
+    return error == cudaSuccess ? "" : cudaGetErrorString(error);
 }
 
 template <Fault fault>
@@ -54,5 +77,19 @@ extern "C" const char *latentdem_shim_faulty(int fault, float *out) {
         return run<unwritten_memory>(out);
     default:
         return run<too_much_memory>(out);
+    }
+}
+
+// Runs one of the cooperative kernels on 3 x 64 floats and returns its error, or "".
+extern "C" const char *latentdem_shim_faulty_grid(int fault, float *out) {
+    switch (fault) {
+    case no_grid_fault:
+        return run_grid<no_grid_fault>(out);
+    case missing_grid_barrier:
+        return run_grid<missing_grid_barrier>(out);
+    case grid_barrier_for_some:
+        return run_grid<grid_barrier_for_some>(out);
+    default:
+        return run_grid<too_many_blocks>(out);
     }
 }

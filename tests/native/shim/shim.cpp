@@ -26,7 +26,7 @@ constexpr std::size_t kWarp = 32;
 constexpr int kSharedLimit = 99 << 10; // of a block on compute capability 8.6 and 8.9, the smallest of all
 constexpr int kSharedWithoutAsking = 48 << 10;
 
-enum class State { ready, at_block_barrier, at_warp_barrier, done };
+enum class State { ready, at_grid_barrier, at_block_barrier, at_warp_barrier, done };
 
 struct Fiber {
     Thread where;
@@ -41,11 +41,12 @@ struct Fiber {
 };
 
 std::vector<Fiber> fibers(1024);
-std::size_t count; // of the threads of the block
+std::size_t count;   // of the threads of all blocks that run together
+std::size_t threads; // of a block
 Fiber *running;
 ucontext_t scheduler;
 const std::function<void()> *program;
-std::vector<char> shared_memory;
+std::vector<std::vector<char>> shared_memory; // of each of them
 std::map<const void *, int> allowed;
 unsigned order;
 std::mt19937 generator;
@@ -148,13 +149,15 @@ std::string place(std::size_t i) {
                                       : thread + " waits at " + fiber.file + ":" + std::to_string(fiber.line);
 }
 
-// Runs a block; false where its threads wait for each other in vain.
-bool run_block() {
+// Runs the blocks that were started; false where their threads wait for each other in vain.
+bool run_blocks() {
     for (;;) {
         for (const std::size_t i : permutation(count))
             if (fibers[i].state == State::ready)
                 to_fiber(fibers[i]);
-        bool opened = open(State::at_block_barrier, 0, count);
+        bool opened = open(State::at_grid_barrier, 0, count);
+        for (std::size_t block = 0; block < count; block += threads)
+            opened |= open(State::at_block_barrier, block, block + threads);
         for (std::size_t warp = 0; warp < count; warp += kWarp)
             opened |= open(State::at_warp_barrier, warp, std::min(warp + kWarp, count));
         if (opened)
@@ -177,11 +180,13 @@ bool run_block() {
 
 const Thread &current() { return running->where; }
 
-void *dynamic_shared() { return shared_memory.data(); }
+void *dynamic_shared() { return shared_memory[static_cast<std::size_t>(running - fibers.data()) / threads].data(); }
 
 void allow_dynamic_shared(const void *kernel, int bytes) { allowed[kernel] = bytes; }
 
 void wait_for_block(const char *file, int line) { wait(State::at_block_barrier, file, line); }
+
+void wait_for_grid(const char *file, int line) { wait(State::at_grid_barrier, file, line); }
 
 float shuffle_down(float value, unsigned offset, const char *file, int line) {
     Fiber &self = *running;
@@ -192,25 +197,61 @@ float shuffle_down(float value, unsigned offset, const char *file, int line) {
     return index % kWarp + offset < kWarp && index + offset < count ? fibers[index + offset].given[turn] : value;
 }
 
-void launch(const void *kernel, dim3 grid, dim3 block, std::size_t shared, const std::function<void()> &body) {
+namespace {
+
+// Starts the threads of one more block beside those that were started.
+void start_block(dim3 block, dim3 grid, dim3 here, std::size_t shared) {
+    shared_memory.emplace_back(shared, '\xff'); // reads before a write give NaN
+    for (unsigned thread = 0; thread < block.x; ++thread)
+        start(fibers[count++], {dim3(thread, 0, 0), dim3(here.x, here.y, 0), grid});
+}
+
+bool is_valid(const void *kernel, dim3 grid, dim3 block, std::size_t shared) {
     const int limit = allowed.count(kernel) ? std::min(allowed[kernel], kSharedLimit) : kSharedWithoutAsking;
-    if (grid.x == 0 || grid.y == 0 || grid.y > 65535 || grid.z != 1 || block.x == 0 || block.x > fibers.size() ||
-        block.y != 1 || block.z != 1 || static_cast<int>(shared) > limit) {
+    return grid.x != 0 && grid.y != 0 && grid.y <= 65535 && grid.z == 1 && block.x != 0 && block.x <= fibers.size() &&
+           block.y == 1 && block.z == 1 && static_cast<int>(shared) <= limit;
+}
+
+void prepare(const std::function<void()> &body, dim3 block) {
+    program = &body;
+    threads = block.x;
+    generator.seed(order);
+}
+
+void clear() {
+    count = 0;
+    shared_memory.clear();
+}
+
+} // namespace
+
+void launch(const void *kernel, dim3 grid, dim3 block, std::size_t shared, const std::function<void()> &body) {
+    if (!is_valid(kernel, grid, block, shared)) {
         last_error = cudaErrorInvalidValue;
         return;
     }
-    count = block.x;
-    program = &body;
-    generator.seed(order);
+    prepare(body, block);
     for (const std::size_t i : permutation(std::size_t{grid.x} * grid.y)) {
-        shared_memory.assign(shared, '\xff'); // reads before a write give NaN
-        shared_memory.shrink_to_fit();
-        const dim3 here(static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x));
-        for (unsigned thread = 0; thread < count; ++thread)
-            start(fibers[thread], {dim3(thread, 0, 0), dim3(here.x, here.y, 0), grid});
-        if (!run_block())
+        clear();
+        start_block(block, grid, dim3(static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x)), shared);
+        if (!run_blocks())
             return;
     }
+}
+
+cudaError_t launch_cooperative(const void *kernel, dim3 grid, dim3 block, std::size_t shared,
+                               const std::function<void()> &body) {
+    int processors = 0;
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0);
+    if (!is_valid(kernel, grid, block, shared) || block.x % kWarp != 0 || grid.x > static_cast<unsigned>(processors) ||
+        grid.y != 1 || grid.x * block.x > fibers.size())
+        return cudaErrorInvalidValue;
+    prepare(body, block);
+    clear();
+    for (unsigned i = 0; i < grid.x; ++i)
+        start_block(block, grid, dim3(i, 0), shared);
+    run_blocks();
+    return cudaGetLastError();
 }
 
 } // namespace shim
