@@ -9,7 +9,7 @@ from ._group_norm_silu import group_norm_silu
 from ._hqs import hqs_kernel_update, hqs_prepare
 from ._kernel_lags import gradient_lags, kernel_from_lags
 from ._l0_deconvolution import l0_deconvolution
-from ._masked import masked_kernel_solve, masked_proximal
+from ._masked import masked_kernel_solve, masked_proximal, masked_solves_end_on_device
 from ._project_kernel import project_kernel
 from ._renoise import renoise
 from ._upsample_conv import upsample_conv
@@ -39,6 +39,7 @@ __all__ = [
     "l0_deconvolution",
     "masked_kernel_solve",
     "masked_proximal",
+    "masked_solves_end_on_device",
     "project_kernel",
     "record_backends",
     "renoise",

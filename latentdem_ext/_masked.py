@@ -87,6 +87,15 @@ def masked_kernel_solve(
     return solution, residual
 
 
+def masked_solves_end_on_device(mask: Tensor) -> bool:
+    """Whether conjugate gradients for masks like this one end on the GPU that it is on, without the host.
+
+    Args:
+        mask: (1 or B, 1, H, W) of the dtype of the images.
+    """
+    return mask.device.type == "cuda" and _proximal.choose(mask) == "cuda"
+
+
 def _proximal_cpp(
     x0: Tensor,
     kernel: Tensor,

@@ -12,15 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem_ext.reference.frame_preconditioner import is_frame
-from latentdem_ext.reference.masked import FRAME_ITERATIONS, MAX_ITERATIONS, UNASKED
+from latentdem_ext.reference.masked import MAX_ITERATIONS
 
 from .base import Operator
 from .centring import centre_kernel
 from .limits import Limits
-from .masked import MaskedKernelUpdate
-
-_HOLE = 9  # pixels; smaller gaps in a mask are no frame
+from .masked import MaskedKernelUpdate, asks, eroded, most_iterations
 
 
 @dataclass(frozen=True)
@@ -97,18 +94,16 @@ class Blur(Operator):
     @cached_property
     def _interior(self) -> Tensor | None:
         """The pixels that the M-step uses; None for all of them."""
-        return None if self.mask is None else _eroded(self.mask, self.kernel_size // 4)
+        return None if self.mask is None else eroded(self.mask, self.kernel_size // 4)
 
     @property
     def capturable(self) -> bool:
-        return self.mask is None or self._iterations <= UNASKED
+        return self.mask is None or not asks(self.mask, self._iterations)
 
     @cached_property
     def _iterations(self) -> int:
-        """Of a proximal step with the mask, at most; where it is a frame, so few that a GPU is not asked."""
-        if self.mask is None or self.mask.device.type == "cpu" or not is_frame(self.mask):
-            return MAX_ITERATIONS
-        return FRAME_ITERATIONS
+        """Of a proximal step with the mask, at most."""
+        return MAX_ITERATIONS if self.mask is None else most_iterations(self.mask)
 
     def light(self, x: Tensor) -> Tensor:
         """What is blurred of images (..., C, H, W): the images themselves."""
@@ -241,24 +236,6 @@ def _per_channel_update(
         return updated.unflatten(0, (-1, channels)).mean(1)
 
     return update
-
-
-def _eroded(mask: Tensor, margin: int) -> Tensor:
-    """`mask` (B, 1, H, W) without its pixels nearer than `margin` to its frame; unchanged if none would remain.
-
-    Holes of few pixels inside the measured rectangle are no frame: what lies behind them is known well.
-    """
-    rectangle = (mask.amax(-1, keepdim=True) * mask.amax(-2, keepdim=True)) > 0
-    closed = 1 - spread(1 - spread(mask, _HOLE // 2), _HOLE // 2)
-    closed = torch.where(rectangle, closed.maximum(mask), mask)
-    inside = mask * (1 - spread(1 - closed, margin))
-    return torch.where(inside.any(), inside, mask)
-
-
-def spread(mask: Tensor, radius: int) -> Tensor:
-    """The largest value of `mask` (B, 1, H, W) within `radius` pixels across and down."""
-    across = F.max_pool2d(mask, (1, 2 * radius + 1), 1, (0, radius))
-    return F.max_pool2d(across, (2 * radius + 1, 1), 1, (radius, 0))
 
 
 def shifted(kernel: Tensor, rows: int, columns: int) -> Tensor:

@@ -1,13 +1,17 @@
-"""Least squares for a blur of which only some pixels were measured, in the kernel."""
+"""Least squares for a blur of which only some pixels were measured: in the kernel, and what its mask says."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+from latentdem_ext.reference.frame_preconditioner import is_frame
+from latentdem_ext.reference.masked import FRAME_ITERATIONS, MAX_ITERATIONS, UNASKED
 
+_HOLE = 9  # pixels; smaller gaps in a mask are no frame
 KERNEL_TOLERANCE = 1e-4  # root mean square error of k * x from that of the kernel
 
 _ROUNDING = 100  # units of rounding of its diagonal that make that matrix positive definite as computed
@@ -69,8 +73,8 @@ class MaskedKernelUpdate:
         return ext.project_kernel(self._solution)
 
     def _iterations(self, first: bool) -> int:
-        if self._x.device.type == "cpu":
-            return reference.masked.MAX_ITERATIONS
+        if _ends_alone(self._mask):
+            return MAX_ITERATIONS
         return _GPU_ITERATIONS[self._factor is not None][0 if first else 1]
 
     def _factored(self, size: int) -> Tensor:
@@ -92,3 +96,39 @@ class MaskedKernelUpdate:
         # A GPU is not asked whether there is a factor, which would mean to wait.
         checked = matrix.device.type == "cpu"
         return torch.linalg.cholesky_ex(matrix, upper=True, check_errors=checked).L.mT  # which is contiguous
+
+
+def most_iterations(mask: Tensor) -> int:
+    """Iterations of a proximal step with a mask, at most.
+
+    Where the mask is a frame on a GPU whose conjugate gradients do not end by themselves, they are so few that
+    it is not asked whether they have converged.
+    """
+    return MAX_ITERATIONS if _ends_alone(mask) or not is_frame(mask) else FRAME_ITERATIONS
+
+
+def asks(mask: Tensor, iterations: int) -> bool:
+    """Whether proximal steps with a mask ask a GPU for values, which means to wait for it."""
+    return iterations > UNASKED and not ext.masked_solves_end_on_device(mask)
+
+
+def _ends_alone(mask: Tensor) -> bool:
+    return mask.device.type == "cpu" or ext.masked_solves_end_on_device(mask)
+
+
+def eroded(mask: Tensor, margin: int) -> Tensor:
+    """`mask` (B, 1, H, W) without its pixels nearer than `margin` to its frame; unchanged if none would remain.
+
+    Holes of few pixels inside the measured rectangle are no frame: what lies behind them is known well.
+    """
+    rectangle = (mask.amax(-1, keepdim=True) * mask.amax(-2, keepdim=True)) > 0
+    closed = 1 - spread(1 - spread(mask, _HOLE // 2), _HOLE // 2)
+    closed = torch.where(rectangle, closed.maximum(mask), mask)
+    inside = mask * (1 - spread(1 - closed, margin))
+    return torch.where(inside.any(), inside, mask)
+
+
+def spread(mask: Tensor, radius: int) -> Tensor:
+    """The largest value of `mask` (B, 1, H, W) within `radius` pixels across and down."""
+    across = F.max_pool2d(mask, (1, 2 * radius + 1), 1, (0, radius))
+    return F.max_pool2d(across, (2 * radius + 1, 1), 1, (radius, 0))

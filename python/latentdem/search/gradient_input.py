@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from latentdem_ext.vae import Window
 
-from ..operators.blur import spread
+from ..operators.masked import spread
 from .gradient_scale import TINY, Scale, box_mean, resize, squared_gradient
 
 WINDOW_SIZE = 448  # pixels a side of the window in which the kernel of a larger photograph is estimated
