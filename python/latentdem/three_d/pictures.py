@@ -70,6 +70,7 @@ class Crops:
 
     Attributes:
         cut: whether the object was separated from its background in all pictures.
+        polar: (n,) polar angles of the cameras as they were estimated from the first crops; None for no estimate.
 
     Raises:
         UserError: an image is unreadable or shows no object, or a mask is missing.
@@ -82,6 +83,7 @@ class Crops:
         ways = ways_of(cutout, names)
         self._objects = [_cut_out(*each) for each in zip(images, names, ways, strict=True)]
         self.cut = all(part.cut for part in self._objects)
+        self.polar: Tensor | None = None
         sides = [part.longest / (FILLED if part.cut else 1) for part in self._objects]
         lengths = [part.focal for part in self._objects]
         if self.cut and None not in lengths:

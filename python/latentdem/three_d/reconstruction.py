@@ -124,7 +124,7 @@ def reconstruct(
     generator, seconds = torch.Generator().manual_seed(seed), {"loading": time.perf_counter() - started}
 
     with torch.no_grad():
-        known = KnownViews.of(pictures, view_prior, place, config.mirrored)
+        known = KnownViews.of(pictures, view_prior, place, config.mirrored, movable)
         searched = given is None and len(inputs) > 1
         phase = time.perf_counter()
         if searched:
@@ -139,7 +139,7 @@ def reconstruct(
             posterior = replace(posterior, cameras=posterior.cameras.to(place))
             if movable is not None and posterior.cameras.shape[-1] > 3:
                 crops = movable.framed(posterior.cameras[0].cpu())
-                known = KnownViews.of(crops.pictures(), view_prior, place, config.mirrored)
+                known = KnownViews.of(crops.pictures(), view_prior, place, config.mirrored, crops)
                 posterior = replace(posterior, cameras=centred(posterior.cameras))
         else:
             posterior, confidence = _given(given, known), torch.ones(len(inputs))

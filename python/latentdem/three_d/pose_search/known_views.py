@@ -25,7 +25,7 @@ class KnownViews:
         pictures: n pictures.
         pixels: (n, 3, S, S) pixels of the pictures on the device of the prior, in [-1, 1].
         condition: what the prior keeps of the pictures. Polar angles that it estimates are the means of those
-            of the pictures and of their mirror images.
+            of the pictures and of their mirror images; of crops, the means of that and of `Crops.polar`.
         mirrored: what the prior keeps of the mirror images; None where they are not used.
     """
 
@@ -36,7 +36,12 @@ class KnownViews:
 
     @classmethod
     def of(
-        cls, pictures: Sequence[Picture], prior: ViewPrior, device: torch.device, mirrored: bool
+        cls,
+        pictures: Sequence[Picture],
+        prior: ViewPrior,
+        device: torch.device,
+        mirrored: bool,
+        crops: Crops | None = None,
     ) -> KnownViews:
         """Conditions the prior on the pictures.
 
@@ -45,6 +50,7 @@ class KnownViews:
             prior: view-conditioned prior.
             device: where the prior runs.
             mirrored: whether to use the mirror images, too, if the prior predicts mean views.
+            crops: what the pictures were made of.
         """
         pixels = torch.cat([picture.pixels for picture in pictures]).to(device)
         condition, mirror = prior.condition(pixels), None
@@ -52,6 +58,8 @@ class KnownViews:
             mirror = prior.condition(pixels.flip(-1))
             if condition.polar is not None and mirror.polar is not None:
                 condition = replace(condition, polar=(condition.polar + mirror.polar) / 2)
+        if condition.polar is not None and crops is not None and crops.polar is not None:
+            condition = replace(condition, polar=(condition.polar + crops.polar.to(condition.polar)) / 2)
         return cls(list(pictures), pixels, condition, mirror)
 
     def recropped(self, crops: Crops, prior: ViewPrior, cameras: Tensor) -> KnownViews:
@@ -63,14 +71,18 @@ class KnownViews:
             cameras: (n, 5) cameras with principal points.
         """
         pictures = crops.framed(cameras.cpu()).pictures()
-        return KnownViews.of(pictures, prior, self.pixels.device, self.mirrored is not None)
+        return KnownViews.of(pictures, prior, self.pixels.device, self.mirrored is not None, crops)
 
 
 def frame_crops(crops: Crops, prior: ViewPrior, device: torch.device) -> Crops:
     """The crops around the estimated middle of the object; unchanged if the prior does not estimate it."""
     pixels = torch.cat([picture.pixels for picture in crops.pictures()])
     cameras = prior.framing(pixels.to(device))
-    return crops if cameras is None else crops.framed(cameras.cpu())
+    if cameras is None:
+        return crops
+    framed = crops.framed(cameras.cpu())
+    framed.polar = cameras[:, 0].cpu()
+    return framed
 
 
 def find_poses(

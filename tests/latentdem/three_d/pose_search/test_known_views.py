@@ -52,6 +52,19 @@ def test_polar_angles_are_averaged_over_pictures_and_mirror_images():
     assert torch.equal(plain.condition.polar, both[0])
 
 
+def test_polar_angles_of_crops_are_averaged_with_those_estimated_from_them():
+    prior = tiny()
+    cut, known = cropped_views(prior)
+    assert cut.polar is None
+    cut.polar = torch.tensor([1.0, 1.5])
+    expected = (known.condition.polar + cut.polar) / 2
+    of_crops = KnownViews.of(known.pictures, prior, CPU, True, cut)
+    torch.testing.assert_close(of_crops.condition.polar, expected)
+    again = known.recropped(cut, prior, torch.zeros(2, 5))  # the same estimate counts for other crops
+    own = KnownViews.of(again.pictures, prior, CPU, mirrored=True).condition.polar
+    torch.testing.assert_close(again.condition.polar, (own + cut.polar) / 2)
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_principal_points_and_distances_of_crops_are_found(count):
     """The final crops determine them, so they are the same in all hypotheses."""

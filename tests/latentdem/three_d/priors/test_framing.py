@@ -72,6 +72,7 @@ def test_crops_follow_the_estimates_of_the_prior():
     recropped = frame_crops(cut, prior, torch.device("cpu"))
     assert torch.equal(torch.cat([picture.pixels for picture in recropped.pictures()]), expected)
     assert not torch.equal(expected, pixels)
+    assert torch.equal(recropped.polar, cameras[:, 0])
 
 
 @pytest.mark.parametrize("prior", [tiny(), finite()], ids=["embedded", "finite"])
