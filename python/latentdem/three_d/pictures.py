@@ -70,7 +70,7 @@ class Crops:
 
     Attributes:
         cut: whether the object was separated from its background in all pictures.
-        polar: (n,) polar angles of the cameras as they were estimated from the first crops; None for no estimate.
+        polar: (n,) polar angles of the cameras as they were estimated from the first crops; None without.
 
     Raises:
         UserError: an image is unreadable or shows no object, or a mask is missing.
