@@ -32,7 +32,8 @@ Times of an operation. `device_us`: median of replays of a CUDA graph in which i
 that nothing waits for the host and, where they are large, nothing comes from the cache; `quartiles_us` is the
 distance of the quartiles. `host_us`: what the host needs to start it. GB/s counts arguments and results once;
 `of_copy` is its share of a plain copy in the same run. `chosen` is the backend that the operation chooses for
-itself.""",
+itself. `folded` and `conv_transpose2d` are one transposed convolution with the folded kernel: as the package
+calls it, and with cuDNN's search for its fastest algorithm.""",
     "counters": "Counters of Nsight Compute, for the launches of three operations.",
     "whole run": "Whole runs; networks of the shape of Stable Diffusion 1.5 unless another prior is named.",
     "wait": "Lines of Python at which the host waits for the device, times a step.",
