@@ -109,12 +109,15 @@ def whole_run(name: str, place: Place, seconds: float) -> Outcome:
 
 
 def test(name: str, place: Place, seconds: float) -> Outcome:
-    """The tests that need a GPU; those of the solver where diffusers is there."""
+    """The tests that need a GPU; those of the solver where diffusers is there. A rehearsal collects them."""
     folders = ["tests/latentdem_ext", "tests/kernels"]
     folders += ["tests/latentdem", "tests/tools"] if find_spec("diffusers") else []
     command = [PYTHON, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     command += [str(ROOT / folder) for folder in folders if (ROOT / folder).exists()]
-    command += ["-m", "gpu", "-v", "-p", "no:cacheprovider", *(["-n", "8"] if find_spec("xdist") else [])]
+    command += ["-m", "gpu", "-v", "-p", "no:cacheprovider"]
+    if place.small:
+        return place.run(name, [*command, "--collect-only", "-q"], seconds)
+    command += ["-n", "8"] if find_spec("xdist") else []
     return count_tests(place.run(name, command, seconds))
 
 
