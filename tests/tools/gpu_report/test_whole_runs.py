@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,6 +68,22 @@ def test_profiles_are_of_steps_with_graphs_and_without(measured):
     assert functions[0] == ("off", "all")
     assert functions[-1] == ("on", "all")
     assert asked.count((1, 10, False)) == 2  # and one in which waits are counted
+
+
+def test_photographs_of_two_sizes_are_restored_blind(module, whole_run, monkeypatch):
+    blind, asked = module("blind"), []
+
+    def restore(y, device, cuda_graph, **options):
+        asked.append((tuple(y.shape), cuda_graph, options))
+        return SimpleNamespace(image=y)
+
+    monkeypatch.setattr(blind, "deblur", restore)
+    rows = [row for measure in blind.rows_of("cpu", small=False) for row in measure()]
+    small, large = (1, 3, 256, 256), (1, 3, 1024, 1024)
+    assert asked == [(small, True, {}), (small, True, {}), (small, False, {}), (large, True, {})]
+    assert [row["graph"] for row in rows] == ["on", "on", "off", "on"]
+    assert [row["photograph"] for row in rows[1:]] == ["256 x 256", "256 x 256", "1024 x 1024"]
+    assert all(15 < row["psnr"] < 30 for row in rows)  # of the blurred ones
 
 
 def test_a_mosaic_is_a_photograph_of_its_size(module, whole_run):
