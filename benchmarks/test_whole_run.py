@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from latentdem.io.images import read_image, write_image
+from latentdem.operators.kernels import gaussian_kernel
+from latentdem_ext import reference
 
-from . import photographs, whole_run
+from . import baselines, photographs, whole_run
 
 
 def test_measures_every_run(
@@ -24,10 +27,11 @@ def test_measures_every_run(
     runs = [row["run"] for row in rows]
     assert runs[0] == "order of the release"
     assert runs[-1] == "proximal, 50 steps"
-    assert len(runs) == len(set(runs)) == 5
+    assert len(runs) == len(set(runs)) == 8
     assert all(float(row["s per image"]) > 0 for row in rows)
     steps = {row["run"]: (int(row["full steps"]), int(row["plain steps"])) for row in rows}
     assert steps["posterior, S_T = 0, K = 16"] == (64, 936)
+    assert steps["PSLD"] == (1000, 0)
     assert float(rows[0]["release / this"]) == 1
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
 
@@ -55,3 +59,52 @@ def test_simulated_photographs_have_their_size_and_a_sharp_image(tmp_path: Path)
     blurred, sharp = (read_image(path).pixels for path in photographs.simulated(48, tmp_path))
     assert blurred.shape == sharp.shape == (1, 3, 48, 48)
     assert 0.01 < (blurred - sharp).square().mean() < 0.1 < sharp.std()
+
+
+@pytest.mark.parametrize(
+    ("name", "predictions", "encodes", "iterations"),
+    [
+        ("order of the release", 2, 1, 20),
+        ("DPS, in latents", 1, 0, 0),
+        ("PSLD", 2, 1, 0),
+        ("FastDiffusionEM, in latents", 1, 0, 10),
+    ],
+)
+def test_public_steps_evaluate_what_their_programs_do(
+    name: str, predictions: int, encodes: int, iterations: int
+) -> None:
+    vae, unet, _ = whole_run.networks(32)
+    asked: dict[str, list[bool]] = {"unet": [], "decoder": [], "encoder": [], "denoise": []}
+
+    def note(what: str, x: torch.Tensor) -> None:
+        asked[what] += [x.requires_grad] * len(x)
+
+    for what, network in (("unet", unet), ("decoder", vae.decoder), ("encoder", vae.encoder)):
+        network.register_forward_pre_hook(lambda _, given, what=what: note(what, given[0]))
+
+    def denoise(kernel: torch.Tensor, level: float) -> torch.Tensor:
+        note("denoise", kernel)
+        return kernel
+
+    text, y = torch.randn(1, 77, unet.config["cross_attention_dim"]), torch.rand(1, 3, 32, 32) * 2 - 1
+    public = baselines.PublicSteps(vae, unet, text, denoise, y, torch.bfloat16)
+    step, _ = whole_run.public_runs(public)[name]
+    z = torch.randn(1, 4, 4, 4)
+    moved = step(z, gaussian_kernel(9, 2))
+    assert moved.shape == z.shape
+    assert moved.isfinite().all()
+    assert not moved.requires_grad
+    # The gradient goes through all networks of images, and no kernel is differentiated.
+    assert asked == {
+        "unet": [True] * predictions,
+        "decoder": [True],
+        "encoder": [True] * encodes,
+        "denoise": [False] * iterations,
+    }
+
+
+def test_public_blurs_are_those_of_the_operations() -> None:
+    x, kernel = torch.randn(2, 3, 12, 14), torch.rand(2, 1, 5, 5)
+    torch.testing.assert_close(baselines._blurred(x, kernel), reference.blur(x, kernel))
+    adjoint = baselines._blurred(x, kernel, adjoint=True)
+    torch.testing.assert_close(adjoint, reference.blur_adjoint(x, kernel))

@@ -2,11 +2,12 @@
 
     python -m benchmarks.whole_run [--size 256] [--narrow 4] [--batch 1] [--out benchmarks/results]
 
-The rows are the order of operations of the authors' release, under autocast, and in half precision the paper's
-settings with this package and the proximal E-step with 50 steps. Time does not depend on the weights. All full
-steps of a run cost the same, and so do the plain ones: where a run has hundreds, some are measured and the run
-is their sum. `--narrow 4` divides all widths by 4, for a processor. With `--prior embedded` photographs are
-restored as a user restores them (`benchmarks.photographs`).
+The rows are the order of operations of the authors' release and of DPS, PSLD and FastDiffusionEM, under
+autocast (`benchmarks.baselines`), and in half precision the paper's settings with this package and the proximal
+E-step with 50 steps. Time does not depend on the weights. All full steps of a run cost the same, and so do the
+plain ones: where a run has hundreds, some are measured and the run is their sum. `--narrow 4` divides all
+widths by 4, for a processor. With `--prior embedded` photographs are restored as a user restores them
+(`benchmarks.photographs`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from scipy import ndimage
 from torch import Tensor
 
 import latentdem_ext as ext
@@ -36,13 +35,12 @@ from latentdem.solver.passes import Pass, full_steps
 from latentdem.solver.schedules import EVERY_STEP, Skip
 
 from . import photographs
-from .baselines import public_m_step
+from .baselines import PublicSteps
 from .conftest import device_name
 from .report import slug
 from .rows import DEVICE
 
 MEASURED = 5  # steps of each kind
-GUIDANCE = 7.5
 HALF = torch.float16 if DEVICE.type == "cuda" else torch.bfloat16
 
 
@@ -78,31 +76,14 @@ def seconds(function: Callable[[], object], repeats: int = MEASURED) -> float:
     return median(times[1:])
 
 
-def released_step(
-    vae: Any, unet: Any, text: Tensor, denoise: Any, z: Tensor, y: Tensor, kernel: Tensor
-) -> Tensor:
-    """One step in the order of the authors' release: idle guidance, gradient, M-step, centring on the CPU."""
-    size = kernel.shape[-1]
-    with torch.autocast(DEVICE.type, HALF), torch.enable_grad():
-        z = z.detach().requires_grad_()
-        both = unet(torch.cat([z, z]), 500, torch.cat([text, text]).repeat_interleave(len(z), 0)).sample
-        negative, positive = both.chunk(2)
-        eps = negative + GUIDANCE * (positive - negative)
-        z0 = (z - 0.7 * eps) / 0.7
-        x0 = vae.decode(z0).sample
-        padded = F.pad(kernel, (0, y.shape[-1] - size, 0, y.shape[-2] - size))
-        otf = torch.fft.fft2(padded.roll((-(size // 2),) * 2, (-2, -1)))
-        residual = y - torch.fft.ifft2(torch.fft.fft2(x0.float()) * otf).real
-        glued = vae.encode(x0 + residual).latent_dist.mode()
-        loss = residual.norm() + 0.1 * (glued - z0).norm()
-        (gradient,) = torch.autograd.grad(loss, z)
-    with torch.no_grad():
-        weight = torch.full((len(y),), 5e6 * 0.02**2, device=y.device)
-        for _ in range(20):
-            kernel = denoise(public_m_step(x0.float(), y, kernel, weight, 1), 0.05)
-        moved = [ndimage.shift(k, (0.3, -0.3)) for k in kernel[:, 0].cpu().numpy()]
-        torch.as_tensor(moved[0]).to(y.device)
-        return 0.7 * z0 + 0.7 * eps - 0.5 * gradient
+def public_runs(public: PublicSteps) -> dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]]:
+    """By name: a step of latents and kernel, and how many the program takes; the release first."""
+    return {
+        "order of the release": (public.release, 1000),
+        "DPS, in latents": (public.dps, 1000),
+        "PSLD": (public.psld, 1000),
+        "FastDiffusionEM, in latents": (public.fast_em, 100),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,8 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append({"run": name, "full steps": full, "plain steps": plain, "s per full step": each})
         rows[-1] |= {"s per plain step": each_plain, "s per image": total}
 
-    released = seconds(lambda: released_step(vae, unet, text, denoise, z, y, delta))
-    add("order of the release", 1000, 0, released)
+    public = PublicSteps(vae, unet, text, denoise, y, HALF)
+    for name, (step, count) in public_runs(public).items():
+        add(name, count, 0, seconds(lambda: step(z, delta)))  # noqa: B023  is called before the next pass
 
     prior = DiffusersPrior(vae.to(HALF), unet.to(HALF), schedule, Condition(text))
     ext.accelerate_vae(vae)

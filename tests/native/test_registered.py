@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import latentdem_ext as ext
 from latentdem_ext import _native
 from latentdem_ext._registry import OPERATIONS
+
+from ..launches import Launches
 
 pytestmark = pytest.mark.usefixtures("on_shim")
 
@@ -64,22 +65,6 @@ def test_registration(problem):
     torch.library.opcheck(operations.masked_proximal.default, (x, kernel, y, mask, ones, None, *few), **checks)
     solve = operations.masked_kernel_solve.default
     torch.library.opcheck(solve, (x, mask, ones, kernel, None, *few), **checks)
-
-
-class Launches(TorchDispatchMode):
-    """Names of the operations of PyTorch that compute something, in their order."""
-
-    FREE = ("empty", "new_empty", "empty_like", "detach", "view", "alias", "select", "view_as_real")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        if name not in self.FREE:
-            self.names.append(name)
-        return function(*args, **(kwargs or {}))
 
 
 def test_a_step_starts_few_programs(problem, monkeypatch):

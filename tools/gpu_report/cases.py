@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem_ext import reference
+from latentdem_ext._folded_weights import folded
 from latentdem_ext._registry import OPERATIONS
 
 HALF = (torch.float16, torch.bfloat16)
@@ -22,6 +24,18 @@ WAITING = (
     "masked_kernel_solve",
 )  # their definitions wait for the device, so no graph has them
 Values = Tensor | tuple[Tensor, ...]
+
+
+def transposed_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`upsample_conv` as one transposed convolution, by the algorithm that cuDNN measures to be its fastest."""
+    with torch.backends.cudnn.flags(benchmark=True, allow_tf32=False):
+        return F.conv_transpose2d(x, folded(weight, x.dtype), bias, stride=2, padding=1)
+
+
+# By operation: what a library has for the same, which this package does not call in this way.
+LIBRARIES: dict[str, dict[str, Callable[..., Values]]] = {
+    "upsample_conv": {"conv_transpose2d": transposed_convolution}
+}
 
 
 @dataclass(frozen=True)
@@ -57,17 +71,24 @@ class Case:
         """Size of the arguments, which are read at least once."""
         return sum(t.numel() * t.element_size() for t in tensors((self.arguments, self.options)))
 
+    @property
+    def libraries(self) -> dict[str, Callable[..., Values]]:
+        """Names and functions of what libraries have for this operation."""
+        return LIBRARIES.get(self.operation, {})
+
     def run(self, variant: str) -> Values:
         """The result of one of `variants`, or on the backend that the operation chooses for itself: ""."""
         if variant == "folded":
             return OPERATIONS[self.operation].fallback(*self.arguments, **self.options)
         if variant == "reference":
             return getattr(reference, self.operation)(*self.arguments, **self.options)
+        if variant in self.libraries:
+            return self.libraries[variant](*self.arguments, **self.options)
         with ext.use_backend(variant) if variant else nullcontext():
             return getattr(ext, self.operation)(*self.arguments, **self.options)
 
     def variants(self) -> list[str]:
-        """The reference, every backend that takes the arguments, and PyTorch's own way where there is one."""
+        """The reference, every backend that takes the arguments, and ways of PyTorch and of libraries."""
         operation, found = OPERATIONS[self.operation], ["reference"]
         for backend in operation.backends:
             if ext.backends()[backend].available:
@@ -77,7 +98,7 @@ class Case:
                     print(f"{self.operation} not on {backend}: {refused}")
                 else:
                     found.append(backend)
-        return [*found, *(["folded"] if operation.fallback is not None else [])]
+        return [*found, *(["folded"] if operation.fallback is not None else []), *self.libraries]
 
     def chosen(self) -> str:
         """The backend that the operation chooses for itself."""

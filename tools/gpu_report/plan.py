@@ -102,19 +102,22 @@ def read_counters(name: str, place: Place, seconds: float) -> Outcome:
 
 
 def whole_run(name: str, place: Place, seconds: float) -> Outcome:
-    """Whole runs, if diffusers is there."""
+    """The program of whole runs that the step is named after, if diffusers is there."""
     if not find_spec("diffusers"):
         return Outcome(name, LEFT_OUT, "diffusers is not installed")
-    return program("whole_run")(name, place, seconds)
+    return program(name.replace(" ", "_"))(name, place, seconds)
 
 
 def test(name: str, place: Place, seconds: float) -> Outcome:
-    """The tests that need a GPU; those of the solver where diffusers is there."""
+    """The tests that need a GPU; those of the solver where diffusers is there. A rehearsal collects them."""
     folders = ["tests/latentdem_ext", "tests/kernels"]
     folders += ["tests/latentdem", "tests/tools"] if find_spec("diffusers") else []
     command = [PYTHON, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     command += [str(ROOT / folder) for folder in folders if (ROOT / folder).exists()]
-    command += ["-m", "gpu", "-v", "-p", "no:cacheprovider", *(["-n", "8"] if find_spec("xdist") else [])]
+    command += ["-m", "gpu", "-v", "-p", "no:cacheprovider"]
+    if place.small:
+        return place.run(name, [*command, "--collect-only", "-q"], seconds)
+    command += ["-n", "8"] if find_spec("xdist") else []
     return count_tests(place.run(name, command, seconds))
 
 
@@ -131,13 +134,14 @@ class Step:
 STEPS = (
     Step("ceilings", 20, program("ceilings")),
     Step("build", 40, build),
-    Step("comparisons", 55, program("compare")),
+    Step("comparisons", 50, program("compare")),
     Step("native tests", 20, native_tests),
     *(Step(tool, 12, sanitize) for tool in ("memcheck", "racecheck", "synccheck", "initcheck")),
-    Step("times", 72, program("times")),
-    Step("compiled times", 50, program("times", "--compiled")),
-    Step("counters", 40, read_counters),
-    Step("whole run", 75, whole_run),
-    Step("tests", 60, test),
+    Step("times", 68, program("times")),
+    Step("compiled times", 44, program("times", "--compiled")),
+    Step("counters", 30, read_counters),
+    Step("whole run", 70, whole_run),
+    Step("blind", 35, whole_run),
+    Step("tests", 55, test),
 )
 NEEDS_DEVICE = ("build", "native tests")  # a rehearsal has none to build for, and runs what is installed

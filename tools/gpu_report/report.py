@@ -20,9 +20,10 @@ COLUMNS = {
         *("gb_per_s", "of_copy", "error", "allowed"),
     ),
     "counters": ("kernel", "grid", "us", "read", "written", "memory_%", "compute_%", "warps_%", "registers"),
-    "whole run": ("what", "batch", "steps", "s", "s_per_image_of_50"),
+    "whole run": ("what", "graph", "batch", "steps", "s", "gb", "steps_of_a_run", "s_per_image"),
+    "blind": ("photograph", "graph", "s", "psnr"),
     "wait": ("place", "per_step"),
-    "profile": ("function", "calls", "us", "share"),
+    "profile": ("function", "graph", "calls", "us", "share"),
 }
 TITLES = {
     "ceiling": "Ceilings: what the device reaches in a copy and in a matrix product.",
@@ -32,11 +33,18 @@ Times of an operation. `device_us`: median of replays of a CUDA graph in which i
 that nothing waits for the host and, where they are large, nothing comes from the cache; `quartiles_us` is the
 distance of the quartiles. `host_us`: what the host needs to start it. GB/s counts arguments and results once;
 `of_copy` is its share of a plain copy in the same run. `chosen` is the backend that the operation chooses for
-itself.""",
+itself. `folded` and `conv_transpose2d` are one transposed convolution with the folded kernel: as the package
+calls it, and with cuDNN's search for its fastest algorithm.""",
     "counters": "Counters of Nsight Compute, for the launches of three operations.",
-    "whole run": "Whole runs; networks of the shape of Stable Diffusion 1.5 unless another prior is named.",
+    "whole run": """\
+Networks of the shape of Stable Diffusion 1.5: whole runs with CUDA graphs and without, then some steps of
+public programs. `s_per_image` is the time of all steps of a run by the images of the batch; `gb` is the most
+memory that tensors took.""",
+    "blind": "Photographs restored blind with the embedded prior, all estimated; PSNR in dB at the best shift.",
     "wait": "Lines of Python at which the host waits for the device, times a step.",
-    "profile": "Where the device's time of ten steps goes, and its share of the clock's; first, all launches.",
+    "profile": """\
+Where the device's time of ten steps goes, and its share of the clock's; first, all launches. With CUDA graphs,
+of which the host launches one a step, the first two steps are still launches of single kernels.""",
 }
 
 

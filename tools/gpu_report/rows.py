@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,23 @@ def for_each(
             count += 1
             failures += not row.get("passed", True)
             write_row(out, {"kind": kind} | each.name | row)
+    print(f"{count} rows, {failures} failed", flush=True)
+    return 1 if failures else 0
+
+
+def write_all(measures: Iterable[Callable[[], Sequence[dict[str, Any]]]], out: Path) -> int:
+    """Writes the rows of every function at once, even after one that failed, and the exit status."""
+    count = failures = 0
+    for measure in measures:
+        try:
+            rows = measure()
+        except Exception:
+            failures += 1
+            traceback.print_exc()
+            continue
+        for row in rows:
+            count += 1
+            write_row(out, row)
     print(f"{count} rows, {failures} failed", flush=True)
     return 1 if failures else 0
 

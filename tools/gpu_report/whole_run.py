@@ -2,18 +2,18 @@
 
 python -m gpu_report.whole_run results.jsonl [--small]
 
-The weights are random, on which no time depends. The run is that of `latentdem`: proximal steps in half
-precision.
+The weights are random, on which no time depends. The runs are those of `latentdem`, proximal steps in half
+precision, with CUDA graphs and without, and beside them steps of public programs on the same networks.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,27 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import latentdem_ext as ext
-from benchmarks.whole_run import networks
-from latentdem import HQS, Blur, LatentDEM, Proximal, restore
-from latentdem.operators.kernels import gaussian_kernel, motion_kernels
+from benchmarks.baselines import PublicSteps
+from benchmarks.whole_run import networks, public_runs
+from latentdem import HQS, Blur, LatentDEM, Proximal
+from latentdem.operators.kernels import delta_kernel, gaussian_kernel, motion_kernels
 from latentdem.priors import Condition, DiffusersPrior
 from latentdem.priors.kernel_denoiser import load_kernel_denoiser
+from latentdem.solver.graph import cuda_graphs
 
-from .rows import write_row
+from .rows import write_all
 
 SHOWN = 20  # functions and places, the costliest first
+STEPS = 50  # of a run
+SOME = 10  # of a run that is looked into, and of one that compiles
+WARMED_UP = 3  # steps; the second one of a kind is captured, the third replayed
+LAUNCHES = ("LaunchKernel", "LaunchKernelExC", "LaunchKernelEx", "GraphLaunch")
+PUBLIC_STEPS = 4  # that are measured of a program with hundreds
+Measure = Callable[[], list[dict[str, Any]]]
 
 
 class Run:
-    """A restoration of random photographs, some steps of it."""
+    """Restorations of random photographs, some steps of them, and steps of public programs."""
 
     def __init__(self, device: str, side: int, narrow: int, kernel_size: int) -> None:
         self.device, self.side, self.kernel_size = device, side, kernel_size
@@ -44,20 +52,29 @@ class Run:
             vae, unet, schedule = networks(narrow)
             text = torch.randn(1, 77, unet.config["cross_attention_dim"])
         schedule = type(schedule).from_config(schedule.config)  # its tables on the CPU, as loaded ones are
-        dtype = torch.float16 if device == "cuda" else torch.float32
-        self.prior = DiffusersPrior(vae.to(dtype), unet.to(dtype), schedule, Condition(text))
         self.denoise = load_kernel_denoiser(device=torch.device(device)).denoise
+        half = torch.float16 if device == "cuda" else torch.bfloat16
+        self.public = PublicSteps(vae, unet, text, self.denoise, self.photographs(1), half)
+        dtype = torch.float16 if device == "cuda" else torch.float32
+        vae, unet = deepcopy(vae).to(dtype), deepcopy(unet).to(dtype)
+        self.prior = DiffusersPrior(vae, unet, schedule, Condition(text))
+        self.prior.latents.accelerate()  # as that of a checkpoint is
 
-    def __call__(self, batch: int, steps: int) -> Tensor:
-        """`steps` steps for a batch of images."""
-        generator = torch.Generator(self.device).manual_seed(0)
+    def photographs(self, batch: int) -> Tensor:
+        """Blurred noise (batch, 3, side, side)."""
         sharp = torch.rand(batch, 3, self.side, self.side, device=self.device) * 2 - 1
-        y = ext.blur(sharp, motion_kernels(batch, self.kernel_size, 0.5, 0).to(self.device))
+        return ext.blur(sharp, motion_kernels(batch, self.kernel_size, 0.5, 0).to(self.device))
+
+    def __call__(self, batch: int, steps: int, graph: bool) -> Tensor:
+        """`steps` steps for a batch of images, as CUDA graphs or not."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        y = self.photographs(batch)
         kernel = gaussian_kernel(self.kernel_size, 0.3 * self.kernel_size).to(self.device)
         operator = Blur(self.kernel_size, self.denoise, HQS(5, 1e6, centre=True))
         solver = LatentDEM(self.prior, operator, Proximal())
         sigma = torch.full((batch,), 0.02, device=self.device)
-        return solver(y, kernel.repeat(batch, 1, 1, 1), sigma, generator=generator, steps=steps)[0]
+        with cuda_graphs(graph):
+            return solver(y, kernel.repeat(batch, 1, 1, 1), sigma, generator=generator, steps=steps)[0]
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -92,7 +109,7 @@ def profiled(function: Callable[[], object]) -> list[dict[str, Any]]:
     with profile(activities=activities) as profiler:
         total = seconds(function)
     averages = profiler.key_averages()
-    launches = sum(event.count for event in averages if "LaunchKernel" in event.key)
+    launches = sum(event.count for event in averages if event.key.endswith(LAUNCHES))
     # The time of a kernel is also counted for the operation that has started it.
     events = [event for event in averages if not there or event.device_type == DeviceType.CUDA]
 
@@ -106,35 +123,72 @@ def profiled(function: Callable[[], object]) -> list[dict[str, Any]]:
     return [row | {"share": 1e-6 * row["us"] / total} for row in rows]
 
 
-def rows_of(run: Run, small: bool) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def rows_of(run: Run, small: bool) -> Iterator[Measure]:
     """What is measured, the most telling first: functions that return rows."""
-    steps, batches = (1, (1, 2)) if small else (10, (1, 4, 16))
-
-    def taken(what: str, batch: int) -> list[dict[str, Any]]:
-        row = {"kind": "whole run", "what": what, "batch": batch, "steps": steps}
-        row["s"] = seconds(lambda: run(batch, steps))
-        return [row | {"s_per_image_of_50": 50 * row["s"] / steps / batch}]
-
-    yield lambda: taken("the first steps, with what is compiled at its first use", 1)
-    for batch in batches:
-        run(batch, 1)
-        yield partial(taken, f"proximal steps, {run.side} x {run.side}", batch)
+    steps, some, batches = (4, 2, (1, 2)) if small else (STEPS, SOME, (1, 4, 16))
+    name = f"proximal steps, {run.side} x {run.side}"
+    first = "the first steps, with what is compiled at its first use"
+    yield partial(with_graphs, run, first, 1, some, graph=True)
+    pairs = [(batch, graph) for batch in batches for graph in (True, False)]
+    last = pairs.pop()  # the longest, in which the host is hidden in any case
+    for batch, graph in pairs:
+        yield partial(warmed_up, run, name, batch, steps, graph)
+    z = torch.randn(1, 4, run.side // 8, run.side // 8, device=run.device)
+    kernel = delta_kernel(run.kernel_size).to(run.device)
+    for program, (step, count) in public_runs(run.public).items():
+        yield partial(public, program, partial(step, z, kernel), 1 if small else PUBLIC_STEPS, count)
     yield lambda: [
-        {"kind": "wait", "place": place, "per_step": count / steps}
-        for place, count in waits(lambda: run(1, steps)).most_common(SHOWN)
+        {"kind": "wait", "place": place, "per_step": count / some}
+        for place, count in waits(lambda: run(1, some, graph=False)).most_common(SHOWN)
     ]
-    yield lambda: [{"kind": "profile"} | row for row in profiled(lambda: run(1, steps))]
-    yield lambda: blind(run.device, small)
+    for graph in (False, True):
+        yield partial(where, run, some, graph)
+    yield partial(warmed_up, run, name, last[0], steps, last[1])
 
 
-def blind(device: str, small: bool) -> list[dict[str, Any]]:
-    """The whole blind restoration of a photograph with the embedded prior."""
-    size, steps, kernel_size = (32, 2, 9) if small else (256, None, 33)
-    y = ext.blur(torch.rand(1, 3, size, size) * 2 - 1, motion_kernels(1, kernel_size, 0.5, 0))
-    call = {"prior": "embedded", "device": device, "boundary": "circular", "steps": steps, "noise_sigma": 0.02}
-    taken = seconds(lambda: restore(y, f"blur:size={kernel_size}", None, **call))
-    what = f"blind restoration, embedded prior, {size} x {size}"
-    return [{"kind": "whole run", "what": what, "batch": 1, "s": taken}]
+def taken(
+    what: str, batch: int, steps: int, of: int, function: Callable[[int, int], object]
+) -> list[dict[str, Any]]:
+    """The row of `function(batch, steps)`, of a run of `of` steps."""
+    there = torch.cuda.is_available()
+    if there:
+        torch.cuda.reset_peak_memory_stats()
+    time_taken = seconds(lambda: function(batch, steps))
+    row = {"kind": "whole run", "what": what, "batch": batch, "steps": steps, "s": time_taken}
+    if there:
+        row["gb"] = 1e-9 * torch.cuda.max_memory_allocated()
+    return [row | {"steps_of_a_run": of, "s_per_image": of * time_taken / steps / batch}]
+
+
+def warmed_up(run: Run, what: str, batch: int, steps: int, graph: bool) -> list[dict[str, Any]]:
+    """The row of a run, after another one."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # of graphs of another batch
+    run(batch, WARMED_UP, graph)
+    return with_graphs(run, what, batch, steps, graph)
+
+
+def with_graphs(run: Run, what: str, batch: int, steps: int, graph: bool) -> list[dict[str, Any]]:
+    """The row of a run, with CUDA graphs or without."""
+    rows = taken(what, batch, steps, steps, partial(run, graph=graph))
+    return [{"graph": on_off(graph)} | row for row in rows]
+
+
+def on_off(wanted: bool) -> str:
+    """As a table has it."""
+    return "on" if wanted else "off"
+
+
+def public(what: str, step: Callable[[], Tensor], steps: int, of: int) -> list[dict[str, Any]]:
+    """The row of a public program with `of` steps, of which some are measured."""
+    step()
+    return taken(what, 1, steps, of, lambda _, count: [step() for _ in range(count)])
+
+
+def where(run: Run, steps: int, graph: bool) -> list[dict[str, Any]]:
+    """Where the time of some steps goes, in all and, without graphs, by function."""
+    rows = profiled(lambda: run(1, steps, graph))
+    return [{"kind": "profile", "graph": on_off(graph)} | row for row in (rows[:1] if graph else rows)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,19 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     run = Run(device, 32, 16, 9) if options.small else Run(device, 512, 1, 64)
-    count = failures = 0
-    for measure in rows_of(run, options.small):
-        try:
-            rows = measure()
-        except Exception:
-            failures += 1
-            traceback.print_exc()
-            continue
-        for row in rows:
-            count += 1
-            write_row(options.out, row)
-    print(f"{count} rows, {failures} failed", flush=True)
-    return 1 if failures else 0
+    return write_all(rows_of(run, options.small), options.out)
 
 
 if __name__ == "__main__":

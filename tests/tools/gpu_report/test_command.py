@@ -34,7 +34,7 @@ def test_rehearsal_from_the_command_line(tmp_path):
         *("environment.json", "log.txt", "report.md", "results.jsonl"),
     ]
     report = (tmp_path / "rehearsal" / "report.md").read_text()
-    for title in ("Ceiling", "Time", "Whole run", "Profile"):
+    for title in ("Ceiling", "Time", "Whole run", "Blind", "Profile"):
         assert f"## {title}" in report
 
 
@@ -78,10 +78,10 @@ def test_all_steps_run_in_their_order_and_failures_are_reported(command, steps, 
         "synccheck",
         "initcheck",
     ]
-    names += ["times", "compiled times", "counters", "whole run", "tests"]
+    names += ["times", "compiled times", "counters", "whole run", "blind", "tests"]
     assert [name for name, _ in asked] == names
     folder = tmp_path / "a-gpu-80-gb"
-    assert f"{folder}/report.md: 1 of 13 steps failed" in output
+    assert f"{folder}/report.md: 1 of 14 steps failed" in output
     report = (folder / "report.md").read_text().splitlines()
     for line in (
         "# A GPU (80 GB)",

@@ -55,6 +55,23 @@ def test_three_operations_are_profiled(module):
     assert module("profiled").main(["--small"]) == 0
 
 
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 1, 1), (3, 1, 4), (5, 4, 7)])
+def test_a_transposed_convolution_is_upsampling_and_convolving(module, channels, height, width):
+    """Everywhere, also at the border, where the taps outside are zeros of the large image."""
+    cases = module("cases")
+    x, weight = (torch.randn(shape).double() for shape in ((2, channels, height, width), (6, channels, 3, 3)))
+    case = cases.case("upsample_conv", x, weight, torch.randn(6).double())
+    assert case.variants()[-1] == "conv_transpose2d"
+    found, expected = case.run("conv_transpose2d"), case.precise()
+    assert found.shape == (2, 6, 2 * height, 2 * width)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+
+
+def test_operations_without_a_function_of_a_library_have_no_such_row(module):
+    cases = module("cases")
+    assert "conv_transpose2d" not in cases.Maker("cpu").norm(8, 4, torch.float32).variants()
+
+
 def test_every_operation_is_compared_and_timed(module):
     # PyTorch's on a GPU.
     without_kernels = {"blur_adjoint", "l0_deconvolution", "gradient_lags", "kernel_from_lags"}

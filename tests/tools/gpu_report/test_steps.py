@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,7 @@ def test_build_and_tests_get_the_built_packages(module, place, monkeypatch):
     monkeypatch.setattr(plan, "run", run)
     monkeypatch.setenv("PYTHONPATH", "/mine")
     plan.build("build", place, 60)
-    outcome = plan.test("tests", place, 60)
+    outcome = plan.test("tests", replace(place, small=False), 60)
     assert outcome.detail == "3 passed in 1.00s"
     (_, build, cwd, environment), (_, tests, *_) = asked
     assert f"--build-lib={place.site}" in build
@@ -186,3 +187,12 @@ def test_build_and_tests_get_the_built_packages(module, place, monkeypatch):
     assert environment["LATENTDEM_CUDA_ARCHS"] == "90"
     assert environment["PYTHONPATH"] == f"{place.site}:{ROOT / 'tools'}:{ROOT}:/mine"
     assert str(ROOT / "tests" / "latentdem_ext") in tests
+
+
+def test_a_rehearsal_collects_the_tests_that_need_a_device(module, place, monkeypatch):
+    plan, asked = module("plan"), []
+    outcome = module("steps").Outcome("tests", "passed", output="177/3950 tests collected\n")
+    monkeypatch.setattr(plan, "run", lambda name, command, *_: (asked.append(command), outcome)[1])
+    assert plan.test("tests", place, 60) is outcome
+    assert "--collect-only" in asked[0]
+    assert "-n" not in asked[0]
