@@ -14,10 +14,10 @@ from latentdem_ext import _backends, reference
 from latentdem_ext._registry import OPERATIONS
 
 STUBS = Path(ext.__file__).parent
-# Public functions that are no operations: they choose backends or are made of operations.
+# Public functions that are no operations: they choose or tell backends, or are made of operations.
 OTHERS = {
     *("backends", "record_backends", "requested_backend", "use_backend"),
-    *("accelerate_vae", "convolution", "tiled_decode", "kernel_to_otf"),
+    *("accelerate_vae", "convolution", "tiled_decode", "kernel_to_otf", "masked_solves_end_on_device"),
 }
 
 
