@@ -4,8 +4,8 @@ Environment variables:
     LATENTDEM_NATIVE=OFF leaves all of them out: the operations then run on their PyTorch references.
     LATENTDEM_CUDA: AUTO (the default) builds the CUDA module where nvcc is found and works, ON insists, OFF
         leaves it out.
-    LATENTDEM_CUDA_ARCHS: the GPU architectures it carries code for (default 80;86;89;90); the newest of them
-        gets PTX too.
+    LATENTDEM_CUDA_ARCHS: the GPU architectures it carries code for (default 80;90, as 8.6 and 8.9 run the code of
+        8.0); the newest of them gets PTX too.
     LATENTDEM_REPOSITORY: the address of the repository, such as https://github.com/OWNER/NAME, for a release. A
         package index shows README.md without the repository, so its links then lead there.
 """
@@ -30,7 +30,7 @@ RECORD = "_build.json"  # tells latentdem_ext that this folder was built, and wh
 ROOT = Path(__file__).resolve().parent
 NATIVE = os.environ.get("LATENTDEM_NATIVE", "ON").upper()
 CUDA = os.environ.get("LATENTDEM_CUDA", "AUTO").upper()
-CUDA_ARCHS = os.environ.get("LATENTDEM_CUDA_ARCHS", "80;86;89;90")
+CUDA_ARCHS = os.environ.get("LATENTDEM_CUDA_ARCHS", "80;90")
 REPOSITORY = os.environ.get("LATENTDEM_REPOSITORY", "").rstrip("/")
 WEIGHTS_3D = ROOT / "python" / "latentdem-3d-weights"
 HELP = "Set LATENTDEM_NATIVE=OFF to install without the native modules."
