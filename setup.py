@@ -4,8 +4,8 @@ Environment variables:
     LATENTDEM_NATIVE=OFF leaves all of them out: the operations then run on their PyTorch references.
     LATENTDEM_CUDA: AUTO (the default) builds the CUDA module where nvcc is found and works, ON insists, OFF
         leaves it out.
-    LATENTDEM_CUDA_ARCHS: the GPU architectures it carries code for (default 80;90, as 8.6 and 8.9 run the code of
-        8.0); the newest of them gets PTX too.
+    LATENTDEM_CUDA_ARCHS: the GPU architectures it carries code for (default 80;90, as 8.6 and 8.9 run the code
+        of 8.0); the newest of them gets PTX too.
     LATENTDEM_REPOSITORY: the address of the repository, such as https://github.com/OWNER/NAME, for a release. A
         package index shows README.md without the repository, so its links then lead there.
 """
