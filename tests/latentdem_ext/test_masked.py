@@ -1,4 +1,4 @@
-"""The masked least squares of latentdem_ext against dense solutions, their tolerance and their backends."""
+"""The masked least squares of latentdem_ext: images against dense solutions, tolerance and backends of both."""
 
 from __future__ import annotations
 
@@ -9,60 +9,12 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
-from latentdem.operators.kernels import motion_kernels
-from latentdem_ext import reference
 from latentdem_ext.reference import masked
 from latentdem_ext.reference.masked import PROXIMAL_TOLERANCE, UNASKED
 
 from ..stand_in import fetch, put, stand_in_device
 from .fuzzing import fuzz
-
-SHAPE = (20, 24)  # even, as the compiled module has it
-
-
-def frame(*holes: tuple[int, int]) -> Tensor:
-    mask = torch.zeros(1, 1, *SHAPE, dtype=torch.float64)
-    mask[..., 3:-4, 4:-2] = 1
-    for row, column in holes:
-        mask[..., row, column] = 0
-    return mask
-
-
-def gaussian(size: int, sigma: float) -> Tensor:
-    line = torch.exp(-((torch.arange(size, dtype=torch.float64) - size // 2) ** 2) / (2 * sigma**2))
-    return (line[:, None] * line / line.sum() ** 2)[None, None]
-
-
-def box(size: int) -> Tensor:
-    """Its transfer function has lines of zeros on lattices that its size divides, and nearly so on others."""
-    return torch.full((1, 1, size, size), 1 / size**2, dtype=torch.float64)
-
-
-MASKS = {
-    "frame": frame(),
-    "frame and holes": frame((7, 9), (7, 10), (12, 5)),
-    "holes alone": (torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(2)) > 0.2).double(),
-    "everything": torch.ones(1, 1, *SHAPE, dtype=torch.float64),
-    "nothing": torch.zeros(1, 1, *SHAPE, dtype=torch.float64),
-}
-KERNELS = {
-    "motion": motion_kernels(1, 7, 0.5, 3).double(),
-    "gaussian": gaussian(7, 1.5),
-    "box, nearly singular": box(5),
-}
-
-
-def images(seed: int = 0, shape: tuple[int, int] = SHAPE) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.rand(2, 1, 3, *shape, generator=generator, dtype=torch.float64) * 2 - 1)  # type: ignore[return-value]
-
-
-def batch() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """x0, kernel, y, mask and rho of three samples with masks of their own."""
-    x0, y = (torch.cat(parts) for parts in zip(*map(images, range(3)), strict=True))
-    kernel = torch.cat([KERNELS["motion"], gaussian(7, 1.5), gaussian(7, 0.7)])
-    mask = torch.cat([MASKS[name] for name in ("frame", "frame and holes", "holes alone")])
-    return x0, kernel, y, mask, torch.tensor([1.0, 1e-3, 1e-2], dtype=torch.float64)
+from .masked_problems import KERNELS, MASKS, SHAPE, batch, box, gaussian, images, kernel_problem
 
 
 def blur_of_mask(kernel: Tensor, mask: Tensor) -> Tensor:
@@ -189,54 +141,6 @@ def test_every_size_of_grid_and_band(shape: tuple[int, int], channels: int) -> N
     gradient = gradient + rho.view(-1, 1, 1, 1) * (x - x0)
     assert gradient.abs().max() < 1e-4
     torch.testing.assert_close(fill, (1 - mask) * ext.reference.blur(x, kernel), rtol=0, atol=1e-3)
-
-
-def kernel_problem(size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x, mask, weight and right-hand side of two samples, the masks with weights between 0 and 1."""
-    generator = torch.Generator().manual_seed(4)
-    x = torch.rand(2, 3, *SHAPE, generator=generator, dtype=torch.float64) * 2 - 1
-    mask = MASKS["frame and holes"] * torch.rand(2, 1, *SHAPE, generator=generator, dtype=torch.float64)
-    right = torch.randn(2, 1, size, size, generator=generator, dtype=torch.float64)
-    return x, mask, torch.tensor([0.7, 20.0], dtype=torch.float64), right
-
-
-def kernel_matrix(x: Tensor, mask: Tensor, weight: float, size: int) -> Tensor:
-    """X^T M X + a: the columns of X are the images moved by the places of a kernel's values."""
-    places = [(a - size // 2, b - size // 2) for a in range(size) for b in range(size)]
-    moved = torch.stack([x.roll(place, (-2, -1)) for place in places])
-    normal: Tensor = (mask * moved).flatten(1) @ moved.flatten(1).T
-    return normal + weight * torch.eye(size * size, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("size", [1, 4, 7])
-@pytest.mark.parametrize("factored", [False, True])
-def test_kernel_solution_is_the_dense_one(size: int, factored: bool) -> None:
-    x, mask, weight, right = kernel_problem(size)
-    matrices = torch.stack([kernel_matrix(*one, size) for one in zip(x, mask, weight, strict=True)])
-    factor = torch.linalg.cholesky(matrices + torch.eye(size * size)) if factored else None
-    solution, residual = ext.masked_kernel_solve(
-        x, mask, weight, right, factor, tolerance=1e-11, iterations=1000
-    )
-    expected = torch.linalg.solve(matrices, right.flatten(1)[..., None])[..., 0]
-    torch.testing.assert_close(solution.flatten(1), expected, rtol=1e-7, atol=1e-9)
-    left = right.flatten(1) - (matrices @ solution.flatten(1)[..., None])[..., 0]
-    torch.testing.assert_close(residual.flatten(1), left, rtol=0, atol=1e-9)
-
-
-@pytest.mark.usefixtures("poisoned", "backend")
-@pytest.mark.parametrize("size", [1, 4, 7, 20])
-@pytest.mark.parametrize("factored", [False, True])
-def test_kernel_solution_in_single_precision(size: int, factored: bool, assert_close_per_sample: Any) -> None:
-    x, mask, weight, right = kernel_problem(size)
-    factor = None
-    if factored:
-        matrices = [kernel_matrix(*one, size) for one in zip(x, mask, weight, strict=True)]
-        factor = torch.linalg.cholesky(torch.stack(matrices))
-    exact, _ = reference.masked_kernel_solve(x, mask, weight, right, factor, 1e-11, 1000)
-    single = (None if value is None else value.float() for value in (x, mask, weight, right, factor))
-    solution, residual = ext.masked_kernel_solve(*single, tolerance=1e-7, iterations=1000)  # type: ignore[arg-type]
-    assert_close_per_sample(solution, exact, 1e-4)
-    assert residual.abs().max() < 1e-3
 
 
 @pytest.mark.usefixtures("backend")
