@@ -30,7 +30,7 @@ class KernelSolver {
         start();
         for (int done = 0;; ++done) {
             condition(done > 0);
-            if (done == p.iterations || !some_active())
+            if (done == p.iterations || !some_active(s.samples, p.batch))
                 break;
             multiply();
         }
@@ -43,13 +43,6 @@ class KernelSolver {
     PlanePasses passes;
 
     __device__ bool active(std::int64_t image) const { return s.samples[image].active != 0; }
-
-    __device__ bool some_active() const {
-        bool some = false;
-        for (std::int64_t image = 0; image < p.batch; ++image)
-            some = some || active(image);
-        return some;
-    }
 
     __device__ int points() const { return p.size * p.size; }
     __device__ float mask(std::int64_t image, int row, int column) const {

@@ -55,6 +55,14 @@ struct Sample {
     }
 };
 
+// Whether conjugate gradients go on for any sample.
+__device__ inline bool some_active(const Sample *samples, std::int64_t batch) {
+    bool some = false;
+    for (std::int64_t image = 0; image < batch; ++image)
+        some = some || samples[image].active != 0;
+    return some;
+}
+
 // The part of a block in the passes.
 class PlanePasses {
   public:

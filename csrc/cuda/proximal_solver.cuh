@@ -32,7 +32,7 @@ class ProximalSolver {
         start();
         for (int done = 0;; ++done) {
             condition(done > 0);
-            if (done == p.iterations || !some_active())
+            if (done == p.iterations || !some_active(s.samples, p.batch))
                 break;
             multiply(done == 0);
         }
@@ -46,13 +46,6 @@ class ProximalSolver {
     PlanePasses passes;
 
     __device__ bool active(std::int64_t image) const { return s.samples[image].active != 0; }
-
-    __device__ bool some_active() const {
-        bool some = false;
-        for (std::int64_t image = 0; image < p.batch; ++image)
-            some = some || active(image);
-        return some;
-    }
 
     __device__ bool is_gap(std::int64_t image, int row, int column) const {
         return !(p.mask[((p.masks == 1 ? 0 : image) * g.height + row) * g.width + column] > 0.0f);
