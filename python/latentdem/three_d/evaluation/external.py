@@ -234,6 +234,8 @@ def _measured(
         ssim=quality[1],
         pose_error=None,
         pose_error_3=None,
+        nearest_error=None,
+        nearest_error_3=None,
         confidence=None,
         confidence_3=None,
         height_error=None,

@@ -25,6 +25,7 @@ from .measures import compare_surface, pose_error, view_quality
 from .methods import ViewMethod
 from .store import ViewRow, ViewStore
 from .summary import write_object, write_summary
+from .symmetry import true_cameras
 
 ViewProgress = Callable[[float, int, str], None]
 MESH_SHARE = 0.2  # share of the mesh in the progress of one object
@@ -149,11 +150,14 @@ def _run(
         config=method.config,
         progress=lambda phase, done, total: within((1 - MESH_SHARE) * done / total),
     )
-    found: list[tuple[float, float]] = []  # error of each pose that was sought, and the confidence in it
+    # of each pose that was sought: its error, the error to the nearest true one, and the confidence in it
+    found: list[tuple[float, float, float]] = []
     if method.searches:
-        errors = pose_error(cameras[0] + result.poses, cameras)[1:]
-        found = list(zip(errors.tolist(), result.confidence[1:].tolist(), strict=True))
-    (error, confidence), (error_3, confidence_3) = [*found, (None, None), (None, None)][:2]
+        for sought, true, sure in zip(cameras[0] + result.poses, cameras, result.confidence, strict=True):
+            nearest = pose_error(sought, true_cameras(case.scene, cameras[0], true)).min()
+            found.append((float(pose_error(sought, true)), float(nearest), float(sure)))
+    none = (None, None, None)
+    (error, nearest_2, confidence), (error_3, nearest_3, confidence_3) = [*found[1:], none, none][:2]
     mesh, figures = (None, NOT_MEASURED) if method.files else _measure(result, case)
     row = ViewRow(
         object=index,
@@ -161,6 +165,8 @@ def _run(
         method=method.name,
         pose_error=error,
         pose_error_3=error_3,
+        nearest_error=nearest_2,
+        nearest_error_3=nearest_3,
         confidence=confidence,
         confidence_3=confidence_3,
         seconds=result.seconds["total"],

@@ -21,9 +21,10 @@ class ViewRow:
 
     PSNR in dB and SSIM are means over the new views. For pictures from files only poses are measured, as
     position and size of the object follow another convention there. `pose_error` and `pose_error_3` are those
-    of views 2 and 3 in degrees, `confidence` and `confidence_3` the probabilities of these poses as the search
-    estimates them. `height_error` is that of the polar angle of view 1 in degrees, which the surface needs.
-    The Chamfer distance is in units of the object's radius. `seconds` is the time for poses and views,
+    of views 2 and 3 in degrees, `nearest_error` and `nearest_error_3` those to the nearest pose from which the
+    object looks the same (`true_cameras`), `confidence` and `confidence_3` the probabilities of these poses as
+    the search estimates them. `height_error` is that of the polar angle of view 1 in degrees, which the surface
+    needs. The Chamfer distance is in units of the object's radius. `seconds` is the time for poses and views,
     `mesh_seconds` that for the mesh. `memory_mb` is the resident memory of a program that ran by itself.
     """
 
@@ -34,6 +35,8 @@ class ViewRow:
     ssim: float | None
     pose_error: float | None
     pose_error_3: float | None
+    nearest_error: float | None
+    nearest_error_3: float | None
     confidence: float | None
     confidence_3: float | None
     height_error: float | None

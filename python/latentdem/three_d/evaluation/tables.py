@@ -20,6 +20,7 @@ COLUMNS = {
     "ssim": ("SSIM", ".3f"),
     "pose_median": ("pose error", ".1f"),
     "pose_share": (f"under {GOOD:g}°", ".0%"),
+    "nearest_share": ("or as good", ".0%"),
     "confidence": ("confidence", ".2f"),
     "sure_share": (f"under {GOOD:g}° if sure", ".0%"),
     "height_error": ("height error", ".1f"),
@@ -31,12 +32,14 @@ COLUMNS = {
 }
 NOTE = (
     "PSNR in dB, its gain over one view on the same objects; the median pose error and the share under "
-    f"{GOOD:g} degrees over all poses that were sought, the mean confidence in them, and the share under "
-    f"{GOOD:g} degrees of those with a confidence of {SURE:g} or more (sure); the mean error of the height of "
-    "view 1 in degrees; the Chamfer distance in units of the object's radius, and the volume IoU."
+    f"{GOOD:g} degrees over all poses that were sought; the share under {GOOD:g} degrees where the nearest of "
+    "the poses from which the object looks the same counts (or as good); the mean confidence, and that share "
+    f"of the poses with a confidence of {SURE:g} or more (sure); the mean error of the height of view 1 in "
+    "degrees; the Chamfer distance in units of the object's radius, and the volume IoU."
 )
 NOTE_OBJECTS = (
-    "PSNR in dB and SSIM of the new views, the volume IoU of the mesh; pose errors in degrees, and in "
+    "PSNR in dB and SSIM of the new views, the volume IoU of the mesh; pose errors in degrees, "
+    "after a slash that to the nearest pose from which the object looks the same, if it is another, and in "
     "parentheses the confidence of the search in these poses."
 )
 NOTE_OTHERS = (
@@ -56,9 +59,8 @@ def figures(rows: Sequence[ViewRow], one: Sequence[ViewRow]) -> Figures:
         one: rows of the method with one view, the baseline of gains.
     """
     base = {row.object: row.psnr for row in one if row.psnr is not None}
-    poses = np.array([pose for row in rows for pose in sought_poses(row)]).reshape(-1, 2)
-    errors, confidence = poses.T
-    sure = errors[confidence >= SURE]
+    poses = np.array([pose for row in rows for pose in sought_poses(row)]).reshape(-1, 3)
+    errors, nearest, confidence = poses.T
     means = {
         name: _mean([value for row in rows if (value := getattr(row, name)) is not None])
         for name in ("psnr", "ssim", "height_error", "chamfer", "iou", "seconds", "mesh_seconds", "memory_mb")
@@ -71,8 +73,9 @@ def figures(rows: Sequence[ViewRow], one: Sequence[ViewRow]) -> Figures:
         ),
         "pose_median": float(np.median(errors)) if len(errors) else None,
         "pose_share": _mean(errors < GOOD),
+        "nearest_share": _mean(nearest < GOOD),
         "confidence": _mean(confidence),
-        "sure_share": _mean(sure < GOOD),
+        "sure_share": _mean(nearest[confidence >= SURE] < GOOD),
     }
 
 
@@ -120,8 +123,9 @@ def _quality(values: Mapping[str, float | int | None]) -> str:
     return " / ".join(cell(values[name], form) or "-" for name, form in forms.items())
 
 
-def _pose(pose: tuple[float, float]) -> str:
-    return f"{pose[0]:.1f} ({pose[1]:.2f})"
+def _pose(pose: tuple[float, float, float]) -> str:
+    error, nearest, confidence = pose
+    return f"{error:.1f}{f' / {nearest:.1f}' if nearest < error else ''} ({confidence:.2f})"
 
 
 def _poses(values: Figures) -> str:
@@ -129,10 +133,13 @@ def _poses(values: Figures) -> str:
     return f"median {error:.1f} ({values['confidence']:.2f}), {share:.0%} under {GOOD:g}"
 
 
-def sought_poses(row: ViewRow) -> list[tuple[float, float]]:
-    """Error in degrees of each pose that was sought, and the confidence in it."""
-    poses = ((row.pose_error, row.confidence), (row.pose_error_3, row.confidence_3))
-    return [(error, sure) for error, sure in poses if error is not None and sure is not None]
+def sought_poses(row: ViewRow) -> list[tuple[float, float, float]]:
+    """Error in degrees of each pose that was sought, that to the nearest equal pose, and the confidence."""
+    poses = (
+        (row.pose_error, row.nearest_error, row.confidence),
+        (row.pose_error_3, row.nearest_error_3, row.confidence_3),
+    )
+    return [(e, n, sure) for e, n, sure in poses if e is not None and n is not None and sure is not None]
 
 
 def _mean(values: Sequence[float] | NDArray[np.floating] | NDArray[np.bool_]) -> float | None:
