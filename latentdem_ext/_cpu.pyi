@@ -1,4 +1,4 @@
-# The compiled module, csrc/cpu. Tensors are addresses of contiguous float32 values, complex ones of pairs of
+# The compiled module; csrc/cpu/bindings.cpp. Tensors are addresses of contiguous float32 values, complex ones of pairs of
 # them, the numbers of a sample and norms of float64; 0 for what is absent.
 
 def has_fft(length: int) -> bool: ...
