@@ -1,5 +1,5 @@
-# The compiled module, csrc/cpu. Tensors are addresses of contiguous float32 values, complex ones of pairs of
-# them, the numbers of a sample and norms of float64; 0 for what is absent.
+# The compiled module; csrc/cpu/bindings.cpp. Tensors are addresses of contiguous float32 values, complex ones
+# of pairs of them, the numbers of a sample and norms of float64; 0 for what is absent.
 
 def has_fft(length: int) -> bool: ...
 def blur(

@@ -141,6 +141,15 @@ def test_every_module_has_a_layer() -> None:
     assert not unlisted, f"give these a place in LAYERS: {', '.join(unlisted)}"
 
 
+def test_only_the_bindings_include_pybind11() -> None:
+    # Every file that does takes seconds to compile.
+    sources = [path for path in (ROOT / "csrc").glob("*/*") if "<pybind11/" in path.read_text()]
+    assert sorted(path.relative_to(ROOT / "csrc").as_posix() for path in sources) == [
+        "cpu/bindings.cpp",
+        "cuda/bindings.cpp",
+    ]
+
+
 def test_a_circle_is_named() -> None:
     edges = {("a", "b"): 1, ("b", "c"): 2, ("c", "b"): 3, ("d", "a"): 4}
     assert circle(edges) == ["b", "c", "b"]

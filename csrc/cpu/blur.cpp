@@ -1,11 +1,9 @@
-// The passes between the row transforms of the blur operations (reference.blur, blur_adjoint, blur_fidelity,
-// blur_proximal), and the last pass of the fidelity. F k is the transfer function, r = F y - F k F x.
+#include "blur.hpp"
 
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
-#include "bindings.hpp"
 #include "columns.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
@@ -15,20 +13,6 @@ namespace {
 
 constexpr std::int64_t kRowGrain = 1024;     // rows of blocks worth a thread
 constexpr std::int64_t kValueGrain = 131072; // values of an elementwise pass worth a thread
-
-// Images are given by the transforms of their rows, complex.
-struct Blur {
-    float *x;            // batch x channels x height x columns, replaced by the result
-    const float *kernel; // batch x size x columns: F k has its origin at row size / 2, at column 0
-    const float *y;      // as x; null for a product F k F x, or its adjoint
-    const double *rho;   // batch, for conj(F k) r / (|F k|^2 + rho); null for conj(F k) r
-    double *norm2;       // batch, the sum of |r|^2 over the whole spectrum; where rho is null
-    std::int64_t batch, channels, height, columns, size;
-    bool adjoint;    // of the product
-    bool whole_y;    // the columns of y have been transformed too
-    bool even_width; // of the images
-    int threads;
-};
 
 struct Workspace {
     explicit Workspace(std::int64_t height) : otf(height), x(height), y(height) {}
@@ -125,6 +109,16 @@ void run_block(const Blur &task, const FftPlan &plan, std::int64_t sample, std::
     }
 }
 
+LATENTDEM_MULTIVERSION void finish_part(const float *__restrict x, float *__restrict correction,
+                                        float *__restrict glued, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        glued[i] = x[i] + correction[i];
+        correction[i] *= -2;
+    }
+}
+
+} // namespace
+
 void blur(const Blur &task) {
     const FftPlan &plan = plan_of(task.height);
     const std::int64_t blocks = blocks_of(task.columns);
@@ -138,45 +132,10 @@ void blur(const Blur &task) {
             task.norm2[sample] = std::accumulate(&norms[sample * blocks], &norms[sample * blocks] + blocks, 0.0);
 }
 
-// From c = A^T (y - A x) to the gradient -2 c, in its place, and the gluing target x + c.
-LATENTDEM_MULTIVERSION void finish_fidelity(const float *__restrict x, float *__restrict correction,
-                                            float *__restrict glued, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) {
-        glued[i] = x[i] + correction[i];
-        correction[i] *= -2;
-    }
+void finish_fidelity(const float *x, float *correction, float *glued, std::int64_t count, int threads) {
+    parallel_for(count, kValueGrain, threads, [=](std::int64_t begin, std::int64_t end) {
+        finish_part(x + begin, correction + begin, glued + begin, end - begin);
+    });
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "blur",
-        [](Address x, Address kernel, Address y, Address rho, Address norm2, std::int64_t batch, std::int64_t channels,
-           std::int64_t height, std::int64_t columns, std::int64_t size, bool adjoint, bool whole_y, bool even_width,
-           int threads) {
-            blur({pointer<float>(x), pointer<const float>(kernel), pointer<const float>(y), pointer<const double>(rho),
-                  pointer<double>(norm2), batch, channels, height, columns, size, adjoint, whole_y, even_width,
-                  threads});
-        },
-        py::kw_only(), py::arg("x"), py::arg("kernel"), py::arg("y") = 0, py::arg("rho") = 0, py::arg("norm2") = 0,
-        py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("columns"), py::arg("size"),
-        py::arg("adjoint") = false, py::arg("whole_y") = false, py::arg("even_width") = false, py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
-    module.def("has_fft", &has_fft, py::arg("length"));
-    module.def(
-        "finish_fidelity",
-        [](Address x, Address correction, Address glued, std::int64_t count, int threads) {
-            parallel_for(count, kValueGrain, threads, [=](std::int64_t begin, std::int64_t end) {
-                finish_fidelity(pointer<const float>(x) + begin, pointer<float>(correction) + begin,
-                                pointer<float>(glued) + begin, end - begin);
-            });
-        },
-        py::kw_only(), py::arg("x"), py::arg("correction"), py::arg("glued"), py::arg("count"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,9 +1,8 @@
-// One step of diffusion posterior sampling on contiguous float32 arrays (reference.dps_step).
+#include "dps_step.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "bindings.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
 
@@ -12,19 +11,6 @@ namespace {
 
 constexpr std::int64_t kBlock = 1024;  // items handled while they are in the first-level cache
 constexpr std::int64_t kGrain = 16384; // items worth a thread
-
-struct DpsStep {
-    const float *z_t, *eps;           // batch x numel
-    const float *eps_uncond;          // batch x numel or null: no guidance
-    const float *noise;               // batch x numel or null: no noise is added
-    const float *gradient;            // batch x numel or null: no gradient step
-    const double *abar_t, *abar_prev; // batch
-    const double *step_size;          // batch, read with gradient only
-    float *z_prev, *z0;               // batch x numel, may not overlap the inputs
-    std::int64_t batch, numel;
-    double guidance, eta;
-    int threads; // at most this many
-};
 
 // The factors of one sample.
 struct Scales {
@@ -76,6 +62,8 @@ LATENTDEM_MULTIVERSION void run_block(const DpsStep &step, const Scales &c, std:
     }
 }
 
+} // namespace
+
 void dps_step(const DpsStep &step) {
     parallel_for(step.batch * step.numel, kGrain, step.threads, [&step](std::int64_t begin, std::int64_t end) {
         while (begin < end) {
@@ -88,27 +76,5 @@ void dps_step(const DpsStep &step) {
         }
     });
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "dps_step",
-        [](Address z_t, Address eps, Address eps_uncond, Address noise, Address gradient, Address abar_t,
-           Address abar_prev, Address step_size, Address z_prev, Address z0, std::int64_t batch, std::int64_t numel,
-           double guidance, double eta, int threads) {
-            dps_step({pointer<const float>(z_t), pointer<const float>(eps), pointer<const float>(eps_uncond),
-                      pointer<const float>(noise), pointer<const float>(gradient), pointer<const double>(abar_t),
-                      pointer<const double>(abar_prev), pointer<const double>(step_size), pointer<float>(z_prev),
-                      pointer<float>(z0), batch, numel, guidance, eta, threads});
-        },
-        py::kw_only(), py::arg("z_t"), py::arg("eps"), py::arg("eps_uncond"), py::arg("noise"), py::arg("gradient"),
-        py::arg("abar_t"), py::arg("abar_prev"), py::arg("step_size"), py::arg("z_prev"), py::arg("z0"),
-        py::arg("batch"), py::arg("numel"), py::arg("guidance"), py::arg("eta"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

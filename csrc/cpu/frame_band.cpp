@@ -34,8 +34,8 @@ LATENTDEM_MULTIVERSION void response(const double *even, const double *odd, std:
 }
 
 // The real matrices Re A + Im A J of one block of frequencies, to the lower triangle; J reverses a vector.
-LATENTDEM_MULTIVERSION void fold_matrix(const Lanes *lags, const std::int64_t *offset, std::int64_t count,
-                                        int lanes, Lanes *matrix) {
+LATENTDEM_MULTIVERSION void fold_matrix(const Lanes *lags, const std::int64_t *offset, std::int64_t count, int lanes,
+                                        Lanes *matrix) {
     for (std::int64_t i = 0; i < count; ++i)
         for (std::int64_t j = 0; j <= i; ++j) {
             Lanes &to = matrix[i * count + j];
@@ -180,7 +180,8 @@ void FrameBand::factor(const double *even, const double *odd, std::int64_t strid
     inverse_.resize(static_cast<std::size_t>(groups * count_ * count_));
     matrix_.resize(static_cast<std::size_t>(count_ * count_ * kLanes));
     lags_.resize(static_cast<std::size_t>(2 * (offset_.back() + 1) * kLanes));
-    Lanes *const matrix = reinterpret_cast<Lanes *>(matrix_.data()), *const lags = reinterpret_cast<Lanes *>(lags_.data());
+    Lanes *const matrix = reinterpret_cast<Lanes *>(matrix_.data());
+    Lanes *const lags = reinterpret_cast<Lanes *>(lags_.data());
     // Four by the folding and unfolding, 2 length by the transforms.
     const float scale = 1 / (8 * static_cast<float>(length_));
     for (std::int64_t group = 0; group < groups; ++group) {

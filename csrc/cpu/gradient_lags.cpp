@@ -1,11 +1,9 @@
-// Correlations of the masked gradients of an image with themselves and with those of another one, at small lags
-// (reference.gradient_lags): everything between the image and the lags in one call.
+#include "gradient_lags.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "bindings.hpp"
 #include "columns.hpp"
 #include "kernel_window.hpp"
 #include "multiversion.hpp"
@@ -14,17 +12,6 @@
 
 namespace latentdem {
 namespace {
-
-struct GradientLags {
-    const float *x;          // batch x channels x height x width
-    const float *spectrum;   // batch x channels x height x (width / 2 + 1), complex: of the other image
-    const float *mask;       // masks x height x width
-    const double *whitening; // batch
-    float *lags;             // batch x (2 size - 1) x (2 size - 1)
-    float *cross;            // batch x size x size
-    std::int64_t batch, masks, channels, height, width, size;
-    int threads;
-};
 
 // One row of the masked differences to the next pixel, which wrap around, and to the row below.
 LATENTDEM_MULTIVERSION void masked_differences(const float *row, const float *below, const float *mask,
@@ -157,29 +144,11 @@ class Correlator {
     }
 };
 
+} // namespace
+
 void gradient_lags(const GradientLags &task) {
     const PlaneFft plane(task.height, task.width);
     solve_samples(task.batch, task.threads, Correlator(task, plane));
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "gradient_lags",
-        [](Address x, Address spectrum, Address mask, Address whitening, Address lags, Address cross,
-           std::int64_t batch, std::int64_t masks, std::int64_t channels, std::int64_t height, std::int64_t width,
-           std::int64_t size, int threads) {
-            gradient_lags({pointer<const float>(x), pointer<const float>(spectrum), pointer<const float>(mask),
-                           pointer<const double>(whitening), pointer<float>(lags), pointer<float>(cross), batch, masks,
-                           channels, height, width, size, threads});
-        },
-        py::kw_only(), py::arg("x"), py::arg("spectrum"), py::arg("mask"), py::arg("whitening"), py::arg("lags"),
-        py::arg("cross"), py::arg("batch"), py::arg("masks"), py::arg("channels"), py::arg("height"), py::arg("width"),
-        py::arg("size"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

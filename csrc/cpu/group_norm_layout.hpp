@@ -8,17 +8,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "group_norm_tiles.hpp"
+#include "group_norm_silu.hpp"
 #include "parallel.hpp"
 
 namespace latentdem {
-
-// batch x channels x spatial, or batch x spatial x channels where channels_last.
-struct GroupNormShape {
-    std::int64_t batch, channels, spatial, groups;
-    bool channels_last;
-    int threads; // at most this many
-};
 
 constexpr std::int64_t kLanes = 64;    // a plane is handled as rows of this many values
 constexpr std::int64_t kChunk = 65536; // items of a chunk of rows, and items worth a thread

@@ -1,22 +1,11 @@
-// silu(group_norm(x)) on float32 or bfloat16 arrays, and what the backward pass needs of it.
+#include "group_norm_silu.hpp"
 
 #include <cmath>
 
-#include "bindings.hpp"
 #include "group_norm_layout.hpp"
 
 namespace latentdem {
 namespace {
-
-template <class T>
-struct GroupNormSilu {
-    GroupNormShape shape;
-    const T *x;
-    const float *weight, *bias; // channels
-    T *y;
-    float *mean, *rstd; // batch x groups: mean and 1 / sqrt(variance + eps)
-    double eps;
-};
 
 // Mean and 1 / sqrt(variance + eps) of parts, each (count, mean, sum of squared deviations); visit(add) calls add
 // for every part, and is called twice.
@@ -116,32 +105,12 @@ void forward_rows(const GroupNormSilu<T> &op) {
 
 } // namespace
 
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "group_norm_silu",
-        [](Address x, Address weight, Address bias, Address y, Address mean, Address rstd, std::int64_t batch,
-           std::int64_t channels, std::int64_t spatial, std::int64_t groups, bool channels_last, bool bfloat16,
-           double eps, int threads) {
-            const auto run = [&](auto storage) {
-                using T = decltype(storage);
-                const GroupNormSilu<T> op{{batch, channels, spatial, groups, channels_last, threads},
-                                          pointer<const T>(x),
-                                          pointer<const float>(weight),
-                                          pointer<const float>(bias),
-                                          pointer<T>(y),
-                                          pointer<float>(mean),
-                                          pointer<float>(rstd),
-                                          eps};
-                channels_last ? forward_rows(op) : forward_planes(op);
-            };
-            bfloat16 ? run(BFloat16{}) : run(float{});
-        },
-        py::kw_only(), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("y"), py::arg("mean"), py::arg("rstd"),
-        py::arg("batch"), py::arg("channels"), py::arg("spatial"), py::arg("groups"), py::arg("channels_last"),
-        py::arg("bfloat16"), py::arg("eps"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+template <class T>
+void group_norm_silu(const GroupNormSilu<T> &op) {
+    op.shape.channels_last ? forward_rows(op) : forward_planes(op);
 }
 
-static const Binding binding(bind);
+template void group_norm_silu(const GroupNormSilu<float> &);
+template void group_norm_silu(const GroupNormSilu<BFloat16> &);
 
 } // namespace latentdem

@@ -1,27 +1,13 @@
-// The gradients of silu(group_norm(x)) on float32 or bfloat16 arrays.
-//
 // With u = scale (x - mean) + shift, d = grad silu'(u) and averages over a group of N = width * spatial values,
 //   grad_x = rstd (w d - average(w d) - xhat average(w d xhat)),  xhat = rstd (x - mean),
 //   grad_weight = sum d xhat,  grad_bias = sum d.
 // The sums of d and of d (x - mean) over the plane of a channel give all of these.
-
 #include <numeric>
 
-#include "bindings.hpp"
 #include "group_norm_layout.hpp"
 
 namespace latentdem {
 namespace {
-
-template <class T>
-struct GroupNormSiluBackward {
-    GroupNormShape shape;
-    const T *grad, *x;
-    const float *weight, *bias; // channels
-    const float *mean, *rstd;   // batch x groups, of the forward pass
-    T *grad_x;
-    double *grad_weight, *grad_bias; // batch x channels: the share of each sample
-};
 
 // grad_x = scale d - constant - slope (x - mean).
 struct Correction {
@@ -117,35 +103,12 @@ void backward_rows(const GroupNormSiluBackward<T> &op) {
 
 } // namespace
 
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "group_norm_silu_backward",
-        [](Address grad, Address x, Address weight, Address bias, Address mean, Address rstd, Address grad_x,
-           Address grad_weight, Address grad_bias, std::int64_t batch, std::int64_t channels, std::int64_t spatial,
-           std::int64_t groups, bool channels_last, bool bfloat16, int threads) {
-            const auto run = [&](auto storage) {
-                using T = decltype(storage);
-                const GroupNormSiluBackward<T> op{{batch, channels, spatial, groups, channels_last, threads},
-                                                  pointer<const T>(grad),
-                                                  pointer<const T>(x),
-                                                  pointer<const float>(weight),
-                                                  pointer<const float>(bias),
-                                                  pointer<const float>(mean),
-                                                  pointer<const float>(rstd),
-                                                  pointer<T>(grad_x),
-                                                  pointer<double>(grad_weight),
-                                                  pointer<double>(grad_bias)};
-                channels_last ? backward_rows(op) : backward_planes(op);
-            };
-            bfloat16 ? run(BFloat16{}) : run(float{});
-        },
-        py::kw_only(), py::arg("grad"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("mean"),
-        py::arg("rstd"), py::arg("grad_x"), py::arg("grad_weight"), py::arg("grad_bias"), py::arg("batch"),
-        py::arg("channels"), py::arg("spatial"), py::arg("groups"), py::arg("channels_last"), py::arg("bfloat16"),
-        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+template <class T>
+void group_norm_silu_backward(const GroupNormSiluBackward<T> &op) {
+    op.shape.channels_last ? backward_rows(op) : backward_planes(op);
 }
 
-static const Binding binding(bind);
+template void group_norm_silu_backward(const GroupNormSiluBackward<float> &);
+template void group_norm_silu_backward(const GroupNormSiluBackward<BFloat16> &);
 
 } // namespace latentdem

@@ -1,10 +1,8 @@
-// Everything between the row transforms of reference.hqs_prepare: from the transformed rows of images and measurement
-// to those of the data term F^-1[N / (D + a)] and of the response g = F^-1[a / (D + a)] at the lags that count.
+#include "hqs_prepare.hpp"
 
 #include <algorithm>
 #include <vector>
 
-#include "bindings.hpp"
 #include "columns.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
@@ -13,18 +11,6 @@ namespace latentdem {
 namespace {
 
 constexpr std::int64_t kRowGrain = 1024; // rows of blocks worth a thread
-
-// Images are given by the transforms of their rows, complex.
-struct HqsPrepare {
-    const float *x;       // batch x samples x channels x height x columns
-    const float *y;       // batch x channels x height x columns
-    const double *weight; // batch, the a above
-    float *lags;          // batch x 2 x (2 size - 1) x columns: rows 1 - size..size - 1 of the two results
-    std::int64_t batch, samples, channels, height, columns, size;
-    bool per_channel; // average the quotients of the channels; else sum N and D over them
-    bool whole_y;     // the columns of y have been transformed too
-    int threads;
-};
 
 struct Workspace {
     explicit Workspace(std::int64_t height)
@@ -111,6 +97,8 @@ void run_block(const HqsPrepare &task, const FftPlan &plan, std::int64_t sample,
     }
 }
 
+} // namespace
+
 void hqs_prepare(const HqsPrepare &task) {
     const FftPlan &plan = plan_of(task.height);
     const std::int64_t blocks = blocks_of(task.columns);
@@ -119,25 +107,5 @@ void hqs_prepare(const HqsPrepare &task) {
                      run_block(task, plan, item / blocks, item % blocks, work);
                  });
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "hqs_prepare",
-        [](Address x, Address y, Address weight, Address lags, std::int64_t batch, std::int64_t samples,
-           std::int64_t channels, std::int64_t height, std::int64_t columns, std::int64_t size, bool per_channel,
-           bool whole_y, int threads) {
-            hqs_prepare({pointer<const float>(x), pointer<const float>(y), pointer<const double>(weight),
-                         pointer<float>(lags), batch, samples, channels, height, columns, size, per_channel, whole_y,
-                         threads});
-        },
-        py::kw_only(), py::arg("x"), py::arg("y"), py::arg("weight"), py::arg("lags"), py::arg("batch"),
-        py::arg("samples"), py::arg("channels"), py::arg("height"), py::arg("columns"), py::arg("size"),
-        py::arg("per_channel"), py::arg("whole_y"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,16 +1,14 @@
-// Updates of blur kernels by half-quadratic splitting (reference.hqs_kernel_update), any number of them in one call.
-//
 // Z = data_term + crop(g * k) on a padded grid of M x M points, M = 2L >= 2K. No transform is longer than L, because
 // half of the points of every sequence are zero on the way in and not wanted on the way out:
 //   rows      are real: one transform of x[2n] + i x[2n+1], whose result separates into the frequencies 0..L. Those of
 //             0 and L are real until the columns are transformed and share the two parts of one sequence;
 //   columns   even frequencies: one transform of x[n]; odd ones: one of x[n] exp(-2 pi i n / M).
 // The filter is brought, once a call, into the order in which the transforms leave the frequencies.
+#include "hqs_update.hpp"
 
 #include <algorithm>
 #include <vector>
 
-#include "bindings.hpp"
 #include "lane_fft.hpp"
 #include "lane_tiles.hpp"
 #include "multiversion.hpp"
@@ -20,16 +18,6 @@ namespace latentdem {
 namespace {
 
 constexpr std::int64_t kGrain = 32768; // grid points times iterations worth a thread
-
-struct HqsUpdate {
-    const float *kernel, *data_term; // batch x size x size
-    const float *filter;             // batch x side x (side / 2 + 1)
-    float *updated;                  // batch x size x size
-    std::int64_t batch, size, side;  // side even, at least 2 size
-    std::int64_t iterations;
-    bool project;
-    int threads;
-};
 
 // Gains of the sequence that row frequencies 0 and L share.
 struct Shared {
@@ -243,6 +231,8 @@ void update_sample(const HqsUpdate &task, const FftPlan &plan, std::int64_t samp
     store(work.kernel.data(), size, blocks, divisor, task.updated + sample * size * size);
 }
 
+} // namespace
+
 void hqs_update(const HqsUpdate &task) {
     const FftPlan &plan = plan_of(task.side / 2);
     const std::int64_t passes = task.iterations + 1; // to arrange the filter takes about as long as an iteration
@@ -250,23 +240,5 @@ void hqs_update(const HqsUpdate &task) {
     parallel_for(task.batch, grain, task.threads, Workspace(plan, task.size),
                  [&](std::int64_t sample, Workspace &work) { update_sample(task, plan, sample, work); });
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "hqs_update",
-        [](Address kernel, Address data_term, Address filter, Address updated, std::int64_t batch, std::int64_t size,
-           std::int64_t side, std::int64_t iterations, bool project, int threads) {
-            hqs_update({pointer<const float>(kernel), pointer<const float>(data_term), pointer<const float>(filter),
-                        pointer<float>(updated), batch, size, side, iterations, project, threads});
-        },
-        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"), py::arg("batch"),
-        py::arg("size"), py::arg("side"), py::arg("iterations"), py::arg("project"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,10 +1,8 @@
-// argmin_k k^T A k / 2 - b^T k + a ||k||^2 / 2, k >= 0 or not (reference.kernel_from_lags): all conjugate gradients of
-// a sample in one call. A is the matrix whose entries depend on the lag between two pixels only.
+#include "kernel_from_lags.hpp"
 
 #include <algorithm>
 #include <vector>
 
-#include "bindings.hpp"
 #include "conjugate_gradients.hpp"
 #include "kernel_window.hpp"
 #include "multiversion.hpp"
@@ -13,19 +11,6 @@
 
 namespace latentdem {
 namespace {
-
-struct KernelFromLags {
-    const float *lags;    // batch x (2 size - 1) x (2 size - 1), the first row of A and more, lag zero in the middle
-    const float *cross;   // batch x size x size, the b
-    const double *weight; // batch, the a
-    const float *start;   // batch x size x size
-    float *kernel;        // batch x size x size
-    std::int64_t batch, size, side; // side of the grid: even, at least 2 size - 1
-    bool nonnegative;
-    double tolerance;
-    std::int64_t iterations;
-    int threads;
-};
 
 LATENTDEM_MULTIVERSION void real_parts(const Row *spectrum, float scale, std::int64_t rows, Values *to) {
     for (std::int64_t n = 0; n < rows; ++n)
@@ -139,29 +124,11 @@ class LagSolver {
     }
 };
 
+} // namespace
+
 void kernel_from_lags(const KernelFromLags &task) {
     const PlaneFft plane(task.side, task.side);
     solve_samples(task.batch, task.threads, LagSolver(task, plane));
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "kernel_from_lags",
-        [](Address lags, Address cross, Address weight, Address start, Address kernel, std::int64_t batch,
-           std::int64_t size, std::int64_t side, bool nonnegative, double tolerance, std::int64_t iterations,
-           int threads) {
-            kernel_from_lags({pointer<const float>(lags), pointer<const float>(cross), pointer<const double>(weight),
-                              pointer<const float>(start), pointer<float>(kernel), batch, size, side, nonnegative,
-                              tolerance, iterations, threads});
-        },
-        py::kw_only(), py::arg("lags"), py::arg("cross"), py::arg("weight"), py::arg("start"), py::arg("kernel"),
-        py::arg("batch"), py::arg("size"), py::arg("side"), py::arg("nonnegative"), py::arg("tolerance"),
-        py::arg("iterations"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,12 +1,10 @@
-// argmin_x ||y - k * x||^2 + penalty ||D x||_0 by half-quadratic splitting (reference.l0_deconvolution): all weights of
-// a sample in one call.
+#include "l0_deconvolution.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "bindings.hpp"
 #include "columns.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
@@ -14,15 +12,6 @@
 
 namespace latentdem {
 namespace {
-
-struct L0Deconvolution {
-    const float *y;                                        // batch x channels x height x width
-    const float *otf;                                      // batch x height x (width / 2 + 1), complex
-    const double *penalty, *weight, *growth, *last_weight; // batch
-    float *x;                                              // batch x channels x height x width
-    std::int64_t batch, channels, height, width;
-    int threads;
-};
 
 // Differences of a row to the next pixel, which wrap around, and to the row below.
 LATENTDEM_MULTIVERSION void differences(const float *row, const float *below, std::int64_t width, float *across,
@@ -221,29 +210,11 @@ class Solver {
     }
 };
 
+} // namespace
+
 void l0_deconvolution(const L0Deconvolution &task) {
     const PlaneFft plane(task.height, task.width);
     solve_samples(task.batch, task.threads, Solver(task, plane));
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "l0_deconvolution",
-        [](Address y, Address otf, Address penalty, Address weight, Address growth, Address last_weight, Address x,
-           std::int64_t batch, std::int64_t channels, std::int64_t height, std::int64_t width, int threads) {
-            l0_deconvolution({pointer<const float>(y), pointer<const float>(otf), pointer<const double>(penalty),
-                              pointer<const double>(weight), pointer<const double>(growth),
-                              pointer<const double>(last_weight), pointer<float>(x), batch, channels, height, width,
-                              threads});
-        },
-        py::kw_only(), py::arg("y"), py::arg("otf"), py::arg("penalty"), py::arg("weight"), py::arg("growth"),
-        py::arg("last_weight"), py::arg("x"), py::arg("batch"), py::arg("channels"), py::arg("height"),
-        py::arg("width"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

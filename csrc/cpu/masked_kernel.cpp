@@ -1,11 +1,9 @@
-// (X^T M X + a) v = b (reference.masked_kernel_solve): all conjugate gradients of a sample in one call. X is the
-// convolution of a K x K kernel with the images of the sample, M the mask.
+#include "masked_kernel.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "bindings.hpp"
 #include "conjugate_gradients.hpp"
 #include "kernel_window.hpp"
 #include "multiversion.hpp"
@@ -14,19 +12,6 @@
 
 namespace latentdem {
 namespace {
-
-struct MaskedKernel {
-    const float *x;             // batch x images x height x width
-    const float *mask;          // masks x height x width
-    const double *weight;       // batch, the a
-    const float *right;         // batch x size x size, the b
-    const float *factor;        // batch x size^2 x size^2, the lower factor of the preconditioner; null for a filter
-    float *solution, *residual; // batch x size x size
-    std::int64_t batch, masks, images, height, width, size;
-    double allowed; // of the squared preconditioned residual
-    std::int64_t iterations;
-    int threads;
-};
 
 // L L^T x = b, in place; L is lower triangular, `count` values a row.
 LATENTDEM_MULTIVERSION void solve_factored(const float *factor, std::int64_t count, float *values) {
@@ -197,31 +182,11 @@ class KernelSolver {
     }
 };
 
+} // namespace
+
 void masked_kernel_solve(const MaskedKernel &task) {
     const PlaneFft plane(task.height, task.width);
     solve_samples(task.batch, task.threads, KernelSolver(task, plane));
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "masked_kernel_solve",
-        [](Address x, Address mask, Address weight, Address right, Address factor, Address solution, Address residual,
-           std::int64_t batch, std::int64_t masks, std::int64_t images, std::int64_t height, std::int64_t width,
-           std::int64_t size, double allowed, std::int64_t iterations, int threads) {
-            masked_kernel_solve({pointer<const float>(x), pointer<const float>(mask), pointer<const double>(weight),
-                                 pointer<const float>(right), pointer<const float>(factor), pointer<float>(solution),
-                                 pointer<float>(residual), batch, masks, images, height, width, size, allowed,
-                                 iterations, threads});
-        },
-        py::kw_only(), py::arg("x"), py::arg("mask"), py::arg("weight"), py::arg("right"), py::arg("factor") = 0,
-        py::arg("solution"), py::arg("residual"), py::arg("batch"), py::arg("masks"), py::arg("images"),
-        py::arg("height"), py::arg("width"), py::arg("size"), py::arg("allowed"), py::arg("iterations"),
-        py::arg("threads"), py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,13 +1,10 @@
-// argmin_x ||mask (y - k * x)||^2 + rho ||x - x0||^2 (reference.masked_proximal): all conjugate gradients of a sample
-// in one call.
-//
 // The unknowns are the values of k * x at the pixels that were not measured, the gaps (gaps.hpp).
+#include "masked_proximal.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "bindings.hpp"
 #include "columns.hpp"
 #include "conjugate_gradients.hpp"
 #include "frame_preconditioner.hpp"
@@ -18,20 +15,6 @@
 
 namespace latentdem {
 namespace {
-
-struct MaskedProximal {
-    const float *x0, *y, *fill; // batch x channels x height x width; fill null for that of k * x0
-    const float *mask;          // masks x height x width, 1 where y was measured
-    const float *otf;           // batch x height x (width / 2 + 1), complex
-    const double *rho;          // batch
-    const std::int64_t *band_rows, *band_columns;
-    float *x, *filled; // batch x channels x height x width
-    std::int64_t batch, masks, channels, height, width;
-    std::int64_t row_count, column_count; // lines of the bands
-    double tolerance, caution, caution_with_holes, rounding, least;
-    std::int64_t iterations;
-    int threads;
-};
 
 // y <- scale_y y + scale otf x
 LATENTDEM_MULTIVERSION void add_product(Row *__restrict y, float scale_y, const Row *__restrict otf, float scale,
@@ -266,6 +249,8 @@ class Solver {
     }
 };
 
+} // namespace
+
 void masked_proximal(const MaskedProximal &task) {
     const PlaneFft plane(task.height, task.width);
     std::vector<Gaps> gaps;
@@ -274,51 +259,5 @@ void masked_proximal(const MaskedProximal &task) {
                           task.band_columns, task.column_count);
     solve_samples(task.batch, task.threads, Solver(task, plane, gaps));
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "masked_proximal",
-        [](Address x0, Address y, Address fill, Address mask, Address otf, Address rho, Address band_rows,
-           Address band_columns, Address x, Address filled, std::int64_t batch, std::int64_t masks,
-           std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t row_count,
-           std::int64_t column_count, double tolerance, double caution, double caution_with_holes, double rounding,
-           double least, std::int64_t iterations, int threads) {
-            masked_proximal({pointer<const float>(x0),
-                             pointer<const float>(y),
-                             pointer<const float>(fill),
-                             pointer<const float>(mask),
-                             pointer<const float>(otf),
-                             pointer<const double>(rho),
-                             pointer<const std::int64_t>(band_rows),
-                             pointer<const std::int64_t>(band_columns),
-                             pointer<float>(x),
-                             pointer<float>(filled),
-                             batch,
-                             masks,
-                             channels,
-                             height,
-                             width,
-                             row_count,
-                             column_count,
-                             tolerance,
-                             caution,
-                             caution_with_holes,
-                             rounding,
-                             least,
-                             iterations,
-                             threads});
-        },
-        py::kw_only(), py::arg("x0"), py::arg("y"), py::arg("fill") = 0, py::arg("mask"), py::arg("otf"),
-        py::arg("rho"), py::arg("band_rows"), py::arg("band_columns"), py::arg("x"), py::arg("filled"),
-        py::arg("batch"), py::arg("masks"), py::arg("channels"), py::arg("height"), py::arg("width"),
-        py::arg("row_count"), py::arg("column_count"), py::arg("tolerance"), py::arg("caution"),
-        py::arg("caution_with_holes"), py::arg("rounding"), py::arg("least"), py::arg("iterations"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

@@ -1,9 +1,8 @@
-// Re-noising of a corrected clean latent on contiguous float32 arrays (reference.renoise).
+#include "renoise.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "bindings.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
 
@@ -11,14 +10,6 @@ namespace latentdem {
 namespace {
 
 constexpr std::int64_t kGrain = 16384; // items worth a thread
-
-struct Renoise {
-    const float *z_t, *z0, *noise;            // batch x numel
-    const double *abar_t, *abar_prev, *fresh; // batch
-    float *z_prev;                            // batch x numel, may not overlap the inputs
-    std::int64_t batch, numel;
-    int threads; // at most this many
-};
 
 // The factors of one sample.
 struct Scales {
@@ -42,6 +33,8 @@ LATENTDEM_MULTIVERSION void run(const Renoise &task, const Scales &s, std::int64
     }
 }
 
+} // namespace
+
 void renoise(const Renoise &task) {
     parallel_for(task.batch * task.numel, kGrain, task.threads, [&task](std::int64_t begin, std::int64_t end) {
         while (begin < end) {
@@ -51,24 +44,5 @@ void renoise(const Renoise &task) {
         }
     });
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "renoise",
-        [](Address z_t, Address z0, Address noise, Address abar_t, Address abar_prev, Address fresh, Address z_prev,
-           std::int64_t batch, std::int64_t numel, int threads) {
-            renoise({pointer<const float>(z_t), pointer<const float>(z0), pointer<const float>(noise),
-                     pointer<const double>(abar_t), pointer<const double>(abar_prev), pointer<const double>(fresh),
-                     pointer<float>(z_prev), batch, numel, threads});
-        },
-        py::kw_only(), py::arg("z_t"), py::arg("z0"), py::arg("noise"), py::arg("abar_t"), py::arg("abar_prev"),
-        py::arg("fresh"), py::arg("z_prev"), py::arg("batch"), py::arg("numel"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

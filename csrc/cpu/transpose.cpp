@@ -1,8 +1,7 @@
-// Transposition of matrices: what turns a channels-last image into a contiguous one and back.
+#include "transpose.hpp"
 
 #include <algorithm>
 
-#include "bindings.hpp"
 #include "parallel.hpp"
 
 namespace latentdem {
@@ -22,9 +21,12 @@ void turn(const Item *from, Item *to, std::int64_t rows, std::int64_t columns, s
         std::copy_n(tile + c * kSide, height, to + c * rows);
 }
 
-// `from`: batch x rows x columns, `to`: batch x columns x rows; Item is any type of the size of the elements.
+// Item is any type of the size of the elements.
 template <class Item>
-void transpose(const Item *from, Item *to, std::int64_t batch, std::int64_t rows, std::int64_t columns, int threads) {
+void transpose_items(const void *from_items, void *to_items, std::int64_t batch, std::int64_t rows,
+                     std::int64_t columns, int threads) {
+    const Item *const from = static_cast<const Item *>(from_items);
+    Item *const to = static_cast<Item *>(to_items);
     const std::int64_t bands = (rows + kSide - 1) / kSide;
     const std::int64_t grain = std::max<std::int64_t>(1, kGrain / (kSide * std::max<std::int64_t>(1, columns)));
     parallel_for(batch * bands, grain, threads, [=](std::int64_t begin, std::int64_t end) {
@@ -39,22 +41,10 @@ void transpose(const Item *from, Item *to, std::int64_t batch, std::int64_t rows
 
 } // namespace
 
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "transpose",
-        [](Address from, Address to, std::int64_t batch, std::int64_t rows, std::int64_t columns, int item_size,
-           int threads) {
-            const auto run = [&](auto item) {
-                using Item = decltype(item);
-                transpose(pointer<const Item>(from), pointer<Item>(to), batch, rows, columns, threads);
-            };
-            item_size == 2 ? run(std::uint16_t{}) : run(std::uint32_t{});
-        },
-        py::kw_only(), py::arg("from_"), py::arg("to"), py::arg("batch"), py::arg("rows"), py::arg("columns"),
-        py::arg("item_size"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+void transpose(const void *from, void *to, std::int64_t batch, std::int64_t rows, std::int64_t columns, int item_size,
+               int threads) {
+    const auto run = item_size == 2 ? transpose_items<std::uint16_t> : transpose_items<std::uint32_t>;
+    run(from, to, batch, rows, columns, threads);
 }
-
-static const Binding binding(bind);
 
 } // namespace latentdem

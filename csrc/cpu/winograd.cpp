@@ -1,30 +1,24 @@
-// 3 x 3 convolution by Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2016): 36 multiplications for each tile of 4 x 4
-// outputs and pair of channels instead of 144.
-//
-// Images are channels last, batch x height x width x channels; pixels beyond them are zero. With `doubled`, the
-// convolution is that of the image in which every pixel of x is repeated twice each way, which is never written. Tiles of all images are
-// numbered in one row. A thread takes BLOCK of them at a time, so that their transforms stay in its cache: it transforms
-// 6 x 6 inputs of each tile, multiplies 36 matrices, tiles x channels by channels x outputs, and transforms the products.
-// The kernel comes transformed, 36 x panels x channels x LANES, with PANEL outputs in a panel.
+// Tiles of all images are numbered in one row. A thread takes BLOCK of them at a time, so that their transforms stay in
+// its cache: it transforms 6 x 6 inputs of each tile, multiplies 36 matrices, tiles x channels by channels x outputs,
+// and transforms the products.
 //
 // The interpolation points are 0, +-5/8, +-3/2 and infinity: the transforms are exact in binary, and the rounding is
 // half of that of the usual points 0, +-1, +-2 (Barabasz et al. 2020 show how much the points matter).
+#include "winograd.hpp"
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "bindings.hpp"
 #include "multiversion.hpp"
 #include "parallel.hpp"
 
 namespace latentdem {
 namespace {
 
-constexpr std::int64_t SIDE = 4;   // of the outputs of a tile
-constexpr std::int64_t READ = 6;   // side of its inputs
+constexpr std::int64_t SIDE = 4; // of the outputs of a tile
+constexpr std::int64_t READ = 6; // side of its inputs
 constexpr std::int64_t PLANES = 36;
 constexpr std::int64_t LANES = 16; // outputs in a panel of the kernel
 constexpr std::int64_t BLOCK = 12; // tiles, a multiple of the rows of a register block
@@ -38,8 +32,8 @@ using Six = std::array<float, 6>;
 LATENTDEM_INLINE Six interpolate(const Six &d) {
     const float even_a = d[4] - B2 * d[2], odd_a = A * (d[3] - B2 * d[1]);
     const float even_b = d[4] - A2 * d[2], odd_b = B * (d[3] - A2 * d[1]);
-    return {PRODUCT * d[0] - SUM * d[2] + d[4], even_a + odd_a, even_a - odd_a,
-            even_b + odd_b, even_b - odd_b, PRODUCT * d[1] - SUM * d[3] + d[5]};
+    return {PRODUCT * d[0] - SUM * d[2] + d[4], even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b,
+            PRODUCT * d[1] - SUM * d[3] + d[5]};
 }
 
 // A^T m of six values.
@@ -53,7 +47,7 @@ LATENTDEM_INLINE std::array<float, SIDE> evaluate(const Six &m) {
 LATENTDEM_INLINE void transform_channels(const std::array<const float *, PLANES> &pixels, float *v, std::int64_t plane,
                                          std::int64_t c, std::int64_t count) {
     float t[READ][READ][LANES];
-    for (int j = 0; j < READ; ++j)
+    for (int j = 0; j < READ; ++j) {
         LATENTDEM_INDEPENDENT
         for (std::int64_t l = 0; l < count; ++l) {
             const Six column = interpolate({pixels[j][c + l], pixels[6 + j][c + l], pixels[12 + j][c + l],
@@ -61,6 +55,7 @@ LATENTDEM_INLINE void transform_channels(const std::array<const float *, PLANES>
             for (int i = 0; i < READ; ++i)
                 t[i][j][l] = column[i];
         }
+    }
     for (int i = 0; i < READ; ++i) {
         float *to = v + READ * i * plane + c;
         LATENTDEM_INDEPENDENT
@@ -95,13 +90,14 @@ LATENTDEM_INLINE void transform_outputs(const float *m, std::int64_t plane, cons
                 t[i][j][l] = column[i];
         }
     }
-    for (int i = 0; i < SIDE; ++i)
+    for (int i = 0; i < SIDE; ++i) {
         LATENTDEM_INDEPENDENT
         for (std::int64_t l = 0; l < count; ++l) {
             const auto row = evaluate({t[i][0][l], t[i][1][l], t[i][2][l], t[i][3][l], t[i][4][l], t[i][5][l]});
             for (int j = 0; j < SIDE; ++j)
                 pixels[SIDE * i + j][o + l] = row[j] + bias[o + l];
         }
+    }
 }
 
 LATENTDEM_MULTIVERSION void transform_output(const float *m, std::int64_t plane, const float *bias,
@@ -127,10 +123,11 @@ LATENTDEM_INLINE void multiply_block(const float *rows, const float *panel, floa
     for (std::int64_t c = 0; c < channels; ++c) {
         const Register *b = reinterpret_cast<const Register *>(panel + c * LANES);
         LATENTDEM_UNROLL
-        for (int r = 0; r < ROWS; ++r)
+        for (int r = 0; r < ROWS; ++r) {
             LATENTDEM_UNROLL
             for (int n = 0; n < COUNT; ++n)
                 sums[r][n] += rows[r * channels + c] * b[n];
+        }
     }
     for (int r = 0; r < ROWS; ++r)
         std::memcpy(to + r * to_stride, sums[r], sizeof(sums[r]));
@@ -172,24 +169,18 @@ auto best_multiply() {
 #endif
 }
 
-struct Convolution {
-    const float *x, *u, *bias;
-    float *y;
-    std::int64_t batch, height, width, channels, outputs; // height and width of the result
-    bool doubled;
-
-    std::int64_t across() const { return (width + SIDE - 1) / SIDE; }
-    std::int64_t tiles() const { return (height + SIDE - 1) / SIDE * across(); } // of one image
-    std::int64_t padded() const { return (outputs + LANES - 1) / LANES * LANES; }
-};
+std::int64_t across(const Convolution &a) { return (a.width + SIDE - 1) / SIDE; }
+std::int64_t tiles(const Convolution &a) { return (a.height + SIDE - 1) / SIDE * across(a); } // of one image
 
 // What one thread needs: transforms, products, a pixel of zeros, and one for outputs beyond the image.
 struct Workspace {
     std::vector<float> v, m, zero, spare;
 };
 
+} // namespace
+
 void convolve(const Convolution &a, int threads) {
-    const std::int64_t total = a.batch * a.tiles(), padded = a.padded();
+    const std::int64_t total = a.batch * tiles(a), padded = (a.outputs + LANES - 1) / LANES * LANES;
     const auto size = [](std::int64_t count) { return static_cast<std::size_t>(count); };
     const Workspace blank{std::vector<float>(size(PLANES * BLOCK * a.channels)),
                           std::vector<float>(size(PLANES * BLOCK * padded)), std::vector<float>(size(a.channels)),
@@ -198,8 +189,8 @@ void convolve(const Convolution &a, int threads) {
     parallel_for((total + BLOCK - 1) / BLOCK, 1, threads, blank, [&](std::int64_t block, Workspace &own) {
         const std::int64_t first = block * BLOCK, count = std::min(BLOCK, total - first);
         for (std::int64_t n = 0; n < count; ++n) {
-            const std::int64_t image = (first + n) / a.tiles(), tile = (first + n) % a.tiles();
-            const std::int64_t top = tile / a.across() * SIDE - 1, left = tile % a.across() * SIDE - 1;
+            const std::int64_t image = (first + n) / tiles(a), tile = (first + n) % tiles(a);
+            const std::int64_t top = tile / across(a) * SIDE - 1, left = tile % across(a) * SIDE - 1;
             const std::int64_t row = a.width >> a.doubled; // of x
             const float *x = a.x + image * (a.height >> a.doubled) * row * a.channels;
             std::array<const float *, PLANES> pixels;
@@ -207,7 +198,8 @@ void convolve(const Convolution &a, int threads) {
                 for (std::int64_t j = 0; j < READ; ++j) {
                     const std::int64_t r = top + i, c = left + j;
                     const bool inside = r >= 0 && r < a.height && c >= 0 && c < a.width;
-                    pixels[size(READ * i + j)] = inside ? x + ((r >> a.doubled) * row + (c >> a.doubled)) * a.channels : own.zero.data();
+                    pixels[size(READ * i + j)] =
+                        inside ? x + ((r >> a.doubled) * row + (c >> a.doubled)) * a.channels : own.zero.data();
                 }
             transform_input(pixels, own.v.data() + n * a.channels, BLOCK * a.channels, a.channels);
         }
@@ -215,8 +207,8 @@ void convolve(const Convolution &a, int threads) {
             multiply_plane(own.v.data() + plane * BLOCK * a.channels, a.u + plane * a.channels * padded,
                            own.m.data() + plane * BLOCK * padded, a.channels, padded);
         for (std::int64_t n = 0; n < count; ++n) {
-            const std::int64_t image = (first + n) / a.tiles(), tile = (first + n) % a.tiles();
-            const std::int64_t top = tile / a.across() * SIDE, left = tile % a.across() * SIDE;
+            const std::int64_t image = (first + n) / tiles(a), tile = (first + n) % tiles(a);
+            const std::int64_t top = tile / across(a) * SIDE, left = tile % across(a) * SIDE;
             float *y = a.y + image * a.height * a.width * a.outputs;
             std::array<float *, SIDE * SIDE> pixels;
             for (std::int64_t i = 0; i < SIDE; ++i)
@@ -229,24 +221,5 @@ void convolve(const Convolution &a, int threads) {
         }
     });
 }
-
-} // namespace
-
-static void bind(pybind11::module_ &module) {
-    namespace py = pybind11;
-    module.def(
-        "winograd",
-        [](Address x, Address u, Address bias, Address y, std::int64_t batch, std::int64_t height, std::int64_t width,
-           std::int64_t channels, std::int64_t outputs, bool doubled, int threads) {
-            convolve({pointer<const float>(x), pointer<const float>(u), pointer<const float>(bias), pointer<float>(y),
-                      batch, height, width, channels, outputs, doubled},
-                     threads);
-        },
-        py::kw_only(), py::arg("x"), py::arg("u"), py::arg("bias"), py::arg("y"), py::arg("batch"), py::arg("height"),
-        py::arg("width"), py::arg("channels"), py::arg("outputs"), py::arg("doubled"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
-}
-
-static const Binding binding(bind);
 
 } // namespace latentdem

@@ -101,6 +101,7 @@ def test_a_changed_weight_is_folded_at_the_same_address(weight):
 
 
 def test_an_entry_goes_with_its_weight(weight):
+    gc.collect()  # of the tests before
     before = len(folded._entries)
     weights = [frozen(weight.clone()) for _ in range(5)]
     for each in weights:
