@@ -112,6 +112,21 @@ class Crops:
         pairs = zip(self._objects, self._squares, strict=True)
         return [_crop(part, size or self._size, square) for part, square in pairs]
 
+    def layers(self) -> list[Tensor]:
+        """Colours in [-1, 1] on white and transparency in [0, 1], (4, h, w), of each object in its picture."""
+        return [part.layers[0] for part in self._objects]
+
+    def tangents(self, picture: int, points: Tensor) -> Tensor:
+        """Tangents (N, 2), right and up, of the rays through points of the crop of a picture.
+
+        Args:
+            picture: index of the picture.
+            points: (N, 2) in pixels from the left and from the top of `layers`.
+        """
+        square = self._squares[picture]
+        across = (points - torch.tensor([square.x, square.y])) * (2 / square.side)
+        return across * across.new_tensor([1.0, -1.0]) * math.tan(FIELD_OF_VIEW / 2)
+
 
 def view_on_white(pixels: Tensor, name: str) -> Picture:
     """Picture of a view (3, S, S) in [-1, 1] that is already cut out and placed.

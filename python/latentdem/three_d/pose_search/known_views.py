@@ -12,6 +12,7 @@ from ..config import ReconstructionConfig
 from ..geometry.poses import PosePosterior
 from ..pictures import Crops, Picture
 from ..priors.base import ViewCondition, ViewPrior
+from .features import FeatureMatches
 from .noise_error import PairError
 from .objective import SearchProgress
 from .search import PoseSearch
@@ -107,12 +108,16 @@ def find_poses(
         generator: source of the noise.
         on_step: called with the finished share.
     """
+    matches, polar = None, known.condition.polar
+    if crops is not None and polar is not None:
+        matches = FeatureMatches.of(crops.layers()).agreeing(crops.tangents, polar)
 
-    def error(known: KnownViews, condition: ViewCondition) -> PairError:
+    def error(known: KnownViews, condition: ViewCondition, crops: Crops | None = crops) -> PairError:
         mirror = None
         if known.mirrored is not None:
             mirror = PairError(prior, known.mirrored, prior.encode(known.pixels.flip(-1)))
-        return PairError(prior, condition, prior.encode(known.pixels), mirror)
+        seen = None if matches is None or crops is None else matches.seen(crops.tangents)
+        return PairError(prior, condition, prior.encode(known.pixels), mirror, seen)
 
     condition = known.condition if crops is None else known.condition.cropped()
     if crops is None or condition.principal is None:
@@ -120,6 +125,6 @@ def find_poses(
 
     def recrop(cameras: Tensor) -> PairError:
         recropped = known.recropped(crops, prior, cameras)
-        return error(recropped, recropped.condition)
+        return error(recropped, recropped.condition, crops.framed(cameras.cpu()))
 
     return PoseSearch(error(known, condition), config, generator, recrop)(on_step)

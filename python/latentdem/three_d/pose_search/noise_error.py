@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ..geometry.cameras import relative_pose
 from ..priors.base import MAX_BATCH, PosedCondition, ViewCondition, ViewPrior
+from .features import FeatureMatches
 
 # Deviations from the prior's estimates that cost as much as failing to predict the noise of one pixel.
 POLAR_SCALE = math.radians(20)
 PRINCIPAL_SCALE = 0.015  # in world units
 DISTANCE_SCALE = 0.1  # of the distance of a crop from `RADIUS`, in world units
 SCORED = 50.0  # noise error that counts as much as a score of 1
+MATCHED = 0.5  # score of a nat of evidence by matches, as wrong ones are not independent
 MIRRORED = (1.0, -1.0, 1.0, -1.0, 1.0)  # factors of the values of a camera for a mirrored view
 NOISIEST, CLEAREST = 850, 250  # range of timesteps at which the error is informative about the pose
 
@@ -50,12 +52,15 @@ class PairError:
         condition: what the prior keeps of the n known views.
         latents: (n, c, h, w) latents of the known views.
         mirrored: the same of the mirror images of the views, whose scores count as well; None for none.
+        matches: matches between the pictures, whose evidence counts with the scores if the prior estimates
+            polar angles; None for none.
     """
 
     prior: ViewPrior
     condition: ViewCondition
     latents: Tensor
     mirrored: PairError | None = None
+    matches: FeatureMatches | None = None
 
     def draws(self, count: int, generator: torch.Generator, rough: bool = False) -> list[Draw]:
         """Makes `count` draws, from the noisiest level to the clearest.
@@ -90,7 +95,8 @@ class PairError:
         parts = torch.arange(len(known)).split(MAX_BATCH)
         with torch.no_grad():
             errors = [self._rows(known[part], target[part], both[part], draws, scored) for part in parts]
-        return torch.cat(errors, dim=1).unflatten(1, (2, -1)).sum(1)
+            total = torch.cat(errors, dim=1).unflatten(1, (2, -1)).sum(1)
+            return total - SCORED * self._evidence(first, second, cameras) if scored else total
 
     def misfit(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor | None:
         """Mean squared error of a view predicted from another one, in units of the variance predicted for it.
@@ -115,6 +121,8 @@ class PairError:
     def scores(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor | None:
         """Scores of poses (`ViewPrior.score`), summed over both directions, averaged over mirror images.
 
+        The evidence of matches is added.
+
         Args:
             first, second, cameras: see `__call__`.
 
@@ -122,12 +130,26 @@ class PairError:
             (R,); None if the prior has no network for them.
         """
         both = self._of_predictions(first, second, cameras, self.prior.score)
-        if both is None or self.mirrored is None:
-            return None if both is None else both.sum(0)
-        mirrored = self.mirrored.scores(
-            first, second, cameras * cameras.new_tensor(MIRRORED)[: cameras.shape[-1]]
-        )
-        return None if mirrored is None else (both.sum(0) + mirrored) / 2
+        if both is None:
+            return None
+        score = both.sum(0)
+        if self.mirrored is not None:
+            mirror = cameras * cameras.new_tensor(MIRRORED)[: cameras.shape[-1]]
+            mirrored = self.mirrored.scores(first, second, mirror)
+            score = score if mirrored is None else (score + mirrored) / 2
+        return score + self._evidence(first, second, cameras)
+
+    def _evidence(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor:
+        """`FeatureMatches.evidence` (R,) in units of scores, 0 without any."""
+        if self.matches is None or self.condition.polar is None:
+            return cameras.new_zeros(len(cameras))
+        return MATCHED * self.matches.evidence(first, second, cameras)
+
+    def _evidence_gradient(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor:
+        with torch.enable_grad():
+            moved = cameras.detach().requires_grad_()
+            found = self._evidence(first, second, moved).sum()
+            return torch.autograd.grad(found, moved)[0] if found.requires_grad else torch.zeros_like(cameras)
 
     def _of_predictions(
         self,
@@ -159,7 +181,7 @@ class PairError:
                 error = self._rows(known[part], target[part], moved, [draw]).sum()
                 gradients += torch.autograd.grad(error, moved)
         there, back = torch.cat(gradients).chunk(2)
-        return there + back.flip(1)
+        return there + back.flip(1) - SCORED * self._evidence_gradient(first, second, cameras)
 
     def _rows(
         self, known: Tensor, target: Tensor, cameras: Tensor, draws: Sequence[Draw], scored: bool = False

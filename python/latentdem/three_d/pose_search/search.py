@@ -138,9 +138,14 @@ class PoseSearch:
         return poses[distinct(sets, losses, APART, self._config.hypotheses)]
 
     def _hypothesis_cameras(self, view: int) -> Tensor:
-        """Cameras (H, 2, 3) of the first view and of another one at its hypotheses."""
-        poses = self.hypotheses(view)
-        return self.objective.cameras(torch.stack([torch.zeros_like(poses), poses], 1), torch.tensor([0, view]))
+        """Cameras (H, 2, 3) of the first view and of another one, by matched features and on the grid."""
+        poses, both = self.hypotheses(view), torch.tensor([0, view])
+        pairs = self.objective.cameras(torch.stack([torch.zeros_like(poses), poses], 1), both)
+        matches, polar = self.objective.error.matches, self.objective.error.condition.polar
+        if matches is None or polar is None:
+            return pairs
+        found = matches.hypothesis(view, polar[both], pairs.shape[-1] > 3)
+        return pairs if found is None else torch.cat([found[None].to(pairs), pairs])
 
     def candidates(self, view: int, on_step: SearchProgress = ignore_progress) -> PairCandidates:
         """Refined hypotheses of one view by its pair with the first view alone."""
