@@ -194,7 +194,7 @@ def _support(both: Tensor, cameras: Tensor, widened: float) -> Tensor:
 
 
 def _best_support(both: Tensor, cameras: Tensor) -> Tensor:
-    """The largest of `_support` (R,) over `SHIFTS` of the polar angles of cameras (R, 2, C), less their cost."""
+    """The largest of `_support` (R,) over `SHIFTS` of the polar angles of cameras (R, 2, C), less the cost."""
     shifts = torch.cartesian_prod(*(torch.tensor(SHIFTS).to(cameras) for _ in range(2)))
     moved = cameras[:, None] + F.pad(shifts[..., None], (0, cameras.shape[-1] - 1))
     found = torch.cat([_support(both, part, 1.0) for part in moved.flatten(0, 1).split(512)])
