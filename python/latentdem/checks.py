@@ -37,6 +37,19 @@ def check_whole(what: str, value: object) -> None:
         raise UserError(f"The {what} is a whole number, not {value!r}.") from None
 
 
+def check_seed(seed: object) -> int:
+    """Returns a seed as PyTorch takes it, an `int` of 64 bits: integers of NumPy are none.
+
+    Raises:
+        UserError: `seed` is no whole number, or has more than 64 bits.
+    """
+    check_whole("seed", seed)
+    number = int(seed)  # type: ignore[call-overload]  # a whole number by now
+    if not -(2**63) <= number < 2**64:
+        raise UserError(f"The seed is a whole number of at most 64 bits, such as 0, not {number}.")
+    return number
+
+
 def check_noise_sigma(sigma: float) -> float:
     """Refuses a noise standard deviation that is not a positive number up to 1.
 

@@ -24,7 +24,7 @@ from .views import views_command
 
 
 class CommandGroup(typer.core.TyperGroup):
-    """Turns a user error into one sentence and status 1, and Ctrl-C into one sentence and status 130."""
+    """Turns errors of the user and of the file system into one sentence and status 1, and Ctrl-C into 130."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the subcommand."""
@@ -33,6 +33,11 @@ class CommandGroup(typer.core.TyperGroup):
             return super().invoke(ctx)
         except UserError as error:
             console.say_error(str(error))
+            raise typer.Exit(FAILED) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            console.say_error(f"Cannot use {error.filename}: {(error.strerror or str(error)).lower()}.")
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             console.say_error("Interrupted; nothing was written.")

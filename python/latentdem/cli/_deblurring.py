@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..output.result import Result
     from ..restoration.settings import BoundaryChoice, Settings
     from ..solver.passes import Progress
+
+_DOT = 0.4  # of a kernel in one pixel: with as much, the picture is hardly sharper than it was
 
 
 @dataclass
@@ -111,6 +114,13 @@ class Deblurring:
         from ..output.report import build_report
 
         explained = bool(result.explained[0])
+        if explained and result.coverage is not None and float(result.kernel.max()) >= _DOT:
+            warnings.warn(
+                f"The kernel found for {source.path} hardly blurs, so the result is nearly the picture as it "
+                "was; if that is blurred, try a --kernel-size that is at least as wide as the blur.",
+                UserWarning,
+                stacklevel=2,
+            )
         if self.unexplained == "input":
             result = result.or_input()
         after = before = None

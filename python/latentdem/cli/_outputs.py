@@ -28,12 +28,14 @@ class Existing:
         return self.overwrite or self.skip
 
     def check(self, paths: Sequence[Path]) -> None:
-        """Refuses a run that would replace files without having been told to.
+        """Refuses a run that would replace files without having been told to; devices are never replaced.
 
         Raises:
             UserError: one of the paths exists.
         """
-        if self.given or not (there := existing(paths)):
+        from ..io.files import is_device
+
+        if self.given or not (there := {path for path in existing(paths) if not is_device(path)}):
             return
         if len(paths) == 1:
             raise UserError(f"{paths[0]} exists already; add --overwrite to replace it, or choose another -o.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import warnings
 from collections import defaultdict
@@ -258,8 +257,9 @@ def _to_standard_output(outcome: Outcome, suffix: str) -> None:
         path = Path(folder) / f"result{suffix}"
         write_image(path, outcome.image, like=outcome.like)
         try:
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
+            rest = memoryview(path.read_bytes())
+            while rest:  # with PYTHONUNBUFFERED, a write may take a part only, as on a disk that is nearly full
+                rest = rest[sys.stdout.buffer.write(rest) :]
             sys.stdout.buffer.flush()
         except OSError as error:
             raise UserError(

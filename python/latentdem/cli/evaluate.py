@@ -55,7 +55,9 @@ def evaluate_command(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of the results.", show_default="DIR_evaluation here"),
+        typer.Option(
+            "--out", "-o", help="Folder of the results.", metavar="DIR", show_default="DIR_evaluation here"
+        ),
     ] = None,
     kernel_size: Annotated[
         Any,

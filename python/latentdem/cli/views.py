@@ -67,7 +67,8 @@ def views_command(
     elevations: Annotated[
         list[float] | None,
         typer.Option(
-            help="Degrees above the height of the first picture's camera (repeatable).",
+            metavar="DEGREES",
+            help="Height above that of the first picture's camera (repeatable).",
             show_default="0",
         ),
     ] = None,
@@ -86,6 +87,7 @@ def views_command(
     html: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Also write the mesh, the cameras and the pictures as one page for any browser to this .html "
             "file.",
             show_default=False,

@@ -20,7 +20,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside `path`, with the same suffix, that becomes `path` when the block succeeds.
 
     Any exception, Ctrl-C included, removes the temporary file and leaves an existing file at `path` unchanged.
-    Where `path` is an address (see `io.remote`), the temporary file is on this machine.
+    Where `path` is an address (see `io.remote`), the temporary file is on this machine. A symbolic link stays
+    one, and into a device or a pipe, such as /dev/stdout, the file is copied.
 
     Raises:
         UserError: the file system refuses to write there.
@@ -30,10 +31,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with uploaded(address) as temporary:
             yield temporary
         return
-    temporary = path.with_name(f".latentdem-{uuid4().hex[:12]}{path.suffix}")
+    target, device = Path(os.path.realpath(path)), is_device(path)
+    folder = Path(tempfile.gettempdir()) if device else target.parent
+    temporary = folder / f".latentdem-{uuid4().hex[:12]}{path.suffix}"
     try:
         yield temporary
-        os.replace(temporary, path)
+        if device:
+            path.write_bytes(temporary.read_bytes())
+        else:
+            os.replace(temporary, target)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {_reason(error)}.") from error
     finally:
@@ -59,6 +65,11 @@ def staging_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"Cannot write in {folder.resolve()}: {_reason(error)}.") from error
 
 
+def is_device(path: Path) -> bool:
+    """Whether `path` is a device or a pipe, which is written into and never replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_writable(path: str | Path) -> None:
     """Makes sure, before a long computation, that `path` can be written after it.
 
@@ -68,6 +79,8 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise UserError(f"Cannot write {path}: it is a folder; give a file name.")
+    if is_device(path):
+        return
     if not path.parent.is_dir():
         raise UserError(f"Cannot write {path}: the folder {path.parent} does not exist; create it first.")
     try:

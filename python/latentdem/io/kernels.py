@@ -65,15 +65,16 @@ def read_kernel(path: str | os.PathLike[str]) -> Tensor:
     """Reads a blur kernel from an array (.npy, .npz), text (.txt, .csv), a TIFF of any type, or a picture.
 
     Of a picture the grey levels count, white being the most. One that `write_kernel` enlarged for viewing is
-    reduced again, also after an editor saved it again. A picture whose kernel lies far off its centre has been
-    cropped and is taken as centred, with a warning: the kernel's origin is lost, which only shifts the result.
+    reduced again, also after an editor saved it again. One that is not square has been cropped and is filled up
+    with black. A picture whose kernel lies far off its centre has been cropped, too, and is taken as centred,
+    with a warning: the kernel's origin is lost, which only shifts the result.
 
     Returns:
         (1, 1, K, K) float32, non-negative, sum 1. A slightly negative background is set to 0.
 
     Raises:
-        UserError: the kernel is unreadable, not square, smaller than 3 x 3, negative, not finite, all zero, or
-            drawn in black on white.
+        UserError: the kernel is unreadable, numbers that are not square, smaller than 3 x 3, negative, not
+            finite, all zero, or drawn in black on white.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -159,7 +160,8 @@ def _read_picture(path: Path) -> np.ndarray:
         raise UserError(f"The kernel {path} is black on white; invert it, so that light is white.")
     if decoded.family in ("JPEG", "WEBP"):
         levels = np.where(levels < _LOSSY * levels.max(), 0, levels)
-    if levels.shape[0] != levels.shape[1] or levels.max() <= 0:
+    levels = _squared(levels)
+    if levels.max() <= 0:
         return levels  # which is refused
     return _centred(levels, str(path), tolerance * len(levels))
 
@@ -209,7 +211,7 @@ def _reduced(levels: np.ndarray, name: str) -> np.ndarray:
                 _block_centres(n, int(np.argmax(share)) + 1, size)
                 for n, share in zip(levels.shape, shares, strict=True)
             )
-            return _squared(levels[np.ix_(rows, columns)])
+            return levels[np.ix_(rows, columns)]
     warnings.warn(
         f"The kernel {name} is {levels.shape[1]} x {levels.shape[0]} pixels; if it is an enlarged picture, "
         "give the .npy file or one that is not enlarged.",

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from ..checks import check_kernel, check_kernel_size, check_noise_sigma, check_whole
+from ..checks import check_kernel, check_kernel_size, check_noise_sigma, check_seed, check_whole
 from ..errors import UserError
 from ..operators.tone_curve import ToneCurve
 from ..solver.e_step import Posterior
@@ -36,7 +36,7 @@ class Settings:
         without: parts of the posterior E-step to leave out, to see what they do: any of "annealing" (its weight
             is the last one throughout), "gluing" and "skipping" (every step is a full one).
         steps: diffusion steps per 1000 timesteps; None takes the default of the E-step.
-        seed: random seed; the same seed gives the same image.
+        seed: random seed, a whole number of 64 bits; the same seed gives the same image.
         boundary: "circular" when the blur wraps around, "valid" when light came in from beyond the frame as
             in every photograph, "auto" to look at the edges and decide.
         num_samples: posterior samples that the M-step sums over; the image is the mean of at least these. Above
@@ -69,7 +69,7 @@ class Settings:
     same_kernel: bool = False
 
     def __post_init__(self) -> None:
-        check_whole("seed", self.seed)
+        object.__setattr__(self, "seed", check_seed(self.seed))
         check_whole("number of samples", self.num_samples)
         for what, value in (("kernel size", self.kernel_size), ("number of steps", self.steps)):
             if value is not None:

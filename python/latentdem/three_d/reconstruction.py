@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_backend, resolve_device
+from ..checks import check_backend, check_seed, resolve_device
 from ..errors import UserError
 from ..io.inputs import OneImage
 from ..output.report import versions
@@ -92,6 +92,7 @@ def reconstruct(
         raise UserError("No image was given; give at least one picture of the object.")
     if steps < 2:
         raise UserError(f"At least 2 steps are needed, not {steps}.")
+    seed = check_seed(seed)
     targets, place = ring(azimuths, elevations), resolve_device(device)
     settings = {
         "prior": name_of(prior),

@@ -83,3 +83,13 @@ def test_threads_do_not_wait_by_spinning_unless_told_so(given: str | None, expec
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("long", ["photo", "result"])
+def test_names_that_are_too_long_are_one_sentence(cli: Any, here: Path, fake_deblur: Any, long: str) -> None:
+    name = "x" * 300 + ".png"
+    paths = [name] if long == "photo" else ["../photo.png", "-o", name]
+    error = cli.run("deblur", *paths, status=1).stderr
+    assert error.startswith("Cannot use xxx")
+    assert error.endswith("file name too long.\n")
+    assert error.count("\n") == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+import latentdem
 from latentdem.cli._options import FormatName
 from latentdem.errors import UserError
 from latentdem.io.codecs import WRITABLE, decode, encode, family_of
 from latentdem.io.images import write_image
 from latentdem.io.kernels import read_kernel, write_kernel
-from latentdem.operators.kernels import gaussian_kernel
+from latentdem.operators.kernels import delta_kernel, gaussian_kernel
 
 Scene = Callable[..., Tensor]
 
@@ -152,6 +154,23 @@ def test_picture_that_no_kernel_explains_comes_back_as_it_was(
     assert report["written"] == written
     same = decode(here / "out.png").array == decode(Path("../photo.png")).array
     assert bool(same.all()) == (written == "input")
+
+
+@pytest.mark.filterwarnings("always:The kernel found")
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_kernel_that_hardly_blurs_is_said_to(
+    cli: Any, here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    def deblur(*arguments: Any, **options: Any) -> Any:
+        kernel = share * delta_kernel(9) + (1 - share) / 81
+        checks = {name: torch.tensor([value]) for name, value in (("unexplained", 0.0), ("coverage", 1.0))}
+        return replace(fake_deblur(*arguments, **options), kernel=kernel, **checks)
+
+    monkeypatch.setattr(latentdem, "deblur", deblur)
+    result = cli.run("deblur", "../photo.png", "-o", "out.png", "--json", "r.json")
+    sentence = "The kernel found for ../photo.png hardly blurs"
+    assert (sentence in result.stderr) == (share > 0.4)
+    assert len(json.loads(Path("r.json").read_text())["warnings"]) == (share > 0.4)
 
 
 def test_known_kernel_is_reported_and_not_refused(cli: Any, here: Path, fake_deblur: Any, scene: Scene) -> None:

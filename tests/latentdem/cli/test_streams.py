@@ -33,6 +33,38 @@ def test_from_standard_input_to_standard_output(here: Path, fake_deblur: Any) ->
     assert "residual" in result.stderr
 
 
+class Parts(io.RawIOBase):
+    """A file that takes 100 bytes at a time, as standard output may with PYTHONUNBUFFERED."""
+
+    def __init__(self) -> None:
+        self.seen = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.seen += bytes(data[:100])
+        return len(data[:100])
+
+
+def test_standard_output_that_takes_parts(
+    here: Path, fake_deblur: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts()
+    # A text stream without a buffer, as PYTHONUNBUFFERED makes it, which the type does not foresee.
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(parts, write_through=True))  # type: ignore[arg-type]
+    app(["deblur", "../photo.png", "-o", "-", "--format", "bmp"], standalone_mode=False)
+    Path("result.bmp").write_bytes(parts.seen)
+    assert (decode(Path("result.bmp")).array == decode(Path("../photo.png")).array).all()
+
+
+def test_a_report_goes_into_a_device_and_does_not_replace_it(cli: Any, here: Path, fake_deblur: Any) -> None:
+    Path("report").symlink_to("/dev/null")
+    cli.run("deblur", "../photo.png", "-o", "a.png", "--json", "report")
+    assert Path("report").is_symlink()
+    assert Path("report").is_char_device()
+
+
 def test_from_standard_input_to_a_file(cli: Any, here: Path, fake_deblur: Any) -> None:
     data = Path("../photo.png").read_bytes()
     for out, name in (("a.png", "a.png"), ("new/", "new/stdin_deblurred.png")):
@@ -80,7 +112,7 @@ def test_console_never_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     console.say_error("lost, too")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
 @pytest.mark.parametrize("arguments", [["--help"], ["deblur", "none.png"]])
 def test_full_console_of_a_process(here: Path, arguments: list[str]) -> None:
     with open("/dev/full", "wb") as full:

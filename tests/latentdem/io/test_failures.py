@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentdem.errors import UserError
-from latentdem.io.files import atomic_path
+from latentdem.io.files import atomic_path, check_writable, is_device
 from latentdem.io.images import check_output, image_names, read_image, write_image
 
 Scene = Callable[..., Tensor]
@@ -113,6 +114,34 @@ def test_a_failed_write_leaves_nothing_behind(
         write_image(target, scene())
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert target.read_bytes() == b"what was there"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_one(tmp_path: Path, there: bool) -> None:
+    target, link = tmp_path / "folder" / "target.txt", tmp_path / "link.txt"
+    target.parent.mkdir()
+    if there:
+        target.write_text("what was there")
+    link.symlink_to(target)
+    with atomic_path(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert [file.name for file in target.parent.iterdir()] == ["target.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    check_writable(pipe)
+    with atomic_path(pipe) as temporary:
+        temporary.write_text("new")
+    assert os.read(reader, 100) == b"new"
+    os.close(reader)
+    assert is_device(pipe)
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_temporary_files_of_a_killed_run_are_no_photographs(tmp_path: Path, scene: Scene) -> None:

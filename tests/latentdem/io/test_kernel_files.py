@@ -138,6 +138,16 @@ def test_picture_that_was_cropped_unevenly_is_centred_and_said_to_be(tmp_path: P
     assert torch.equal(read_kernel(array_path), kernel)
 
 
+def test_picture_that_is_not_square_is_filled_up_with_black(tmp_path: Path) -> None:
+    levels = np.zeros((15, 15), np.uint8)
+    levels[7, 3:12] = levels[5, 11] = 200
+    whole = levels / levels.sum(dtype=np.float64)
+    Image.fromarray(levels[5:10, 2:13]).save(tmp_path / "k.png")
+    read = read_kernel(tmp_path / "k.png")
+    assert read.shape == (1, 1, 11, 11)
+    assert np.allclose(read[0, 0].numpy(), whole[2:13, 2:13], atol=1e-6)
+
+
 def test_large_picture_without_blocks_is_taken_as_it_is_with_a_warning(tmp_path: Path) -> None:
     levels = (255 * gaussian_kernel(151, 20)[0, 0] / gaussian_kernel(151, 20).max()).numpy().astype(np.uint8)
     Image.fromarray(levels).save(tmp_path / "k.png")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from latentdem import PAPER, Posterior, Settings, Skip, UserError
 from latentdem.solver.passes import Pass
@@ -23,6 +24,7 @@ def test_parts_of_the_posterior_e_step_can_be_left_out() -> None:
     [
         ({"seed": "x"}, "The seed is a whole number, not 'x'"),
         ({"seed": None}, "The seed is a whole number, not None"),
+        ({"seed": 2**64}, "The seed is a whole number of at most 64 bits"),
         ({"steps": 2.5}, "The number of steps is a whole number, not 2.5"),
         ({"kernel_size": "auto"}, "The kernel size is a whole number, not 'auto'"),
         ({"num_samples": 1.0}, "The number of samples is a whole number, not 1.0"),
@@ -34,7 +36,9 @@ def test_parts_of_the_posterior_e_step_can_be_left_out() -> None:
 def test_values_of_other_types_are_refused(wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         Settings(**wrong)  # type: ignore[arg-type]
-    assert Settings(seed=np.int64(3), steps=np.int32(4)).steps == 4
+    settings = Settings(seed=np.int64(3), steps=np.int32(4))  # type: ignore[arg-type]
+    assert settings.steps == 4
+    assert torch.Generator().manual_seed(settings.seed).initial_seed() == 3
 
 
 def test_qualities_go_from_coarse_steps_to_finer_ones_at_lower_timesteps() -> None:
