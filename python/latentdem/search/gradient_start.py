@@ -92,7 +92,8 @@ def starts_for(
         measurement: photographs on their own pixels, not on a padded grid.
         kernel_size: K of the results; larger estimates are cropped, and lose what lies outside.
         sizes: at which kernels are estimated, from 3 to the smaller side of the photographs.
-        skip: whether sizes are left out that can hold none of the kernels found at the next larger one.
+        skip: whether sizes are left out that can hold none of the kernels found at the next larger one, where
+            the photograph is large enough for that one to be trusted.
         on_part: called at most `PARTS` times for each photograph and size.
 
     Raises:
@@ -105,16 +106,16 @@ def starts_for(
         given: dict[str, Any] = {"mask": one.mask, "noise_sigma": float(one.sigma), "circular": one.circular}
         estimates: list[Estimates] = []
         for size in sorted(sizes, reverse=True):
-            if not skip or not estimates or min(map(_extent, estimates[-1].kernels)) <= size:
+            if not (skip and estimates) or _may_fit(one, estimates[-1], size):
                 estimates.append(estimate_kernels(one.y, size, on_part=on_part, **given))
         typical = min(estimates, key=lambda found: abs(found.kernels.shape[-1] - _RADIUS_SIZE))
+        radii.append(_radii(one, typical))
         joined = torch.cat([pad_kernel(found.kernels, largest) for found in estimates])
-        joined = without_parts(joined, typical.least_radius)
+        joined = without_parts(joined, replace(typical, radius=radii[-1][0]).least_radius)
         score = score_kernels(one.y, joined[None], **given)[0]
         score, order = score.sort(stable=True)
         kernels.append(ext.project_kernel(crop_kernel(joined[order], kernel_size)))
         scores.append(score)
-        radii.append(_radii(one, typical))
     count = max(len(score) for score in scores)
     for n, score in enumerate(scores):
         missing = count - len(score)
@@ -155,14 +156,27 @@ def shared_starts(starts: Starts, measurement: Measurement, count: int) -> Start
     )
 
 
+def _has_parts(photograph: Measurement, found: Estimates) -> bool:
+    """Whether the photograph has parts for kernels of the size of an estimate."""
+    size = found.kernels.shape[-1]
+    return has_parts(size - 1 + size % 2, *photograph.size)
+
+
+def _may_fit(photograph: Measurement, found: Estimates, size: int) -> bool:
+    """Whether the kernel may have this size, after what was found at the next larger one.
+
+    Where a photograph is small beside that one, its estimates may be wrong, and then fill their frames.
+    """
+    return not _has_parts(photograph, found) or min(map(_extent, found.kernels)) <= size
+
+
 def _radii(photograph: Measurement, found: Estimates) -> tuple[float, float]:
     """Between which radii the blur lies, from what was found at one size.
 
     Where that size leaves no parts of the photograph, one failed estimate at a scale of few pixels is all there
     is, mostly too wide. A smaller size has parts, but may not hold the blur. The truth lies between them.
     """
-    size = found.kernels.shape[-1]
-    if size <= _SMALL_SIZE or has_parts(size - 1 + size % 2, *photograph.size):
+    if found.kernels.shape[-1] <= _SMALL_SIZE or _has_parts(photograph, found):
         return found.radius, found.radius
     inputs = GradientInput.of(photograph.y, _SMALL_SIZE, photograph.mask, photograph.circular, 1)
     smaller = radius_of_blur(inputs, float(photograph.sigma) / 2)
