@@ -215,10 +215,12 @@ def test_the_radius_of_a_shared_kernel_is_a_low_one_of_all(kernel: Tensor) -> No
     torch.testing.assert_close(shared, torch.tensor([[2.1, 3.1]]).expand(3, -1))
 
 
+@pytest.mark.parametrize("side", [160, 120])
 def test_sizes_too_small_for_every_kernel_of_the_next_larger_one_are_skipped(
-    kernel: Tensor, monkeypatch: pytest.MonkeyPatch
+    kernel: Tensor, monkeypatch: pytest.MonkeyPatch, side: int
 ) -> None:
-    measurement = Measurement(blurred(kernel, False), torch.tensor([0.005]), circular=False)
+    """Unless the photograph is small beside the larger one, which may be wrong then."""
+    measurement = Measurement(torch.zeros(1, 3, side, 220), torch.tensor([0.005]), circular=False)
     sizes = []
 
     def remembered(y: Tensor, size: int, **options: Any) -> Estimates:
@@ -226,11 +228,28 @@ def test_sizes_too_small_for_every_kernel_of_the_next_larger_one_are_skipped(
         return Estimates(pad_kernel(kernel, size) if size > 5 else kernel[..., 5:10, 5:10], 0.0)
 
     monkeypatch.setattr(gradient_start, "estimate_kernels", remembered)
-    starts_for(measurement, 31, (5, 7, 17, 31), skip=True)
-    assert sizes == [31, 17]
+    starts_for(measurement, 31, (5, 7, 31), skip=True)
+    assert sizes == ([31] if side == 160 else [31, 7])
     sizes.clear()
     starts_for(measurement, 31, (5, 17, 31))
     assert sizes == [31, 17, 5]
+
+
+def test_kernels_smaller_than_an_estimate_that_cannot_be_trusted_are_no_parts(
+    kernel: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right kernel, found at a smaller size, beside one that fills the frame of a size without parts."""
+    measurement = Measurement(blurred(kernel, False), torch.tensor([0.005]), circular=False)
+    wide = torch.full((1, 1, 45, 45), 1 / 45**2)
+
+    def estimates(y: Tensor, size: int, **options: Any) -> Estimates:
+        return Estimates(wide, 18.0) if size == 45 else Estimates(pad_kernel(kernel, size), 2.0)
+
+    monkeypatch.setattr(gradient_start, "estimate_kernels", estimates)
+    monkeypatch.setattr(gradient_start, "radius_of_blur", lambda *_: 2.0)
+    found = starts_for(measurement, 45, (15, 45), skip=True)
+    assert found.kernels.shape[1] == 2
+    torch.testing.assert_close(found.kernels[0, 0], pad_kernel(kernel, 45)[0])
 
 
 def test_starts_at_a_larger_size_are_cropped_to_the_kernel(kernel: Tensor) -> None:
