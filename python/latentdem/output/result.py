@@ -256,7 +256,7 @@ def _rows_of(index: int | slice, count: int) -> tuple[slice, int | slice]:
     if isinstance(index, slice):
         return index, index
     if not -count <= index < count:
-        raise IndexError(f"there are {count} images, and none with the index {index}")
+        raise IndexError(f"no image has the index {index}; their number is {count}")
     place = index % count
     return slice(place, place + 1), place
 

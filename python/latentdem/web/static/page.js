@@ -208,7 +208,7 @@ edges.forEach((edge) => $(edge).addEventListener("input", showMark));
 $("everywhere").addEventListener("click", () => setRegion(null));
 $("before").addEventListener("load", showMark);
 $("before").addEventListener("error", () => {
-  if (chosen) $("caption").textContent = `${chosen.name} – this browser cannot show it, but it can be restored.`;
+  if (chosen) $("caption").textContent = `${chosen.name} – this browser cannot show it; if it is a picture, it can be restored all the same.`;
 });
 window.addEventListener("resize", showMark);
 
