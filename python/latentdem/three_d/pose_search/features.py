@@ -19,6 +19,7 @@ from ..geometry.cameras import OBJECT_RADIUS, POLAR_RANGE, RADIUS, camera_axes
 SMALL, LARGE = 256, 1024  # smaller pictures are enlarged and larger ones reduced to these sides
 CONTRAST, EDGES = 0.01, 20  # thresholds of SIFT, more permissive than its defaults: geometry sorts the matches
 DISTINCT = 0.85  # the nearest descriptor must be nearer than this share of the distance to the second nearest
+MOST = 200  # matches of two pictures, the most distinct ones
 INNER = 3  # pixels next to the outline without features
 TOLERANCE = 0.009  # standard deviation of the gap between the rays of a match, in world units
 GAIN = 4.0  # how much more likely a gap of 0 is than that of a wrong match
@@ -26,10 +27,8 @@ BORDER = 0.02  # how gradually matches beyond the sphere of the object stop coun
 SHIFTS, SHIFT = (-0.1, -0.05, 0.0, 0.05, 0.1), 0.1  # of polar angles in radians, and their standard deviation
 # The hypothesis: a grid around the polar angles that the prior estimates, then steps of Adam.
 AZIMUTHS, POLARS = 72, (-0.35, -0.17, 0.0, 0.17, 0.35)  # polar angles in radians
-GRID, COARSE = (
-    2.0,
-    3.0,
-)  # factors of the tolerance: on the grid, and at the first of the steps, whose last have 1
+GRID = 2.0  # factor of the tolerance on the grid
+COARSE = 3.0  # the same at the first step; the last one has nearly 1
 STARTS, STEPS, RATE = 8, 60, 0.02
 APART = math.radians(15)  # smallest difference between the azimuths of two starts
 KNOWN = (0.17, 0.1, 0.03)  # standard deviations of polar angles, distances and principal points as estimated
@@ -167,8 +166,10 @@ def _nearest(one: Floats, other: Floats) -> tuple[NDArray[np.int64], NDArray[np.
     two, indices = distances.topk(2, dim=1, largest=False)
     back = distances.argmin(0)
     rows = torch.arange(len(one))
-    kept = (two[:, 0] < DISTINCT * two[:, 1]) & (back[indices[:, 0]] == rows)
-    return rows[kept].numpy(), indices[kept, 0].numpy()
+    ratio = two[:, 0] / two[:, 1].clamp_min(1e-9)
+    kept = ((ratio < DISTINCT) & (back[indices[:, 0]] == rows)).nonzero()[:, 0]
+    kept = kept[ratio[kept].argsort(stable=True)[:MOST]]
+    return kept.numpy(), indices[kept, 0].numpy()
 
 
 def _support(both: Tensor, cameras: Tensor, widened: float) -> Tensor:
