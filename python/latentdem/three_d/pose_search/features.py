@@ -24,7 +24,6 @@ INNER = 3  # pixels next to the outline without features
 TOLERANCE = 0.009  # standard deviation of the gap between the rays of a match, in world units
 GAIN = 4.0  # how much more likely a gap of 0 is than that of a wrong match
 BORDER = 0.02  # how gradually matches beyond the sphere of the object stop counting, in world units
-SHIFTS, SHIFT = (-0.1, -0.05, 0.0, 0.05, 0.1), 0.1  # of polar angles in radians, and their standard deviation
 # The hypothesis: a grid around the polar angles that the prior estimates, then steps of Adam.
 AZIMUTHS, POLARS = 72, (-0.35, -0.17, 0.0, 0.17, 0.35)  # polar angles in radians
 GRID = 2.0  # factor of the tolerance on the grid
@@ -98,8 +97,7 @@ class FeatureMatches:
 
         The rays of a true match meet at a point of the object. A match adds the logarithm of 1 + `GAIN` times a
         normal density of the gap, the distance of two lines, if they are nearest in the sphere of the object.
-        So wrong matches, which are the most, add nothing. The prior and the bundle adjustment move polar angles
-        by more than such gaps allow, so the best of several nearby ones counts. Differentiable in the cameras.
+        So wrong matches, which are the most, add nothing. Differentiable in the cameras.
 
         Args:
             first, second: (R,) indices of views.
@@ -113,7 +111,7 @@ class FeatureMatches:
                 if len(rows):
                     some = cameras[rows.to(cameras.device)].cpu()
                     some = some.flip(1) if swapped else some
-                    found = found.index_add(0, rows, _best_support(both.to(some), some))
+                    found = found.index_add(0, rows, _support(both.to(some), some, 1.0))
         return found.to(cameras.device)
 
     def hypothesis(self, view: int, polar: Tensor, principal: bool) -> Tensor | None:
@@ -192,14 +190,6 @@ def _support(both: Tensor, cameras: Tensor, widened: float) -> Tensor:
     outside = (ends[0] + ends[1]).norm(dim=-1) / 2 - OBJECT_RADIUS
     meeting = torch.exp(-0.5 * gap / (widened * TOLERANCE) ** 2) * torch.sigmoid(-outside / BORDER)
     return torch.log1p(GAIN * meeting).sum(1)
-
-
-def _best_support(both: Tensor, cameras: Tensor) -> Tensor:
-    """The largest of `_support` (R,) over `SHIFTS` of the polar angles of cameras (R, 2, C), less the cost."""
-    shifts = torch.cartesian_prod(*(torch.tensor(SHIFTS).to(cameras) for _ in range(2)))
-    moved = cameras[:, None] + F.pad(shifts[..., None], (0, cameras.shape[-1] - 1))
-    found = torch.cat([_support(both, part, 1.0) for part in moved.flatten(0, 1).split(512)])
-    return (found.view(len(cameras), -1) - (shifts / SHIFT).square().sum(1) / 2).amax(1)
 
 
 def _grid(polar: Tensor, principal: bool) -> Tensor:
