@@ -153,11 +153,12 @@ def _run(
     # of each pose that was sought: its error, the error to the nearest true one, and the confidence in it
     found: list[tuple[float, float, float]] = []
     if method.searches:
-        for sought, true, sure in zip(cameras[0] + result.poses, cameras, result.confidence, strict=True):
+        for k in range(1, method.inputs):
+            sought, true, sure = cameras[0] + result.poses[k], cameras[k], result.confidence[k]
             nearest = pose_error(sought, true_cameras(case.scene, cameras[0], true)).min()
             found.append((float(pose_error(sought, true)), float(nearest), float(sure)))
     none = (None, None, None)
-    (error, nearest_2, confidence), (error_3, nearest_3, confidence_3) = [*found[1:], none, none][:2]
+    (error, nearest_2, confidence), (error_3, nearest_3, confidence_3) = [*found, none, none][:2]
     mesh, figures = (None, NOT_MEASURED) if method.files else _measure(result, case)
     row = ViewRow(
         object=index,

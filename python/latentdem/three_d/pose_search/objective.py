@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -109,7 +109,9 @@ class CameraObjective:
         poses = sets[:, view] - sets[:, 0]
         losses = self.losses(sets, self.views, draws, only=view)
         worse = losses - losses[:, :1]
-        scores = self.scores(sets, self.views, only=view)
+        # Calibrated for the prior, and the bundle adjustment moves heights by more than matches allow.
+        prior = replace(self, error=replace(self.error, matches=None))
+        scores = prior.scores(sets, self.views, only=view)
         if scores is not None:
             logits = scores - scores[0] - worse.mean(0) / SCORED
             score = scores[0] / len(compared_pairs(len(cameras), view)[0])
