@@ -106,6 +106,7 @@ class Posterior:
     scale: float = 1.0
     eta: float = 0.0
     differentiate: bool = field(default=True, init=False)
+    capturable: bool = field(default=True, init=False)
 
     def __call__(self, move: Move, prior: LatentPrior, operator: Operator) -> Tensor:
         with torch.enable_grad():
@@ -118,10 +119,10 @@ class Posterior:
             if self.form == "norm":
                 loss = fidelity.sqrt() + self.gluing * glue.clamp_min(1e-12).sqrt()
             else:
-                zeta = self.annealing(int(move.t)) if self.annealing else 1.0
+                zeta = self.annealing(move.t) if self.annealing else 1.0
                 loss = fidelity / (2 * zeta * move.variance) + self.gluing * glue
             (gradient,) = torch.autograd.grad(loss.sum(), move.z_t)
-        step = self.scale * (self._norm_weight(int(move.t)) if self.form == "norm" else 1.0)
+        step = self.scale * (self._norm_weight(move.t) if self.form == "norm" else 1.0)
         return ext.dps_step(
             move.z_t.detach(),
             move.eps.detach(),
@@ -130,12 +131,13 @@ class Posterior:
             eta=self.eta,
             noise=move.noise,
             gradient=gradient,
-            step_size=torch.full_like(move.abar, step),
+            step_size=torch.ones_like(move.abar) * step,
         )[0]
 
-    def _norm_weight(self, t: int) -> float:
+    def _norm_weight(self, t: int | Tensor) -> float | Tensor:
         """s_t: 0.1 at t = 1000, exponentially to 0.8 / `end` at `t_end`, then constant."""
         if self.annealing is None:
             return 0.8
-        fraction = min(max((1000 - t) / (1000 - self.annealing.t_end), 0.0), 1.0)
-        return 0.1 * (8.0 / self.annealing.end) ** fraction
+        fraction = Annealing(0.0, 1.0, self.annealing.t_end)(t)
+        weight: float | Tensor = 0.1 * (8.0 / self.annealing.end) ** fraction
+        return weight

@@ -24,7 +24,14 @@ from ...stand_in import Recorder
 
 SIZE = 9
 Scene = Callable[..., Tensor]
-E_STEPS = [Proximal(), Proximal(Annealed()), Proximal(MostCautious())]
+E_STEPS = [
+    Proximal(),
+    Proximal(Annealed()),
+    Proximal(MostCautious()),
+    Posterior(),
+    Posterior("squared", gluing=0.0, scale=1e-4, eta=0.5),
+]
+NAMES = ["modelling error", "annealed", "cautious", "posterior", "squared"]
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def test_annealing_of_a_timestep_on_the_device() -> None:
 
 
 @pytest.mark.parametrize("framed", [False, True], ids=["circular", "frame"])
-@pytest.mark.parametrize("e_step", E_STEPS, ids=["modelling error", "annealed", "cautious"])
+@pytest.mark.parametrize("e_step", E_STEPS, ids=NAMES)
 def test_replayed_steps_give_the_same_bits(
     scene: Scene, tiny_prior: EmbeddedPrior, replays: type[Recorder], e_step: Any, framed: bool
 ) -> None:
@@ -142,13 +149,13 @@ def test_parts_that_may_ask_for_values_are_named(
     assert named(oracle(y)) == "a OraclePrior may ask the device for values"
     assert named(operator=Denoising()) == "a Denoising may ask the device for values"
     assert named(operator=Blur(SIZE, mask=holes)) == "a Blur may ask the device for values"
-    assert named(e_step=Posterior()) == "a Posterior may ask the device for values"
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("framed", [False, True], ids=["circular", "frame"])
+@pytest.mark.parametrize("e_step", [Proximal(), Posterior()], ids=["proximal", "posterior"])
 def test_cuda_graphs_give_what_single_kernels_give(
-    scene: Scene, framed: bool, said: Callable[[], list[str]]
+    scene: Scene, framed: bool, e_step: Any, said: Callable[[], list[str]]
 ) -> None:
     device = torch.device("cuda", torch.cuda.device_count() - 1)
     prior = EmbeddedPrior.from_pretrained(device=device, precision=torch.float32)
@@ -156,10 +163,10 @@ def test_cuda_graphs_give_what_single_kernels_give(
     if framed:
         mask = torch.zeros(1, 1, 64, 64, device=device)
         mask[..., 5:-5, 5:-5] = 1
-    found = run(prior, y, Proximal(), mask)
+    found = run(prior, y, e_step, mask)
     assert not said()
     with cuda_graphs(False):
-        expected = run(prior, y, Proximal(), mask)
+        expected = run(prior, y, e_step, mask)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 

@@ -89,7 +89,7 @@ OF_A_MASK = {
     [
         (Proximal(), False, 2),  # of 4 steps, two of each of two kinds
         (Proximal(MostCautious()), True, 1),  # and the first one, which has no solution to start from
-        (Posterior(), False, 0),
+        (Posterior(), False, 2),
     ],
     ids=["proximal", "frame", "posterior"],
 )
