@@ -73,24 +73,26 @@ class Reconstruction:
         are left out.
 
         Args:
-            surface: "volume" or "gsplat", see `fit_surface`.
+            surface: "volume" or "gsplat", see `fit_surface`; the latter on the GPU of this reconstruction.
             progress: called as progress("surface", steps done, all steps).
 
         Raises:
             UserError: see `check_mesh`, or the views show no object.
         """
         known = [i for i, cut in enumerate(self.cut) if cut]
-        return fit_solid(
-            torch.cat([self.inputs[known], self.views]),
-            torch.cat([self.poses[known], self.targets]),
-            [*(self.masks[i] for i in known), *[None] * len(self.views)],
-            torch.cat([KNOWN_WEIGHT * self.confidence[known], torch.ones(len(self.views))]),
-            self.polar,
-            self.filled,
-            [self.pictures[i] for i in known] if self.pictures else (),
-            surface=surface,
-            progress=progress,
-        )
+        place = torch.device(self.settings.get("device", "cpu"))
+        with torch.cuda.device(place if place.type == "cuda" else -1):  # -1 for none
+            return fit_solid(
+                torch.cat([self.inputs[known], self.views]),
+                torch.cat([self.poses[known], self.targets]),
+                [*(self.masks[i] for i in known), *[None] * len(self.views)],
+                torch.cat([KNOWN_WEIGHT * self.confidence[known], torch.ones(len(self.views))]),
+                self.polar,
+                self.filled,
+                [self.pictures[i] for i in known] if self.pictures else (),
+                surface=surface,
+                progress=progress,
+            )
 
     def detailed(self, solid: Solid, size: int) -> Reconstruction:
         """The same with new views of `size` pixels along one side, which show the detail of the pictures.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -110,3 +111,18 @@ def test_mistakes_are_reported_in_advance(result, monkeypatch):
 
 def test_a_polar_angle_that_the_prior_estimates_is_used(result):
     assert float(replace(result, polar=1.2).solid().camera[0]) == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(("device", "entered"), [("cuda:1", torch.device("cuda:1")), ("cpu", -1)])
+def test_the_surface_is_fitted_on_the_gpu_of_the_reconstruction(result, monkeypatch, device, entered):
+    devices = []
+
+    @contextmanager
+    def on(place):
+        devices.append(place)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(surfaces, "fit_surface", lambda *args, **options: devices.append("fit"))
+    replace(result, settings={"device": device}).solid()
+    assert devices == [entered, "fit"]
