@@ -26,6 +26,7 @@ from .geometry.poses import PosePosterior, bounded, ring
 from .output.result import Reconstruction
 from .pictures import Crops, Picture, check_distinct, view_on_white
 from .pose_search.known_views import KnownViews, find_poses, frame_crops
+from .pose_search.tangency import POSES_FOUND, POSES_GIVEN, agree
 from .priors.base import MAX_BATCH, ViewCondition, ViewPrior
 from .priors.loading import load_view_prior
 from .sampler import SamplerState, sample
@@ -68,7 +69,7 @@ def reconstruct(
         seed: random seed; the same seed gives the same views.
         device: "auto", "cpu" or "cuda".
         poses: (n, 3) polar angle, azimuth and radius relative to view 1, in radians, if they are known; then
-            nothing is searched, and they are not refined.
+            nothing is searched, and they are not refined, apart from how high the cameras are together.
         cutout: how the object is cut out: "alpha" (transparency), "plain" (a background of one colour),
             "grabcut" (OpenCV's GrabCut), "auto" (the first of these that is possible), or masks, see
             `cutout.ways_of`.
@@ -139,11 +140,16 @@ def reconstruct(
             posterior, confidence = search() if run is None else run.search(search, generator)
             posterior = replace(posterior, cameras=posterior.cameras.to(place))
             if movable is not None and posterior.cameras.shape[-1] > 3:
-                crops = movable.framed(posterior.cameras[0].cpu())
-                known = KnownViews.of(crops.pictures(), view_prior, place, config.mirrored, crops)
+                movable = movable.framed(posterior.cameras[0].cpu())
                 posterior = replace(posterior, cameras=centred(posterior.cameras))
         else:
             posterior, confidence = _given(given, known), torch.ones(len(inputs))
+        if config.outlines and known.condition.polar is not None:
+            freedom = POSES_FOUND if searched else POSES_GIVEN
+            movable, posterior = agree(known.pictures, movable, posterior, freedom)
+        if movable is not None and movable is not crops:
+            crops = movable
+            known = KnownViews.of(crops.pictures(), view_prior, place, config.mirrored, crops)
         seconds["poses"] = time.perf_counter() - phase
         before = SEARCH_SHARE if searched else 0.0
 
