@@ -13,7 +13,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import distance_transform_edt, minimum_filter
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
@@ -28,6 +28,8 @@ FINENESS = 1.5  # pixels of the texture per pixel of a picture, at the object's 
 FACING = (0.02, 0.2)  # cosines between which a picture begins to count, as its rays meet the surface steeper
 SHARPNESS = 4.0  # power of the cosine by which a picture counts among others
 IN_FRONT, MARGIN = 0.1, 2  # a point is hidden if something within so many pixels is so far in front of it
+BEHIND = 0.01  # a point is glimpsed if it is at most so far behind what a ray next to it meets
+GLIMPSED = 1e-3  # weight of a picture in which a point is glimpsed only, among others
 SOLID = 0.9  # a pixel has the object's own colour if the object covers this share of it
 SMOOTHING = 20.0  # how far the correction of the prior's colours is smoothed along the surface
 
@@ -35,8 +37,10 @@ SMOOTHING = 20.0  # how far the correction of the prior's colours is smoothed al
 def colour_by(mesh: trimesh.Trimesh, pictures: PosedViews) -> trimesh.Trimesh:
     """The mesh with a texture from the pictures of it; vertices on its seams are repeated.
 
-    A point gets the mean of the pictures that show it, weighted by the angle at which they do. Where none does
-    it keeps the mesh's own colour, corrected by how much this differs from the pictures in the neighbourhood.
+    A point gets the mean of the pictures that show it, weighted by the angle at which they do; if none shows it
+    well, as it is at an edge or beside something in front of it, that of the pictures in which it is glimpsed.
+    Where none does it keeps the mesh's own colour, corrected by how much this differs from the pictures in the
+    neighbourhood.
 
     Args:
         mesh: with vertex colours.
@@ -48,23 +52,24 @@ def colour_by(mesh: trimesh.Trimesh, pictures: PosedViews) -> trimesh.Trimesh:
     scene = EmbreeScene()
     TriangleMesh(scene, mesh.triangles.astype(np.float32))
     total, weights = np.zeros((len(atlas.points), 3), np.float32), np.zeros(len(atlas.points), np.float32)
-    seen = np.zeros(len(atlas.points), np.float32)
+    seen, glimpsed = np.zeros((2, len(atlas.points)), np.float32)
     views = zip(pictures.colours, pictures.masks, pictures.cameras, pictures.weights, strict=True)
     for colours, mask, camera, trust in views:
-        shown, facing = _visible(scene, atlas, camera, size)
+        shown, facing, met = _visible(scene, atlas, camera, size)
         grid = project(torch.from_numpy(atlas.points), camera)
         looked_up = F.grid_sample(
             _spread(colours, mask)[None], grid, mode="bicubic", padding_mode="border", align_corners=False
         )[0, :, 0].T.numpy()
-        weight = float(trust) * shown * facing**SHARPNESS + 1e-12
+        weight = float(trust) * (shown * facing**SHARPNESS + GLIMPSED * met) + 1e-12
         total += weight[:, None] * looked_up.clip(0, 1)
         weights += weight
-        seen = np.maximum(seen, shown)
+        seen, glimpsed = np.maximum(seen, shown), np.maximum(glimpsed, met)
     colours = total / weights[:, None]
     visual: Any = mesh.visual
     own = np.asarray(visual.vertex_colors)[:, :3].astype(np.float32) / 255
     rest = _filled(mesh, atlas, colours, seen, own)
-    colours = seen[:, None] * colours + (1 - seen[:, None]) * rest
+    share = np.maximum(seen, glimpsed)[:, None]
+    colours = share * colours + (1 - share) * rest
     picture = (255 * atlas.picture(colours.clip(0, 1))).round().astype(np.uint8)
     material = trimesh.visual.material.PBRMaterial(
         baseColorTexture=Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0
@@ -80,8 +85,11 @@ def colour_by(mesh: trimesh.Trimesh, pictures: PosedViews) -> trimesh.Trimesh:
 
 def _visible(
     scene: EmbreeScene, atlas: Atlas, camera: Tensor, size: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """How well a camera shows each point (P,), in [0, 1], and the cosine (P,) of the angle at which it does."""
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """How well a camera shows each point, the cosine of the angle at which it does, and whether it is glimpsed.
+
+    Each is (P,), the first in [0, 1].
+    """
     position, right, up, forward = (axis.numpy() for axis in camera_axes(camera.float()))
     across, upwards = (tangent.flatten().float().numpy()[:, None] for tangent in pixel_grid(size))
     directions = (across * right + upwards * up + forward).astype(np.float32)
@@ -95,9 +103,11 @@ def _visible(
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
     pixel = tuple(np.clip(value, 0, size - 1).astype(int) for value in (row, column))
     visible = inside & (own - minimum_filter(depth, 2 * MARGIN + 1)[pixel] < IN_FRONT)
+    farthest = maximum_filter(np.where(np.isfinite(depth), depth, 0), 3)
+    met = inside & (own - farthest[pixel] < BEHIND)
     facing = -(rays * atlas.normals).sum(1) / np.linalg.norm(rays, axis=1)
     low, high = FACING
-    return visible * ((facing - low) / (high - low)).clip(0, 1), facing.clip(0, 1)
+    return visible * ((facing - low) / (high - low)).clip(0, 1), facing.clip(0, 1), met
 
 
 def _spread(colours: Tensor, mask: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ pytest.importorskip("xatlas")
 
 import trimesh
 
+from latentdem.three_d.mesh import texture
 from latentdem.three_d.mesh.detail import detailed_views
 from latentdem.three_d.mesh.drawing import draw
 from latentdem.three_d.mesh.hull import PosedViews
@@ -55,6 +56,30 @@ def test_pictures_are_shown_again_from_their_cameras(pictures: PosedViews) -> No
     for view, mask, known, share in zip(drawn, pictures.masks, pictures.colours, covered, strict=True):
         assert psnr_on(mask, view, 2 * known - 1) > 27
         assert float((share - mask).abs().mean()) < 0.01
+
+
+def test_the_edge_of_what_is_behind_something_else_is_coloured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture is shown again beside a small ball in front of a large one, where the depth jumps."""
+    from latentdem.three_d.synthetic.render import on_white, render_mesh
+
+    small = trimesh.creation.icosphere(3, 0.1)
+    small.apply_translation([0.5, 0.0, 0.2])
+    small.visual.vertex_colors = np.tile([30, 160, 60, 255], (len(small.vertices), 1))
+    true = trimesh.util.concatenate([striped(ball(0.3)), small])
+    rgba = render_mesh(true, CAMERAS[:1], SIZE)
+    views = torch.from_numpy(on_white(rgba)).movedim(-1, 1) / 127.5 - 1
+    shown = posed_views(views, CAMERAS[:1], torch.from_numpy(rgba[..., 3]) / 255)
+    grey = true.copy()
+    grey.visual.vertex_colors = np.tile([128, 128, 128, 255], (len(grey.vertices), 1))
+
+    def again() -> float:
+        drawn, _ = draw(colour_by(grey, shown), CAMERAS[:1], SIZE)
+        return psnr_on(shown.masks[0], drawn[0], views[0])
+
+    found = again()
+    monkeypatch.setattr(texture, "BEHIND", -1.0)
+    assert again() < 25
+    assert found > 33
 
 
 def test_what_no_picture_shows_continues_the_colours_beside_it(pictures: PosedViews) -> None:
