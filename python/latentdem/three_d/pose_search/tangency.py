@@ -27,8 +27,10 @@ CROPPED = 0.05  # standard deviation of the distance and of the principal point 
 FAINTEST = 0.06  # difference from white below which a pixel is not of the object
 SHORTEST = 0.2  # distance of two cameras below which the planes through both are not determined
 IN_FRONT = 0.05  # least depth of the object as seen from the line through both cameras
+DIRECTIONS = 360  # of the lines that touch an outline
 ROUNDS = 12
 HALVINGS = 5
+CONVERGED = 0.01  # decrease of the sum of squares below which the search ends
 FARTHEST = 3.0  # standard deviations beyond which outlines are not believed, as one may be cut off or wrong
 
 
@@ -85,7 +87,10 @@ def agree(
 
 
 def outline_of(picture: Picture) -> Tensor:
-    """Tangents (N, 2), right and up, of the rays along the outline of an object."""
+    """Tangents (N, 2), right and up, of the rays along the outline of an object, where it is convex.
+
+    A plane can touch it nowhere else.
+    """
     share = picture.mask
     if share is None:  # on white: opaque where it is as dark as its surroundings
         ink = ((1 - picture.pixels.float()) / 2).amax(1)
@@ -94,7 +99,9 @@ def outline_of(picture: Picture) -> Tensor:
     inside = (fine >= 0.5).float()
     edge = (inside > 1 - F.max_pool2d(1 - inside, 3, 1, 1))[0, 0]
     across, upwards = pixel_grid(FINE)
-    return torch.stack([across[edge], upwards[edge]], 1)
+    points = torch.stack([across[edge], upwards[edge]], 1)
+    turn = torch.arange(DIRECTIONS, dtype=points.dtype) * (2 * math.pi / DIRECTIONS)
+    return points[(points @ torch.stack([turn.cos(), turn.sin()])).argmax(0).unique()]
 
 
 def agreeing(outlines: Sequence[Tensor], cameras: Tensor, freedom: Freedom) -> Tensor | None:
@@ -124,16 +131,15 @@ def agreeing(outlines: Sequence[Tensor], cameras: Tensor, freedom: Freedom) -> T
     change = torch.zeros(start.numel(), dtype=torch.float64)
     cost = float(residuals(change).square().sum())
     for _ in range(ROUNDS):
-        now = residuals(change)
-        jacobian = torch.autograd.functional.jacobian(residuals, change)
-        step = torch.linalg.lstsq(jacobian, now[:, None]).solution[:, 0]
-        for halving in range(HALVINGS):
-            other = change - step / 2**halving
-            lower = float(residuals(other).square().sum())
-            if lower < cost:
+        jacobian = torch.autograd.functional.jacobian(residuals, change, vectorize=True)
+        step = torch.linalg.lstsq(jacobian, residuals(change)[:, None]).solution[:, 0]
+        others = [change - step / 2**halving for halving in range(HALVINGS)]
+        before = cost
+        for other in others:
+            if (lower := float(residuals(other).square().sum())) < cost:
                 change, cost = other, lower
                 break
-        else:
+        if before - cost < CONVERGED:
             break
     if change.abs().max() > FARTHEST:
         return None
