@@ -22,8 +22,6 @@ class ReconstructionConfig:
             views are averaged over, weighted by their probabilities; 1 for the most likely set alone.
         bundled: whether each of these sets is finally bundle-adjusted, moving together with the shape of the
             object, if the prior represents the shape.
-        outlines: whether cameras and crops are finally moved such that the outlines of the object agree, see
-            `tangency.agree`, if the prior estimates polar angles.
         mirrored: whether the generated views are averaged with those from the mirrored pictures, if the prior
             predicts mean views.
         rate: step size in radians of the M-step during the generation of views, at the noisiest timestep; it
@@ -33,6 +31,8 @@ class ReconstructionConfig:
         pixelwise: whether views are weighted pixel by pixel by the variances that the prior predicts; otherwise
             all pixels have equal weights, as in the paper.
         radius: whether distances are estimated, too; otherwise all cameras are as far away as that of view 1.
+        outlines: whether cameras and crops are finally moved such that the outlines of the object agree, see
+            `tangency.agree`, if the prior estimates polar angles.
     """
 
     hypotheses: int = 8
@@ -40,12 +40,12 @@ class ReconstructionConfig:
     search_rate: float = 0.06
     posterior_size: int = 5
     bundled: bool = True
-    outlines: bool = True
     mirrored: bool = True
     rate: float = 0.002
     fusion: Annealing = FUSION
     pixelwise: bool = True
     radius: bool = False
+    outlines: bool = True
 
 
 class Recipe(ReconstructionConfig):

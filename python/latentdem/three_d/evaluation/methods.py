@@ -63,6 +63,12 @@ METHODS = (
     ),
     ViewMethod("no-bundle", "two views, no bundle adjustment", 2, config=ReconstructionConfig(bundled=False)),
     ViewMethod(
+        "no-outlines",
+        "two views, outlines not made to agree",
+        2,
+        config=ReconstructionConfig(outlines=False),
+    ),
+    ViewMethod(
         "no-mean", "two views, the most likely poses alone", 2, config=ReconstructionConfig(posterior_size=1)
     ),
     ViewMethod("no-mirror", "two views, pictures not mirrored", 2, config=ReconstructionConfig(mirrored=False)),

@@ -227,6 +227,7 @@ def test_methods_by_name():
         "no-pixelwise",
         "no-m-step",
         "no-bundle",
+        "no-outlines",
         "no-mean",
         "no-mirror",
         "single-hypothesis",
