@@ -1,6 +1,6 @@
 """Time of whole runs with networks of the shape of Stable Diffusion 1.5 and random weights.
 
-    python -m benchmarks.whole_run [--size 256] [--narrow 4] [--batch 1] [--out benchmarks/results]
+    python -m benchmarks.whole_run [--size 256] [--narrow 4] [--batch 1 4 16] [--out benchmarks/results]
 
 The rows are the order of operations of the authors' release and of DPS, PSLD and FastDiffusionEM, under
 autocast (`benchmarks.baselines`), and in half precision the paper's settings with this package and the proximal
@@ -86,25 +86,10 @@ def public_runs(public: PublicSteps) -> dict[str, tuple[Callable[[Tensor, Tensor
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every row, write csv and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256, help="of the square image, in pixels")
-    parser.add_argument("--kernel-size", type=int, default=64)
-    parser.add_argument("--narrow", type=int, default=4, help="divides all widths")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--prior", choices=["random", "embedded"], default="random")
-    parser.add_argument(
-        "--photograph", type=Path, action="append", default=[], help="blurred, with --prior embedded"
-    )
-    parser.add_argument("--before", help="Python of an earlier release, for a row, with --prior embedded")
-    options = parser.parse_args(arguments)
-    if options.prior == "embedded":
-        return photographs.main(options.photograph, options.out, before=options.before)
+def measured(batch: int, size: int, kernel_size: int, narrow: int) -> list[dict[str, Any]]:
+    """Rows of all runs of a batch of images of `size` pixels, with widths divided by `narrow`."""
     torch.manual_seed(0)
-    batch, size, kernel_size = options.batch, options.size, options.kernel_size
-    vae, unet, schedule = networks(options.narrow)
+    vae, unet, schedule = networks(narrow)
     vae, unet = vae.to(DEVICE), unet.to(DEVICE)
     text = torch.randn(1, 77, unet.config["cross_attention_dim"], device=DEVICE)
     sharp = torch.rand(batch, 3, size, size, device=DEVICE) * 2 - 1
@@ -153,9 +138,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for row in rows:
         row["release / this"] = rows[0]["s per image"] / row["s per image"]
-        row |= {"image": size, "kernel": kernel_size, "narrow": options.narrow, "batch": batch}
+        row |= {"image": size, "kernel": kernel_size, "narrow": narrow, "batch": batch}
         row["device"] = device_name()
         print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every row, write csv and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256, help="of the square image, in pixels")
+    parser.add_argument("--kernel-size", type=int, default=64)
+    parser.add_argument("--narrow", type=int, default=4, help="divides all widths")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images restored together")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--prior", choices=["random", "embedded"], default="random")
+    parser.add_argument(
+        "--photograph", type=Path, action="append", default=[], help="blurred, with --prior embedded"
+    )
+    parser.add_argument("--before", help="Python of an earlier release, for a row, with --prior embedded")
+    options = parser.parse_args(arguments)
+    if options.prior == "embedded":
+        return photographs.main(options.photograph, options.out, before=options.before)
+    rows = [
+        row
+        for batch in options.batch
+        for row in measured(batch, options.size, options.kernel_size, options.narrow)
+    ]
     folder = options.out / slug(device_name())
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "whole_run.csv").open("w", newline="") as file:
