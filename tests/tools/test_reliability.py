@@ -23,13 +23,24 @@ def test_half_files_and_other_bits_are_faults(kill_runs: ModuleType, tmp_path: P
     (tmp_path / ".latentdem-1.png").write_bytes(reference["a.png"][:200])
     assert kill_runs.files_in(tmp_path) == ({**reference, "r.json": b"[1]"}, 1)
     assert kill_runs.faults_of(tmp_path, reference, {"r.json"}, finished=True) == []
-    assert kill_runs.faults_of(tmp_path, reference, set(), finished=True) == ["r.json has other contents"]
+    other = ["r.json has other contents"]
+    assert kill_runs.faults_of(tmp_path, reference, set(), finished=True, twice=True) == other
+    assert kill_runs.faults_of(tmp_path, reference, set(), finished=False) == other
+    assert kill_runs.faults_of(tmp_path, reference, set(), finished=False, twice=True) == []
     (tmp_path / "a.png").write_bytes(reference["a.png"][:200])
     (tmp_path / "r.json").unlink()
     whole, other, missing = kill_runs.faults_of(tmp_path, reference, {"r.json"}, finished=True)
     assert (whole, other) == ("a.png is not whole", "a.png has other contents")
     assert missing == "r.json is missing"
     assert len(kill_runs.faults_of(tmp_path, reference, {"r.json"}, finished=False)) == 2
+
+
+def test_a_mesh_must_be_whole(kill_runs: ModuleType, tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh", reason="the extra three-d is not installed")
+    trimesh.creation.box().export(tmp_path / "m.glb")
+    assert kill_runs.readable(tmp_path / "m.glb")
+    (tmp_path / "m.glb").write_bytes((tmp_path / "m.glb").read_bytes()[:-100])
+    assert not kill_runs.readable(tmp_path / "m.glb")
 
 
 def test_a_killed_process_is_told_from_one_that_ends(
