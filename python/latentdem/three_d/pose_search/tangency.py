@@ -23,6 +23,7 @@ from ..pictures import Crops, Picture
 
 PRECISION = 0.008  # standard deviation of a plane at the object in world units: a third of a pixel of 64
 FINE = 256  # pixels along one side in which an outline is found
+ROUGHLY = 0.03  # the same where GrabCut found an outline: more than a pixel of 64
 CROPPED = 0.05  # standard deviation of the distance and of the principal point of a crop, in world units
 FAINTEST = 0.06  # difference from white below which a pixel is not of the object
 SHORTEST = 0.2  # distance of two cameras below which the planes through both are not determined
@@ -66,7 +67,7 @@ def agree(
 ) -> tuple[Crops | None, PosePosterior]:
     """Crops and cameras under which the outlines agree.
 
-    They are as they were if the object is not cut out, or if cameras would have to move too far.
+    They are as they were if the object is not cut out or nowhere opaque, or if cameras would move too far.
 
     Args:
         pictures: n pictures.
@@ -78,7 +79,11 @@ def agree(
         return crops, posterior
     if crops is not None:
         pictures, freedom = crops.pictures(FINE), replace(freedom, distance=CROPPED, principal=CROPPED)
-    cameras = agreeing([outline_of(picture) for picture in pictures], posterior.cameras[0], freedom)
+    outlines = [outline_of(picture) for picture in pictures]
+    if not all(len(outline) for outline in outlines):
+        return crops, posterior
+    precision = ROUGHLY if any(picture.how == "grabcut" for picture in pictures) else PRECISION
+    cameras = agreeing(outlines, posterior.cameras[0], freedom, precision)
     if cameras is None:
         return crops, posterior
     change = cameras[:, :2] - posterior.cameras[0, :, :2]
@@ -89,7 +94,7 @@ def agree(
 def outline_of(picture: Picture) -> Tensor:
     """Tangents (N, 2), right and up, of the rays along the outline of an object, where it is convex.
 
-    A plane can touch it nowhere else.
+    A plane can touch it nowhere else. N is 0 if the object is nowhere opaque.
     """
     share = picture.mask
     if share is None:  # on white: opaque where it is as dark as its surroundings
@@ -101,13 +106,17 @@ def outline_of(picture: Picture) -> Tensor:
     across, upwards = pixel_grid(FINE)
     points = torch.stack([across[edge], upwards[edge]], 1)
     turn = torch.arange(DIRECTIONS, dtype=points.dtype) * (2 * math.pi / DIRECTIONS)
+    if not len(points):
+        return points
     return points[(points @ torch.stack([turn.cos(), turn.sin()])).argmax(0).unique()]
 
 
-def agreeing(outlines: Sequence[Tensor], cameras: Tensor, freedom: Freedom) -> Tensor | None:
+def agreeing(
+    outlines: Sequence[Tensor], cameras: Tensor, freedom: Freedom, precision: float = PRECISION
+) -> Tensor | None:
     """Cameras (n, 5) near the given ones under which the outlines agree; None if one moves by `FARTHEST`.
 
-    Gauss-Newton minimises the squares of what the touching planes of all pairs are apart, over `PRECISION`, and
+    Gauss-Newton minimises the squares of what the touching planes of all pairs are apart, over `precision`, and
     of the changes, over their standard deviations. Pairs without such planes, as one camera is before or behind
     the other, have no say.
 
@@ -115,6 +124,7 @@ def agreeing(outlines: Sequence[Tensor], cameras: Tensor, freedom: Freedom) -> T
         outlines: n outlines (N, 2), see `outline_of`.
         cameras: (n, 3) or (n, 5), with distances less `RADIUS`.
         freedom: how far they may move.
+        precision: standard deviation of a plane at the object, in world units.
     """
     start = F.pad(cameras, (0, 5 - cameras.shape[-1])).double().cpu()
     scales = freedom.scales(len(start)).double()
@@ -126,7 +136,7 @@ def agreeing(outlines: Sequence[Tensor], cameras: Tensor, freedom: Freedom) -> T
         return start + torch.cat([together + own, change[:, 1:]], 1)
 
     def residuals(change: Tensor) -> Tensor:
-        return torch.cat([disagreement(outlines, moved(change)) / PRECISION, change])
+        return torch.cat([disagreement(outlines, moved(change)) / precision, change])
 
     change = torch.zeros(start.numel(), dtype=torch.float64)
     cost = float(residuals(change).square().sum())

@@ -125,11 +125,21 @@ def test_all_hypotheses_move_as_the_best_does(views, monkeypatch):
     assert agree(views, None, posterior, POSES_GIVEN)[1] is posterior  # too far to be believed
 
 
+def test_outlines_that_were_found_by_grabcut_say_less(views):
+    posterior = PosePosterior.certain(less_radius(CAMERAS)[:, :3].float() + torch.tensor([0.1, 0, 0]))
+    rough = [replace(view, how="grabcut") for view in views]
+    exact, less = (agree(pictures, None, posterior, POSES_GIVEN)[1].cameras for pictures in (views, rough))
+    moves = [float((moved - posterior.cameras).abs().max()) for moved in (exact, less)]
+    assert 0.002 < moves[0] - moves[1] < 0.02  # the rough ones stay nearer to the 0.1 that is wrong
+
+
 def test_pictures_that_are_not_cut_out_have_no_outline(views):
     posterior = PosePosterior.certain(less_radius(CAMERAS)[:, :3].float())
     whole = [*views[:2], replace(views[2], cut=False)]
     assert agree(whole, None, posterior, POSES_GIVEN)[1] is posterior
     assert agree(views[:1], None, posterior, POSES_GIVEN)[1] is posterior
+    glass = [*views[:2], replace(views[2], mask=0.4 * views[2].mask)]
+    assert agree(glass, None, posterior, POSES_GIVEN)[1] is posterior
 
 
 def test_freedom_of_the_first_camera_is_that_of_all():
