@@ -55,6 +55,9 @@ class BlindDPSRival:
 class GibbsDDRMRival:
     """GibbsDDRM with the prior of the evaluation, from a Gaussian kernel, in 100 steps by default.
 
+    A measurement that does not wrap around is made to: with a frame that is filled by predictions, as in the
+    authors' release, the steps at its edges become crosses in the kernel.
+
     Attributes:
         method: see `GibbsDDRM`.
     """
@@ -66,7 +69,7 @@ class GibbsDDRMRival:
         size = task.settings.kernel_size
         first = gaussian_kernel(size, _WIDTH * size).to(task.device)
         sample = partial(self.method, prior, kernel=first.repeat(len(task.blurred), 1, 1, 1))
-        return _run(task, sample, task.settings.steps or 100)
+        return _run(task, sample, task.settings.steps or 100, wrap=True)
 
 
 RIVALS: dict[str, Method] = {
@@ -77,15 +80,19 @@ RIVALS: dict[str, Method] = {
 """The rivals by the names that `--methods` has for them."""
 
 
-def _run(task: Task, sample: Callable[..., tuple[Tensor, Tensor]], steps: int) -> Result:
-    """The result of a sampler, which runs on a padded grid where the blur does not wrap around."""
+def _run(task: Task, sample: Callable[..., tuple[Tensor, Tensor]], steps: int, wrap: bool = False) -> Result:
+    """The result of a sampler, which runs on a padded grid where the blur does not wrap around.
+
+    What is beyond the frame is unknown there, or, to `wrap`, leads from one side to the other.
+    """
     started, settings, y = perf_counter(), task.settings, task.blurred
     sigma = torch.full((len(y),), settings.noise_sigma)
     if settings.estimate_noise:
         sigma = estimate_noise_sigma(y)
     circular, (height, width) = settings.boundary == "circular", y.shape[-2:]
     frame = Frame.circular(height, width) if circular else Frame.extended(height, width, settings.kernel_size)
-    measurement = frame.extend(Measurement(to_rgb(y), sigma, circular=circular)).to(task.device)
+    measured = Measurement(to_rgb(y), sigma, circular=circular)
+    measurement = (frame.wrap if wrap else frame.extend)(measured).to(task.device)
     trace: list[TraceStep] = []
     count = len(timesteps(steps))
 
@@ -96,7 +103,7 @@ def _run(task: Task, sample: Callable[..., tuple[Tensor, Tensor]], steps: int) -
     generator = torch.Generator(task.device).manual_seed(settings.seed)
     image, kernel = sample(measurement=measurement, generator=generator, steps=steps, on_step=record)
     image = image.clamp(-1, 1)
-    residual = Blur(kernel.shape[-1], mask=measurement.mask).residual(image, kernel, measurement.y)
+    residual = Blur(kernel.shape[-1], mask=frame.mask(task.device)).residual(image, kernel, measurement.y)
     return Result(
         from_rgb(frame.crop(image), y.shape[1]).cpu(),
         kernel.cpu(),

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 import latentdem_ext as ext
 from latentdem_ext.reference import fast_length
 
+from ..solver.frame import wrapped
+
 TINY = 1e-12  # keeps divisions finite for a constant image
 _FAINT = 0.05  # kernel values below this share of the peak are set to zero
 _SMALL_PART = 0.1  # connected parts with less than this share of the mass are removed
@@ -163,18 +165,10 @@ def _gradient_power(size: tuple[int, int], like: Tensor) -> Tensor:
 def extended(y: Tensor, margin: int) -> Tensor:
     """Adds at least `margin` rows and columns after the end of y that lead smoothly back to its beginning.
 
-    Both ends are mirrored outwards and cross-faded (the aim of Liu and Jia, ICIP 2008, without their solver).
+    See `frame.wrapped`.
     """
-    for _ in range(2):  # columns, then rows
-        length = y.shape[-1]
-        added = fast_length(length + margin) - length
-        fade = torch.arange(1, added + 1, dtype=y.dtype, device=y.device) / (added + 1)
-        fade = fade * fade * (3 - 2 * fade)
-        index = torch.arange(added, device=y.device)
-        mirrored_end = y[..., length - 1 - index % length]
-        mirrored_start = y[..., (added - 1 - index) % length]
-        y = torch.cat([y, mirrored_end * (1 - fade) + mirrored_start * fade], -1).transpose(-1, -2)
-    return y
+    rows, columns = (fast_length(side + margin) for side in y.shape[-2:])
+    return wrapped(y, (rows, columns))
 
 
 def _inside(mask: Tensor, size: tuple[int, int], frames: list[int]) -> Tensor:

@@ -59,6 +59,11 @@ class Frame:
         mask = intersection(self.mask(measurement.y.device), mask)
         return Measurement(self.place(measurement.y), measurement.sigma, mask, measurement.circular)
 
+    def wrap(self, measurement: Measurement) -> Measurement:
+        """The measurement on the grid as if it wrapped around, without a mask: see `wrapped`."""
+        y = wrapped(measurement.y, self.grid).roll(self.offset, (-2, -1))
+        return Measurement(y, measurement.sigma, None, circular=True)
+
     def crop(self, x: Tensor) -> Tensor:
         """The measured part of `x` (B, C, *grid)."""
         (top, left), (height, width) = self.offset, self.size
@@ -71,6 +76,23 @@ class Frame:
         mask = torch.zeros(1, 1, *self.grid, device=device)
         self.crop(mask).fill_(1.0)
         return mask
+
+
+def wrapped(y: Tensor, grid: tuple[int, int]) -> Tensor:
+    """`y` (..., h, w) with rows and columns after its end, (..., *grid), that lead smoothly to its beginning.
+
+    Both ends are mirrored outwards and cross-faded (the aim of Liu and Jia, ICIP 2008, without their solver).
+    """
+    for size in reversed(grid):  # columns, then rows
+        length = y.shape[-1]
+        added = size - length
+        fade = torch.arange(1, added + 1, dtype=y.dtype, device=y.device) / (added + 1)
+        fade = fade * fade * (3 - 2 * fade)
+        index = torch.arange(added, device=y.device)
+        mirrored_end = y[..., length - 1 - index % length]
+        mirrored_start = y[..., (added - 1 - index) % length]
+        y = torch.cat([y, mirrored_end * (1 - fade) + mirrored_start * fade], -1).transpose(-1, -2)
+    return y
 
 
 def intersection(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import latentdem_ext as ext
 from latentdem.solver.frame import Frame, filled
+from latentdem.solver.measurement import Measurement
 
 Scene = Callable[..., Tensor]
 
@@ -62,3 +63,15 @@ def test_filled_values_are_those_of_a_picture_half_the_size_interpolated(size: t
     halves = F.avg_pool2d(y * mask, 2, ceil_mode=True) / F.avg_pool2d(mask, 2, ceil_mode=True)
     expected = torch.where(mask > 0, y, F.interpolate(halves, size, mode="bilinear", align_corners=False))
     torch.testing.assert_close(filled(y, mask), expected)
+
+
+def test_a_measurement_is_continued_so_that_it_wraps_around_smoothly() -> None:
+    ramp = torch.linspace(-1, 1, 40).expand(1, 3, 30, 40) + torch.linspace(-0.5, 0.5, 30)[:, None]
+    frame = Frame.extended(30, 40, 9)
+    found = frame.wrap(Measurement(ramp, torch.tensor([0.01])))
+    assert found.mask is None
+    assert found.circular
+    assert found.y.shape[-2:] == frame.grid
+    assert torch.equal(frame.crop(found.y), ramp)
+    for axis in (-2, -1):  # without, the steps would be 1 and 2
+        assert (found.y - found.y.roll(1, axis)).abs().max() < 0.45
