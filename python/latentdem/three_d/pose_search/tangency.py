@@ -22,8 +22,8 @@ from ..geometry.poses import PosePosterior
 from ..pictures import Crops, Picture
 
 PRECISION = 0.008  # standard deviation of a plane at the object in world units: a third of a pixel of 64
-FINE = 256  # pixels along one side in which an outline is found
 ROUGHLY = 0.03  # the same where GrabCut found an outline: more than a pixel of 64
+FINE = 256  # pixels along one side in which an outline is found
 CROPPED = 0.05  # standard deviation of the distance and of the principal point of a crop, in world units
 FAINTEST = 0.06  # difference from white below which a pixel is not of the object
 SHORTEST = 0.2  # distance of two cameras below which the planes through both are not determined
