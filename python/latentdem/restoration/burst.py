@@ -112,7 +112,7 @@ class BurstRestoration:
         frames = _registered(y, examined.mask, single, motions).to(device)
         joint = JointRestoration(prior, frames, self.settings, jointly)
         joining = time.perf_counter()
-        image, kernels = joint.run(single.kernel[used].to(device))
+        image, kernels = joint.run(single.kernel[used].to(device), single.residual[used].to(device))
         done = time.perf_counter()
         kept, original = used[0], examined.original
         tensor = stretch.restored(from_rgb(image, y.shape[1]).cpu())

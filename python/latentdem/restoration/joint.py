@@ -50,8 +50,14 @@ class JointRestoration:
     progress: Progress
     trace: list[TraceStep] = field(default_factory=list)
 
-    def run(self, kernels: Tensor) -> tuple[Tensor, Tensor]:
-        """The image (1, 3, H, W) and kernels (F, 1, K, K), from kernels of the frames by themselves."""
+    def run(self, kernels: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """The image (1, 3, H, W) and kernels (F, 1, K, K).
+
+        Args:
+            kernels: (F, 1, K, K) those found from each frame by itself.
+            residual: (F,) root mean square of what they leave of each frame. A frame whose kernel is wrong
+                counts less in the first image.
+        """
         kernels = pad_kernel(kernels, kernels.shape[-1] + 1 - kernels.shape[-1] % 2)
         layout = Layout.of(self.frames, kernels.shape[-1])
         config = self.settings.config()
@@ -61,9 +67,10 @@ class JointRestoration:
         )
         work = layout.grids[1] * (first.steps() + last.steps())
         counter = WorkCounter(work, self.progress)
-        image = self._image(kernels, self.frames.sigma.square(), layout, first, counter)
+        noise = self.frames.sigma.square()
+        image = self._image(kernels, residual.square().maximum(noise), layout, first, counter)
         kernels = self._estimated(image, kernels)
-        variance = self.residuals(image, kernels).maximum(self.frames.sigma.square())
+        variance = self.residuals(image, kernels).maximum(noise)
         image = self._image(kernels, variance, layout, last, counter)
         counter.finish("restoration")
         return image, kernels

@@ -143,12 +143,26 @@ def test_kernels_keep_the_centre_that_the_frames_share(sharp: Tensor, kernels: T
     y = frame.crop(ext.blur(sharp.expand(3, -1, -1, -1).contiguous(), off))
     frames = Measurement(y, torch.full((3,), 0.005), torch.ones(3, 1, SIDE, SIDE), False)
     joint = JointRestoration(lossy(sharp), frames, Settings(9, quality="fast"), lambda *_: None)
-    _, found = joint.run(off)
+    _, found = joint.run(off, frames.sigma)
     offsets = torch.arange(9) - 4.0
     for one, true in zip(found, off, strict=True):
         for axis in (-1, -2):
             places = [(kernel.sum((0, axis)) * offsets).sum() for kernel in (one, true)]
             assert float(places[0]) == pytest.approx(float(places[1]), abs=0.3)
+
+
+def test_a_wrong_kernel_counts_less_in_the_first_image(sharp: Tensor, kernels: Tensor, lossy: Any) -> None:
+    """Told by what it leaves of its frame: the kernels estimated from that image are better then."""
+    frame = Frame((SIDE, SIDE), (GRID, GRID), ((GRID - SIDE) // 2,) * 2)
+    y = frame.crop(ext.blur(sharp.expand(3, -1, -1, -1).contiguous(), kernels))
+    frames = Measurement(y, torch.full((3,), 0.005), torch.ones(3, 1, SIDE, SIDE), False)
+    wrong = torch.cat([kernels[:2], kernels[2:].rot90(1, (-2, -1)).roll(2, -1)])
+    joint = JointRestoration(lossy(sharp), frames, Settings(9, quality="fast"), lambda *_: None)
+    errors = [
+        float((joint.run(wrong, residual)[1] - kernels).square().mean())
+        for residual in (torch.tensor([0.005, 0.005, 0.2]), frames.sigma)
+    ]
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_large_photographs_are_restored_in_tiles(
@@ -163,7 +177,7 @@ def test_large_photographs_are_restored_in_tiles(
     joint = JointRestoration(
         tiny_prior, frames, Settings(9, quality="fast"), lambda _, part, whole: done.append(part / whole)
     )
-    image, found = joint.run(pad_kernel(kernels, 10)[..., :9, :9])
+    image, found = joint.run(pad_kernel(kernels, 10)[..., :9, :9], frames.sigma)
     assert image.shape == sharp.shape
     assert found.shape == kernels.shape
     assert image.isfinite().all()
