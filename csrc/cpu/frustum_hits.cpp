@@ -21,6 +21,7 @@ LATENTDEM_INLINE void look_up(const FrustumShape &shape, const float *opacity, c
     interpolate(place.y, height, width, sample.y);
     interpolate(place.z, depth, height * width, sample.z);
     const Axis &x = sample.x, &y = sample.y, &z = sample.z;
+    LATENTDEM_INDEPENDENT
     for (int lane = 0; lane < kLanes; ++lane) {
         const std::int32_t near_top = z.low[lane] + y.low[lane], near_bottom = z.low[lane] + y.high[lane];
         const std::int32_t far_top = z.high[lane] + y.low[lane], far_bottom = z.high[lane] + y.high[lane];
@@ -61,6 +62,7 @@ LATENTDEM_MULTIVERSION void hit_row(const FrustumShape &shape, const Cameras &ca
         for (std::int64_t k = 0; k < shape.depth; ++k) {
             locate(cameras, centre(k, shape.depth), row, columns, place);
             look_up(shape, opacity, place, sample);
+            LATENTDEM_INDEPENDENT
             for (int lane = 0; lane < kLanes; ++lane) {
                 const float share = sample.value[lane] * passed[lane];
                 sums[0][lane] += share;
@@ -113,6 +115,7 @@ LATENTDEM_MULTIVERSION void hit_row_backward(const FrustumShape &shape, const Ca
             locate(cameras, centre(k, shape.depth), row, columns, plane.place);
             look_up(shape, opacity, plane.place, plane.sample);
             plane.passed = passed;
+            LATENTDEM_INDEPENDENT
             for (int lane = 0; lane < kLanes; ++lane)
                 passed[lane] -= plane.sample.value[lane] * passed[lane];
         }
@@ -121,6 +124,7 @@ LATENTDEM_MULTIVERSION void hit_row_backward(const FrustumShape &shape, const Ca
             const Place &place = plane.place;
             const Sample &sample = plane.sample;
             Lanes by_value, by_x, by_y, by_z;
+            LATENTDEM_INDEPENDENT
             for (int lane = 0; lane < kLanes; ++lane) {
                 const float here = by[0][lane] + by[1][lane] * place.x[lane] + by[2][lane] * place.y[lane] +
                                    by[3][lane] * place.z[lane];

@@ -34,6 +34,7 @@ inline float centre(std::int64_t index, std::int64_t count) {
 // The columns of kLanes pixels from `begin` on; the last one again beyond the end.
 inline Lanes columns_from(std::int64_t begin, std::int64_t width) {
     Lanes columns;
+    LATENTDEM_INDEPENDENT
     for (int lane = 0; lane < kLanes; ++lane)
         columns[lane] = centre(std::min(begin + lane, width - 1), width);
     return columns;
@@ -45,6 +46,7 @@ LATENTDEM_INLINE void locate(const Cameras &cameras, float plane, float row, con
     float base[3];
     for (int axis = 0; axis < 3; ++axis)
         base[axis] = distance * (m[4 * axis + 1] * row + m[4 * axis + 2]) + m[4 * axis + 3];
+    LATENTDEM_INDEPENDENT
     for (int lane = 0; lane < kLanes; ++lane) {
         const float forward = base[2] + slope[2] * columns[lane], used = std::max(forward, kNearest);
         const float inverse = 1 / used;
@@ -65,6 +67,7 @@ struct Axis {
 
 LATENTDEM_INLINE void interpolate(const Lanes &position, std::int32_t count, std::int32_t stride, Axis &axis) {
     const float end = static_cast<float>(count), half = 0.5f * end;
+    LATENTDEM_INDEPENDENT
     for (int lane = 0; lane < kLanes; ++lane) {
         // In this order NaN becomes -2, where neither point is within.
         const float index = std::min(std::max(-2.0f, half * (position[lane] + 1) - 0.5f), end);
@@ -89,6 +92,7 @@ struct CameraGradient {
     LATENTDEM_INLINE void add(const Cameras &cameras, float plane, float row, const Lanes &columns, const Place &place,
                               const Lanes &by_x, const Lanes &by_y, const Lanes &by_z) {
         float total[3] = {}, weighted[3] = {}, along = 0;
+        LATENTDEM_INDEPENDENT
         for (int lane = 0; lane < kLanes; ++lane) {
             const float sideways = by_x[lane] * place.x[lane] + by_y[lane] * place.y[lane];
             const float by[3] = {by_x[lane] * place.inverse[lane], by_y[lane] * place.inverse[lane],
