@@ -5,6 +5,7 @@ from ._backends import Backend, backends, record_backends, requested_backend, us
 from ._blur import blur, blur_adjoint, kernel_to_otf
 from ._dps_step import dps_step
 from ._fidelity import blur_fidelity, blur_proximal
+from ._frustum import frustum_hits, frustum_resample
 from ._group_norm_silu import group_norm_silu
 from ._hqs import hqs_kernel_update, hqs_prepare
 from ._kernel_lags import gradient_lags, kernel_from_lags
@@ -30,6 +31,8 @@ __all__ = [
     "blur_proximal",
     "convolution",
     "dps_step",
+    "frustum_hits",
+    "frustum_resample",
     "gradient_lags",
     "group_norm_silu",
     "hqs_kernel_update",

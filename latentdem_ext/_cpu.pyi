@@ -234,3 +234,62 @@ def winograd(
     doubled: bool,
     threads: int,
 ) -> None: ...
+
+# Volumes of float32; gradients of cameras, 14 numbers a sample, of float64.
+
+def frustum_resample(
+    *,
+    volume: int,
+    matrix: int,
+    distances: int,
+    resampled: int,
+    batch: int,
+    channels: int,
+    depth: int,
+    height: int,
+    width: int,
+    threads: int,
+) -> None: ...
+def frustum_resample_backward(
+    *,
+    volume: int,
+    matrix: int,
+    distances: int,
+    grad: int,
+    grad_volume: int = 0,
+    grad_cameras: int,
+    batch: int,
+    channels: int,
+    depth: int,
+    height: int,
+    width: int,
+    threads: int,
+) -> None: ...
+def frustum_hits(
+    *,
+    opacity: int,
+    matrix: int,
+    distances: int,
+    hit: int,
+    batch: int,
+    channels: int,
+    depth: int,
+    height: int,
+    width: int,
+    threads: int,
+) -> None: ...
+def frustum_hits_backward(
+    *,
+    opacity: int,
+    matrix: int,
+    distances: int,
+    grad: int,
+    grad_opacity: int = 0,
+    grad_cameras: int,
+    batch: int,
+    channels: int,
+    depth: int,
+    height: int,
+    width: int,
+    threads: int,
+) -> None: ...

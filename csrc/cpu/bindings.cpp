@@ -1,8 +1,7 @@
 // Python bindings of the operations on the CPU. Tensors come as addresses (0 for an absent one) that latentdem_ext has
 // checked and keeps alive; no PyTorch header is needed, so one build serves every PyTorch version.
 
-#include <pybind11/pybind11.h>
-
+#include "bindings.hpp"
 #include "blur.hpp"
 #include "dps_step.hpp"
 #include "gradient_lags.hpp"
@@ -22,13 +21,9 @@ namespace py = pybind11;
 
 namespace {
 
-using Address = std::uintptr_t;
+using latentdem::Address;
+using latentdem::pointer;
 using std::int64_t;
-
-template <class T>
-T *pointer(Address address) {
-    return reinterpret_cast<T *>(address);
-}
 
 } // namespace
 
@@ -272,4 +267,6 @@ PYBIND11_MODULE(_cpu, module) {
         py::kw_only(), py::arg("x"), py::arg("u"), py::arg("bias"), py::arg("y"), py::arg("batch"), py::arg("height"),
         py::arg("width"), py::arg("channels"), py::arg("outputs"), py::arg("doubled"), py::arg("threads"),
         py::call_guard<py::gil_scoped_release>());
+
+    latentdem::bind_frustum(module);
 }

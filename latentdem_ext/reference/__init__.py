@@ -7,10 +7,11 @@ float64 for what uses F, any for the rest. Arguments are taken as correct; the f
 `latentdem_ext` check them.
 """
 
-from . import common, edges, fourier, masked, network, sampling
+from . import common, edges, fourier, frustum, masked, network, sampling
 from .common import *  # noqa: F403
 from .edges import *  # noqa: F403
 from .fourier import *  # noqa: F403
+from .frustum import *  # noqa: F403
 from .masked import *  # noqa: F403
 from .network import *  # noqa: F403
 from .sampling import *  # noqa: F403
@@ -19,6 +20,7 @@ __all__ = [
     *common.__all__,
     *edges.__all__,
     *fourier.__all__,
+    *frustum.__all__,
     *masked.__all__,
     *network.__all__,
     *sampling.__all__,

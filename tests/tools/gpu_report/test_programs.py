@@ -75,6 +75,7 @@ def test_operations_without_a_function_of_a_library_have_no_such_row(module):
 def test_every_operation_is_compared_and_timed(module):
     # PyTorch's on a GPU.
     without_kernels = {"blur_adjoint", "l0_deconvolution", "gradient_lags", "kernel_from_lags"}
+    without_kernels |= {"frustum_hits", "frustum_resample"}
     public = {name for name in module("cases").OPERATIONS if hasattr(ext, name)} - without_kernels
     compare, times = module("compare"), module("times")
     assert {c.operation for c in compare.cases("cpu", compare.IMAGES[:1], compare.MAPS[3:])} == public

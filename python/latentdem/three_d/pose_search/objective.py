@@ -46,8 +46,8 @@ class CameraObjective:
         return torch.arange(len(self.error.latents))
 
     def draws(self, count: int, exact: bool = False) -> list[Draw]:
-        """Draws of the noise, rough ones unless `exact`. A pair needs exact ones: no third view checks it."""
-        return self.error.draws(count, self.generator, rough=len(self.error.latents) > 2 and not exact)
+        """Draws of the noise; expectations over it instead, if the prior predicts means, unless `exact`."""
+        return self.error.draws(count, self.generator, rough=not exact)
 
     def cameras(self, poses: Tensor, views: Tensor) -> Tensor:
         """See `ViewCondition.cameras`."""
@@ -103,20 +103,21 @@ class CameraObjective:
             cameras: (n, 3) cameras of all views.
             view: the view.
             others: (O, n, 3) sets of cameras with other poses of the view.
-            draws: draws of the noise.
+            draws: draws of the noise for the paired comparison.
         """
         sets = torch.cat([cameras[None], others])
         poses = sets[:, view] - sets[:, 0]
-        losses = self.losses(sets, self.views, draws, only=view)
-        worse = losses - losses[:, :1]
         # Calibrated for the prior, and the bundle adjustment moves heights by more than matches allow.
         prior = replace(self, error=replace(self.error, matches=None))
         scores = prior.scores(sets, self.views, only=view)
         if scores is not None:
-            logits = scores - scores[0] - worse.mean(0) / SCORED
+            losses = self.losses(sets, self.views, self.draws(SCORE_DRAWS), only=view).mean(0)
+            logits = scores - losses / SCORED
             score = scores[0] / len(compared_pairs(len(cameras), view)[0])
             explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH))
         else:
+            losses = self.losses(sets, self.views, draws, only=view)
+            worse = losses - losses[:, :1]
             deviation = (worse.var(0) / len(draws) + MODEL_ERROR**2).sqrt()
             better = torch.special.ndtr(worse.mean(0) / deviation).clamp_min(1e-12)
             logits, explained = ((1 - better) / better).log(), self._explained(cameras, view)

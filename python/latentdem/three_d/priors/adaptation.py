@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,7 +47,7 @@ def adapt(network: ViewNetwork, volume: FeatureVolume, cameras: Tensor) -> Featu
 
     for step in range(ADAPT_STEPS):
         adam.zero_grad()
-        _prediction_error(network, adapted(), cameras, latents, step).backward()
+        _prediction_error(network, adapted(), cameras, latents, (step,)).backward()
         adam.step()
         schedule.step()
     with torch.no_grad():
@@ -77,8 +79,8 @@ def bundle(network: ViewNetwork, volume: FeatureVolume, cameras: Tensor, radius:
         opacity = torch.sigmoid(logits)
         adapted = FeatureVolume.of(opacity, features, volume.picture[:, :-1])
         other = 1 + step % (len(cameras) - 1)
-        itself, another = (_prediction_error(network, adapted, current, latents, shift) for shift in (0, other))
-        logits.grad, gradient = torch.autograd.grad(itself + another, (logits, current))
+        error = _prediction_error(network, adapted, current, latents, (0, other))
+        logits.grad, gradient = torch.autograd.grad(error, (logits, current))
         adam.step()
         schedule.step()
         moving.move(gradient[None], BUNDLE_POSE_RATE * (1 - step / BUNDLE_STEPS))
@@ -86,16 +88,17 @@ def bundle(network: ViewNetwork, volume: FeatureVolume, cameras: Tensor, radius:
 
 
 def _prediction_error(
-    network: ViewNetwork, volume: FeatureVolume, cameras: Tensor, latents: Tensor, shift: int
+    network: ViewNetwork, volume: FeatureVolume, cameras: Tensor, latents: Tensor, shifts: Sequence[int]
 ) -> Tensor:
-    """Mean squared error (a scalar) of the latents that each of n views predicts of the one `shift` after it.
+    """Mean squared error of the latents that each of n views predicts of others, summed over `shifts`.
 
     Args:
         network, volume, cameras: see `adapt`.
         latents: (n, c, h, w) latents of the views.
-        shift: distance in the order of the views; 0 for each view itself.
+        shifts: distances in the order of the views; 0 for each view itself.
     """
-    shown = cameras.roll(-shift, 0)
-    rendered = network.render(volume, cameras, relative_pose(shown, cameras))
-    predicted, _ = network.estimate(rendered)
-    return F.mse_loss(predicted, latents.roll(-shift, 0).to(predicted))
+    parts = (part.repeat(len(shifts), *[1] * (part.ndim - 1)) for part in volume)
+    shown, targets = (torch.cat([views.roll(-shift, 0) for shift in shifts]) for views in (cameras, latents))
+    known = cameras.repeat(len(shifts), 1)
+    predicted, _ = network.estimate(network.render(FeatureVolume(*parts), known, relative_pose(shown, known)))
+    return len(shifts) * F.mse_loss(predicted, targets.to(predicted))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentdem_ext import frustum_hits, frustum_resample
+
 from ..geometry.cameras import FIELD_OF_VIEW, OBJECT_RADIUS, camera_axes, pixel_grid
 
 FAINT = 0.02  # smallest divisor for the share of a pixel whose ray hits the object
@@ -49,8 +51,7 @@ def resample(volume: Tensor, known: Tensor, target: Tensor) -> Tensor:
         volume: (B, v, d, h, w) with the axes of `cells`; h = w.
         known, target: (B, 3) or (B, 5) cameras.
     """
-    positions = locate(cells(target, volume.shape[-3], volume.shape[-1]), known)
-    return F.grid_sample(volume, positions.to(volume), align_corners=False)
+    return frustum_resample(volume, *between(known, target, volume))
 
 
 def locate(points: Tensor, cameras: Tensor) -> Tensor:
@@ -67,6 +68,28 @@ def locate(points: Tensor, cameras: Tensor) -> Tensor:
     return torch.stack([(right / forward + across) / edge, -(up / forward + upwards) / edge, behind], dim=-1)
 
 
+def between(known: Tensor, target: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """How `latentdem_ext.frustum_resample` takes the cameras: matrices (B, 3, 4) and distances (B, 2).
+
+    Args:
+        known, target: (B, 3) or (B, 5) cameras.
+        like: tensor of the dtype of the results.
+    """
+    edge, (origin, axes), (position, wanted) = math.tan(FIELD_OF_VIEW / 2), _frame(known), _frame(target)
+    turn, offset = axes @ wanted.mT, axes @ (position - origin)[..., None] / OBJECT_RADIUS
+    rays = _with_principal([edge, -edge, 1.0], -_principal(target))
+    pixels = _with_principal(
+        [1 / edge, -1 / edge, 1.0], _principal(known) * known.new_tensor([1 / edge, -1 / edge])
+    )
+    distances = torch.stack([target[:, 2], known[:, 2]], 1) / OBJECT_RADIUS
+    return (pixels @ torch.cat([turn @ rays, offset], 2)).to(like), distances.to(like)
+
+
+def _with_principal(diagonal: list[float], principal: Tensor) -> Tensor:
+    """Matrices (B, 3, 3) with this diagonal and `principal` (B, 2) in the last column."""
+    return torch.diag(principal.new_tensor(diagonal)) + F.pad(principal[..., None], (2, 0, 0, 1))
+
+
 def hits(opacity: Tensor, known: Tensor, target: Tensor) -> Tensor:
     """Points (B, 4, h, w) where the rays of `target` cameras hit the object, in the frustums of `known` ones.
 
@@ -77,9 +100,7 @@ def hits(opacity: Tensor, known: Tensor, target: Tensor) -> Tensor:
         opacity: (B, 1, d, h, w) opacity in the frustums of the known cameras, with the axes of `cells`; h = w.
         known, target: (B, 3) or (B, 5) cameras.
     """
-    positions = locate(cells(target, opacity.shape[-3], opacity.shape[-1]), known).to(opacity)
-    resampled = F.grid_sample(opacity, positions, align_corners=False)
-    return composite(torch.cat([resampled, positions.movedim(-1, 1)], dim=1))
+    return frustum_hits(opacity, *between(known, target, opacity))
 
 
 def warp(picture: Tensor, hit: Tensor) -> Tensor:
@@ -98,23 +119,6 @@ def warp(picture: Tensor, hit: Tensor) -> Tensor:
     shown = F.grid_sample(picture, torch.stack([x, y], dim=-1), align_corners=False)
     deeper = ((depth - shown[:, -1]) / HIDDEN).clamp(-1, 1)
     return torch.cat([shown[:, :-1], deeper[:, None], torch.ones_like(deeper)[:, None]], dim=1) * share[:, None]
-
-
-def composite(volume: Tensor) -> Tensor:
-    """Front view (B, v, h, w) of volumes (B, v, d, h, w) by alpha compositing.
-
-    Channel 0 of a volume is its opacity in [0, 1], and channel 0 of the result that of the whole ray; the other
-    channels are emitted by what is not hidden by planes in front. Source: Max 1995, *Optical models for direct
-    volume rendering*.
-    """
-    opacity = volume[:, :1]
-    # Products of 1, 2, 4, ... planes, because the gradient of `cumprod` makes the host wait for the GPU.
-    before, reach = F.pad(1 - opacity[:, :, :-1], (0, 0, 0, 0, 1, 0), value=1.0), 1
-    while reach < opacity.shape[2]:
-        before = before * F.pad(before[:, :, :-reach], (0, 0, 0, 0, reach, 0), value=1.0)
-        reach *= 2
-    light = torch.cat([torch.ones_like(opacity), volume[:, 1:]], dim=1)
-    return (opacity * before * light).sum(2)
 
 
 def _principal(cameras: Tensor) -> Tensor:

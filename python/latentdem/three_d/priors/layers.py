@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ...priors.network import Convolution
 
 
 class Block(nn.Module):
@@ -12,23 +16,28 @@ class Block(nn.Module):
 
     Args:
         channels: channels of x.
-        convolution: `nn.Conv2d` for pixels or `nn.Conv3d` for volumes.
+        convolution: `Convolution` for pixels or `convolution_3d` for volumes.
         groups: number of groups of channels that are normalised together.
     """
 
-    def __init__(self, channels: int, convolution: type[nn.Conv2d] | type[nn.Conv3d], groups: int) -> None:
+    def __init__(self, channels: int, convolution: Callable[[int, int], nn.Module], groups: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.GroupNorm(groups, channels),
             nn.SiLU(),
-            convolution(channels, channels, 3, padding=1),
+            convolution(channels, channels),
             nn.GroupNorm(groups, channels),
             nn.SiLU(),
-            convolution(channels, channels, 3, padding=1),
+            convolution(channels, channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+def convolution_3d(inputs: int, outputs: int) -> nn.Conv3d:
+    """A 3 x 3 x 3 convolution that keeps the size."""
+    return nn.Conv3d(inputs, outputs, 3, padding=1)
 
 
 class Exchange(nn.Module):
@@ -47,8 +56,8 @@ class Exchange(nn.Module):
         super().__init__()
         self.own = nn.Conv2d(features, hidden, 1)
         self.others = nn.Conv2d(features, hidden, 1, bias=False)
-        self.body = nn.Sequential(*(Block(hidden, nn.Conv2d, 8) for _ in range(2)), nn.SiLU())
-        self.correction = nn.Conv2d(hidden, corrected, 3, padding=1)
+        self.body = nn.Sequential(*(Block(hidden, Convolution, 8) for _ in range(2)), nn.SiLU())
+        self.correction = Convolution(hidden, corrected)
         for parameter in self.correction.parameters():
             nn.init.zeros_(parameter)
 

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from ...priors.network import Network
+from latentdem_ext.reference import composite
+
+from ...priors.network import Convolution, Network
 from ...priors.unet import UNet
 from ..geometry.cameras import POLAR_RANGE
-from .frustum import FAINT, cells, composite, hits, locate, plane_depths, resample, warp
-from .layers import Block, Exchange
+from .frustum import FAINT, cells, hits, locate, plane_depths, resample, warp
+from .layers import Block, Exchange, convolution_3d
 
 SUMMARY = 32  # channels from which the polar angle of the known view is estimated
 LOG_VARIANCES = (-6.0, 3.0)  # range of the log variances of the first estimate
@@ -108,13 +110,13 @@ class ViewNetwork(Network):
             layers,
         )
         self.polar = nn.Sequential(nn.Linear(SUMMARY, SUMMARY), nn.SiLU(), nn.Linear(SUMMARY, 1))
-        self.complete = nn.Sequential(*(Block(self.volume_channels, nn.Conv3d, 4) for _ in range(2)))
+        self.complete = nn.Sequential(*(Block(self.volume_channels, convolution_3d, 4) for _ in range(2)))
         seen = (1 + latent_channels + volume_features) * (latent_size + 1) + 5 * squared
         self.flatten = nn.Sequential(
             nn.Conv2d(seen, flattened, 1),
-            *(Block(flattened, nn.Conv2d, 8) for _ in range(2)),
+            *(Block(flattened, Convolution, 8) for _ in range(2)),
             nn.SiLU(),
-            nn.Conv2d(flattened, rendered, 3, padding=1),
+            Convolution(flattened, rendered),
         )
         self.exchange = Exchange(rendered, exchanged, latent_channels + 1)
         self.unet = _unet(latent_channels + rendered, latent_channels, widths, layers)

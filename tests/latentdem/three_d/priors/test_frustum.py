@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, OBJECT_RADIUS, RADIUS, camera_axes, random_cameras
-from latentdem.three_d.priors.frustum import HIDDEN, cells, composite, hits, locate, resample, warp
+from latentdem.three_d.priors.frustum import HIDDEN, cells, hits, locate, resample, warp
+from latentdem_ext.reference import composite
 
 
 def point(camera, plane, row, column, depths, size):
