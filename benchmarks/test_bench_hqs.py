@@ -12,6 +12,7 @@ from .baselines import public_m_step
 from .rows import BACKENDS, COMPILED, DEVICE, NATIVE, compiled
 
 ITERATIONS = 20
+ON_GPU = pytest.mark.skipif(DEVICE.type == "cpu", reason="one launch on CUDA only")
 IMAGES = [(1, 256), (8, 256), (1, 512), pytest.param((8, 512), marks=pytest.mark.slow)]
 
 
@@ -48,13 +49,17 @@ def test_m_step(measure, images, backend):
 
 
 @pytest.mark.parametrize("backend", ["reference", NATIVE])
+@pytest.mark.parametrize("one_launch", [False, pytest.param(True, marks=ON_GPU)])
 @pytest.mark.parametrize("batch", [1, 8])
-def test_m_step_with_denoiser(measure, batch, backend):
+def test_m_step_with_denoiser(measure, batch, one_launch, backend):
+    """Update, denoiser and projection in turn, or as the operation that is one launch on CUDA."""
     x, y, kernel, weight = problem(batch, 256, 64)
-    denoiser = load_kernel_denoiser(device=DEVICE)
+    denoiser, level = load_kernel_denoiser(device=DEVICE), torch.full((batch,), 0.05, device=DEVICE)
 
     def step() -> Tensor:
         factors = ext.hqs_prepare(x[:, None], y, weight, 64)
+        if one_launch:
+            return ext.hqs_m_step(kernel, factors, *denoiser.layers(), level, iterations=ITERATIONS)
         updated = kernel
         for _ in range(ITERATIONS):
             updated = ext.hqs_kernel_update(updated, factors)
@@ -63,8 +68,8 @@ def test_m_step_with_denoiser(measure, batch, backend):
 
     with ext.use_backend("reference"), torch.no_grad():
         expected = step()
-    shape = f"{batch} x 3 x 256 x 256"
-    measure("M-step with denoiser, 20 iterations, K = 64", backend, shape, step, expected, 1e-3)
+    shape, how = f"{batch} x 3 x 256 x 256", ", hqs_m_step" if one_launch else ""
+    measure(f"M-step with denoiser, 20 iterations, K = 64{how}", backend, shape, step, expected, 1e-3)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

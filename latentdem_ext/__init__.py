@@ -8,6 +8,7 @@ from ._fidelity import blur_fidelity, blur_proximal
 from ._frustum import frustum_hits, frustum_resample
 from ._group_norm_silu import group_norm_silu
 from ._hqs import hqs_kernel_update, hqs_prepare
+from ._hqs_m_step import hqs_m_step, hqs_m_step_is_one_launch
 from ._kernel_lags import gradient_lags, kernel_from_lags
 from ._l0_deconvolution import l0_deconvolution
 from ._masked import masked_kernel_solve, masked_proximal, masked_solves_end_on_device
@@ -36,6 +37,8 @@ __all__ = [
     "gradient_lags",
     "group_norm_silu",
     "hqs_kernel_update",
+    "hqs_m_step",
+    "hqs_m_step_is_one_launch",
     "hqs_prepare",
     "kernel_from_lags",
     "kernel_to_otf",

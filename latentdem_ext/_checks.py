@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .reference import HQSFactors
+
 FFT_DTYPES = (torch.float32, torch.float64)
 REAL_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -146,6 +148,24 @@ def kernel(value: object) -> Tensor:
     if checked.shape[1] != 1 or checked.shape[2] != checked.shape[3] or checked.shape[2] < 1:
         raise ValueError(f"kernel must have shape (B, 1, K, K), its shape is {tuple(checked.shape)}")
     return checked
+
+
+def factors(operation: str, kernel_value: Tensor, value: object) -> HQSFactors:
+    """`value`, what `hqs_prepare` returns, for a kernel (B, 1, K, K); neither requires a gradient."""
+    kernel(kernel_value)
+    if not isinstance(value, HQSFactors):
+        raise TypeError(f"factors must be what hqs_prepare returns, not {type(value).__name__}")
+    # The factors have the kernel's shape: checked first, they let the error name what is wrong with the kernel.
+    data_term, gains = value
+    tensor("factors.data_term", data_term, FFT_DTYPES, 4)
+    companion("kernel", kernel_value, "factors.data_term", data_term)
+    tensor("factors.filter", gains, (kernel_value.dtype,), 4)
+    (batch, _, size, _), side = kernel_value.shape, gains.shape[-2]
+    companion("factors.filter", gains, "kernel", kernel_value, (batch, 1, side, side // 2 + 1))
+    if side < 2 * size - 1:
+        raise ValueError(f"factors.filter has {side} points a side, too few for K = {size}")
+    no_gradient(operation, **{"kernel": kernel_value, "factors.data_term": data_term, "factors.filter": gains})
+    return value
 
 
 def blur_arguments(image_name: str, image: Tensor, kernel_value: Tensor) -> None:

@@ -17,6 +17,25 @@ def hqs_kernel_update(
     device: int,
     stream: int,
 ) -> None: ...
+def hqs_m_step_workspace(*, batch: int, size: int) -> int: ...
+def hqs_m_step(
+    *,
+    kernel: int,
+    data_term: int,
+    filter: int,
+    level: int,
+    weights: list[int],
+    biases: list[int],
+    updated: int,
+    workspace: int,
+    batch: int,
+    size: int,
+    side: int,
+    relative: bool,
+    iterations: int,
+    device: int,
+    stream: int,
+) -> None: ...
 def hqs_finish(
     *,
     response: int,

@@ -12,7 +12,7 @@ from . import _backends, _checks, _compiled, _native, _spectra, reference
 from ._registry import Implementation, Operation
 from .reference import HQSFactors
 
-_MAX_ITERATIONS = 1000  # of one native call, which nothing can interrupt
+MAX_ITERATIONS = 1000  # of one native call, which nothing can interrupt
 _SHARED_SIDES = (32, 64, 128)  # of the padded grids that fit in the shared memory of a block
 
 
@@ -65,23 +65,9 @@ def hqs_kernel_update(
         ValueError: `kernel` is not of the shape or on the device of `factors.data_term`, `iterations` is
             not between 1 and 1000, or an argument requires a gradient.
     """
-    _checks.kernel(kernel)
-    if not isinstance(factors, HQSFactors):
-        raise TypeError(f"factors must be what hqs_prepare returns, not {type(factors).__name__}")
-    # The factors have the kernel's shape: checked first, they let the error name what is wrong with the kernel.
-    data_term, gains = factors
-    _checks.tensor("factors.data_term", data_term, _checks.FFT_DTYPES, 4)
-    _checks.companion("kernel", kernel, "factors.data_term", data_term)
-    _checks.tensor("factors.filter", gains, (kernel.dtype,), 4)
-    side = gains.shape[-2]
-    _checks.companion("factors.filter", gains, "kernel", kernel, (kernel.shape[0], 1, side, side // 2 + 1))
-    if side < 2 * kernel.shape[-1] - 1:
-        raise ValueError(f"factors.filter has {side} points a side, too few for K = {kernel.shape[-1]}")
+    data_term, gains = _checks.factors("hqs_kernel_update", kernel, factors)
     _checks.flag("project", project)
-    _checks.integer("iterations", iterations, 1, _MAX_ITERATIONS)
-    _checks.no_gradient(
-        "hqs_kernel_update", **{"kernel": kernel, "factors.data_term": data_term, "factors.filter": gains}
-    )
+    _checks.integer("iterations", iterations, 1, MAX_ITERATIONS)
     result: Tensor = _update.run(kernel, data_term, gains, project, iterations)
     return result
 
@@ -262,7 +248,7 @@ def _update_cuda(kernel: Tensor, data_term: Tensor, filter: Tensor, project: boo
     updated = torch.empty_like(kernel)
     results = {"data_term": data_term, "updated": updated}
     numbers = {"batch": kernel.shape[0], "size": size, "side": side, "project": project}
-    if side in _SHARED_SIDES and 2 * size <= side:
+    if fits_in_shared_memory(size, side):
         _native.call_cuda(
             "hqs_kernel_update", kernel=kernel, filter=filter, iterations=iterations, **results, **numbers
         )
@@ -273,6 +259,11 @@ def _update_cuda(kernel: Tensor, data_term: Tensor, filter: Tensor, project: boo
         _native.call_cuda("hqs_finish", response=response, **results, **numbers)
         kernel = updated
     return updated
+
+
+def fits_in_shared_memory(size: int, side: int) -> bool:
+    """Whether a block of the CUDA kernels can update a kernel of `size` on a grid of `side` points a side."""
+    return side in _SHARED_SIDES and 2 * size <= side
 
 
 def _fake_update(kernel: Tensor, *_: Any) -> Tensor:

@@ -49,10 +49,13 @@ def workspace(function: str, like: Tensor, **sizes: int) -> Tensor:
 
 
 def _addresses(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.data_ptr() if isinstance(value, Tensor) else 0 if value is None else value
-        for name, value in arguments.items()
-    }
+    return {name: _address(value) for name, value in arguments.items()}
+
+
+def _address(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_address(element) for element in value]
+    return value.data_ptr() if isinstance(value, Tensor) else 0 if value is None else value
 
 
 def _device_and_stream(device: torch.device) -> dict[str, int | None]:

@@ -1,16 +1,19 @@
 // Python bindings of the CUDA operations. Tensors come as addresses in device memory (0 for an absent one) that
 // latentdem_ext has checked and keeps alive; no PyTorch header is needed, so one build serves every PyTorch version.
 
+#include <array>
 #include <stdexcept>
 #include <string>
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "blur_columns.hpp"
 #include "blur_residual.hpp"
 #include "hqs_finish.hpp"
 #include "hqs_kernel_update.hpp"
 #include "hqs_lags.hpp"
+#include "hqs_m_step.hpp"
 #include "hqs_prepare.hpp"
 #include "masked_kernel.hpp"
 #include "masked_proximal.hpp"
@@ -65,6 +68,46 @@ PYBIND11_MODULE(_cuda, module) {
         py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("updated"), py::arg("batch"),
         py::arg("size"), py::arg("side"), py::arg("project"), py::arg("iterations"), py::arg("device"),
         py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+
+    module.def(
+        "hqs_m_step_workspace",
+        [](int64_t batch, int size) {
+            cuda::HqsMStep problem{};
+            problem.batch = batch;
+            problem.size = size;
+            return cuda::workspace_bytes(problem);
+        },
+        py::kw_only(), py::arg("batch"), py::arg("size"));
+
+    module.def(
+        "hqs_m_step",
+        [](Address kernel, Address data_term, Address filter, Address level,
+           const std::array<Address, cuda::kDenoiserLayers> &weights,
+           const std::array<Address, cuda::kDenoiserLayers> &biases, Address updated, Address workspace, int64_t batch,
+           int size, int side, bool relative, int iterations, int device, Address stream) {
+            cuda::HqsMStep problem{pointer<const float>(kernel),
+                                   pointer<const float>(data_term),
+                                   pointer<const float>(filter),
+                                   pointer<const float>(level),
+                                   {},
+                                   {},
+                                   pointer<float>(updated),
+                                   pointer<void>(workspace),
+                                   batch,
+                                   size,
+                                   side,
+                                   relative,
+                                   iterations};
+            for (std::size_t layer = 0; layer < weights.size(); ++layer) {
+                problem.weights[layer] = pointer<const float>(weights[layer]);
+                problem.biases[layer] = pointer<const float>(biases[layer]);
+            }
+            run("hqs_m_step", problem, device, stream);
+        },
+        py::kw_only(), py::arg("kernel"), py::arg("data_term"), py::arg("filter"), py::arg("level"), py::arg("weights"),
+        py::arg("biases"), py::arg("updated"), py::arg("workspace"), py::arg("batch"), py::arg("size"), py::arg("side"),
+        py::arg("relative"), py::arg("iterations"), py::arg("device"), py::arg("stream"),
+        py::call_guard<py::gil_scoped_release>());
 
     module.def(
         "hqs_finish",

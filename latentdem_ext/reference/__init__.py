@@ -7,13 +7,14 @@ float64 for what uses F, any for the rest. Arguments are taken as correct; the f
 `latentdem_ext` check them.
 """
 
-from . import common, edges, fourier, frustum, masked, network, sampling
+from . import common, edges, fourier, frustum, masked, network, plug_and_play, sampling
 from .common import *  # noqa: F403
 from .edges import *  # noqa: F403
 from .fourier import *  # noqa: F403
 from .frustum import *  # noqa: F403
 from .masked import *  # noqa: F403
 from .network import *  # noqa: F403
+from .plug_and_play import *  # noqa: F403
 from .sampling import *  # noqa: F403
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     *frustum.__all__,
     *masked.__all__,
     *network.__all__,
+    *plug_and_play.__all__,
     *sampling.__all__,
 ]

@@ -155,6 +155,38 @@ def test_iterations_are_captured_in_a_graph(problem, size):
         assert end.equal(iterations(start))
 
 
+def denoiser_layers(dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    """Random weights of the shape of the shipped denoiser."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(32, 2), (32, 32), (32, 32), (32, 32), (1, 32)]
+    weights = [torch.randn(*s, 3, 3, generator=generator) * (2 / (9 * s[1])) ** 0.5 for s in shapes]
+    biases = [0.1 * torch.randn(s[0], generator=generator) for s in shapes]
+    return [w.cuda().to(dtype) for w in weights], [b.cuda().to(dtype) for b in biases]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [9, 16, 31, 33, 64])
+@pytest.mark.parametrize("batch", [1, 3, 17])
+def test_m_step_is_that_of_the_reference_and_captured(problem, size, batch):
+    x, kernel, y = (value.cuda() for value in problem(batch, 3, (80, 70, size)))
+    level = torch.linspace(0.02, 0.1, batch, device="cuda")
+    with ext.use_backend("reference"):
+        factors = ext.hqs_prepare(x[:, None], y, torch.full((batch,), 2e3, device="cuda"), size)
+    expected = reference.hqs_m_step(kernel, factors, *denoiser_layers(torch.float64), level.double(), True, 5)
+    single = kernel.float(), ext.HQSFactors(*(factor.float() for factor in factors))
+    layers = denoiser_layers(torch.float32)
+    own = reference.hqs_m_step(*single, *layers, level, True, 5)
+    with ext.use_backend("cuda"):
+        actual = ext.hqs_m_step(*single, *layers, level, iterations=5)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            replayed = ext.hqs_m_step(*single, *layers, level, iterations=5)
+    assert error(actual, expected) <= max(1e-5, 2 * error(own, expected))
+    for _ in range(2):
+        graph.replay()
+        assert replayed.equal(actual)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
 def test_second_device_is_used_whichever_is_current(problem):

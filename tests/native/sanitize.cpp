@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "hqs_finish.hpp"
 #include "hqs_kernel_update.hpp"
 #include "hqs_lags.hpp"
+#include "hqs_m_step.hpp"
 #include "hqs_prepare.hpp"
 #include "masked_kernel.hpp"
 #include "masked_proximal.hpp"
@@ -120,6 +122,34 @@ void kernel_update(int side, int size, bool project) {
         expect_success(name, launch(HqsKernelUpdate{kernel.get(), data_term.get(), filter.get(), updated.get(), batch,
                                                     size, side, project, 2},
                                     nullptr));
+        Floats found;
+        updated.append_to(found);
+        return found;
+    });
+}
+
+void m_step(int side, int size, bool relative) {
+    const std::int64_t batch = 2;
+    const std::size_t count = batch * size * size;
+    Array kernel(random_floats(count)), data_term(random_floats(count)), level(Floats{0.1f, 0.2f});
+    Array filter(random_floats(batch * side * (side / 2 + 1)));
+    std::vector<std::unique_ptr<Array>> layers;
+    HqsMStep problem{kernel.get(), data_term.get(), filter.get(), level.get(), {},       {}, nullptr,
+                     nullptr,      batch,           size,         side,        relative, 2};
+    for (int layer = 0; layer < kDenoiserLayers; ++layer) {
+        const std::size_t inputs = layer == 0 ? 2 : kDenoiserChannels;
+        const std::size_t outputs = layer == kDenoiserLayers - 1 ? 1 : kDenoiserChannels;
+        layers.push_back(std::make_unique<Array>(random_floats(9 * inputs * outputs)));
+        problem.weights[layer] = layers.back()->get();
+        layers.push_back(std::make_unique<Array>(random_floats(outputs)));
+        problem.biases[layer] = layers.back()->get();
+    }
+    repeat("hqs_m_step", [&] {
+        Output updated(count);
+        problem.updated = updated.get();
+        Array workspace(workspace_bytes(problem) / sizeof(float));
+        problem.workspace = workspace.get();
+        expect_success("hqs_m_step", launch(problem, nullptr));
         Floats found;
         updated.append_to(found);
         return found;
@@ -338,6 +368,9 @@ int main(int argc, char **argv) {
     for (const int size : {17, 32})
         kernel_update(64, size, true);
     kernel_update(128, 63, true);
+    m_step(32, 9, true); // four tiles
+    m_step(64, 8, false);
+    m_step(128, 7, true);
     finish(72, 33, true);
     finish(7, 7, false);
     prepare(16, 17, 9, 18, false);

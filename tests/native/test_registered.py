@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import latentdem_ext as ext
+from latentdem.priors.kernel_denoiser import load_kernel_denoiser
 from latentdem_ext import _native
 from latentdem_ext._registry import OPERATIONS
 
@@ -58,6 +59,8 @@ def test_registration(problem):
     checks = {"test_utils": ("test_schema", "test_faketensor")}  # autograd is that of every backend
     torch.library.opcheck(operations.hqs_prepare.default, (x[:, None], y, ones, 7, False, None), **checks)
     torch.library.opcheck(operations.hqs_kernel_update.default, (kernel, *factors, True, 2), **checks)
+    m_step = (kernel, *factors, *load_kernel_denoiser().layers(), ones, True, 2)
+    torch.library.opcheck(operations.hqs_m_step.default, m_step, **checks)
     torch.library.opcheck(operations.blur_fidelity.default, (x, kernel, y, None), **checks)
     torch.library.opcheck(operations.blur_proximal.default, (x, kernel, y, ones, None), **checks)
     torch.library.opcheck(operations.project_kernel.default, (kernel,), **checks)
@@ -91,6 +94,10 @@ def test_a_step_starts_few_programs(problem, monkeypatch):
     assert prepare == ["_fft_r2c", "hqs_lags", "_fft_c2r", "_fft_c2r", "hqs_crop", "_fft_r2c"]
     factors = ext.hqs_prepare(x[:, None], y, ones, 7)
     assert run("hqs_kernel_update", kernel, *factors, True, 20) == ["hqs_kernel_update"]
+    layers = load_kernel_denoiser().layers()
+    m_step = (kernel, *factors, *layers, ones, True, 20)
+    OPERATIONS["hqs_m_step"].backends["cuda"].run(*m_step)  # weights are laid out once
+    assert run("hqs_m_step", *m_step) == ["hqs_m_step"]
     # All iterations are one call, in which nothing is allocated and nothing waits for the device.
     assert run("masked_proximal", x, kernel, y, mask, ones, None, 1e-3, 2) == ["masked_proximal"]
     assert run("masked_kernel_solve", x, mask, ones, right, None, 1e-3, 2) == ["masked_kernel_solve"]

@@ -23,6 +23,9 @@ WAITING = (
     "masked_proximal",
     "masked_kernel_solve",
 )  # their definitions wait for the device, so no graph has them
+# What there is without a kernel, by the operation that falls back on it.
+FALLBACKS = {"upsample_conv": "folded", "hqs_m_step": "separate operations"}
+DENOISER = (2, 32, 32, 32, 32, 1)  # channels before and after each of its layers
 Values = Tensor | tuple[Tensor, ...]
 
 
@@ -78,14 +81,19 @@ class Case:
 
     def run(self, variant: str) -> Values:
         """The result of one of `variants`, or on the backend that the operation chooses for itself: ""."""
-        if variant == "folded":
-            return OPERATIONS[self.operation].fallback(*self.arguments, **self.options)
+        if variant == FALLBACKS.get(self.operation):
+            return OPERATIONS[self.operation].fallback(*self._of_schema(), **self.options)
         if variant == "reference":
             return getattr(reference, self.operation)(*self.arguments, **self.options)
         if variant in self.libraries:
             return self.libraries[variant](*self.arguments, **self.options)
         with ext.use_backend(variant) if variant else nullcontext():
             return getattr(ext, self.operation)(*self.arguments, **self.options)
+
+    def _of_schema(self) -> list[Any]:
+        """The arguments as the operation is registered, factors as two tensors."""
+        parts = (a if isinstance(a, ext.HQSFactors) else (a,) for a in self.arguments)
+        return [part for each in parts for part in each]
 
     def variants(self) -> list[str]:
         """The reference, every backend that takes the arguments, and ways of PyTorch and of libraries."""
@@ -98,14 +106,14 @@ class Case:
                     print(f"{self.operation} not on {backend}: {refused}")
                 else:
                     found.append(backend)
-        return [*found, *(["folded"] if operation.fallback is not None else []), *self.libraries]
+        return [*found, *([FALLBACKS[self.operation]] if operation.fallback else []), *self.libraries]
 
     def chosen(self) -> str:
         """The backend that the operation chooses for itself."""
         with ext.record_backends() as record:
             self.run("")
         backend = record.get(self.operation, ["reference"])[0]
-        return "folded" if backend == "reference" and OPERATIONS[self.operation].fallback else backend
+        return FALLBACKS.get(self.operation, backend) if backend == "reference" else backend
 
     def precise(self) -> Values:
         """The result of the reference in float64."""
@@ -167,10 +175,10 @@ def error_of(results: Values, expected: Values) -> float:
 
 
 class Maker:
-    """Random tensors on a device, and cases made of them."""
+    """Random tensors on a device, and cases made of them; `iterations` are those of an M-step."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, device: str, iterations: int = 20) -> None:
+        self.device, self.iterations = device, iterations
 
     def random(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(shape, device=self.device).to(dtype)
@@ -190,12 +198,21 @@ class Maker:
         with ext.use_backend("reference"):
             factors = ext.hqs_prepare(x[:, None], y, weight, size)
         yield case("hqs_kernel_update", kernel, factors)
-        yield case("hqs_kernel_update", kernel, factors, iterations=20)
+        yield case("hqs_kernel_update", kernel, factors, iterations=self.iterations)
+        work: dict[str, Any] = {"relative": True, "iterations": self.iterations}
+        yield case("hqs_m_step", kernel, factors, *self.denoiser(), self.full(batch, 0.05), **work)
         yield case("project_kernel", kernel - kernel.mean())
         mask, work = self.frame(height, width, size), {"tolerance": 0.0, "iterations": ITERATIONS}
         yield case("masked_proximal", x, kernel, y, mask, self.full(batch, 0.01), **work)
         right = reference.blur_kernel_gradient(x, mask * y, size)
         yield case("masked_kernel_solve", x, mask, weight, right, None, **work)
+
+    def denoiser(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Weights and biases of a kernel denoiser of the shape of the shipped one, laid out as it is."""
+        sizes = list(zip(DENOISER[1:], DENOISER[:-1], strict=True))
+        weights = (self.random(o, i, 3, 3) * (2 / (9 * i)) ** 0.5 for o, i in sizes)
+        laid_out = tuple(weight.contiguous(memory_format=torch.channels_last) for weight in weights)
+        return laid_out, tuple(0.1 * self.random(o) for o, _ in sizes)
 
     def frame(self, height: int, width: int, size: int) -> Tensor:
         """Mask (1, 1, H, W) of the pixels beside which a kernel of `size` pixels a side stays inside."""

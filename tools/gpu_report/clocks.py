@@ -32,7 +32,7 @@ def device_time(functions: Sequence[Callable[[], Any]]) -> dict[str, float]:
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):  # with which prepared weights are kept
         results = [function() for function in functions]  # kept, or the next one would write to the same memory
     graph.replay()
     pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(ROUNDS)]

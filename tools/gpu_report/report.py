@@ -34,7 +34,8 @@ that nothing waits for the host and, where they are large, nothing comes from th
 distance of the quartiles. `host_us`: what the host needs to start it. GB/s counts arguments and results once;
 `of_copy` is its share of a plain copy in the same run. `chosen` is the backend that the operation chooses for
 itself. `folded` and `conv_transpose2d` are one transposed convolution with the folded kernel: as the package
-calls it, and with cuDNN's search for its fastest algorithm.""",
+calls it, and with cuDNN's search for its fastest algorithm. `separate operations` are the launches of an
+M-step one after another, which `cuda` makes in one.""",
     "counters": "Counters of Nsight Compute, for the launches of three operations.",
     "whole run": """\
 Networks of the shape of Stable Diffusion 1.5: whole runs with CUDA graphs and without, then some steps of

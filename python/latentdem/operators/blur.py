@@ -14,6 +14,7 @@ from torch import Tensor
 import latentdem_ext as ext
 from latentdem_ext.reference.masked import MAX_ITERATIONS
 
+from ..priors.kernel_denoiser import network_of
 from .base import Operator
 from .centring import centre_kernel
 from .limits import Limits
@@ -195,6 +196,9 @@ class Blur(Operator):
             update = _per_channel_update(samples, y, delta * variance, self.kernel_size)
         elif interior is None:
             factors = ext.hqs_prepare(samples, y, delta * variance, self.kernel_size)
+            updated = self._in_one_launch(kernel, factors, delta)
+            if updated is not None:
+                return centre_kernel(updated) if hqs.centre else updated
             update = partial(ext.hqs_kernel_update, factors=factors)
         else:
             update = MaskedKernelUpdate(samples, y, interior, delta * variance)
@@ -203,6 +207,19 @@ class Blur(Operator):
             if self.denoiser is not None:
                 kernel = ext.project_kernel(self.denoiser(kernel, self._level(kernel, delta)))
         return centre_kernel(kernel) if hqs.centre else kernel
+
+    def _in_one_launch(self, kernel: Tensor, factors: ext.HQSFactors, delta: float) -> Tensor | None:
+        """All iterations with the kernel denoiser where they are one launch on a GPU, else None."""
+        network, absolute = network_of(self.denoiser), self.hqs.noise_level is None
+        if network is None or self.hqs.iterations < 1:
+            return None
+        layers = network.layers()
+        if not ext.hqs_m_step_is_one_launch(kernel, factors, *layers):
+            return None
+        level = kernel.new_full((kernel.shape[0],), delta**-0.5) if absolute else self._level(kernel, delta)
+        return ext.hqs_m_step(
+            kernel, factors, *layers, level, relative=not absolute, iterations=self.hqs.iterations
+        )
 
     def _level(self, kernel: Tensor, delta: float) -> Tensor:
         level = self.hqs.noise_level

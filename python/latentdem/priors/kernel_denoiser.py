@@ -55,6 +55,12 @@ class KernelDenoiser(Network):
         inputs = torch.cat([kernel, level_map], dim=1).contiguous(memory_format=torch.channels_last)
         return (kernel - level_map * self.net(inputs)).contiguous()
 
+    def layers(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases of the convolutions."""
+        convolutions = [module for module in self.net if isinstance(module, Convolution)]
+        biases = [layer.bias for layer in convolutions if layer.bias is not None]
+        return [layer.weight for layer in convolutions], biases
+
     def denoise(self, kernel: Tensor, noise_level: Tensor | float) -> Tensor:
         """Denoised kernels of any scale: each is divided by its peak before and multiplied by it after.
 
@@ -66,6 +72,12 @@ class KernelDenoiser(Network):
             (B, 1, K, K), not clipped and not normalised.
         """
         return at_peak_one(kernel, lambda scaled: self(scaled, noise_level))
+
+
+def network_of(denoise: Callable[[Tensor, Tensor], Tensor] | None) -> KernelDenoiser | None:
+    """The network that `denoise` is the method `KernelDenoiser.denoise` of; None for any other function."""
+    owner = getattr(denoise, "__self__", None)
+    return owner if type(owner) is KernelDenoiser and denoise == owner.denoise else None
 
 
 def at_peak_one(kernel: Tensor, denoise: Callable[[Tensor], Tensor]) -> Tensor:

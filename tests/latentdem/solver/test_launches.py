@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import latentdem_ext as ext
 from latentdem import HQS, Blur, LatentDEM, Proximal
 from latentdem.operators.kernels import gaussian_kernel
 from latentdem.priors import Condition, DiffusersPrior
@@ -71,6 +72,24 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], Counter[str]]:
 
     prior: Any = None
     return of_a_step
+
+
+@pytest.mark.parametrize(("iterations", "separate"), [(5, 128), (20, 503)])
+def test_programs_of_an_m_step(monkeypatch: pytest.MonkeyPatch, iterations: int, separate: int) -> None:
+    """As single operations, and where the iterations are one of them; docs/reference/cost.md has the counts."""
+    counts = []
+    for one_launch in (False, True):
+        monkeypatch.setattr(ext, "hqs_m_step_is_one_launch", lambda *_, result=one_launch: result)
+        with stand_in_device(monkeypatch):
+            operator = Blur(9, put(load_kernel_denoiser()), HQS(iterations, 1e6))
+            x = torch.rand(1, 1, 3, 32, 32) * 2 - 1
+            given = put((x, x[0], gaussian_kernel(9, 3.0), torch.full((1,), 1e-3)))
+            with torch.no_grad(), launches_of_operations(monkeypatch) as launches:
+                operator.m_step(*given)
+        counts.append(Counter(launches.names))
+    assert counts[0].total() == separate
+    own, rest = ("hqs_prepare", "hqs_m_step"), ("clamp", "mul", "new_full")
+    assert counts[1] == Counter([*(f"latentdem::{name}" for name in own), *rest])
 
 
 def one_launch(record: Callable[..., Any], launches: Launches) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::size_t kStack = 128 << 10;
 constexpr std::size_t kWarp = 32;
+constexpr unsigned kThreads = 1024;    // of a block, at most
 constexpr int kSharedLimit = 99 << 10; // of a block on compute capability 8.6 and 8.9, the smallest of all
 constexpr int kSharedWithoutAsking = 48 << 10;
 
@@ -40,9 +41,9 @@ struct Fiber {
     void *fake_stack = nullptr; // of AddressSanitizer
 };
 
-std::vector<Fiber> fibers(1024);
-std::size_t count;   // of the threads of all blocks that run together
-std::size_t threads; // of a block
+std::vector<Fiber> fibers(3 * 512); // as many as the processors of the device hold of the largest cooperative kernel
+std::size_t count;                  // of the threads of all blocks that run together
+std::size_t threads;                // of a block
 Fiber *running;
 ucontext_t scheduler;
 const std::function<void()> *program;
@@ -208,7 +209,7 @@ void start_block(dim3 block, dim3 grid, dim3 here, std::size_t shared) {
 
 bool is_valid(const void *kernel, dim3 grid, dim3 block, std::size_t shared) {
     const int limit = allowed.count(kernel) ? std::min(allowed[kernel], kSharedLimit) : kSharedWithoutAsking;
-    return grid.x != 0 && grid.y != 0 && grid.y <= 65535 && grid.z == 1 && block.x != 0 && block.x <= fibers.size() &&
+    return grid.x != 0 && grid.y != 0 && grid.y <= 65535 && grid.z == 1 && block.x != 0 && block.x <= kThreads &&
            block.y == 1 && block.z == 1 && static_cast<int>(shared) <= limit;
 }
 
