@@ -14,6 +14,7 @@ from .candidates import APART, compared_pairs, distinct, pairs_in
 from .noise_error import SCORED, Draw, PairError
 
 SCORE_DRAWS = 4  # draws of the noise per score
+SPARSE = 4  # every such draw counts where scores decide
 # Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
 MODEL_ERROR = 8.0  # standard deviation of differences of the noise error that the errors of the prior make
 FITTING, FITTING_WIDTH = -2.5, 0.5  # score at which two views may as well be of two objects, and its width
@@ -46,8 +47,8 @@ class CameraObjective:
         return torch.arange(len(self.error.latents))
 
     def draws(self, count: int, exact: bool = False) -> list[Draw]:
-        """Draws of the noise; expectations over it instead, if the prior predicts means, unless `exact`."""
-        return self.error.draws(count, self.generator, rough=not exact)
+        """Draws of the noise, rough ones unless `exact`. A pair needs exact ones: no third view checks it."""
+        return self.error.draws(count, self.generator, rough=len(self.error.latents) > 2 and not exact)
 
     def cameras(self, poses: Tensor, views: Tensor) -> Tensor:
         """See `ViewCondition.cameras`."""
@@ -103,7 +104,7 @@ class CameraObjective:
             cameras: (n, 3) cameras of all views.
             view: the view.
             others: (O, n, 3) sets of cameras with other poses of the view.
-            draws: draws of the noise for the paired comparison.
+            draws: draws of the noise.
         """
         sets = torch.cat([cameras[None], others])
         poses = sets[:, view] - sets[:, 0]
@@ -111,7 +112,7 @@ class CameraObjective:
         prior = replace(self, error=replace(self.error, matches=None))
         scores = prior.scores(sets, self.views, only=view)
         if scores is not None:
-            losses = self.losses(sets, self.views, self.draws(SCORE_DRAWS), only=view).mean(0)
+            losses = self.losses(sets, self.views, draws[::SPARSE], only=view).mean(0)
             logits = scores - losses / SCORED
             score = scores[0] / len(compared_pairs(len(cameras), view)[0])
             explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH))

@@ -23,10 +23,9 @@ from .candidates import (
     turn_last,
 )
 from .noise_error import SCORED, Draw, PairError
-from .objective import SCORE_DRAWS, CameraObjective, SearchProgress, ignore_progress
+from .objective import SPARSE, CameraObjective, SearchProgress, ignore_progress
 
 FINAL_DRAWS = 24
-LIKELY = 4  # hypotheses of a pair that make all M-steps
 MERGED = math.radians(10)  # smallest distance between two candidates of a view that joins
 SAME = math.radians(1.5)  # smallest distance between two sets of cameras
 TEMPERATURE = 0.4  # increase of the noise error that makes a set e times less likely
@@ -93,21 +92,20 @@ class PoseSearch:
     def search_pair(self, on_step: SearchProgress = ignore_progress) -> tuple[Tensor, list[Tensor]]:
         """Sets of cameras (B, 2, 3) of two views, and the refined ones (H, 2, 3) of all hypotheses.
 
-        All hypotheses make two thirds of the M-steps, by expectations over the noise where the prior has them,
-        and the likeliest the others, exactly. The initial hypotheses are among the sets, so that a refinement
-        that went astray is discarded.
+        The initial hypotheses are among the sets, so that a refinement that went astray is discarded.
         """
         pairs, views, steps = self._hypothesis_cameras(1), self._views, self._config.refinements
-        objective = self.objective
-        moved = objective.refine(pairs, views, 2 * steps // 3, (1.0, 0.4), on_step=within(on_step, 0.0, 0.7))
-        order = objective.score(moved, views).argsort(stable=True)
+        share = 1.0 if self._recrop is None else 0.7
+        refine = self.objective.refine
+        refined = refine(pairs, views, steps, exact=True, on_step=within(on_step, 0.0, share))
+        sets = torch.cat([refined, pairs])
         if self._recrop is not None:
-            self._crop_around_origin(moved[order[0]])
-            moved, pairs = centred(moved), centred(pairs)
-        likely, others = moved[order[:LIKELY]], moved[order[LIKELY:]]
-        last = within(on_step, 0.7, 1.0)
-        refined = torch.cat([objective.refine(likely, views, steps // 3, (0.4, 0.0), True, last), others])
-        return torch.cat([refined, likely, pairs]), [refined]
+            self._crop_around_origin(refined[self.objective.score(refined, views, exact=True).argmin()])
+            refined, sets = centred(refined), centred(sets)
+            last = within(on_step, share, 1.0)
+            refined = refine(refined, views, steps // 2, (0.5, 0.0), True, last)
+            sets = torch.cat([refined, sets])
+        return sets, [refined]
 
     def search_many(self, on_step: SearchProgress = ignore_progress) -> tuple[Tensor, list[Tensor]]:
         """Sets of cameras (B, n, 3) of three or more views, and alternatives (P, 3) of each but the first."""
@@ -266,16 +264,17 @@ class PoseSearch:
         """Posterior over the most likely sets of cameras (B, n, 3), each bundle-adjusted by the prior.
 
         If the prior scores poses, only the sets are considered that are near the one with the best score and
-        noise error. The noise error divided by `TEMPERATURE` serves as negative log-likelihood. Sets nearer
-        than `SAME` to a better one, and sets unlikely by `UNLIKELY` times the temperature, are left out. For a
-        prior whose views are samples rather than means, it is the best set alone.
+        noise error (by a part of the draws, as scores decide between what is far apart). The noise error
+        divided by `TEMPERATURE` serves as negative log-likelihood. Sets nearer than `SAME` to a better one, and
+        sets unlikely by `UNLIKELY` times the temperature, are left out. For a prior whose views are samples
+        rather than means, it is the best set alone.
         """
         config, error = self._config, self.objective.error
         most = min(config.hypotheses, config.posterior_size if error.prior.temperature < 1 else 1)
         scores = self.objective.scores(sets, self._views)
         if scores is not None:
-            rough = self.objective.losses(sets, self._views, self.objective.draws(SCORE_DRAWS)).mean(0)
-            best = sets[(rough - SCORED * scores).argmin()]
+            losses = self.objective.losses(sets, self._views, draws[::SPARSE]).mean(0)
+            best = sets[(losses - SCORED * scores).argmin()]
             sets = sets[angle_between(sets - sets[:, :1], best - best[:1]).amax(1) < APART / 2]
         losses = self.objective.losses(sets, self._views, draws).mean(0)
         likely = sets[distinct(sets, losses, SAME, most, UNLIKELY * TEMPERATURE)]
