@@ -102,8 +102,8 @@ def _backward_defined(definition: Callable[..., Tensor]) -> Callable[..., tuple[
     ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             inputs = [value.detach().requires_grad_() for value in (volume, matrix, distances)]
-            by_volume, *by_cameras = torch.autograd.grad(definition(*inputs), inputs, grad)
-        return by_volume if whole else volume.new_empty(0), *by_cameras
+            by_volume, by_matrix, by_distances = torch.autograd.grad(definition(*inputs), inputs, grad)
+        return by_volume if whole else volume.new_empty(0), by_matrix, by_distances
 
     return backward
 

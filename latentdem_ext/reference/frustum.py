@@ -9,6 +9,8 @@ other camera's frame. In its frustum that is the position (X / f, Y / f, f - r),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +20,7 @@ __all__ = ["composite", "frustum_hits", "frustum_positions", "frustum_resample"]
 NEAREST = 1 / 6  # smallest divisor f; kNearest in csrc/cpu/frustum.hpp
 
 
-def frustum_positions(matrix: Tensor, distances: Tensor, size: tuple[int, int, int]) -> Tensor:
+def frustum_positions(matrix: Tensor, distances: Tensor, size: Sequence[int]) -> Tensor:
     """Positions (B, d, h, w, 3) in the frustum of the other camera, as `grid_sample` takes them.
 
     Args:
