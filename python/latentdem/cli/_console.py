@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,21 +33,28 @@ class _Stream(io.TextIOWrapper):
     """A text stream that never ends a run.
 
     Characters that the encoding lacks are written as escapes, and a full disk or a closed pipe behind the
-    stream is skipped: what matters is on disk by then, and the exit status tells the rest.
+    stream is skipped: what matters is on disk by then, and the exit status tells the rest. `lost` remembers
+    a full disk.
     """
+
+    lost = False
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         line_buffering, encoding = stream.line_buffering, stream.encoding
         super().__init__(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
+        try:
             super().write(text)
+        except OSError as error:
+            self.lost |= not isinstance(error, BrokenPipeError)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:
             super().flush()
+        except OSError as error:
+            self.lost |= not isinstance(error, BrokenPipeError)
 
 
 def protect_streams() -> None:
@@ -56,6 +63,12 @@ def protect_streams() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, _Stream):
             setattr(sys, name, _Stream(stream))
+
+
+def output_is_lost() -> bool:
+    """Whether the disk behind stdout had no room for some of what was printed."""
+    sys.stdout.flush()
+    return isinstance(sys.stdout, _Stream) and sys.stdout.lost
 
 
 class _Handler(logging.Handler):

@@ -11,6 +11,7 @@ def info_command() -> None:
     """Print versions, devices, backends and weights."""
     import torch
 
+    from ..errors import UserError
     from ..metrics import lpips_available
     from ..output.report import backends, versions
     from ..priors.embedded import EMBEDDED_WEIGHTS
@@ -26,6 +27,8 @@ def info_command() -> None:
     available, reason = lpips_available()
     rows.append(("LPIPS", reason if available else f"not available: {reason}"))
     console.print_table(rows)
+    if console.output_is_lost():
+        raise UserError("The table could not be written to the standard output: the disk is full.")
 
 
 def _weights(title: str, folder: Path, otherwise: str) -> list[tuple[str, str]]:

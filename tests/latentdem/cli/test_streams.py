@@ -113,7 +113,7 @@ def test_console_never_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full")
-@pytest.mark.parametrize("arguments", [["--help"], ["deblur", "none.png"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["info"], ["deblur", "none.png"]])
 def test_full_console_of_a_process(here: Path, arguments: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "latentdem", *arguments]
