@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.optim import AdamW
 from tqdm import tqdm
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
-from train_view_prior import training_views
+from train_view_prior import Init, training_views
 
+from latentdem.priors.loading import load_network
 from latentdem.three_d.geometry.cameras import POLAR_RANGE, camera_axes, relative_pose, wrap
 from latentdem.three_d.pose_search.noise_error import expected_error
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
@@ -37,8 +38,10 @@ from latentdem.three_d.priors.pose_scorer import LOG_VARIANCES, PoseScorer
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 DEFAULT = Path("runs/views")
-HYPOTHESES = 16  # poses of a pair: two that are nearly right, two that are nearer than most, and any others
-RIGHT, NEAR, POLAR = (math.radians(angle) for angle in (5, 18, 9))  # standard deviations of their errors
+HYPOTHESES = 16  # poses of a pair: two that are nearly right, three that are nearer than most, and any others
+DRIFTING = 4  # of them, one near and three others, whose heights are as wrong as a search may leave them
+# Standard deviations of their errors in azimuth, where they are right and near, and in height.
+RIGHT, NEAR, POLAR, DRIFTED = (math.radians(angle) for angle in (5, 18, 9, 25))
 APART = math.radians(25)  # smallest difference between the azimuths of two views
 PART = 64  # pairs in a file
 TOGETHER = 4  # pairs whose hypotheses are computed at once
@@ -133,12 +136,13 @@ def jitter(x: Tensor, share: float) -> Tensor:
 
 def random_hypotheses(true: Tensor) -> Tensor:
     """Cameras (N, H, 2, 3), the first at azimuth 0 and distance 0, for pairs with `true` cameras (N, 2, 3)."""
-    count, rest = len(true), HYPOTHESES - 4
-    spread = torch.tensor([RIGHT] * 2 + [POLAR] * (HYPOTHESES - 2))[:, None]
+    count, rest = len(true), HYPOTHESES - 5
+    heights = [RIGHT] * 2 + [POLAR] * 2 + [DRIFTED] * DRIFTING + [POLAR] * (rest + 1 - DRIFTING)
+    spread = torch.tensor(heights)[:, None]
     polar = (true[:, None, :, 0] + spread * torch.randn(count, HYPOTHESES, 2)).clamp(*POLAR_RANGE)
     errors = [
         RIGHT * torch.randn(count, 2),
-        NEAR * torch.randn(count, 2),
+        NEAR * torch.randn(count, 3),
         2 * math.pi * torch.rand(count, rest),
     ]
     azimuth = (true[:, 1, 1] - true[:, 0, 1])[:, None] + torch.cat(errors, 1)
@@ -190,6 +194,7 @@ def train(
     learning_rate: float = 2e-3,
     minutes: Minutes = None,
     device: Device = "cpu",
+    init: Init = None,
 ) -> None:
     """Trains the network and evaluates it."""
     place, paths = torch.device(device), sorted((out / "poses").glob("train*.pt"))
@@ -197,7 +202,10 @@ def train(
         raise SystemExit(f"No poses in {out / 'poses'}; run `train_pose_scorer.py hypotheses` first.")
     parts = [torch.load(path, mmap=True, weights_only=True) for path in paths]
     torch.manual_seed(0)
-    model = PoseScorer(parts[0]["rendered"].shape[3], parts[0]["latents"].shape[2])
+    if init is None:
+        model = PoseScorer(parts[0]["rendered"].shape[3], parts[0]["latents"].shape[2])
+    else:
+        model = load_network(PoseScorer, init).requires_grad_()
     model.save_config(out / "pose_scorer")
     model = model.train().to(place, memory_format=torch.channels_last)
     optimizer = AdamW(model.parameters(), lr=learning_rate, weight_decay=0.02, fused=True)

@@ -42,9 +42,12 @@ def test_hypotheses_are_right_near_and_anywhere(train_pose_scorer):
     true = random_cameras(2 * 200, torch.Generator().manual_seed(0)).view(200, 2, 3)
     cameras = train_pose_scorer.random_hypotheses(true)
     errors = train_pose_scorer.pose_errors(cameras, true[:, None]).rad2deg()
+    heights = (cameras[..., 0] - true[:, None, :, 0]).rad2deg().std((0, 2))
     assert errors[:, :2].median() < 10
     assert 10 < errors[:, 2:4].median() < 30
-    assert errors[:, 4:].median() > 40
+    assert errors[:, 5:].median() > 40
+    assert (heights[4:8] > 13).all()
+    assert (torch.cat([heights[:4], heights[8:]]) < 11).all()
     assert not cameras[:, :, 0, 1:].any()
 
 
@@ -78,22 +81,24 @@ def folder(tmp_path_factory):
 
 def test_a_network_is_trained_and_exported(train_pose_scorer, folder, monkeypatch, tmp_path):
     monkeypatch.setattr(train_pose_scorer, "PART", 2)
-    monkeypatch.setattr(train_pose_scorer, "HYPOTHESES", 6)
+    monkeypatch.setattr(train_pose_scorer, "HYPOTHESES", 8)
     run(train_pose_scorer, "hypotheses", "--out", folder, "--parts", 1)
     part = torch.load(folder / "poses" / "train0000.pt", weights_only=True)
-    assert part["rendered"].shape[:3] == (2, 6, 2)
+    assert part["rendered"].shape[:3] == (2, 8, 2)
     assert part["errors"].max() <= math.pi
     written = (folder / "poses" / "train0000.pt").stat().st_mtime_ns
     run(train_pose_scorer, "hypotheses", "--out", folder, "--parts", 1)
     assert (folder / "poses" / "train0000.pt").stat().st_mtime_ns == written  # not made again
-    text = run(train_pose_scorer, "train", "--out", folder, "--steps", 2, "--batch", 2, "--chosen", 4)
+    scorer = EMBEDDED_3D_WEIGHTS / "pose_scorer"
+    training = "train", "--out", folder, "--batch", 2, "--chosen", 4, "--init", scorer
+    text = run(train_pose_scorer, *training, "--steps", 2)
     assert "held_out, by both" in text
     run(train_pose_scorer, "export", "--out", folder, "--weights", tmp_path)
     for name in ("autoencoder", "network", "scheduler"):
         (tmp_path / name).symlink_to(EMBEDDED_3D_WEIGHTS / name)
     prior = EmbeddedViewPrior.from_pretrained(tmp_path)
-    rendered, latents = part["rendered"][0, :, 0].float(), part["latents"][0, :1].float().expand(6, -1, -1, -1)
-    posed = prior.posed(prior.condition(torch.zeros(6, 3, 64, 64)), torch.zeros(6, 3))
+    rendered, latents = part["rendered"][0, :, 0].float(), part["latents"][0, :1].float().expand(8, -1, -1, -1)
+    posed = prior.posed(prior.condition(torch.zeros(8, 3, 64, 64)), torch.zeros(8, 3))
     posed = type(posed)((rendered,), posed.variance, posed.mean)
     expected = train_pose_scorer.trained(folder).half().float()(rendered, latents)
     torch.testing.assert_close(prior.score(posed, latents), expected, atol=0.02, rtol=0.02)
