@@ -33,7 +33,9 @@ class Builder:
 
     def __init__(self, folder: Path, compiler: str) -> None:
         self.folder, self.compiler = folder, compiler
-        headers = sorted([*CUDA.glob("*.hpp"), *CUDA.glob("*.cuh"), *SHIM.glob("*.h")])
+        headers = sorted(
+            [*CUDA.glob("*.hpp"), *CUDA.glob("*.cuh"), *SHIM.glob("*.h"), *SHIM.parent.glob("*.hpp")]
+        )
         self.headers = b"".join(file.read_bytes() for file in headers)
 
     def build(self, name: str, sources: Sequence[Path], flags: Sequence[str], link: Sequence[str]) -> Path:
