@@ -172,9 +172,9 @@ def family_of(path: Path) -> str | None:
 def encode(path: Path, array: np.ndarray, metadata: Metadata | None = None) -> None:
     """Writes (H, W, C) uint8 or uint16, C = 1 to 4, in the format of the suffix of `path`.
 
-    Where the format requires it, 16 bits are reduced to 8 and transparency is dropped. A TIFF keeps
-    camera, date, authors, exposure and place of the EXIF data. Metadata that the format cannot hold are left
-    out, with a warning: a picture is worth more than they are.
+    Where the format requires it, 16 bits are reduced to 8. A TIFF keeps camera, date, authors, exposure and
+    place of the EXIF data. Transparency and metadata that the format cannot hold are left out, with a warning:
+    a picture is worth more than they are.
     """
     family = family_of(path)
     assert family is not None, path
@@ -183,7 +183,14 @@ def encode(path: Path, array: np.ndarray, metadata: Metadata | None = None) -> N
 
 def _encode_what_fits(family: str, array: np.ndarray, metadata: Metadata) -> bytes:
     if family not in _WITH_ALPHA and array.shape[-1] in (2, 4):
-        array = array[..., :-1]
+        array, alpha = array[..., :-1], array[..., -1]
+        if (alpha < np.iinfo(alpha.dtype).max).any():
+            warnings.warn(
+                f"The picture is written without its transparency, which {family} does not hold; name a .png "
+                "to keep it.",
+                UserWarning,
+                stacklevel=2,
+            )
     try:
         return _encode(family, array, metadata)
     except Exception:  # Pillow and tifffile raise nearly anything for metadata that do not fit

@@ -263,8 +263,8 @@ def check_output(path: str | Path) -> None:
 def write_image(path: str | Path, image: Tensor, like: ImageFile | None = None) -> None:
     """Writes an image in the format of the suffix of `path`, with the depth, metadata and alpha of `like`.
 
-    JPEG and WebP are written at quality 95. Bit depth is reduced and transparency dropped where the format
-    requires it. Metadata that the format cannot hold are left out, with a warning.
+    JPEG and WebP are written at quality 95. Bit depth is reduced where the format requires it. Transparency and
+    metadata that the format cannot hold are left out, with a warning.
 
     Args:
         path: where to write; its suffix names the format.

@@ -167,10 +167,19 @@ def test_profile_and_exif_are_kept(tmp_path: Path, scene: Scene, name: str) -> N
 def test_sixteen_bits_become_eight_where_the_format_has_no_more(tmp_path: Path, scene: Scene) -> None:
     save_16_bit(tmp_path / "a.png", with_alpha(pixels(scene(), 16)))
     file = read_image(tmp_path / "a.png")
-    write_image(tmp_path / "out.jpg", file.pixels, like=file)
+    with pytest.warns(UserWarning, match="without its transparency, which JPEG does not hold; name a .png"):
+        write_image(tmp_path / "out.jpg", file.pixels, like=file)
     again = read_image(tmp_path / "out.jpg")
     assert again.bits == 8
     assert again.alpha is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_opacity_everywhere_is_no_loss(tmp_path: Path, scene: Scene) -> None:
+    array = pixels(scene())
+    Image.fromarray(np.dstack([array, np.full_like(array[..., :1], 255)])).save(tmp_path / "a.png")
+    file = read_image(tmp_path / "a.png")
+    write_image(tmp_path / "out.jpg", file.pixels, like=file)
 
 
 @pytest.mark.parametrize("transparent", [False, True])
