@@ -14,10 +14,11 @@ from ..priors.base import MAX_BATCH, PosedCondition, ViewCondition, ViewPrior
 from .features import FeatureMatches
 
 # Deviations from the prior's estimates that cost as much as failing to predict the noise of one pixel.
-POLAR_SCALE = math.radians(20)
+POLAR_SCALE = math.radians(8)
 PRINCIPAL_SCALE = 0.015  # in world units
 DISTANCE_SCALE = 0.1  # of the distance of a crop from `RADIUS`, in world units
 SCORED = 50.0  # noise error that counts as much as a score of 1
+POLAR_SPREAD = math.radians(10)  # of errors of estimated polar angles, as a Cauchy distribution, in scores
 MATCHED = 0.5  # score of a nat of evidence by matches, as wrong ones are not independent
 MIRRORED = (1.0, -1.0, 1.0, -1.0, 1.0)  # factors of the values of a camera for a mirrored view
 NOISIEST, CLEAREST = 850, 250  # range of timesteps at which the error is informative about the pose
@@ -45,7 +46,9 @@ class PairError:
     expected error over the noise follows in closed form, without a call of the network (`expected_error`).
     Squared deviations from what the prior estimates of each view are added, so that a pair that is predicted
     badly from everywhere does not drift: polar angles in units of `POLAR_SCALE` and, for crops, principal
-    points and distances in units of `PRINCIPAL_SCALE` and `DISTANCE_SCALE`.
+    points and distances in units of `PRINCIPAL_SCALE` and `DISTANCE_SCALE`. Where poses are scored, the
+    log-likelihood of the deviations of polar angles counts as well: two cameras that drift in height, one up
+    and the other down, explain each other nearly as well as the right ones.
 
     Attributes:
         prior: view-conditioned prior.
@@ -121,7 +124,7 @@ class PairError:
     def scores(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor | None:
         """Scores of poses (`ViewPrior.score`), summed over both directions, averaged over mirror images.
 
-        The evidence of matches is added.
+        The evidence of matches and that of estimated polar angles are added.
 
         Args:
             first, second, cameras: see `__call__`.
@@ -132,12 +135,19 @@ class PairError:
         both = self._of_predictions(first, second, cameras, self.prior.score)
         if both is None:
             return None
-        score = both.sum(0)
+        heights = self._height_evidence(first, cameras[:, 0]) + self._height_evidence(second, cameras[:, 1])
+        score = both.sum(0) + heights
         if self.mirrored is not None:
             mirror = cameras * cameras.new_tensor(MIRRORED)[: cameras.shape[-1]]
             mirrored = self.mirrored.scores(first, second, mirror)
             score = score if mirrored is None else (score + mirrored) / 2
         return score + self._evidence(first, second, cameras)
+
+    def _height_evidence(self, known: Tensor, cameras: Tensor) -> Tensor:
+        """Log-likelihood (R,), less its largest value, of the polar angles of cameras (R, 3) or (R, 5)."""
+        if self.condition.polar is None:
+            return torch.zeros_like(cameras[:, 0])
+        return -((cameras[:, 0] - self.condition.polar[known]) / POLAR_SPREAD).square().log1p()
 
     def _evidence(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor:
         """`FeatureMatches.evidence` (R,) in units of scores, 0 without any."""
@@ -196,7 +206,7 @@ class PairError:
             penalty = penalty + (offset / PRINCIPAL_SCALE).square().sum(1)
             penalty = penalty + (here[:, 2] / DISTANCE_SCALE).square()
         if scored and (score := self.prior.score(posed, self.latents[target])) is not None:
-            penalty = penalty - SCORED * score
+            penalty = penalty - SCORED * (score + self._height_evidence(known, here))
         errors = []
         for draw in draws:
             abar, z = float(self.prior.alphas_cumprod[draw.t]), self.latents[target]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.pose_search.noise_error import (
     POLAR_SCALE,
+    POLAR_SPREAD,
     PRINCIPAL_SCALE,
     SCORED,
     Draw,
@@ -34,7 +35,7 @@ def test_principal_points_off_their_estimate_cost():
 
 
 def test_scores_count_as_much_as_they_should():
-    """Both directions of a pair are scored, and their sum lowers the error."""
+    """Both directions of a pair are scored, and their sum, with that of the heights, lowers the error."""
     prior = tiny(scorer=scorer())
     x, _, _ = inputs(prior)
     error = PairError(prior, prior.condition(x), prior.encode(x))
@@ -43,6 +44,8 @@ def test_scores_count_as_much_as_they_should():
     there = prior.posed(error.condition[:1].at(cameras[:, 0]), relative_pose(cameras[:, 1], cameras[:, 0]))
     back = prior.posed(error.condition[1:].at(cameras[:, 1]), relative_pose(cameras[:, 0], cameras[:, 1]))
     expected = prior.score(there, error.latents[1:]) + prior.score(back, error.latents[:1])
+    cauchy = torch.distributions.Cauchy(error.condition.polar, POLAR_SPREAD)
+    expected = expected + (cauchy.log_prob(cameras[0, :, 0]) - cauchy.log_prob(error.condition.polar)).sum()
     torch.testing.assert_close(scores, expected)
     draws = error.draws(2, torch.Generator().manual_seed(0))
     plain, scored = (error(*pair, cameras, draws, scored) for scored in (False, True))
