@@ -28,7 +28,9 @@ def info_command() -> None:
     rows.append(("LPIPS", reason if available else f"not available: {reason}"))
     console.print_table(rows)
     if console.output_is_lost():
-        raise UserError("The table was not written: the disk behind the standard output is full; write elsewhere.")
+        raise UserError(
+            "The table was not written: the disk behind the standard output is full; write elsewhere."
+        )
 
 
 def _weights(title: str, folder: Path, otherwise: str) -> list[tuple[str, str]]:
