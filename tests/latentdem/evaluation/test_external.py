@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,51 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from latentdem.errors import UserError
-from latentdem.evaluation import EvaluationSettings, loop, picture_tables, run_evaluation, tables
+from latentdem.evaluation import EvaluationSettings, run_evaluation
 from latentdem.evaluation.cases import make_case
 from latentdem.evaluation.external import Program, Published
 from latentdem.evaluation.method_names import parse_methods, split_methods
-from latentdem.evaluation.picture_comparison import OWN
 from latentdem.evaluation.programs import Command
-from latentdem.evaluation.protocols import PROTOCOLS
 from latentdem.io.images import read_image, write_image
 from latentdem.io.kernels import write_kernel
 
-from . import stand_ins
+from .conftest import Scene, Table
 
-Scene = Callable[..., Tensor]
 SETTINGS = EvaluationSettings(kernel_size=9)
-RECIPES = Path(__file__).resolve().parents[3] / "docs" / "guide" / "comparisons.md"
 COPY = f"{sys.executable} -c 'import shutil, sys; shutil.copy(*sys.argv[1:])' {{input}} {{output}}"
 
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sheets and plots are not drawn, which takes a second each."""
-    monkeypatch.setattr(loop, "contact_sheet", lambda rows, path: None)
-    monkeypatch.setattr(tables, "comparison_sheet", lambda rows, path: None)
-    monkeypatch.setattr(tables, "plot_seconds", lambda methods, path: None)
-    monkeypatch.setattr(picture_tables, "contact_sheet", lambda rows, path, cell=1.9: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
-@pytest.fixture
-def photos(tmp_path: Path, scene: Scene) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(2):
-        write_image(folder / f"street {i}.png", scene(40, 40, seed=i))
-    return folder
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_published_results_are_scored_with_their_kernels(photos: Path, tmp_path: Path) -> None:
+def test_published_results_are_scored_with_their_kernels(photos: Path, tmp_path: Path, table: Table) -> None:
     results = tmp_path / "theirs"
     results.mkdir()
     case = make_case(photos / "street 0.png", 0, SETTINGS)
@@ -118,7 +89,9 @@ def test_program_gets_what_its_command_names(photos: Path, tmp_path: Path) -> No
     np.testing.assert_allclose(kernel, make_case(photos / "street 1.png", 1, SETTINGS).kernel[0, 0], atol=1e-6)
 
 
-def test_failed_image_is_listed_and_the_rest_goes_on(photos: Path, tmp_path: Path, cli: Any) -> None:
+def test_failed_image_is_listed_and_the_rest_goes_on(
+    photos: Path, tmp_path: Path, cli: Any, table: Table
+) -> None:
     script = tmp_path / "fragile.py"
     script.write_text(
         "import shutil, sys\n"
@@ -160,7 +133,7 @@ def test_time_limit_is_an_option(photos: Path, tmp_path: Path, cli: Any) -> None
 
 
 def test_methods_are_added_and_earlier_ones_stay(
-    photos: Path, tmp_path: Path, cli: Any, fake_deblur: Any
+    photos: Path, tmp_path: Path, cli: Any, fake_deblur: Any, table: Table
 ) -> None:
     out = tmp_path / "out"
     run = ("evaluate", photos, "--kernel-size", 9, "-o", out, "--methods")
@@ -183,20 +156,9 @@ def test_methods_of_a_table_of_the_paper(photos: Path, tmp_path: Path, cli: Any)
     assert "image size 32 instead of 256" in result.stdout
 
 
-@pytest.fixture
-def levin(tmp_path: Path, scene: Scene) -> Path:
-    """Two blurred pictures of Levin's set with a kernel."""
-    folder = tmp_path / "levin"
-    for part in ("blurred", "sharp", "kernels"):
-        (folder / part).mkdir(parents=True)
-    for i in (1, 2):
-        write_image(folder / "sharp" / f"im{i}.png", scene(60, 60, channels=1, seed=i))
-        write_image(folder / "blurred" / f"im{i}_kernel1_img.png", scene(60, 60, channels=1, seed=i) * 0.9)
-    np.save(folder / "kernels" / "kernel1.npy", np.ones((17, 17)) / 289)
-    return folder
-
-
-def test_real_pictures_are_compared(levin: Path, tmp_path: Path, cli: Any, fake_deblur: Any) -> None:
+def test_real_pictures_are_compared(
+    levin: Path, tmp_path: Path, cli: Any, fake_deblur: Any, table: Table
+) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     write_image(theirs / "im1_kernel1_img_x.png", read_image(levin / "sharp" / "im1.png").pixels)
@@ -292,64 +254,3 @@ def test_inputs_are_exported_as_the_methods_get_them(photos: Path, tmp_path: Pat
     write_image(photos / "street 1.bmp", case.reference)
     assert "Two images" in cli.sentence("evaluate", photos, "--export", out)
     assert "are inputs already" in cli.sentence("evaluate", photos, "--protocol", "levin", "--export", out)
-
-
-def recipes() -> dict[str, tuple[list[str], str]]:
-    """Options and command of each recipe of the documentation that runs a program."""
-    line = r"^    latentdem evaluate \S+ (.*?)--methods '([\w-]+)=(command:.+)'$"
-    found = re.findall(line, RECIPES.read_text().partition("## Recipes")[2], re.MULTILINE)
-    return {name: (options.split(), command) for options, name, command in found}
-
-
-def test_every_program_that_runs_by_itself_has_a_recipe() -> None:
-    assert set(recipes()) == {"MPRNet", "Restormer", "NAFNet", "DeblurGAN-v2", "Self-Deblur"}
-
-
-@pytest.mark.parametrize("name", list(recipes()))
-def test_recipe_runs_a_program_of_the_same_conventions(
-    name: str, photos: Path, levin: Path, tmp_path: Path, cli: Any
-) -> None:
-    stand_ins.install(tmp_path / "home")
-    options, command = recipes()[name]
-    command = command.replace("~/", f"{tmp_path}/home/").replace("python ", f"{sys.executable} ")
-    folder = levin if "--protocol" in options else photos
-    out = tmp_path / "out"
-    run = ("evaluate", folder, *options, "-o", out, "--kernel-size", 9, "--limit", 1)
-    result = cli.run(*run, "--methods", f"{name}={command}")
-    assert "Failed" not in result.stdout
-    (row,) = table(out / "metrics.csv")
-    assert float(row["psnr"]) == pytest.approx(float(row["psnr_input"]), abs=0.2)
-    assert (row["mnc"] != "") == (name == "Self-Deblur")
-
-
-def test_recipe_of_fast_diffusion_em_runs_on_exported_inputs(
-    photos: Path, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stand_ins.install(tmp_path / "home")
-    page = RECIPES.read_text().partition("### FastDiffusionEM")[2].partition("### BlindDPS")[0]
-    monkeypatch.chdir(tmp_path)
-    cli.run("evaluate", photos, "--kernel-size", 9, "--export", "inputs")
-    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    exec(block, {})
-    (command,) = re.findall(r"^    (cd ~/.*)$", page, re.MULTILINE)
-    command = command.replace("~/", f"{tmp_path}/home/").replace("python ", f"{sys.executable} ")
-    subprocess.run(command.replace("PICKLES", f"{tmp_path}/pickles"), shell=True, check=True)
-    (method,) = re.findall(r"--methods 'FastEM=(published:\S+)'$", page, re.MULTILINE)
-    method = method.replace("~/", f"{tmp_path}/home/")
-    result = cli.run("evaluate", photos, "--kernel-size", 9, "-o", "out", "--methods", f"FastEM={method}")
-    assert "| FastEM | 2 |" in result.stdout
-    for row in table(Path("out/metrics.csv")):
-        assert float(row["psnr"]) == pytest.approx(float(row["psnr_input"]), abs=0.2)
-        assert float(row["mnc"]) > 0.99  # but for the rounding of the picture of the kernel
-
-
-def test_commands_of_the_paper_tables_name_methods_of_their_tables() -> None:
-    page = (RECIPES.parents[1] / "research" / "reproduction.md").read_text()
-    line = r"^    latentdem evaluate \S+ .*--protocol (\S+) .*--methods '?([^'\n]+)'?$"
-    commands = re.findall(line, page, re.MULTILINE)
-    tables = {name for name, _ in commands}
-    assert {"paper-table1", "paper-table2", "paper-table6", "lai"} <= tables
-    for protocol, methods in commands:
-        names, _ = split_methods([methods])
-        known = [entry.name for entry in PROTOCOLS[protocol].entries] if protocol in PROTOCOLS else list(OWN)
-        assert set(names) <= {*known, "all"}
