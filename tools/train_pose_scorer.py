@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from tqdm import tqdm
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
-from train_view_prior import Init, training_views
+from train_view_prior import Base, Init, Share, mixed, training_views
 
 from latentdem.priors.loading import load_network
 from latentdem.three_d.geometry.cameras import POLAR_RANGE, camera_axes, relative_pose, wrap
@@ -48,6 +48,8 @@ TOGETHER = 4  # pairs whose hypotheses are computed at once
 JITTERED = 0.5  # share of the pairs whose pictures are moved and scaled a little, as crops are
 MOVED, EXPOSED = 0.04, 0.05  # standard deviations of shifts in half frames, of scales and of exposures
 SHARP = math.radians(8)  # standard deviation of the errors of poses that count as right
+ACCEPTED = math.radians(20)  # error of a pose that is as good as none
+NOISE = (0.001, 0.1)  # range of the noise of what the network sees, in units of its standard deviation
 LEVELS = (0.05, 0.15, 0.3, 0.5)  # cumulative alphas at which the noise error is compared
 
 Pairs = dict[str, Tensor]
@@ -179,8 +181,27 @@ def noise_errors(rendered: Tensor, latents: Tensor) -> Tensor:
     return torch.stack(errors).mean(0).sum((2, 3, 4, 5))
 
 
+def of_others(rendered: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where each first view is of the pair before, another object: no pose is right."""
+    here, there = rendered.unbind(2)
+    second, first = latents.unbind(1)
+    return torch.stack([here.roll(1, 0), there], 2), torch.stack([second, first.roll(1, 0)], 1)
+
+
+def disturbed(values: Tensor, level: Tensor) -> Tensor:
+    """Features or latents (N, ..., c, h, w) of pairs with noise of a level (N,) in units of their spread."""
+    places = [i for i in range(values.ndim) if i != values.ndim - 3]
+    spread = values.std(places, keepdim=True)
+    return values + level.view(-1, *[1] * (values.ndim - 1)) * spread * torch.randn_like(values)
+
+
 def cross_entropy(found: Tensor, errors: Tensor) -> Tensor:
-    """Mean cross-entropy between the softmax of scores (N, H) and what errors of poses (N, H) say is right."""
+    """Mean cross-entropy between the softmax of scores (N, H) and what errors of poses (N, H) say is right.
+
+    That none of the poses is right competes with them, at a score of 0 and as a pose with the error `ACCEPTED`.
+    So scores tell, beside which pose is right, whether any is.
+    """
+    found, errors = F.pad(found, (0, 1)), F.pad(errors, (0, 1), value=ACCEPTED)
     wanted = torch.softmax(-0.5 * (errors / SHARP).square(), 1)
     return -(wanted * found.log_softmax(1)).sum(1).mean()
 
@@ -218,9 +239,15 @@ def train(
         part = parts[int(torch.randint(len(parts), ()))]
         rows = torch.randperm(len(part["errors"]))[:batch].sort().values
         some = torch.randperm(part["errors"].shape[1])[:chosen]
-        rendered, latents = part["rendered"][rows][:, some].to(place), part["latents"][rows].to(place)
-        found = scores(model, rendered.float(), latents.float())
-        return {"loss": cross_entropy(found, part["errors"][rows][:, some].to(place))}
+        level = torch.empty(len(rows), device=place).uniform_(*map(math.log, NOISE)).exp()
+        rendered, latents = (
+            disturbed(part[name][rows].to(place).float(), level) for name in ("rendered", "latents")
+        )
+        rendered, errors = rendered[:, some], part["errors"][rows][:, some].to(place)
+        own = cross_entropy(scores(model, rendered, latents), errors)
+        found = scores(model, *of_others(rendered[:, : chosen // 2], latents))
+        others = cross_entropy(found, torch.full_like(found, torch.inf))
+        return {"loss": own + others, "own": own, "others": others}
 
     trainer.run(loss_fn, place)
     evaluate(out)
@@ -252,16 +279,24 @@ def evaluate(out: Out = DEFAULT) -> None:
             typer.echo(
                 f"{path.stem}, by {name}: {right:.3f} within 15 degrees, median {float(error.median()):.1f}"
             )
-        typer.echo(f"{path.stem}: cross-entropy {float(cross_entropy(found, held['errors'])):.3f}")
+        others = of_others(held["rendered"], held["latents"])
+        refused = torch.cat([scores(model, *(both[i].float() for both in others)) for i in parts]).amax(1) < 0
+        typer.echo(
+            f"{path.stem}: cross-entropy {float(cross_entropy(found, held['errors'])):.3f}; some pose is "
+            f"accepted of {float((found.amax(1) > 0).float().mean()):.3f} of the pairs, and of "
+            f"{1 - float(refused.float().mean()):.3f} of those of two objects"
+        )
 
 
 @app.command()
 def export(
     out: Out = DEFAULT,
     weights: Annotated[Path, typer.Option(help="Folder of the shipped weights.")] = EMBEDDED_3D_WEIGHTS,
+    base: Base = None,
+    share: Share = 0.5,
 ) -> None:
     """Writes the averaged weights as float16 safetensors."""
-    trained(out).half().save_pretrained(weights / "pose_scorer")
+    mixed(trained(out), base, share).half().save_pretrained(weights / "pose_scorer")
     make_readable(weights)
 
 

@@ -15,7 +15,7 @@ import csv
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ from train_prior import (
 from latentdem.priors import EMBEDDED_WEIGHTS
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.loading import load_network
+from latentdem.priors.network import Network
 from latentdem.priors.parametrization import Parametrization
 from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
@@ -55,10 +56,13 @@ Batch = Annotated[int, typer.Option(help="Known views in a step, for either kind
 Rate = Annotated[float, typer.Option(help="Learning rate of Muon, which trains the hidden weights.")]
 Init = Annotated[Path | None, typer.Option(help="Exported network to start from.")]
 Denoised = Annotated[float, typer.Option(help="Share of these views with a loss of v, a third of the time.")]
+Base = Annotated[Path | None, typer.Option(help="Exported network to mix with.")]
+Share = Annotated[float, typer.Option(help="Share of the trained weights in the mixture.")]
 Targets = Annotated[int, typer.Option(help="Views that are predicted from each known view.")]
 BANDS = 5  # ranges of timesteps in the evaluation
 ADAM_RATE = 0.1  # learning rate of AdamW, which trains the other weights, in units of that of Muon
 MESHES = 0.6  # share of meshes among the objects of a step, if meshes are rendered
+Learnt = TypeVar("Learnt", bound=Network)
 ENDS = (
     *("encoder.conv_in", "encoder.conv_out", "polar", "flatten.4", "unet.conv_in", "unet.conv_out"),
     *("exchange.own", "exchange.others", "exchange.correction"),
@@ -276,25 +280,30 @@ def _evaluate(
 def export(
     out: Out = Path("runs/views"),
     weights: Annotated[Path, typer.Option(help="Folder of the shipped weights.")] = EMBEDDED_3D_WEIGHTS,
-    base: Annotated[Path | None, typer.Option(help="Exported network to mix with.")] = None,
-    share: Annotated[float, typer.Option(help="Share of the trained weights in the mixture.")] = 0.5,
+    base: Base = None,
+    share: Share = 0.5,
 ) -> None:
-    """Writes the exponential moving averages as float16 safetensors, in the layout that ships.
-
-    A mixture with the network that the training started from keeps more of what that one could do (Wortsman et
-    al. 2022, *Robust fine-tuning of zero-shot models*).
-    """
-    coder = load_autoencoder(out)
-    model = trained_network(out)
-    if base is not None:
-        for own, other in zip(model.parameters(), load_network(ViewNetwork, base).parameters(), strict=True):
-            own.data.lerp_(other, 1 - share)
+    """Writes the exponential moving averages as float16 safetensors, in the layout that ships."""
+    coder, model = load_autoencoder(out), mixed(trained_network(out), base, share)
     coder.half().save_pretrained(weights / "autoencoder")
     model.half().save_pretrained(weights / "network")
     schedule().save_pretrained(weights / "scheduler")
     make_readable(weights)
     total = sum(p.numel() for m in (coder, model) for p in m.parameters())
     typer.echo(f"Wrote {total / 1e6:.2f} M parameters to {weights}.")
+
+
+def mixed(model: Learnt, base: Path | None, share: float) -> Learnt:
+    """`model`, of whose weights and statistics only `share` counts beside an exported network of its kind.
+
+    A mixture with the network that the training started from keeps more of what that one could do (Wortsman et
+    al. 2022, *Robust fine-tuning of zero-shot models*).
+    """
+    if base is not None:
+        others = load_network(type(model), base).state_dict()
+        for name, own in model.state_dict().items():
+            own.copy_(torch.lerp(others[name].float(), own.float(), share))
+    return model
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from latentdem.three_d.geometry.cameras import camera_axes, random_cameras
@@ -16,6 +17,8 @@ pytest.importorskip("embreex", reason="the extra three-d is not installed")
 
 from latentdem.three_d.synthetic.render import on_white, render
 from latentdem.three_d.synthetic.scenes import random_scene
+
+NAME = "diffusion_pytorch_model.safetensors"
 
 
 def run(tool, *args: object) -> str:
@@ -65,6 +68,37 @@ def test_half_of_the_views_are_moved_in_pairs(train_pose_scorer):
     )  # the others are exposed only
 
 
+def test_pairs_of_others_show_two_objects(train_pose_scorer):
+    """Each row is the number of the object plus a tenth for the second view."""
+    number = torch.arange(3.0).view(3, 1, 1, 1, 1, 1)
+    rendered = number + torch.tensor([0.0, 0.1]).view(1, 1, 2, 1, 1, 1).expand(3, 4, 2, 5, 1, 1)
+    latents = number[:, 0] + torch.tensor([0.1, 0.0]).view(1, 2, 1, 1, 1)
+    seen, shown = train_pose_scorer.of_others(rendered, latents)
+    first, second = torch.tensor([2.0, 0.0, 1.0]), torch.tensor([0.1, 1.1, 2.1])
+    torch.testing.assert_close(shown[..., 0, 0, 0], torch.stack([second, first], 1))
+    torch.testing.assert_close(seen[..., 0, 0, 0], torch.stack([first, second], 1)[:, None].expand(3, 4, 2))
+
+
+def test_noise_has_the_level_of_each_pair(train_pose_scorer):
+    torch.manual_seed(0)
+    spread = torch.tensor([0.1, 1.0, 10.0]).view(3, 1, 1)
+    values = 5 + spread * torch.randn(2, 4, 2, 3, 16, 16)
+    noise = (train_pose_scorer.disturbed(values, torch.tensor([0.01, 0.3])) - values) / spread
+    torch.testing.assert_close(noise[0].std((0, 1, 3, 4)), torch.full((3,), 0.01), atol=0, rtol=0.06)
+    torch.testing.assert_close(noise[1].std((0, 1, 3, 4)), torch.full((3,), 0.3), atol=0, rtol=0.06)
+
+
+def test_scores_say_whether_any_pose_is_right(train_pose_scorer):
+    """A score above 0 is good where a pose is right, and bad where none is."""
+    near, none = torch.tensor([[0.0, 2.0, 3.0]]), torch.full((1, 3), torch.inf)
+    high, low = torch.tensor([[4.0, -4.0, -4.0]]), torch.full((1, 3), -4.0)
+    loss = train_pose_scorer.cross_entropy
+    assert loss(high, near) < 0.3 < 3 < loss(low, near)
+    assert loss(low, none) < 0.1 < 3 < loss(high, none)
+    far = torch.tensor([[math.radians(60), 2.0, 3.0]])
+    assert loss(low, far) < 0.1 < loss(high, far)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Two rendered objects to train on and one that is held out, five views each."""
@@ -102,6 +136,9 @@ def test_a_network_is_trained_and_exported(train_pose_scorer, folder, monkeypatc
     posed = type(posed)((rendered,), posed.variance, posed.mean)
     expected = train_pose_scorer.trained(folder).half().float()(rendered, latents)
     torch.testing.assert_close(prior.score(posed, latents), expected, atol=0.02, rtol=0.02)
+    run(train_pose_scorer, "export", "--out", folder, "--weights", tmp_path, "--base", scorer, "--share", 0)
+    shipped, written = (load_file(path / NAME) for path in (scorer, tmp_path / "pose_scorer"))
+    assert all(torch.equal(written[name], shipped[name]) for name in shipped)
 
 
 def test_missing_poses_are_reported(train_pose_scorer, tmp_path):
