@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,8 @@ SCORE_DRAWS = 4  # draws of the noise per score
 SPARSE = 4  # every such draw counts where scores decide
 # Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
 MODEL_ERROR = 8.0  # standard deviation of differences of the noise error that the errors of the prior make
-FITTING, FITTING_WIDTH = -2.5, 0.5  # score at which two views may as well be of two objects, and its width
+FITTING, FITTING_WIDTH = -1.5, 0.5  # score at which two views may as well be of two objects, and its width
+RIGHT = math.radians(15)  # errors of heights below which a pose is right
 MISFIT, MISFIT_WIDTH = 1.2, 0.05  # where a pose is as likely to be explained as not, and how fast that changes
 
 SearchProgress = Callable[[float], None]
@@ -95,10 +97,11 @@ class CameraObjective:
         and that the views show one object, so that the sum is below 1 where none of the poses may be right.
 
         If the prior scores poses, the first is the softmax of the scores, less the noise errors in units of
-        `SCORED`, and the second rises from 0 to 1 with the score, around `FITTING`. Otherwise p_k is that of a
-        paired comparison with another pose over the draws, whose mean difference has the variance of its own
-        mean plus `MODEL_ERROR` squared, and the odds of the pose are (1 - p_k) / p_k; the second falls with the
-        misfit (see `PairError.misfit`) from 1 to 0 around `MISFIT`.
+        `SCORED`, and the second rises from 0 to 1 with the score, around `FITTING`. If it says how sure its
+        polar angles are, that those of both views are right to `RIGHT` is a third factor. Otherwise p_k is that
+        of a paired comparison with another pose over the draws, whose mean difference has the variance of its
+        own mean plus `MODEL_ERROR` squared, and the odds of the pose are (1 - p_k) / p_k; the second falls with
+        the misfit (see `PairError.misfit`) from 1 to 0 around `MISFIT`.
 
         Args:
             cameras: (n, 3) cameras of all views.
@@ -115,7 +118,7 @@ class CameraObjective:
             losses = self.losses(sets, self.views, draws[::SPARSE], only=view).mean(0)
             logits = scores - losses / SCORED
             score = scores[0] / len(compared_pairs(len(cameras), view)[0])
-            explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH))
+            explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH)) * self._sure_of_heights(view)
         else:
             losses = self.losses(sets, self.views, draws, only=view)
             worse = losses - losses[:, :1]
@@ -125,6 +128,13 @@ class CameraObjective:
         order = torch.cat([logits.new_full((1,), -torch.inf), -logits[1:]])
         chosen = distinct(sets[:, [0, view]], order, APART / 2, len(sets))
         return poses[chosen], explained * torch.softmax(logits[chosen], 0)
+
+    def _sure_of_heights(self, view: int) -> float:
+        """Probability that the polar angles of view 1 and another one are right, if errors are normal."""
+        deviation = self.error.condition.polar_deviation
+        if deviation is None:
+            return 1.0
+        return math.erf(RIGHT / math.sqrt(2 * float(deviation[[0, view]].square().mean())))
 
     def _explained(self, cameras: Tensor, view: int) -> float:
         """Probability that the prior's predictions explain the pairs of a view; 1 if it predicts no mean."""

@@ -26,11 +26,14 @@ class ViewCondition:
             estimates them from each view alone; None for other priors.
         principal: (N, 2) principal points of the cameras (see cameras.py), if the views are crops around
             unknown points; None if the origin is known to be in the middle.
+        polar_deviation: (N,) standard deviations of the errors of polar angles that a prior estimates, in
+            radians, as it estimates them from each view; None if it does not.
     """
 
     parts: tuple[Tensor, ...]
     polar: Tensor | None = None
     principal: Tensor | None = None
+    polar_deviation: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.parts[0])
@@ -38,8 +41,8 @@ class ViewCondition:
     def __getitem__(self, index: Tensor | slice) -> ViewCondition:
         """The views at `index`; a view may be repeated, for instance for several hypotheses."""
         parts = tuple(part[index] for part in self.parts)
-        cameras = (None if part is None else part[index] for part in (self.polar, self.principal))
-        return ViewCondition(parts, *cameras)
+        cameras = (self.polar, self.principal, self.polar_deviation)
+        return ViewCondition(parts, *(None if part is None else part[index] for part in cameras))
 
     def at(self, cameras: Tensor) -> ViewCondition:
         """The same at the polar angles and principal points of cameras (N, 3) or (N, 5), if it has any."""
@@ -55,8 +58,8 @@ class ViewCondition:
         """Cameras (..., m, 3) of m views in these poses, up to a common azimuth and distance.
 
         Relative poses do not determine the polar angles. If the prior estimates them, they are those that agree
-        best with all m estimates; otherwise they are relative to that of the reference. The same holds for
-        unknown principal points, with which cameras are (..., m, 5).
+        best with all m estimates, the surer ones counting more; otherwise they are relative to that of the
+        reference. The same holds for unknown principal points, with which cameras are (..., m, 5).
 
         Args:
             poses: (..., m, 3) or (..., m, 5) poses relative to a reference.
@@ -64,7 +67,10 @@ class ViewCondition:
         """
         if self.polar is None:
             return poses
-        reference = (self.polar[views] - poses[..., 0]).mean(-1, keepdim=True).clamp(*POLAR_RANGE)
+        deviation = torch.ones_like(self.polar) if self.polar_deviation is None else self.polar_deviation
+        weights = deviation[views].pow(-2)
+        weights = weights / weights.sum()
+        reference = ((self.polar[views] - poses[..., 0]) * weights).sum(-1, keepdim=True).clamp(*POLAR_RANGE)
         poses = poses + F.pad(reference[..., None], (0, poses.shape[-1] - 1))
         if self.principal is None:
             return poses
@@ -76,9 +82,11 @@ class ViewCondition:
 def concatenate(conditions: Sequence[ViewCondition]) -> ViewCondition:
     """All views of several conditions of one prior."""
     parts = tuple(map(torch.cat, zip(*(condition.parts for condition in conditions), strict=True)))
-    polars = [condition.polar for condition in conditions if condition.polar is not None]
-    principals = [condition.principal for condition in conditions if condition.principal is not None]
-    return ViewCondition(parts, *(torch.cat(rows) if rows else None for rows in (polars, principals)))
+    cameras = (
+        [part for condition in conditions if (part := getattr(condition, name)) is not None]
+        for name in ("polar", "principal", "polar_deviation")
+    )
+    return ViewCondition(parts, *(torch.cat(rows) if rows else None for rows in cameras))
 
 
 @dataclass(frozen=True)

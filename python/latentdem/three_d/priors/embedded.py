@@ -127,11 +127,16 @@ class EmbeddedViewPrior:
         return None if self._framing is None else self._framing.cameras(x)
 
     def condition(self, x: Tensor) -> ViewCondition:
-        """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; for errors see `encode`."""
+        """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; for errors see `encode`.
+
+        The network that frames crops says how sure polar angles are, as it is trained to say of its own.
+        """
         latent = self.encode(x)
         with self._precision(x):
             volume, polar = self.network.encode_view(latent, x)
-        return ViewCondition(tuple(part.to(x.dtype) for part in volume), polar.to(x.dtype))
+        deviation = None if self._framing is None else self._framing.polar_deviation(x)
+        parts = tuple(part.to(x.dtype) for part in volume)
+        return ViewCondition(parts, polar.to(x.dtype), polar_deviation=deviation)
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
         """Volumes with the mean opacity of all views, adapted to these."""

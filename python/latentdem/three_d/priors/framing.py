@@ -70,6 +70,11 @@ class Framing(Network):
         polar, distance, *principal = (mean * mean.new_tensor(DEVIATIONS) + mean.new_tensor(MEANS)).unbind(1)
         return torch.stack([polar, torch.zeros_like(polar), distance.exp() - RADIUS, *principal], dim=1)
 
+    def polar_deviation(self, x: Tensor) -> Tensor:
+        """Standard deviations (N,) of the errors of polar angles of crops `x`, in radians; see `cameras`."""
+        log_variances = self(torch.cat([x, x.flip(-1)]))[1][:, 0]
+        return DEVIATIONS[0] * torch.exp(0.5 * log_variances).unflatten(0, (2, -1)).mean(0)
+
 
 def standardised(cameras: Tensor) -> Tensor:
     """Standardised polar angle, log distance and principal point (N, 4) of cameras (N, 5).

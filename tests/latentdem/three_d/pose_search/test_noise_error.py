@@ -9,8 +9,10 @@ import torch.nn.functional as F
 
 from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.pose_search.noise_error import (
+    LEAST_SURE,
     POLAR_SCALE,
     POLAR_SPREAD,
+    POLAR_USUAL,
     PRINCIPAL_SCALE,
     SCORED,
     Draw,
@@ -126,6 +128,27 @@ def test_polar_angles_off_their_estimate_cost():
         errors.append(error(torch.tensor([0]), torch.tensor([1]), cameras, draws))
     expected = torch.full((2, 1), (0.2**2 + 0.1**2) / POLAR_SCALE**2)
     torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)
+
+
+def test_sure_polar_angles_cost_more():
+    """In the noise error and in the scores; nothing is surer or less sure than the bounds."""
+    prior = tiny(scorer=scorer())
+    x, _, _ = inputs(prior)
+    pair, cameras = (torch.tensor([0]), torch.tensor([1])), torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]])
+    condition = prior.condition(x)
+    usual = replace(condition, polar=torch.tensor([1.0, 1.4]), polar_deviation=torch.full((2,), POLAR_USUAL))
+    sure = replace(usual, polar_deviation=POLAR_USUAL * torch.tensor([0.5, 100.0]))
+    errors = [PairError(prior, estimate, prior.encode(x)) for estimate in (usual, sure)]
+    factors = torch.tensor([2.0, 1 / LEAST_SURE])
+    drift = torch.tensor([0.2, 0.1]) / POLAR_SCALE
+    cost = [error(*pair, cameras, error.draws(2, torch.Generator().manual_seed(0))) for error in errors]
+    expected = ((factors * drift).square() - drift.square()).sum()
+    torch.testing.assert_close(cost[1] - cost[0], expected.expand(2, 1), rtol=1e-2, atol=1e-4)
+    drift = drift * POLAR_SCALE / POLAR_SPREAD
+    expected = (drift.square().log1p() - (factors * drift).square().log1p()).sum()
+    torch.testing.assert_close(
+        errors[1].scores(*pair, cameras) - errors[0].scores(*pair, cameras), expected[None]
+    )
 
 
 def test_the_misfit_is_that_of_the_worse_direction_in_units_of_the_predicted_variance():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from latentdem.three_d.priors.base import ViewCondition, ViewPrior
+from latentdem.three_d.priors.base import ViewCondition, ViewPrior, concatenate
 from latentdem.three_d.synthetic.finite_objects import FiniteObjectsPrior
 
 from ..tiny_priors import finite, inputs, tiny
@@ -42,6 +44,12 @@ def test_cameras_agree_with_the_estimated_polar_angles():
     torch.testing.assert_close(cameras, torch.tensor([[1.1, 0.0, 0.0], [1.2, 2.0, 0.0]]))
     moved = condition.at(F.pad(torch.tensor([[1.0], [1.1], [1.2]]), (0, 2)))[torch.tensor([2, 0])]
     torch.testing.assert_close(moved.polar, torch.tensor([1.2, 1.0]))
+    sure = replace(condition, polar_deviation=torch.tensor([0.1, 1.0, 0.2]))
+    heights = sure.cameras(poses, torch.tensor([0, 2]))[:, 0]
+    torch.testing.assert_close(heights, 1.0 + 0.2 / 5 + torch.tensor([0.0, 0.1]))  # four times the weight
+    torch.testing.assert_close(
+        concatenate([sure, sure[:1]]).polar_deviation, torch.tensor([0.1, 1.0, 0.2, 0.1])
+    )
     blank = ViewCondition((torch.zeros(3, 1),))
     assert torch.equal(blank.cameras(poses, torch.tensor([0, 2])), poses)
     assert blank.at(torch.ones(3, 3)).polar is None

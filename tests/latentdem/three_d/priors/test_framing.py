@@ -11,7 +11,7 @@ from latentdem.errors import UserError
 from latentdem.priors.loading import load_network
 from latentdem.three_d.geometry.cameras import RADIUS
 from latentdem.three_d.pose_search.known_views import frame_crops
-from latentdem.three_d.priors.framing import Framing, standardised
+from latentdem.three_d.priors.framing import DEVIATIONS, Framing, standardised
 
 from ..tiny_priors import crops, finite, tiny
 
@@ -60,6 +60,16 @@ def test_mirrored_crops_have_mirrored_cameras():
 def test_crops_do_not_depend_on_each_other():
     model, x = network(), pictures()
     torch.testing.assert_close(model.cameras(x)[1:2], model.cameras(x[1:2]))
+    torch.testing.assert_close(model.polar_deviation(x)[1:2], model.polar_deviation(x[1:2]))
+
+
+def test_deviations_are_those_of_polar_angles():
+    model, x = network(), pictures()
+    ways = [model(view)[1][:, 0].exp().sqrt() * DEVIATIONS[0] for view in (x, x.flip(-1))]
+    torch.testing.assert_close(model.polar_deviation(x), (ways[0] + ways[1]) / 2)
+    assert tiny().condition(x).polar_deviation is None
+    condition = tiny(framing=model).condition(x)
+    torch.testing.assert_close(condition[torch.tensor([1])].polar_deviation, model.polar_deviation(x)[1:2])
 
 
 def test_crops_follow_the_estimates_of_the_prior():

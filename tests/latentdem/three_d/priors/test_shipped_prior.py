@@ -94,6 +94,21 @@ def test_middle_of_an_object_is_found():
     assert (estimate - true).square().mean() < 0.6 * true.square().mean()
 
 
+def test_heights_are_as_sure_as_they_say():
+    """Of held-out objects: errors of the surer half of the polar angles are half as large, or less."""
+    pytest.importorskip("embreex", reason="the extra three-d is not installed")
+    from latentdem.three_d.synthetic.render import on_white, render
+    from latentdem.three_d.synthetic.scenes import HELD_OUT, random_scene
+
+    prior, cameras = EmbeddedViewPrior.from_pretrained(), random_cameras(48, torch.Generator().manual_seed(3))
+    pictures = [render(random_scene(HELD_OUT + 8200 + i), camera[None]) for i, camera in enumerate(cameras)]
+    views = torch.cat([torch.from_numpy(on_white(picture)) for picture in pictures])
+    condition = prior.condition(views.movedim(-1, 1) / 127.5 - 1)
+    order = condition.polar_deviation.argsort()
+    surer, others = ((condition.polar - cameras[:, 0])[order].square().view(2, -1).mean(1)).sqrt()
+    assert surer < 0.5 * others
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cropped", [True, False])
 def test_poses_of_six_pictures_are_found(cropped):
