@@ -20,7 +20,7 @@ DISTANCE_SCALE = 0.1  # of the distance of a crop from `RADIUS`, in world units
 SCORED = 50.0  # noise error that counts as much as a score of 1
 POLAR_SPREAD = math.radians(10)  # the same as the scale of a Cauchy distribution, in scores
 POLAR_USUAL = math.radians(12)  # standard deviation of errors of estimated polar angles
-SUREST, LEAST_SURE = 1 / 3, 2.0  # range in which it is believed, in units of the usual one
+DEVIATIONS = 1 / 3, 2.0  # bounds of it, in units of the usual one
 MATCHED = 0.5  # score of a nat of evidence by matches, as wrong ones are not independent
 MIRRORED = (1.0, -1.0, 1.0, -1.0, 1.0)  # factors of the values of a camera for a mirrored view
 NOISIEST, CLEAREST = 850, 250  # range of timesteps at which the error is informative about the pose
@@ -47,11 +47,11 @@ class PairError:
     Cheng et al. 2023, *ID-Pose*. If the prior predicts a mean and a variance of a view without noise, the
     expected error over the noise follows in closed form, without a call of the network (`expected_error`).
     Squared deviations from what the prior estimates of each view are added, so that a pair that is predicted
-    badly from everywhere does not drift: polar angles in units of `POLAR_SCALE`, in proportion to how sure
-    the prior is of each (`ViewCondition.polar_deviation`), and, for crops, principal points and distances in
-    units of `PRINCIPAL_SCALE` and `DISTANCE_SCALE`. Where poses are scored, the
-    log-likelihood of the deviations of polar angles counts as well: two cameras that drift in height, one up
-    and the other down, explain each other nearly as well as the right ones.
+    badly from everywhere does not drift: polar angles in units of `POLAR_SCALE`, in proportion to the error
+    that the prior expects of each (`ViewCondition.polar_deviation`), and, for crops, principal points and
+    distances in units of `PRINCIPAL_SCALE` and `DISTANCE_SCALE`. Where poses are scored, the log-likelihood of
+    the deviations of polar angles counts as well: two cameras that drift in height, one up and the other down,
+    explain each other nearly as well as the right ones.
 
     Attributes:
         prior: view-conditioned prior.
@@ -153,12 +153,12 @@ class PairError:
         return -(self._drift(known, cameras) * POLAR_SCALE / POLAR_SPREAD).square().log1p()
 
     def _drift(self, known: Tensor, cameras: Tensor) -> Tensor:
-        """Deviations (R,) of polar angles from estimates in units of `POLAR_SCALE`, which sure ones enlarge."""
+        """Deviations (R,) of polar angles from estimates in units of `POLAR_SCALE` for each estimate."""
         assert self.condition.polar is not None
         drift = (cameras[:, 0] - self.condition.polar[known]) / POLAR_SCALE
         if self.condition.polar_deviation is None:
             return drift
-        return drift / (self.condition.polar_deviation[known] / POLAR_USUAL).clamp(SUREST, LEAST_SURE)
+        return drift / (self.condition.polar_deviation[known] / POLAR_USUAL).clamp(*DEVIATIONS)
 
     def _evidence(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor:
         """`FeatureMatches.evidence` (R,) in units of scores, 0 without any."""

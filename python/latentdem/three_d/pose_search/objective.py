@@ -97,11 +97,11 @@ class CameraObjective:
         and that the views show one object, so that the sum is below 1 where none of the poses may be right.
 
         If the prior scores poses, the first is the softmax of the scores, less the noise errors in units of
-        `SCORED`, and the second rises from 0 to 1 with the score, around `FITTING`. If it says how sure its
-        polar angles are, that those of both views are right to `RIGHT` is a third factor. Otherwise p_k is that
-        of a paired comparison with another pose over the draws, whose mean difference has the variance of its
-        own mean plus `MODEL_ERROR` squared, and the odds of the pose are (1 - p_k) / p_k; the second falls with
-        the misfit (see `PairError.misfit`) from 1 to 0 around `MISFIT`.
+        `SCORED`, and the second rises from 0 to 1 with the score, around `FITTING`. If it estimates the errors
+        of its polar angles, the probability that they are within `RIGHT` is a third factor. Otherwise p_k is
+        that of a paired comparison with another pose over the draws, whose mean difference has the variance of
+        its own mean plus `MODEL_ERROR` squared, and the odds of the pose are (1 - p_k) / p_k; the second falls
+        with the misfit (see `PairError.misfit`) from 1 to 0 around `MISFIT`.
 
         Args:
             cameras: (n, 3) cameras of all views.
@@ -118,7 +118,7 @@ class CameraObjective:
             losses = self.losses(sets, self.views, draws[::SPARSE], only=view).mean(0)
             logits = scores - losses / SCORED
             score = scores[0] / len(compared_pairs(len(cameras), view)[0])
-            explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH)) * self._sure_of_heights(view)
+            explained = float(torch.sigmoid((score - FITTING) / FITTING_WIDTH)) * self._heights_are_right(view)
         else:
             losses = self.losses(sets, self.views, draws, only=view)
             worse = losses - losses[:, :1]
@@ -129,7 +129,7 @@ class CameraObjective:
         chosen = distinct(sets[:, [0, view]], order, APART / 2, len(sets))
         return poses[chosen], explained * torch.softmax(logits[chosen], 0)
 
-    def _sure_of_heights(self, view: int) -> float:
+    def _heights_are_right(self, view: int) -> float:
         """Probability that the polar angles of view 1 and another one are right, if errors are normal."""
         deviation = self.error.condition.polar_deviation
         if deviation is None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.pose_search.noise_error import (
-    LEAST_SURE,
+    DEVIATIONS,
     POLAR_SCALE,
     POLAR_SPREAD,
     POLAR_USUAL,
@@ -130,16 +130,16 @@ def test_polar_angles_off_their_estimate_cost():
     torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)
 
 
-def test_sure_polar_angles_cost_more():
-    """In the noise error and in the scores; nothing is surer or less sure than the bounds."""
+def test_certain_polar_angles_cost_more():
+    """In the noise error and in the scores; deviations are clamped to their bounds."""
     prior = tiny(scorer=scorer())
     x, _, _ = inputs(prior)
     pair, cameras = (torch.tensor([0]), torch.tensor([1])), torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]])
     condition = prior.condition(x)
     usual = replace(condition, polar=torch.tensor([1.0, 1.4]), polar_deviation=torch.full((2,), POLAR_USUAL))
-    sure = replace(usual, polar_deviation=POLAR_USUAL * torch.tensor([0.5, 100.0]))
-    errors = [PairError(prior, estimate, prior.encode(x)) for estimate in (usual, sure)]
-    factors = torch.tensor([2.0, 1 / LEAST_SURE])
+    certain = replace(usual, polar_deviation=POLAR_USUAL * torch.tensor([0.5, 100.0]))
+    errors = [PairError(prior, estimate, prior.encode(x)) for estimate in (usual, certain)]
+    factors = torch.tensor([2.0, 1 / DEVIATIONS[1]])
     drift = torch.tensor([0.2, 0.1]) / POLAR_SCALE
     cost = [error(*pair, cameras, error.draws(2, torch.Generator().manual_seed(0))) for error in errors]
     expected = ((factors * drift).square() - drift.square()).sum()

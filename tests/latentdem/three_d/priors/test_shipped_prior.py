@@ -94,8 +94,8 @@ def test_middle_of_an_object_is_found():
     assert (estimate - true).square().mean() < 0.6 * true.square().mean()
 
 
-def test_heights_are_as_sure_as_they_say():
-    """Of held-out objects: errors of the surer half of the polar angles are half as large, or less."""
+def test_expected_errors_of_heights_are_those_they_have():
+    """Of held-out objects: the half with the smaller expected errors has at most half the errors."""
     pytest.importorskip("embreex", reason="the extra three-d is not installed")
     from latentdem.three_d.synthetic.render import on_white, render
     from latentdem.three_d.synthetic.scenes import HELD_OUT, random_scene
@@ -105,8 +105,8 @@ def test_heights_are_as_sure_as_they_say():
     views = torch.cat([torch.from_numpy(on_white(picture)) for picture in pictures])
     condition = prior.condition(views.movedim(-1, 1) / 127.5 - 1)
     order = condition.polar_deviation.argsort()
-    surer, others = ((condition.polar - cameras[:, 0])[order].square().view(2, -1).mean(1)).sqrt()
-    assert surer < 0.5 * others
+    certain, others = ((condition.polar - cameras[:, 0])[order].square().view(2, -1).mean(1)).sqrt()
+    assert certain < 0.5 * others
 
 
 @pytest.mark.slow
