@@ -280,11 +280,11 @@ def evaluate(out: Out = DEFAULT) -> None:
                 f"{path.stem}, by {name}: {right:.3f} within 15 degrees, median {float(error.median()):.1f}"
             )
         others = of_others(held["rendered"], held["latents"])
-        refused = torch.cat([scores(model, *(both[i].float() for both in others)) for i in parts]).amax(1) < 0
+        of_two = torch.cat([scores(model, *(both[i].float() for both in others)) for i in parts])
+        accepted, wrongly = (float((values.amax(1) > 0).float().mean()) for values in (found, of_two))
         typer.echo(
             f"{path.stem}: cross-entropy {float(cross_entropy(found, held['errors'])):.3f}; some pose is "
-            f"accepted of {float((found.amax(1) > 0).float().mean()):.3f} of the pairs, and of "
-            f"{1 - float(refused.float().mean()):.3f} of those of two objects"
+            f"accepted of {accepted:.3f} of the pairs, and of {wrongly:.3f} of those of two objects"
         )
 
 

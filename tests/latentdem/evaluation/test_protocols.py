@@ -57,15 +57,6 @@ def protocol() -> Protocol:
 
 
 @pytest.fixture
-def photos(tmp_path: Path, scene: Scene) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(2):
-        write_image(folder / f"{i}.png", scene(40, 40, seed=i))
-    return folder
-
-
-@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Pictures that were to be drawn, instead of drawing them."""
     from latentdem.evaluation import loop
@@ -144,7 +135,7 @@ def test_methods_run_resume_and_are_added(
     good, bad, known = (entry.method for entry in protocol.entries)
     assert (good.calls, bad.calls, known.calls) == (1, 0, 1)  # type: ignore[attr-defined]
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    assert seen[0] == (0, 2, "good: 0.png")
+    assert seen[0] == (0, 2, "good: street 0.png")
 
     rows = run_protocol(photos, out, protocol, protocol.pick(["bad"]), SETTINGS, limit=1)
     assert [row.entry.name for row in rows] == ["good", "bad", "known"]
@@ -152,11 +143,11 @@ def test_methods_run_resume_and_are_added(
     with (out / "metrics.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [(r["method"], r["image"]) for r in table] == [
-        ("good", "0.png"),
-        ("good", "1.png"),
-        ("bad", "0.png"),
-        ("known", "0.png"),
-        ("known", "1.png"),
+        ("good", "street 0.png"),
+        ("good", "street 1.png"),
+        ("bad", "street 0.png"),
+        ("known", "street 0.png"),
+        ("known", "street 1.png"),
     ]
     assert table[0]["psnr"] == table[0]["psnr_input"]
     assert float(table[0]["seconds"]) == 1.0

@@ -16,7 +16,8 @@ from .noise_error import SCORED, Draw, PairError
 
 SCORE_DRAWS = 4  # draws of the noise per score
 SPARSE = 4  # every such draw counts where scores decide
-# Constants of the confidence, chosen on the pairs of "Confidence" in docs/research/three_d.md.
+# Constants of the confidence, chosen in docs/research/three_d.md: on the pairs of "Confidence", and those of
+# scores on the pairs of "Scores that do not depend on rounding".
 MODEL_ERROR = 8.0  # standard deviation of differences of the noise error that the errors of the prior make
 FITTING, FITTING_WIDTH = -1.5, 0.5  # score at which two views may as well be of two objects, and its width
 RIGHT = math.radians(15)  # errors of heights below which a pose is right

@@ -58,8 +58,9 @@ class ViewCondition:
         """Cameras (..., m, 3) of m views in these poses, up to a common azimuth and distance.
 
         Relative poses do not determine the polar angles. If the prior estimates them, they are those that agree
-        best with all m estimates, weighted by their certainty; otherwise they are relative to that of the
-        reference. The same holds for unknown principal points, with which cameras are (..., m, 5).
+        best with all m estimates, weighted by inverse variances; otherwise they are relative to that of the
+        reference. The same holds, without weights, for unknown principal points, with which cameras are
+        (..., m, 5).
 
         Args:
             poses: (..., m, 3) or (..., m, 5) poses relative to a reference.
