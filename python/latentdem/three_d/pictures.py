@@ -70,7 +70,9 @@ class Crops:
 
     Attributes:
         cut: whether the object was separated from its background in all pictures.
+        one_distance: whether the pictures are assumed to be taken from one distance.
         polar: (n,) polar angles of the cameras as they were estimated from the first crops; None without.
+        deviation: (n, 5) standard deviations of the errors of what was estimated (`ViewPrior.framing`).
 
     Raises:
         UserError: an image is unreadable or shows no object, or a mask is missing.
@@ -84,12 +86,15 @@ class Crops:
         self._objects = [_cut_out(*each) for each in zip(images, names, ways, strict=True)]
         self.cut = all(part.cut for part in self._objects)
         self.polar: Tensor | None = None
+        self.deviation: Tensor | None = None
         sides = [part.longest / (FILLED if part.cut else 1) for part in self._objects]
         lengths = [part.focal for part in self._objects]
+        alike = len({tuple(sorted(part.frame)) for part in self._objects}) == 1
+        self.one_distance = self.cut and (None not in lengths or alike)
         if self.cut and None not in lengths:
             largest = max(side / length for side, length in zip(sides, lengths, strict=True) if length)
             sides = [largest * length for length in lengths if length]
-        elif self.cut and len({tuple(sorted(part.frame)) for part in self._objects}) == 1:
+        elif self.one_distance:
             sides = [max(sides)] * len(sides)
         self._squares = [
             _Square((part.left + part.right) / 2, (part.top + part.bottom) / 2, side)

@@ -60,7 +60,9 @@ class KnownViews:
             if condition.polar is not None and mirror.polar is not None:
                 condition = replace(condition, polar=(condition.polar + mirror.polar) / 2)
         if condition.polar is not None and crops is not None and crops.polar is not None:
-            condition = replace(condition, polar=(condition.polar + crops.polar.to(condition.polar)) / 2)
+            polar = (condition.polar + crops.polar.to(condition.polar)) / 2
+            deviation = None if crops.deviation is None else crops.deviation.to(polar)
+            condition = replace(condition, polar=polar, deviation=deviation)
         return cls(list(pictures), pixels, condition, mirror)
 
     def recropped(self, crops: Crops, prior: ViewPrior, cameras: Tensor) -> KnownViews:
@@ -76,13 +78,21 @@ class KnownViews:
 
 
 def frame_crops(crops: Crops, prior: ViewPrior, device: torch.device) -> Crops:
-    """The crops around the estimated middle of the object; unchanged if the prior does not estimate it."""
+    """The crops around the estimated middle of the object; unchanged if the prior does not estimate it.
+
+    Crops of pictures from one distance get their mean distance, weighted by inverse variances.
+    """
     pixels = torch.cat([picture.pixels for picture in crops.pictures()])
-    cameras = prior.framing(pixels.to(device))
-    if cameras is None:
+    estimate = prior.framing(pixels.to(device))
+    if estimate is None:
         return crops
-    framed = crops.framed(cameras.cpu())
-    framed.polar = cameras[:, 0].cpu()
+    cameras, deviation = (values.cpu() for values in estimate)
+    if crops.one_distance:
+        weights = deviation[:, 2].pow(-2)
+        cameras[:, 2] = (cameras[:, 2] * weights).sum() / weights.sum()
+        deviation[:, 2] = weights.sum().rsqrt()
+    framed = crops.framed(cameras)
+    framed.polar, framed.deviation = cameras[:, 0], deviation
     return framed
 
 

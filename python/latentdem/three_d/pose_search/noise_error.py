@@ -13,14 +13,16 @@ from ..geometry.cameras import relative_pose
 from ..priors.base import MAX_BATCH, PosedCondition, ViewCondition, ViewPrior
 from .features import FeatureMatches
 
-# Deviations from the prior's estimates that cost as much as failing to predict the noise of one pixel.
-POLAR_SCALE = math.radians(8)  # where the prior expects errors of `POLAR_USUAL`
+# Deviations from the prior's estimates that cost as much as failing to predict the noise of one pixel, where
+# the prior expects the usual errors of its estimates.
+POLAR_SCALE = math.radians(8)
 PRINCIPAL_SCALE = 0.015  # in world units
 DISTANCE_SCALE = 0.1  # of the distance of a crop from `RADIUS`, in world units
+# Usual standard deviations of these errors, and bounds of others in units of these.
+POLAR_USUAL, PRINCIPAL_USUAL, DISTANCE_USUAL = math.radians(12), 0.036, 0.19
+DEVIATIONS = 1 / 3, 2.0
 SCORED = 50.0  # noise error that counts as much as a score of 1
 POLAR_SPREAD = math.radians(10)  # the same as the scale of a Cauchy distribution, in scores
-POLAR_USUAL = math.radians(12)  # standard deviation of errors of estimated polar angles
-DEVIATIONS = 1 / 3, 2.0  # bounds of it, in units of the usual one
 MATCHED = 0.5  # score of a nat of evidence by matches, as wrong ones are not independent
 MIRRORED = (1.0, -1.0, 1.0, -1.0, 1.0)  # factors of the values of a camera for a mirrored view
 NOISIEST, CLEAREST = 850, 250  # range of timesteps at which the error is informative about the pose
@@ -47,9 +49,9 @@ class PairError:
     Cheng et al. 2023, *ID-Pose*. If the prior predicts a mean and a variance of a view without noise, the
     expected error over the noise follows in closed form, without a call of the network (`expected_error`).
     Squared deviations from what the prior estimates of each view are added, so that a pair that is predicted
-    badly from everywhere does not drift: polar angles in units of `POLAR_SCALE`, in proportion to the error
-    that the prior expects of each (`ViewCondition.polar_deviation`), and, for crops, principal points and
-    distances in units of `PRINCIPAL_SCALE` and `DISTANCE_SCALE`. Where poses are scored, the log-likelihood of
+    badly from everywhere does not drift: polar angles in units of `POLAR_SCALE` and, for crops, principal
+    points and distances in units of `PRINCIPAL_SCALE` and `DISTANCE_SCALE`, all in proportion to the error that
+    the prior expects of each (`ViewCondition.deviation`). Where poses are scored, the log-likelihood of
     the deviations of polar angles counts as well: two cameras that drift in height, one up and the other down,
     explain each other nearly as well as the right ones.
 
@@ -155,10 +157,13 @@ class PairError:
     def _drift(self, known: Tensor, cameras: Tensor) -> Tensor:
         """Deviations (R,) of polar angles from estimates in units of `POLAR_SCALE` for each estimate."""
         assert self.condition.polar is not None
-        drift = (cameras[:, 0] - self.condition.polar[known]) / POLAR_SCALE
-        if self.condition.polar_deviation is None:
-            return drift
-        return drift / (self.condition.polar_deviation[known] / POLAR_USUAL).clamp(*DEVIATIONS)
+        drift = (cameras[:, :1] - self.condition.polar[known, None]) / POLAR_SCALE
+        return (drift / self._uncertainty(known, slice(0, 1), POLAR_USUAL))[:, 0]
+
+    def _uncertainty(self, known: Tensor, values: slice, usual: float) -> Tensor | float:
+        """Standard deviations (R, k) that the prior expects of estimated values, in units of the usual one."""
+        deviation = self.condition.deviation
+        return 1.0 if deviation is None else (deviation[known, values] / usual).clamp(*DEVIATIONS)
 
     def _evidence(self, first: Tensor, second: Tensor, cameras: Tensor) -> Tensor:
         """`FeatureMatches.evidence` (R,) in units of scores, 0 without any."""
@@ -213,9 +218,11 @@ class PairError:
         if self.condition.polar is not None:
             penalty = self._drift(known, here).square()
         if self.condition.principal is not None:
-            offset = here[:, 3:] - self.condition.principal[known]
-            penalty = penalty + (offset / PRINCIPAL_SCALE).square().sum(1)
-            penalty = penalty + (here[:, 2] / DISTANCE_SCALE).square()
+            offset = (here[:, 3:] - self.condition.principal[known]) / PRINCIPAL_SCALE
+            away = here[:, 2:3] / DISTANCE_SCALE
+            offset = offset / self._uncertainty(known, slice(3, 5), PRINCIPAL_USUAL)
+            away = away / self._uncertainty(known, slice(2, 3), DISTANCE_USUAL)
+            penalty = penalty + torch.cat([offset, away], 1).square().sum(1)
         if scored and (score := self.prior.score(posed, self.latents[target])) is not None:
             penalty = penalty - SCORED * (score + self._height_evidence(known, here))
         errors = []

@@ -132,10 +132,10 @@ class CameraObjective:
 
     def _heights_are_right(self, view: int) -> float:
         """Probability that the polar angles of view 1 and another one are right, if errors are normal."""
-        deviation = self.error.condition.polar_deviation
+        deviation = self.error.condition.deviation
         if deviation is None:
             return 1.0
-        return math.erf(RIGHT / math.sqrt(2 * float(deviation[[0, view]].square().mean())))
+        return math.erf(RIGHT / math.sqrt(2 * float(deviation[[0, view], 0].square().mean())))
 
     def _explained(self, cameras: Tensor, view: int) -> float:
         """Probability that the prior's predictions explain the pairs of a view; 1 if it predicts no mean."""

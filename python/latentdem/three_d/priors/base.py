@@ -26,14 +26,14 @@ class ViewCondition:
             estimates them from each view alone; None for other priors.
         principal: (N, 2) principal points of the cameras (see cameras.py), if the views are crops around
             unknown points; None if the origin is known to be in the middle.
-        polar_deviation: (N,) standard deviations of the errors of polar angles that a prior estimates, in
-            radians, as it estimates them from each view; None if it does not.
+        deviation: (N, 5) standard deviations of the errors of the cameras that a prior estimates (see
+            cameras.py; that of the azimuth is 0), as it estimates them from each view; None if it does not.
     """
 
     parts: tuple[Tensor, ...]
     polar: Tensor | None = None
     principal: Tensor | None = None
-    polar_deviation: Tensor | None = None
+    deviation: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.parts[0])
@@ -41,7 +41,7 @@ class ViewCondition:
     def __getitem__(self, index: Tensor | slice) -> ViewCondition:
         """The views at `index`; a view may be repeated, for instance for several hypotheses."""
         parts = tuple(part[index] for part in self.parts)
-        cameras = (self.polar, self.principal, self.polar_deviation)
+        cameras = (self.polar, self.principal, self.deviation)
         return ViewCondition(parts, *(None if part is None else part[index] for part in cameras))
 
     def at(self, cameras: Tensor) -> ViewCondition:
@@ -68,7 +68,7 @@ class ViewCondition:
         """
         if self.polar is None:
             return poses
-        deviation = torch.ones_like(self.polar) if self.polar_deviation is None else self.polar_deviation
+        deviation = torch.ones_like(self.polar) if self.deviation is None else self.deviation[:, 0]
         weights = deviation[views].pow(-2)
         weights = weights / weights.sum()
         reference = ((self.polar[views] - poses[..., 0]) * weights).sum(-1, keepdim=True).clamp(*POLAR_RANGE)
@@ -85,7 +85,7 @@ def concatenate(conditions: Sequence[ViewCondition]) -> ViewCondition:
     parts = tuple(map(torch.cat, zip(*(condition.parts for condition in conditions), strict=True)))
     cameras = (
         [part for condition in conditions if (part := getattr(condition, name)) is not None]
-        for name in ("polar", "principal", "polar_deviation")
+        for name in ("polar", "principal", "deviation")
     )
     return ViewCondition(parts, *(torch.cat(rows) if rows else None for rows in cameras))
 
@@ -141,11 +141,12 @@ class ViewPrior(Protocol):
         """Images (B, 3, S, S) of latents `z`, not clamped."""
         ...
 
-    def framing(self, x: Tensor) -> Tensor | None:
+    def framing(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Estimated cameras (N, 5) of crops `x` (N, 3, S, S) of objects, less `RADIUS` and at azimuth 0.
 
         Their principal points (see cameras.py) are where the crops show the point that is in the middle of the
-        training images. None for a prior that makes no such estimate.
+        training images. The standard deviations (N, 5) of their errors follow. None for a prior that makes no
+        such estimate.
         """
         ...
 

@@ -121,7 +121,7 @@ class EmbeddedViewPrior:
         with self._precision(z):
             return self.autoencoder.decode(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
 
-    def framing(self, x: Tensor) -> Tensor | None:
+    def framing(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """See `ViewPrior.framing`; for errors see `encode`."""
         check_views(x, self.image_size)
         return None if self._framing is None else self._framing.cameras(x)
@@ -134,9 +134,9 @@ class EmbeddedViewPrior:
         latent = self.encode(x)
         with self._precision(x):
             volume, polar = self.network.encode_view(latent, x)
-        deviation = None if self._framing is None else self._framing.polar_deviation(x)
+        framing = self.framing(x)
         parts = tuple(part.to(x.dtype) for part in volume)
-        return ViewCondition(parts, polar.to(x.dtype), polar_deviation=deviation)
+        return ViewCondition(parts, polar.to(x.dtype), deviation=None if framing is None else framing[1])
 
     def agree(self, condition: ViewCondition, poses: Tensor) -> ViewCondition:
         """Volumes with the mean opacity of all views, adapted to these."""

@@ -59,21 +59,21 @@ class Framing(Network):
         means, log_variances = self.head(features.flatten(1)).chunk(2, dim=1)
         return means, log_variances.clamp(*LOG_VARIANCES)
 
-    def cameras(self, x: Tensor) -> Tensor:
+    def cameras(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cameras (N, 5), less `RADIUS` and at azimuth 0, of crops `x` (N, 3, S, S); see cameras.py.
 
-        They are the means of the estimates for the crops and for their mirror images.
+        They are the means of the estimates for the crops and for their mirror images. The standard deviations
+        (N, 5) of their errors follow, 0 for the azimuth.
         """
-        means = self(torch.cat([x, x.flip(-1)]))[0]
+        means, log_variances = self(torch.cat([x, x.flip(-1)]))
         direct, mirror = means.chunk(2)
         mean = (direct + mirror * mirror.new_tensor(MIRRORED)) / 2
         polar, distance, *principal = (mean * mean.new_tensor(DEVIATIONS) + mean.new_tensor(MEANS)).unbind(1)
-        return torch.stack([polar, torch.zeros_like(polar), distance.exp() - RADIUS, *principal], dim=1)
-
-    def polar_deviation(self, x: Tensor) -> Tensor:
-        """Standard deviations (N,) of the errors of polar angles of crops `x`, in radians; see `cameras`."""
-        log_variances = self(torch.cat([x, x.flip(-1)]))[1][:, 0]
-        return DEVIATIONS[0] * torch.exp(0.5 * log_variances).unflatten(0, (2, -1)).mean(0)
+        distance, azimuth = distance.exp(), torch.zeros_like(polar)
+        cameras = torch.stack([polar, azimuth, distance - RADIUS, *principal], dim=1)
+        deviation = torch.exp(0.5 * log_variances).unflatten(0, (2, -1)).mean(0)
+        polar, share, *principal = (deviation * deviation.new_tensor(DEVIATIONS)).unbind(1)
+        return cameras, torch.stack([polar, azimuth, share * distance, *principal], dim=1)
 
 
 def standardised(cameras: Tensor) -> Tensor:

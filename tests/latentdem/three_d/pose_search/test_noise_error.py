@@ -10,10 +10,13 @@ import torch.nn.functional as F
 from latentdem.three_d.geometry.cameras import relative_pose
 from latentdem.three_d.pose_search.noise_error import (
     DEVIATIONS,
+    DISTANCE_SCALE,
+    DISTANCE_USUAL,
     POLAR_SCALE,
     POLAR_SPREAD,
     POLAR_USUAL,
     PRINCIPAL_SCALE,
+    PRINCIPAL_USUAL,
     SCORED,
     Draw,
     PairError,
@@ -34,6 +37,25 @@ def test_principal_points_off_their_estimate_cost():
     ]
     expected = torch.full((2, 1), (0.01**2 + 0.02**2) / PRINCIPAL_SCALE**2)
     torch.testing.assert_close(errors[1] - errors[0], expected, rtol=1e-2, atol=1e-4)
+
+
+def test_certain_principal_points_and_distances_cost_more():
+    """In proportion to what the prior expects; deviations are clamped to their bounds."""
+    prior = tiny()
+    x, _, _ = inputs(prior)
+    pair = torch.tensor([0]), torch.tensor([1])
+    cameras = torch.tensor([[[1.2, 0.0, 0.1, 0.03, 0.0], [1.3, 0.8, -0.05, 0.0, -0.02]]])
+    usual = torch.tensor([POLAR_USUAL, 0.0, DISTANCE_USUAL, PRINCIPAL_USUAL, PRINCIPAL_USUAL])
+    condition = replace(prior.condition(x).cropped(), polar=cameras[0, :, 0], deviation=usual.expand(2, 5))
+    certain = replace(condition, deviation=usual * torch.tensor([[0.5], [100.0]]))
+    cost = []
+    for estimate in (condition, certain):
+        error = PairError(prior, estimate, prior.encode(x))
+        cost.append(error(*pair, cameras, error.draws(2, torch.Generator().manual_seed(0))))
+    squares = torch.tensor([(0.03 / PRINCIPAL_SCALE) ** 2, (0.02 / PRINCIPAL_SCALE) ** 2])
+    squares = squares + (torch.tensor([0.1, 0.05]) / DISTANCE_SCALE).square()
+    expected = (squares * torch.tensor([2.0**2 - 1, DEVIATIONS[1] ** -2 - 1])).sum()
+    torch.testing.assert_close(cost[1] - cost[0], expected.expand(2, 1), rtol=1e-2, atol=1e-4)
 
 
 def test_scores_count_as_much_as_they_should():
@@ -136,8 +158,8 @@ def test_certain_polar_angles_cost_more():
     x, _, _ = inputs(prior)
     pair, cameras = (torch.tensor([0]), torch.tensor([1])), torch.tensor([[[1.2, 0.0, 0.0], [1.3, 0.8, 0.0]]])
     condition = prior.condition(x)
-    usual = replace(condition, polar=torch.tensor([1.0, 1.4]), polar_deviation=torch.full((2,), POLAR_USUAL))
-    certain = replace(usual, polar_deviation=POLAR_USUAL * torch.tensor([0.5, 100.0]))
+    usual = replace(condition, polar=torch.tensor([1.0, 1.4]), deviation=torch.full((2, 5), POLAR_USUAL))
+    certain = replace(usual, deviation=POLAR_USUAL * torch.tensor([0.5, 100.0])[:, None].expand(2, 5))
     errors = [PairError(prior, estimate, prior.encode(x)) for estimate in (usual, certain)]
     factors = torch.tensor([2.0, 1 / DEVIATIONS[1]])
     drift = torch.tensor([0.2, 0.1]) / POLAR_SCALE

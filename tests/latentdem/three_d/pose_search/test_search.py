@@ -300,7 +300,7 @@ def test_confidence_is_the_softmax_of_the_scores(exact, monkeypatch):
     expected = expected * torch.sigmoid((scores[0] - objective.FITTING) / objective.FITTING_WIDTH)
     torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(poses, sets[:, 1])
-    unsure = replace(found.error.condition, polar_deviation=torch.full((2,), objective.RIGHT))
+    unsure = replace(found.error.condition, deviation=torch.full((2, 5), objective.RIGHT))
     found = replace(found, error=replace(found.error, condition=unsure))
     _, probabilities = found.likely_poses(sets[0], 1, sets[1:], draws)
     within = 0.682689  # one standard deviation of a normal distribution

@@ -44,11 +44,11 @@ def test_cameras_agree_with_the_estimated_polar_angles():
     torch.testing.assert_close(cameras, torch.tensor([[1.1, 0.0, 0.0], [1.2, 2.0, 0.0]]))
     moved = condition.at(F.pad(torch.tensor([[1.0], [1.1], [1.2]]), (0, 2)))[torch.tensor([2, 0])]
     torch.testing.assert_close(moved.polar, torch.tensor([1.2, 1.0]))
-    certain = replace(condition, polar_deviation=torch.tensor([0.1, 1.0, 0.2]))
+    certain = replace(condition, deviation=torch.tensor([[0.1], [1.0], [0.2]]).expand(3, 5))
     heights = certain.cameras(poses, torch.tensor([0, 2]))[:, 0]
     torch.testing.assert_close(heights, 1.0 + 0.2 / 5 + torch.tensor([0.0, 0.1]))  # four times the weight
     torch.testing.assert_close(
-        concatenate([certain, certain[:1]]).polar_deviation, torch.tensor([0.1, 1.0, 0.2, 0.1])
+        concatenate([certain, certain[:1]]).deviation[:, 0], torch.tensor([0.1, 1.0, 0.2, 0.1])
     )
     blank = ViewCondition((torch.zeros(3, 1),))
     assert torch.equal(blank.cameras(poses, torch.tensor([0, 2])), poses)

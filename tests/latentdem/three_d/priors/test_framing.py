@@ -32,7 +32,7 @@ def pictures(count: int = 3, size: int = 32) -> torch.Tensor:
 def test_estimates_are_cameras():
     """The estimates are averaged over a crop and its mirror image."""
     model, x = network(), pictures()
-    cameras = model.cameras(x)
+    cameras, _ = model.cameras(x)
     assert cameras.shape == (3, 5)
     assert not cameras[:, 1].any()
     direct, mirror = model(x)[0], model(x.flip(-1))[0]
@@ -53,36 +53,58 @@ def test_estimates_are_standardised():
 
 def test_mirrored_crops_have_mirrored_cameras():
     model, x = network(), pictures()
-    expected = model.cameras(x) * torch.tensor([1.0, 1.0, 1.0, -1.0, 1.0])
-    torch.testing.assert_close(model.cameras(x.flip(-1)), expected)
+    (cameras, deviation), (mirrored, same) = model.cameras(x), model.cameras(x.flip(-1))
+    torch.testing.assert_close(mirrored, cameras * torch.tensor([1.0, 1.0, 1.0, -1.0, 1.0]))
+    torch.testing.assert_close(same, deviation)
 
 
 def test_crops_do_not_depend_on_each_other():
     model, x = network(), pictures()
-    torch.testing.assert_close(model.cameras(x)[1:2], model.cameras(x[1:2]))
-    torch.testing.assert_close(model.polar_deviation(x)[1:2], model.polar_deviation(x[1:2]))
+    for all_of_them, one in zip(model.cameras(x), model.cameras(x[1:2]), strict=True):
+        torch.testing.assert_close(all_of_them[1:2], one)
 
 
-def test_deviations_are_those_of_polar_angles():
+def test_deviations_are_those_of_the_cameras():
+    """In their units: that of the logarithm of a distance times the distance."""
     model, x = network(), pictures()
-    ways = [model(view)[1][:, 0].exp().sqrt() * DEVIATIONS[0] for view in (x, x.flip(-1))]
-    torch.testing.assert_close(model.polar_deviation(x), (ways[0] + ways[1]) / 2)
-    assert tiny().condition(x).polar_deviation is None
+    ways = [model(view)[1].exp().sqrt() * torch.tensor(DEVIATIONS) for view in (x, x.flip(-1))]
+    cameras, deviation = model.cameras(x)
+    polar, share, right, up = ((ways[0] + ways[1]) / 2).unbind(1)
+    expected = torch.stack([polar, torch.zeros(len(x)), share * (RADIUS + cameras[:, 2]), right, up], 1)
+    torch.testing.assert_close(deviation, expected)
+    assert tiny().condition(x).deviation is None
     condition = tiny(framing=model).condition(x)
-    torch.testing.assert_close(condition[torch.tensor([1])].polar_deviation, model.polar_deviation(x)[1:2])
+    torch.testing.assert_close(condition[torch.tensor([1])].deviation, deviation[1:2])
 
 
 def test_crops_follow_the_estimates_of_the_prior():
     prior = tiny(framing=network())
     cut = crops(prior.image_size)
+    cut.one_distance = False
     pixels = torch.cat([picture.pixels for picture in cut.pictures()])
-    cameras = prior.framing(pixels)
+    cameras, deviation = prior.framing(pixels)
     assert cameras[:, 2:].abs().min() > 0
     expected = torch.cat([picture.pixels for picture in cut.framed(cameras).pictures()])
     recropped = frame_crops(cut, prior, torch.device("cpu"))
     assert torch.equal(torch.cat([picture.pixels for picture in recropped.pictures()]), expected)
     assert not torch.equal(expected, pixels)
     assert torch.equal(recropped.polar, cameras[:, 0])
+    assert torch.equal(recropped.deviation, deviation)
+
+
+def test_pictures_from_one_distance_share_its_estimate():
+    """The mean by inverse variances, which is as sure as both together."""
+    prior = tiny(framing=network())
+    cut = crops(prior.image_size)
+    assert cut.one_distance  # they have one size
+    cameras, deviation = prior.framing(torch.cat([picture.pixels for picture in cut.pictures()]))
+    precision = deviation[:, 2] ** -2
+    cameras[:, 2] = (precision * cameras[:, 2]).sum() / precision.sum()
+    expected = torch.cat([picture.pixels for picture in cut.framed(cameras).pictures()])
+    framed = frame_crops(cut, prior, torch.device("cpu"))
+    torch.testing.assert_close(torch.cat([picture.pixels for picture in framed.pictures()]), expected)
+    torch.testing.assert_close(framed.deviation[:, 2], precision.sum().rsqrt().expand(len(precision)))
+    assert torch.equal(framed.deviation[:, 3:], deviation[:, 3:])
 
 
 @pytest.mark.parametrize("prior", [tiny(), finite()], ids=["embedded", "finite"])
@@ -101,4 +123,4 @@ def test_weights_are_read_again(tmp_path):
     model, x = network(), pictures()
     model.save_pretrained(tmp_path)
     again = load_network(Framing, tmp_path)
-    torch.testing.assert_close(again.cameras(x), model.cameras(x))
+    torch.testing.assert_close(again.cameras(x)[0], model.cameras(x)[0])
