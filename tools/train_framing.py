@@ -2,12 +2,13 @@
 
     python tools/train_framing.py render --out runs/framing
     python tools/train_framing.py render --out runs/framing --meshes OBJECTS --photos PHOTOS
-    python tools/train_framing.py train --out runs/framing
+    python tools/train_framing.py train --out runs/framing --views runs/views
     python tools/train_framing.py evaluate --out runs/framing
     python tools/train_framing.py export --out runs/framing
 
-The first renders procedural objects, the second objects in files. `render` and `train` resume where they
-stopped when they are started again. Needs `pip install "latentdem[three-d]"`.
+The first renders procedural objects, the second objects in files. Training also crops what
+tools/train_view_prior.py has rendered, with other middles and scales in every step. `render` and `train` resume
+where they stopped when they are started again. Needs `pip install "latentdem[three-d]"`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from _framed_views import SMALLEST, FramedViews
 from _mesh_scenes import Meshes, as_in_file, random_mesh_scene
 from _training import Trainer
 from _views import Shown, fill, procedural
@@ -43,7 +45,8 @@ from latentdem.three_d.synthetic.scenes import HELD_OUT
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 DEFAULT = Path("runs/framing")
 RENDERED = 128  # pixels along one side of the renderings before cropping
-SMALLEST = 0.65  # smallest scale of an object whose crop shares its scale with a larger view
+VIEWED = 0.7  # share of crops of the renderings of views in a step
+WIDTHS = (40, 64, 80)
 SHOWN = 32  # crops in the figure
 
 
@@ -163,26 +166,38 @@ def train(
     learning_rate: float = 3e-3,
     minutes: Minutes = None,
     device: Device = "cpu",
+    views: Annotated[
+        Path | None, typer.Option(help="Folder of train_view_prior.py, whose renderings are cropped as well.")
+    ] = None,
 ) -> None:
     """Trains the network and evaluates it."""
     place = torch.device(device)
-    data = CropData(*(folder for folder in (out / "train", out / "train_meshes") if folder.exists()))
+    data = CropData(*_rendered(out))
+    framed = None if views is None else FramedViews(*_rendered(views))
+    others = 0 if framed is None else round(VIEWED * batch)
     torch.manual_seed(0)
-    model = Framing(data.crops.shape[1])
+    model = Framing(data.crops.shape[1], WIDTHS)
     model.save_config(out / "network")
     model = model.train().to(place, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "network", steps=steps, learning_rate=learning_rate, minutes=minutes)
     torch.manual_seed(trainer.step)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
-        rows = torch.randint(len(data.crops), (batch,))
+        rows = torch.randint(len(data.crops), (batch - others,))
         turned = torch.rand(batch) < 0.5
         x, targets = data.images(rows), data.targets[rows]
+        if framed is not None:
+            crops, cameras = framed.batch(others)
+            x, targets = torch.cat([x, crops]), torch.cat([targets, standardised(cameras)])
         x[turned], targets[turned] = x[turned].flip(-1), targets[turned] * targets.new_tensor(MIRRORED)
         return likelihood(model, x.to(place), targets.to(place))
 
     trainer.run(loss_fn, place)
     evaluate(out)
+
+
+def _rendered(out: Path) -> list[Path]:
+    return [folder for folder in (out / "train", out / "train_meshes") if folder.exists()]
 
 
 def trained(out: Path) -> Framing:
@@ -205,7 +220,7 @@ def evaluate(out: Out = DEFAULT) -> None:
 
 def _evaluate(model: Framing, data: CropData, figure_path: Path) -> None:
     usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
-    parts = [model.cameras(data.images(rows)) + usual for rows in torch.arange(len(data.crops)).split(256)]
+    parts = [model.cameras(data.images(rows))[0] + usual for rows in torch.arange(len(data.crops)).split(256)]
     estimates = standardised(torch.cat(parts))
     pixels = data.crops.shape[1] / (2 * RADIUS * math.tan(FIELD_OF_VIEW / 2))
     units = torch.tensor(DEVIATIONS) * torch.tensor([180 / math.pi, 100, pixels, pixels])

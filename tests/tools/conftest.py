@@ -67,6 +67,11 @@ def train_framing() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def framed_views() -> ModuleType:
+    return _load("_framed_views")
+
+
+@pytest.fixture(scope="session")
 def muon() -> ModuleType:
     return _load("_muon")
 
