@@ -7,7 +7,7 @@
     python tools/train_framing.py export --out runs/framing
 
 The first renders procedural objects, the second objects in files. Training also crops what
-tools/train_view_prior.py has rendered, with other middles and scales in every step. `render` and `train` resume
+tools/train_view_prior.py has rendered, at another scale in every step. `render` and `train` resume
 where they stopped when they are started again. Needs `pip install "latentdem[three-d]"`.
 """
 
@@ -27,14 +27,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from _framed_views import SMALLEST, FramedViews
+from _cropped_views import SMALLEST, CroppedViews
 from _mesh_scenes import Meshes, as_in_file, random_mesh_scene
 from _training import Trainer
 from _views import Shown, fill, procedural
 from PIL import Image
 from torch import Tensor
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
+from train_view_prior import Init
 
+from latentdem.priors.loading import load_network
 from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.pictures import FILLED, SEEN, Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS
@@ -46,7 +48,6 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 DEFAULT = Path("runs/framing")
 RENDERED = 128  # pixels along one side of the renderings before cropping
 VIEWED = 0.7  # share of crops of the renderings of views in a step
-WIDTHS = (40, 64, 80)
 SHOWN = 32  # crops in the figure
 
 
@@ -169,14 +170,15 @@ def train(
     views: Annotated[
         Path | None, typer.Option(help="Folder of train_view_prior.py, whose renderings are cropped as well.")
     ] = None,
+    init: Init = None,
 ) -> None:
     """Trains the network and evaluates it."""
     place = torch.device(device)
     data = CropData(*_rendered(out))
-    framed = None if views is None else FramedViews(*_rendered(views))
-    others = 0 if framed is None else round(VIEWED * batch)
+    cropped = None if views is None else CroppedViews(*_rendered(views))
+    others = 0 if cropped is None else round(VIEWED * batch)
     torch.manual_seed(0)
-    model = Framing(data.crops.shape[1], WIDTHS)
+    model = Framing(data.crops.shape[1]) if init is None else load_network(Framing, init).requires_grad_()
     model.save_config(out / "network")
     model = model.train().to(place, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "network", steps=steps, learning_rate=learning_rate, minutes=minutes)
@@ -186,8 +188,8 @@ def train(
         rows = torch.randint(len(data.crops), (batch - others,))
         turned = torch.rand(batch) < 0.5
         x, targets = data.images(rows), data.targets[rows]
-        if framed is not None:
-            crops, cameras = framed.batch(others)
+        if cropped is not None:
+            crops, cameras = cropped.batch(others)
             x, targets = torch.cat([x, crops]), torch.cat([targets, standardised(cameras)])
         x[turned], targets[turned] = x[turned].flip(-1), targets[turned] * targets.new_tensor(MIRRORED)
         return likelihood(model, x.to(place), targets.to(place))

@@ -67,8 +67,8 @@ def train_framing() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def framed_views() -> ModuleType:
-    return _load("_framed_views")
+def cropped_views() -> ModuleType:
+    return _load("_cropped_views")
 
 
 @pytest.fixture(scope="session")

@@ -10,21 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS
+from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW
 from latentdem.three_d.pictures import FILLED
 
 SMALLEST = 0.65  # smallest scale of an object whose crop shares its scale with a larger view
 WHITE = 250  # a pixel shows the object if some channel is darker
-FRAMED = 0.5  # share of views that are framed around the middle of the object, as after a search
-# Standard deviations of their errors: of the middle in units of the frame, of the logarithm of the scale.
-MOVED, SCALED = 0.02, 0.06
 
 
-class FramedViews:
-    """Crops of views that `_views.render_views` has written, in memory.
-
-    A crop is either centred on what is visible of the object, as those of `Crops` are, or on the middle of the
-    object, roughly, as views are and crops after a search.
+class CroppedViews:
+    """Crops of views that `_views.render_views` has written, centred on what is visible, as `Crops` does it.
 
     Args:
         folders: folders of the files; views of all are drawn alike.
@@ -41,18 +35,14 @@ class FramedViews:
         self.boxes = torch.cat([_boxes(part) for part in self.views.split(4096)])
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
-        """Crops (count, 3, S, S) in [-1, 1], and their cameras (count, 5) with absolute distances."""
+        """Crops (count, 3, S, S) in [-1, 1], of random scales, and their cameras (count, 5), see `crops_of`."""
         rows = torch.randint(len(self.views), (count,))
         pictures, size = self.views[rows].movedim(-1, 1).float() / 127.5 - 1, self.views.shape[1]
         left, top, right, bottom = self.boxes[rows].float().unbind(1)
         camera = self.cameras[rows]
-        framed = torch.rand(count) < FRAMED
         middle = torch.stack([(left + right) / 2, (top + bottom) / 2], 1)
-        middle = torch.where(framed[:, None], size * (0.5 + MOVED * torch.randn(count, 2)), middle)
         scale = SMALLEST + (1 - SMALLEST) * torch.rand(count)
         side = torch.maximum(right - left, bottom - top) / FILLED / scale
-        placed = size * RADIUS / camera[:, 2] * torch.exp(SCALED * torch.randn(count))
-        side = torch.where(framed, placed, side)
         return _cropped(pictures, middle, side), _cameras(camera, middle, side, size)
 
 
