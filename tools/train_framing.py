@@ -2,13 +2,12 @@
 
     python tools/train_framing.py render --out runs/framing
     python tools/train_framing.py render --out runs/framing --meshes OBJECTS --photos PHOTOS
-    python tools/train_framing.py train --out runs/framing --views runs/views
+    python tools/train_framing.py train --out runs/framing
     python tools/train_framing.py evaluate --out runs/framing
     python tools/train_framing.py export --out runs/framing
 
-The first renders procedural objects, the second objects in files. Training also crops what
-tools/train_view_prior.py has rendered, at another scale in every step. `render` and `train` resume
-where they stopped when they are started again. Needs `pip install "latentdem[three-d]"`.
+The first renders procedural objects, the second objects in files. `render` and `train` resume where they
+stopped when they are started again. Needs `pip install "latentdem[three-d]"`.
 """
 
 from __future__ import annotations
@@ -27,16 +26,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from _cropped_views import SMALLEST, CroppedViews
 from _mesh_scenes import Meshes, as_in_file, random_mesh_scene
 from _training import Trainer
 from _views import Shown, fill, procedural
 from PIL import Image
 from torch import Tensor
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
-from train_view_prior import Init
 
-from latentdem.priors.loading import load_network
 from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.pictures import FILLED, SEEN, Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS
@@ -47,7 +43,7 @@ from latentdem.three_d.synthetic.scenes import HELD_OUT
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 DEFAULT = Path("runs/framing")
 RENDERED = 128  # pixels along one side of the renderings before cropping
-VIEWED = 0.7  # share of crops of the renderings of views in a step
+SMALLEST = 0.65  # smallest scale of an object whose crop shares its scale with a larger view
 SHOWN = 32  # crops in the figure
 
 
@@ -167,39 +163,26 @@ def train(
     learning_rate: float = 3e-3,
     minutes: Minutes = None,
     device: Device = "cpu",
-    views: Annotated[
-        Path | None, typer.Option(help="Folder of train_view_prior.py, whose renderings are cropped as well.")
-    ] = None,
-    init: Init = None,
 ) -> None:
     """Trains the network and evaluates it."""
     place = torch.device(device)
-    data = CropData(*_rendered(out))
-    cropped = None if views is None else CroppedViews(*_rendered(views))
-    others = 0 if cropped is None else round(VIEWED * batch)
+    data = CropData(*(folder for folder in (out / "train", out / "train_meshes") if folder.exists()))
     torch.manual_seed(0)
-    model = Framing(data.crops.shape[1]) if init is None else load_network(Framing, init).requires_grad_()
+    model = Framing(data.crops.shape[1])
     model.save_config(out / "network")
     model = model.train().to(place, memory_format=torch.channels_last)
     trainer = Trainer(model, out / "network", steps=steps, learning_rate=learning_rate, minutes=minutes)
     torch.manual_seed(trainer.step)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
-        rows = torch.randint(len(data.crops), (batch - others,))
+        rows = torch.randint(len(data.crops), (batch,))
         turned = torch.rand(batch) < 0.5
         x, targets = data.images(rows), data.targets[rows]
-        if cropped is not None:
-            crops, cameras = cropped.batch(others)
-            x, targets = torch.cat([x, crops]), torch.cat([targets, standardised(cameras)])
         x[turned], targets[turned] = x[turned].flip(-1), targets[turned] * targets.new_tensor(MIRRORED)
         return likelihood(model, x.to(place), targets.to(place))
 
     trainer.run(loss_fn, place)
     evaluate(out)
-
-
-def _rendered(out: Path) -> list[Path]:
-    return [folder for folder in (out / "train", out / "train_meshes") if folder.exists()]
 
 
 def trained(out: Path) -> Framing:

@@ -67,11 +67,6 @@ def train_framing() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def cropped_views() -> ModuleType:
-    return _load("_cropped_views")
-
-
-@pytest.fixture(scope="session")
 def muon() -> ModuleType:
     return _load("_muon")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 
 import numpy as np
@@ -12,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from typer.testing import CliRunner
 
-from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
-from latentdem.three_d.pictures import FILLED, Crops
+from latentdem.three_d.geometry.cameras import RADIUS, random_cameras
+from latentdem.three_d.pictures import Crops
 from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.priors.framing import standardised
 
@@ -59,28 +58,6 @@ def test_crops_have_the_right_cameras(train_framing):
     np.testing.assert_allclose(covered[:, 0] / covered[:, 1], smaller**2, rtol=0.1)
 
 
-def test_crops_of_views_have_the_right_cameras(cropped_views, train_view_prior, tmp_path):
-    """The square around the true middle, as large as at the true distance, looks like the view itself."""
-    train_view_prior.render_views(tmp_path, train_view_prior.procedural, range(3, 5), 3, 64, 1)
-    torch.manual_seed(0)
-    data = cropped_views.CroppedViews(tmp_path)
-    crops, cameras = data.batch(12)
-    assert crops.shape == (12, 3, 64, 64)
-    left, top, right, bottom = cropped_views._boxes(((crops + 1) * 127.5).movedim(1, -1)).unbind(1)
-    assert (left + right - 64).abs().max() <= 3
-    assert (top + bottom - 64).abs().max() <= 3
-    sides = torch.maximum(right - left, bottom - top) / 64 / FILLED
-    assert cropped_views.SMALLEST - 0.06 < sides.min() < sides.max() < 1.06
-    for crop, camera in zip(crops, cameras, strict=True):
-        row = int((data.cameras[:, 1] - camera[1]).abs().argmin())
-        view, distance = data.views[row].float() / 127.5 - 1, data.cameras[row, 2]
-        pixel = 2 * camera[2] * math.tan(FIELD_OF_VIEW / 2) / 64
-        middle = 32 + camera[3:] * torch.tensor([1.0, -1.0]) / pixel
-        again = cropped_views._cropped(crop[None], middle[None], 64 * distance / camera[2:3])[0].movedim(0, -1)
-        apart = ((shown - view).abs().mean() for shown in (again, crop.movedim(0, -1)))
-        assert next(apart) < 0.5 * next(apart)
-
-
 @pytest.fixture(scope="module")
 def renderings(train_framing, tmp_path_factory):
     folder = tmp_path_factory.mktemp("renderings")
@@ -108,12 +85,9 @@ def rendered(renderings, tmp_path):
     return tmp_path
 
 
-def test_a_network_is_trained_and_exported(train_framing, train_view_prior, rendered, monkeypatch):
+def test_a_network_is_trained_and_exported(train_framing, rendered, monkeypatch):
     monkeypatch.setattr(train_framing, "RENDERED", 64)
-    folder = rendered / "views" / "train"
-    train_view_prior.render_views(folder, train_view_prior.procedural, range(2), 2, 64, 1)
-    options = ("--steps", 2, "--batch", 4, "--views", folder.parent)
-    text = run(train_framing, "train", "--out", rendered, *options)
+    text = run(train_framing, "train", "--out", rendered, "--steps", 2, "--batch", 4)
     assert text.index("estimated: ") < text.index("not estimated: ")
     assert (rendered / "network" / "held_out.png").exists()
     weights = rendered / "prior"
