@@ -51,8 +51,15 @@ def views_command(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the results.", metavar="DIR", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the results.",
+            metavar="DIR",
+            show_default="IMAGE_views beside the first IMAGE",
+        ),
+    ] = None,
     prior: ViewPriorName = "embedded-3d",
     cutout: Annotated[
         str,
@@ -158,6 +165,7 @@ def views_command(
         check_video(video)
     heights = elevations or [0.0]
     images = expand(images)
+    out = out or images[0].with_name(f"{images[0].stem}_views")
     make_folder(out)
     files, names = ViewOutputs(out, azimuths * len(heights), mesh, video, html), [str(path) for path in images]
     resumed = checkpoint is not None and checkpoint.is_dir()
@@ -224,7 +232,8 @@ def views_command(
     if undecided:
         console.say_error(
             f"The pictures do not decide where {', '.join(undecided)} was taken from (or it shows another "
-            "object); add pictures from sides between, and look at figure.png before you use the result."
+            "object); add pictures from sides between, and look at "
+            f"{out / 'figure.png'} before you use the result."
         )
         raise typer.Exit(UNEXPLAINED)
 

@@ -177,6 +177,12 @@ def test_command_writes_everything(pictures, tmp_path, monkeypatch):
     assert "confidence" in result.output
 
 
+def test_results_go_beside_the_first_picture_by_default(pictures, tmp_path):
+    result = command(*pictures, "--azimuths", "2", "--steps", "2", "--resolution", "64")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "front_views" / "figure.png").exists()
+
+
 def test_command_writes_a_mesh(pictures, tmp_path, few_steps):
     trimesh = pytest.importorskip("trimesh", reason="the extra three-d is not installed")
     pytest.importorskip("fast_simplification", reason="the extra three-d is not installed")
