@@ -124,7 +124,7 @@ def test_mistakes_are_reported(exact, change, sentence):
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    volume = pytest.importorskip("latentdem.three_d.mesh.volume")
+    volume = pytest.importorskip("latentdem.three_d.mesh.volume", reason="the extra three-d is not installed")
     monkeypatch.setattr(volume, "STEPS", 2)
 
 

@@ -86,7 +86,7 @@ def frame_crops(crops: Crops, prior: ViewPrior, device: torch.device) -> Crops:
     estimate = prior.framing(pixels.to(device))
     if estimate is None:
         return crops
-    cameras, deviation = (values.cpu() for values in estimate)
+    cameras, deviation = (values.cpu().clone() for values in estimate)
     if crops.one_distance:
         weights = deviation[:, 2].pow(-2)
         cameras[:, 2] = (cameras[:, 2] * weights).sum() / weights.sum()

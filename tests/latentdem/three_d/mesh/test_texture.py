@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("embreex")
-pytest.importorskip("xatlas")
+pytest.importorskip("embreex", reason="the extra three-d is not installed")
+pytest.importorskip("xatlas", reason="the extra three-d is not installed")
 
 import trimesh
 
