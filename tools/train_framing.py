@@ -1,8 +1,8 @@
-"""Trains the network that estimates the middle of an object in a crop of it, and how high the camera was.
+"""Trains the network that estimates how high a camera was, and where a crop shows the middle of an object.
 
     python tools/train_framing.py render --out runs/framing
     python tools/train_framing.py render --out runs/framing --meshes OBJECTS --photos PHOTOS
-    python tools/train_framing.py train --out runs/framing
+    python tools/train_framing.py train --out runs/framing --views runs/views
     python tools/train_framing.py evaluate --out runs/framing
     python tools/train_framing.py export --out runs/framing
 
@@ -31,11 +31,13 @@ from _training import Trainer
 from _views import Shown, fill, procedural
 from PIL import Image
 from torch import Tensor
+from torch.optim import AdamW
+from tqdm import tqdm
 from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
 
 from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.pictures import FILLED, SEEN, Crops
-from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS
+from latentdem.three_d.priors.embedded import EMBEDDED_3D_WEIGHTS, EmbeddedViewPrior
 from latentdem.three_d.priors.framing import DEVIATIONS, MIRRORED, Framing, standardised
 from latentdem.three_d.synthetic.render import render as render_scene
 from latentdem.three_d.synthetic.scenes import HELD_OUT
@@ -45,6 +47,11 @@ DEFAULT = Path("runs/framing")
 RENDERED = 128  # pixels along one side of the renderings before cropping
 SMALLEST = 0.65  # smallest scale of an object whose crop shares its scale with a larger view
 SHOWN = 32  # crops in the figure
+
+Weights = Annotated[Path, typer.Option(help="Folder of the prior.")]
+RenderedViews = Annotated[
+    Path | None, typer.Option(help="Folder of train_view_prior.py render, whose views are learnt as well.")
+]
 
 
 def crops_of(seed: int, make: Callable[[int], Shown], views: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,29 +123,45 @@ def render(
 
 
 class CropData:
-    """Crops and the values to be estimated for them, in memory.
+    """What the encoder of the prior sees in views and crops, and the values to be estimated, in memory.
+
+    A picture or its mirror image is encoded, by chance.
 
     Args:
-        folders: folders that `render` has written; crops of all are drawn alike.
+        prior: embedded prior.
+        folders: folders that `render` or `train_view_prior.py render` has written; the pictures of all are
+            drawn alike.
     """
 
-    def __init__(self, *folders: Path) -> None:
-        crops, targets = [], []
+    def __init__(self, prior: EmbeddedViewPrior, *folders: Path) -> None:
+        features, targets = [], []
         for folder in folders:
-            if not (folder / "cameras.npy").exists():
-                raise SystemExit(f"No crops in {folder}; run `train_framing.py render` first.")
-            cameras = torch.from_numpy(np.load(folder / "cameras.npy")).flatten(0, 2)
-            if cameras.isnan().any():
-                raise SystemExit(
-                    f"Crops are missing in {folder}; run `train_framing.py render` to the end first."
-                )
-            crops.append(torch.from_numpy(np.load(folder / "crops.npy")).flatten(0, 2))
-            targets.append(standardised(cameras))
-        self.crops, self.targets = torch.cat(crops), torch.cat(targets)
+            pictures, cameras = read(folder)
+            mirrored = torch.rand(len(pictures)) < 0.5
+            for rows in tqdm(torch.arange(len(pictures)).split(64), folder.name, mininterval=5):
+                x, turned = images(pictures[rows]), mirrored[rows]
+                x[turned] = x[turned].flip(-1)
+                features.append(prior.overview(x.to(prior.alphas_cumprod.device)).half().cpu())
+            values = standardised(cameras)
+            targets.append(torch.where(mirrored[:, None], values * values.new_tensor(MIRRORED), values))
+        self.features, self.targets = torch.cat(features), torch.cat(targets)
 
-    def images(self, rows: Tensor | slice) -> Tensor:
-        """Crops (N, 3, S, S) in [-1, 1]."""
-        return self.crops[rows].movedim(-1, 1).float() / 127.5 - 1
+
+def read(folder: Path) -> tuple[Tensor, Tensor]:
+    """Pictures (N, S, S, 3) uint8 and cameras (N, 5) of a folder; views are crops whose middle is known."""
+    name = next((name for name in ("crops", "views") if (folder / f"{name}.npy").exists()), None)
+    if name is None:
+        raise SystemExit(f"No crops in {folder}; run `train_framing.py render` first.")
+    cameras = torch.from_numpy(np.load(folder / "cameras.npy"))
+    if cameras.isnan().any():
+        raise SystemExit(f"Crops are missing in {folder}; run `train_framing.py render` to the end first.")
+    cameras = F.pad(cameras, (0, 5 - cameras.shape[-1])).flatten(0, -2)
+    return torch.from_numpy(np.load(folder / f"{name}.npy")).flatten(0, -4), cameras
+
+
+def images(pictures: Tensor) -> Tensor:
+    """Pictures (N, S, S, 3) uint8 as (N, 3, S, S) in [-1, 1]."""
+    return pictures.movedim(-1, 1).float() / 127.5 - 1
 
 
 def likelihood(model: Framing, x: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -146,7 +169,7 @@ def likelihood(model: Framing, x: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
     Args:
         model: the network.
-        x: (N, 3, S, S) crops in [-1, 1].
+        x: (N, c, s, s) features of the encoder.
         targets: (N, 4) true values.
     """
     with torch.autocast(x.device.type, enabled=False):  # conversion would take longer for such a small network
@@ -158,31 +181,34 @@ def likelihood(model: Framing, x: Tensor, targets: Tensor) -> dict[str, Tensor]:
 @app.command()
 def train(
     out: Out = DEFAULT,
-    steps: Steps = 7500,
-    batch: int = 128,
-    learning_rate: float = 3e-3,
+    steps: Steps = 3500,
+    batch: int = 384,
+    learning_rate: float = 2e-3,
     minutes: Minutes = None,
+    views: RenderedViews = None,
+    weights: Weights = EMBEDDED_3D_WEIGHTS,
     device: Device = "cpu",
 ) -> None:
     """Trains the network and evaluates it."""
-    place = torch.device(device)
-    data = CropData(*(folder for folder in (out / "train", out / "train_meshes") if folder.exists()))
+    place, prior = torch.device(device), EmbeddedViewPrior.from_pretrained(weights, device)
+    folders = [top / name for top in (out, views) if top for name in ("train", "train_meshes")]
     torch.manual_seed(0)
-    model = Framing(data.crops.shape[1])
+    data = CropData(prior, *(folder for folder in folders if folder.exists()))
+    model = Framing(*data.features.shape[1:3])
     model.save_config(out / "network")
-    model = model.train().to(place, memory_format=torch.channels_last)
-    trainer = Trainer(model, out / "network", steps=steps, learning_rate=learning_rate, minutes=minutes)
+    model = model.train().to(place)
+    optimizer = AdamW(model.parameters(), lr=learning_rate, weight_decay=0.1, fused=True)
+    trainer = Trainer(
+        model, out / "network", steps=steps, optimizers=[optimizer], ema_decay=0.99, minutes=minutes
+    )
     torch.manual_seed(trainer.step)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
-        rows = torch.randint(len(data.crops), (batch,))
-        turned = torch.rand(batch) < 0.5
-        x, targets = data.images(rows), data.targets[rows]
-        x[turned], targets[turned] = x[turned].flip(-1), targets[turned] * targets.new_tensor(MIRRORED)
-        return likelihood(model, x.to(place), targets.to(place))
+        rows = torch.randint(len(data.features), (batch,))
+        return likelihood(model, data.features[rows].to(place).float(), data.targets[rows].to(place))
 
     trainer.run(loss_fn, place)
-    evaluate(out)
+    evaluate(out, views, weights, device)
 
 
 def trained(out: Path) -> Framing:
@@ -194,35 +220,47 @@ def trained(out: Path) -> Framing:
 
 @app.command()
 @torch.no_grad()
-def evaluate(out: Out = DEFAULT) -> None:
+def evaluate(
+    out: Out = DEFAULT,
+    views: RenderedViews = None,
+    weights: Weights = EMBEDDED_3D_WEIGHTS,
+    device: Device = "cpu",
+) -> None:
     """Errors on crops of held-out objects, compared with no estimate, and a figure of some crops each."""
-    model = trained(out)
-    for name in ("held_out", "held_out_meshes"):
-        if (out / name).exists():
-            typer.echo(f"{name}:")
-            _evaluate(model, CropData(out / name), out / "network" / f"{name}.png")
+    prior = EmbeddedViewPrior.from_pretrained(weights, device)
+    model = trained(out).to(device).requires_grad_(False)
+    for top, which in ((out, "crops"), (views, "views")):
+        for name in ("held_out", "held_out_meshes"):
+            if top and (top / name).exists():
+                typer.echo(f"{which} of {name}:")
+                _evaluate(prior, model, top / name, out / "network" / f"{name}_{which}.png")
 
 
-def _evaluate(model: Framing, data: CropData, figure_path: Path) -> None:
+def _evaluate(prior: EmbeddedViewPrior, model: Framing, folder: Path, figure_path: Path) -> None:
+    pictures, true = read(folder)
+    targets = standardised(true)
     usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
-    parts = [model.cameras(data.images(rows))[0] + usual for rows in torch.arange(len(data.crops)).split(256)]
-    estimates = standardised(torch.cat(parts))
-    pixels = data.crops.shape[1] / (2 * RADIUS * math.tan(FIELD_OF_VIEW / 2))
+    parts = [images(part).to(prior.alphas_cumprod.device) for part in pictures.split(64)]
+    found = [model.cameras(prior.overview(x), prior.overview(x.flip(-1)))[0].cpu() for x in parts]
+    estimates = standardised(torch.cat(found) + usual)
+    pixels = pictures.shape[1] / (2 * RADIUS * math.tan(FIELD_OF_VIEW / 2))
     units = torch.tensor(DEVIATIONS) * torch.tensor([180 / math.pi, 100, pixels, pixels])
     for name, estimate in (("estimated", estimates), ("not estimated", torch.zeros_like(estimates))):
-        polar, distance, right, up = ((estimate - data.targets).square().mean(0).sqrt() * units).tolist()
+        errors = (estimate - targets) * units
+        polar, distance, right, up = errors.square().mean(0).sqrt().tolist()
+        median = float(errors[:, 0].abs().median())
         typer.echo(
             f"{name}: {right:.2f} and {up:.2f} pixels to the right and upwards, {distance:.1f} % of the "
-            f"distance, {polar:.1f} degrees of polar angle (root mean square)"
+            f"distance, {polar:.1f} degrees of polar angle (root mean square; median {median:.1f})"
         )
     shown = torch.arange(SHOWN) * (len(estimates) // SHOWN)
     figure, axes = plt.subplots(4, SHOWN // 4, figsize=(SHOWN // 2, 8.5), layout="constrained")
     for axis, row in zip(axes.flat, shown.tolist(), strict=True):
-        axis.imshow(data.crops[row].numpy())
+        axis.imshow(pictures[row].numpy())
         axis.set_axis_off()
-        for estimate, marker, colour in ((data.targets, "+", "black"), (estimates, "x", "red")):
+        for estimate, marker, colour in ((targets, "+", "black"), (estimates, "x", "red")):
             right, up = (estimate[row, 2:] * units[2:]).tolist()
-            middle = (data.crops.shape[1] - 1) / 2
+            middle = (pictures.shape[1] - 1) / 2
             axis.plot(middle + right, middle - up, marker, color=colour, markersize=10)
     figure.suptitle("black: the true middle of the object; red: estimated")
     figure.savefig(figure_path)

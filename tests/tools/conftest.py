@@ -67,6 +67,11 @@ def train_framing() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def train_occupancy() -> ModuleType:
+    return _load("train_occupancy")
+
+
+@pytest.fixture(scope="session")
 def muon() -> ModuleType:
     return _load("_muon")
 

@@ -1,4 +1,4 @@
-"""Training of the network that estimates the middle of an object in a crop."""
+"""Training of the network that estimates how high a camera was, and the middle of an object in a crop."""
 
 from __future__ import annotations
 
@@ -78,6 +78,18 @@ def renderings(train_framing, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def views(tmp_path_factory):
+    """Views that are not cropped, as train_view_prior.py renders them."""
+    folder = tmp_path_factory.mktemp("views")
+    (folder / "held_out").mkdir()
+    cameras = [random_cameras(2, torch.Generator().manual_seed(seed)) for seed in range(8)]
+    pictures = [on_white(render(random_scene(5), c, 64)) for c in cameras]
+    np.save(folder / "held_out" / "views.npy", np.stack(pictures))
+    np.save(folder / "held_out" / "cameras.npy", torch.stack(cameras).numpy())
+    return folder
+
+
 @pytest.fixture
 def rendered(renderings, tmp_path):
     """A copy that the test may change."""
@@ -85,29 +97,34 @@ def rendered(renderings, tmp_path):
     return tmp_path
 
 
-def test_a_network_is_trained_and_exported(train_framing, rendered, monkeypatch):
+def test_a_network_is_trained_and_exported(train_framing, rendered, views, monkeypatch):
     monkeypatch.setattr(train_framing, "RENDERED", 64)
-    text = run(train_framing, "train", "--out", rendered, "--steps", 2, "--batch", 4)
-    assert text.index("estimated: ") < text.index("not estimated: ")
-    assert (rendered / "network" / "held_out.png").exists()
+    text = run(train_framing, "train", "--out", rendered, "--views", views, "--steps", 2, "--batch", 4)
+    assert text.index("crops of held_out:") < text.index("estimated: ") < text.index("not estimated: ")
+    assert text.index("not estimated: ") < text.index("views of held_out:")
+    assert sorted(file.stem for file in (rendered / "network").glob("held_out*.png")) == [
+        "held_out_crops",
+        "held_out_views",
+    ]
     weights = rendered / "prior"
     run(train_framing, "export", "--out", rendered, "--weights", weights)
     for part in ("autoencoder", "network", "scheduler"):
         (weights / part).symlink_to(EMBEDDED_3D_WEIGHTS / part)
     prior = EmbeddedViewPrior.from_pretrained(weights)
-    x = train_framing.CropData(rendered / "held_out").images(slice(0, 3))
-    expected = train_framing.trained(rendered).half().float().cameras(x)
+    x = train_framing.images(train_framing.read(rendered / "held_out")[0][:3])
+    model = train_framing.trained(rendered).half().float()
+    expected = model.cameras(prior.overview(x), prior.overview(x.flip(-1)))
     torch.testing.assert_close(prior.framing(x)[0], expected[0])
 
 
 def test_missing_crops_are_reported(train_framing, tmp_path, rendered):
     with pytest.raises(SystemExit, match=r"run `train_framing.py render` first"):
-        train_framing.CropData(tmp_path / "nothing")
+        train_framing.read(tmp_path / "nothing")
     cameras = np.load(rendered / "train" / "cameras.npy", mmap_mode="r+")
     cameras[1] = np.nan
     cameras.flush()
     with pytest.raises(SystemExit, match="to the end"):
-        train_framing.CropData(rendered / "train")
+        train_framing.read(rendered / "train")
 
 
 def test_the_likelihood_is_that_of_a_gaussian(train_framing):
@@ -120,8 +137,24 @@ def test_the_likelihood_is_that_of_a_gaussian(train_framing):
     torch.testing.assert_close(losses["squared"], F.mse_loss(means, targets))
 
 
-def test_targets_are_standardised_cameras(train_framing, rendered):
-    data = train_framing.CropData(rendered / "train")
-    cameras = torch.from_numpy(np.load(rendered / "train" / "cameras.npy")).view(-1, 5)
-    torch.testing.assert_close(data.targets, standardised(cameras))
-    assert data.images(slice(0, 5)).shape == (5, 3, 64, 64)
+def test_targets_are_standardised_cameras(train_framing, rendered, views):
+    """Those of mirror images, which some pictures are encoded as, have the other sign to the right."""
+    prior = EmbeddedViewPrior.from_pretrained()
+    torch.manual_seed(0)
+    data = train_framing.CropData(prior, rendered / "train", views / "held_out")
+    crops, cameras = train_framing.read(rendered / "train")
+    expected = standardised(cameras)
+    count, mirrored = len(cameras), (data.targets[: len(cameras), 2] != expected[:, 2]).float()
+    assert 0 < mirrored.mean() < 1
+    expected[:, 2] *= 1 - 2 * mirrored
+    torch.testing.assert_close(data.targets[:count], expected)
+    x = train_framing.images(crops)
+    seen = torch.where(mirrored.bool()[:, None, None, None], prior.overview(x.flip(-1)), prior.overview(x))
+    torch.testing.assert_close(data.features[:count].float(), seen, atol=0.2, rtol=0.05)
+
+
+def test_the_middle_of_views_is_known(train_framing, views):
+    pictures, cameras = train_framing.read(views / "held_out")
+    assert pictures.shape == (8 * 2, 64, 64, 3)
+    assert not cameras[:, 3:].any()
+    assert torch.equal(cameras[:2, :3], random_cameras(2, torch.Generator().manual_seed(0)))

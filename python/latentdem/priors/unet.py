@@ -112,15 +112,24 @@ class UNet(Network):
             x: (B, in_channels, h, w), with sides that are multiples of 2^(levels - 1).
             t: one timestep, or (B,).
         """
-        embedding = self.time_embedding(timestep_on(x.device, t).to(x.device).reshape(-1), self.dtype)
-        skipped = [self.conv_in(x)]
-        for stage in self.down_blocks:
-            skipped += stage(skipped[-1], embedding)
-        x = self.mid_block(skipped[-1], embedding)
+        x, skipped, embedding = self._down(x, t)
         for stage in self.up_blocks:
             x = stage(x, skipped, embedding)
         result: Tensor = self.conv_out(normalised(self.conv_norm_out, x))
         return result
+
+    def coarsest(self, x: Tensor, t: Tensor | int) -> Tensor:
+        """Features (B, c, h', w') at the lowest resolution, from which `forward` starts upwards."""
+        return self._down(x, t)[0]
+
+    def _down(self, x: Tensor, t: Tensor | int) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The features of `coarsest`, those of the levels before, and the embedding of the timestep."""
+        embedding = self.time_embedding(timestep_on(x.device, t).to(x.device).reshape(-1), self.dtype)
+        skipped = [self.conv_in(x)]
+        for stage in self.down_blocks:
+            skipped += stage(skipped[-1], embedding)
+        features: Tensor = self.mid_block(skipped[-1], embedding)
+        return features, skipped, embedding
 
 
 def normalised(norm: nn.GroupNorm, x: Tensor) -> Tensor:

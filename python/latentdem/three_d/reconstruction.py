@@ -177,8 +177,7 @@ def reconstruct(
             mirror = replace(posterior, cameras=mirrored(posterior.cameras))
             others, _ = generate(known.mirrored, mirror, mirrored(cameras), fixed)
             views = (views + others.flip(-1)) / 2
-        condition, points = known.condition.at(posterior.cameras[0]), grid_points(FILLED_POINTS)
-        filled = view_prior.filled(condition, final, points.to(final))
+        filled = _filled(view_prior, known, posterior, final)
     seconds["views"] = time.perf_counter() - phase - seconds["poses"]
     seconds["total"] = time.perf_counter() - started
     if run is not None and run is not checkpoint:
@@ -193,7 +192,7 @@ def reconstruct(
         tuple(picture.mask for picture in known.pictures),
         seconds,
         settings,
-        None if condition.polar is None else float(posterior.cameras[0, 0, 0]),
+        None if known.condition.polar is None else float(posterior.cameras[0, 0, 0]),
         None if filled is None else filled.cpu(),
         tuple(known.pictures if crops is None else crops.pictures(resolution)),
         posterior.others,
@@ -220,6 +219,17 @@ def _load(
     if crops.cut:
         crops = frame_crops(crops, prior, device)
     return crops, crops.pictures()
+
+
+def _filled(prior: ViewPrior, known: KnownViews, posterior: PosePosterior, poses: Tensor) -> Tensor | None:
+    """Probability (N, N, N) of the object at `grid_points`, the mean of that of views and of mirror images."""
+    cameras, points = posterior.cameras[0], grid_points(FILLED_POINTS).to(poses)
+    filled = prior.filled(known.condition.at(cameras), poses, points)
+    if filled is None or known.mirrored is None:
+        return filled
+    reflected = mirrored(points)  # of points, too, the second coordinate changes its sign
+    mirror = prior.filled(known.mirrored.at(mirrored(cameras)), mirrored(poses), reflected)
+    return filled if mirror is None else (filled + mirror) / 2
 
 
 def _checked(poses: Tensor, views: int) -> Tensor:

@@ -60,6 +60,18 @@ def named_like(ours: UNet, theirs: UNet2DModel) -> list[tuple[str, torch.nn.Para
     return [(name, known[name]) for name, _ in ours.named_parameters()]
 
 
+def test_coarsest_features_are_those_of_diffusers() -> None:
+    ours, theirs = pair(True)
+    seen: list[torch.Tensor] = []
+    theirs.mid_block.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    x = torch.randn(2, 5, 16, 24, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        theirs(x, 7)
+        found = ours.coarsest(x, 7)
+    assert found.shape == (2, 48, 4, 6)
+    torch.testing.assert_close(found, seen[0], rtol=1e-4, atol=1e-5)
+
+
 def test_frozen_weights_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU they go through another algorithm, with gradients in the latent."""
     ours, theirs = pair(attention=False)

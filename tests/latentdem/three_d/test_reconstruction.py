@@ -73,6 +73,8 @@ def test_mirrored_pictures_give_mirrored_views(views, monkeypatch):
         x, prior=prior, azimuths=5, steps=20, poses=poses, config=ReconstructionConfig(mirrored=False)
     )
     assert (alone.views - result.views).abs().max() > 0.01
+    torch.testing.assert_close(turned.filled.flip(1), result.filled, rtol=1e-3, atol=1e-4)
+    assert (alone.filled - result.filled).abs().max() > 1e-4
 
 
 def test_one_picture_needs_no_search(exact):

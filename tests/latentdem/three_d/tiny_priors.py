@@ -14,6 +14,7 @@ from latentdem.three_d.pictures import Crops
 from latentdem.three_d.priors.embedded import EmbeddedViewPrior
 from latentdem.three_d.priors.framing import Framing
 from latentdem.three_d.priors.network import ViewNetwork
+from latentdem.three_d.priors.occupancy import Occupancy
 from latentdem.three_d.priors.pose_scorer import PoseScorer
 from latentdem.three_d.synthetic.finite_objects import FiniteObjectsPrior
 
@@ -22,16 +23,12 @@ SCHEDULER = DDPMScheduler(
 )
 
 
-def tiny(
-    guidance: float = 1.0, framing: Framing | None = None, scorer: PoseScorer | None = None
-) -> EmbeddedViewPrior:
+def tiny(guidance: float = 1.0, **networks: Framing | PoseScorer | Occupancy | None) -> EmbeddedViewPrior:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = ViewNetwork(latent_size=8, widths=(16, 32), volume_features=4, flattened=16, rendered=16)
         autoencoder = EmbeddedAutoencoder(widths=(8, 16))
-    return EmbeddedViewPrior(
-        autoencoder, network, Parametrization.of(SCHEDULER), guidance, framing=framing, scorer=scorer
-    )
+    return EmbeddedViewPrior(autoencoder, network, Parametrization.of(SCHEDULER), guidance, **networks)
 
 
 def scorer() -> PoseScorer:

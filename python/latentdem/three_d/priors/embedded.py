@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,14 @@ from ...errors import UserError
 from ...priors.autoencoder import EmbeddedAutoencoder
 from ...priors.embedded import computes_in_bfloat16
 from ...priors.loading import check_parts, load_network, load_schedule
+from ...priors.network import Network
 from ...priors.parametrization import Parametrization
 from ..geometry.cameras import RADIUS
 from .adaptation import adapt, bundle
 from .base import PosedCondition, ViewCondition, check_views
 from .framing import Framing
 from .network import FeatureVolume, ViewNetwork
+from .occupancy import Occupancy
 from .pose_scorer import PoseScorer
 
 
@@ -33,6 +36,7 @@ def _weights_folder() -> Path:
 
 
 EMBEDDED_3D_WEIGHTS = _weights_folder()
+Optional = TypeVar("Optional", bound=Network)
 INSTALL = "pip install latentdem-3d-weights (in a clone: pip install ./python/latentdem-3d-weights)"
 
 
@@ -49,6 +53,7 @@ class EmbeddedViewPrior:
         autocast: dtype of the computation; None for that of the weights.
         framing: network that estimates where crops show the middle of an object; None for no such estimate.
         scorer: network that scores poses; None for none.
+        occupancy: network that estimates what is inside an object; None to take the opacity for it.
     """
 
     temperature = 0.0
@@ -62,12 +67,14 @@ class EmbeddedViewPrior:
         autocast: torch.dtype | None = None,
         framing: Framing | None = None,
         scorer: PoseScorer | None = None,
+        occupancy: Occupancy | None = None,
     ) -> None:
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         accelerate_vae(self.autoencoder)
         self.network = network.eval().requires_grad_(False).channels_last()
         self._framing = None if framing is None else framing.eval().requires_grad_(False)
         self._scorer = None if scorer is None else scorer.eval().requires_grad_(False)
+        self._occupancy = None if occupancy is None else occupancy.eval().requires_grad_(False)
         self.guidance, self._autocast = guidance, autocast
         self._parametrization = parametrization
         self.alphas_cumprod = parametrization.alphas_cumprod
@@ -84,8 +91,8 @@ class EmbeddedViewPrior:
     ) -> EmbeddedViewPrior:
         """Loads a folder with `autoencoder/`, `network/` and `scheduler/` by tools/train_view_prior.py.
 
-        The folders `framing/` by tools/train_framing.py and `pose_scorer/` by tools/train_pose_scorer.py are
-        optional.
+        The folders `framing/` by tools/train_framing.py, `pose_scorer/` by tools/train_pose_scorer.py and
+        `occupancy/` by tools/train_occupancy.py are optional.
 
         Raises:
             UserError: the folder or a file in it is missing, unreadable or has other shapes.
@@ -100,11 +107,14 @@ class EmbeddedViewPrior:
         autoencoder = load_network(EmbeddedAutoencoder, path / "autoencoder", device)
         network = load_network(ViewNetwork, path / "network", device)
         schedule = load_schedule(path / "scheduler")
-        framing = load_network(Framing, path / "framing", device) if (path / "framing").is_dir() else None
-        scored = (path / "pose_scorer").is_dir()
-        scorer = load_network(PoseScorer, path / "pose_scorer", device) if scored else None
+
+        def optional(kind: type[Optional], name: str) -> Optional | None:
+            return load_network(kind, path / name, device) if (path / name).is_dir() else None
+
+        framing, scorer = optional(Framing, "framing"), optional(PoseScorer, "pose_scorer")
+        occupancy = optional(Occupancy, "occupancy")
         half = torch.bfloat16 if computes_in_bfloat16(torch.device(device)) else None
-        return cls(autoencoder, network, schedule, guidance, half, framing, scorer)
+        return cls(autoencoder, network, schedule, guidance, half, framing, scorer, occupancy)
 
     def encode(self, x: Tensor) -> Tensor:
         """Standardised latents (B, c, h, w) of `x` (B, 3, S, S) in [-1, 1].
@@ -123,8 +133,15 @@ class EmbeddedViewPrior:
 
     def framing(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """See `ViewPrior.framing`; for errors see `encode`."""
-        check_views(x, self.image_size)
-        return None if self._framing is None else self._framing.cameras(x)
+        if self._framing is None:
+            return None
+        return self._framing.cameras(self.overview(x), self.overview(x.flip(-1)))
+
+    def overview(self, x: Tensor) -> Tensor:
+        """Features of views `x` (N, 3, S, S), from which `Framing` starts; see `ViewNetwork.overview`."""
+        latent = self.encode(x)
+        with self._precision(x):
+            return self.network.overview(latent, x).to(x.dtype)
 
     def condition(self, x: Tensor) -> ViewCondition:
         """Volumes and polar angles of the known views `x` (N, 3, S, S) in [-1, 1]; for errors see `encode`.
@@ -153,10 +170,15 @@ class EmbeddedViewPrior:
             return bundle(self.network, FeatureVolume(*condition.parts), cameras + offset, radius) - offset
 
     def filled(self, condition: ViewCondition, poses: Tensor, points: Tensor) -> Tensor:
-        """Mean opacity of the views at `points` (..., 3), in the shape (...)."""
+        """Probability that the object is at `points` (..., 3), in the shape (...).
+
+        Without the network for it, it is the mean opacity of the views.
+        """
+        volume, cameras = FeatureVolume(*condition.parts), _cameras(condition, poses)
+        if self._occupancy is not None:
+            return self._occupancy.at(volume, cameras, points)
         rows = points.reshape(1, -1, 1, 1, 3)
-        cameras = _cameras(condition, poses)[None]
-        return self.network.opacity_at(FeatureVolume(*condition.parts), cameras, rows).view(points.shape[:-1])
+        return self.network.opacity_at(volume, cameras[None], rows).view(points.shape[:-1])
 
     def posed(self, condition: ViewCondition, pose: Tensor, together: int = 1) -> PosedCondition:
         """Features of the target views, and first estimates; with guidance, after features without known views.

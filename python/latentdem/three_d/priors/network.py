@@ -52,6 +52,22 @@ class FeatureVolume(NamedTuple):
         """Logits of the opacity, in its shape."""
         return torch.logit(self.opacity.double(), eps=CERTAIN).to(self.opacity)
 
+    def logits_at(self, cameras: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (k, n, d, h, w) of the opacity of n views of each of k objects at points of the world.
+
+        They are 0 outside the frustum of a view. The shares (k, n, d, h, w) of the points' surroundings that
+        are within follow, and where the points are in the frustums (k, n, d, h, w, 3), see `locate`.
+
+        Args:
+            cameras: (k, n, 3) cameras of the k n volumes.
+            points: (k, d, h, w, 3) points.
+        """
+        logits, views = self.logits, cameras.shape[1]
+        counted = torch.cat([logits, torch.ones_like(logits)], dim=1)
+        positions = locate(points.repeat_interleave(views, 0), cameras.flatten(0, 1)).to(counted)
+        samples = F.grid_sample(counted, positions, align_corners=False).unflatten(0, (-1, views))
+        return samples[:, :, 0], samples[:, :, 1], positions.unflatten(0, (-1, views))
+
 
 class ViewNetwork(Network):
     """Predicts the v of a noisy latent of a target view, given a known view and their relative pose.
@@ -135,9 +151,7 @@ class ViewNetwork(Network):
             latent: (N, c, h, w) latents of the views.
             picture: (N, 3, S, S) the views, in [-1, 1].
         """
-        pixels = F.pixel_unshuffle(picture, self.config["downsampling"])
-        timestep = torch.zeros((), dtype=torch.long, device=latent.device)  # the encoder has no timesteps
-        features = self.encoder(torch.cat([latent, pixels], dim=1), timestep)
+        features = self.encoder(*self._seen(latent, picture))
         summary = features[:, :SUMMARY].mean((2, 3))
         low, high = POLAR_RANGE
         polar = low + (high - low) * torch.sigmoid(_exact(self.polar(summary))).squeeze(1)
@@ -148,6 +162,15 @@ class ViewNetwork(Network):
         return FeatureVolume.of(
             opacity, torch.cat([shown, completed[:, 8:]], dim=1), _exact(picture) - 1
         ), polar
+
+    def overview(self, latent: Tensor, picture: Tensor) -> Tensor:
+        """Coarsest features (N, widths[1], h / 2, w / 2) of the encoder of known views, see `encode_view`."""
+        return self.encoder.coarsest(*self._seen(latent, picture))
+
+    def _seen(self, latent: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder takes; it has no timesteps."""
+        pixels = F.pixel_unshuffle(picture, self.config["downsampling"])
+        return torch.cat([latent, pixels], dim=1), torch.zeros((), dtype=torch.long, device=latent.device)
 
     def latents_in(self, volume: FeatureVolume) -> Tensor:
         """Latents (N, c, h, w) of the known views, which their volumes contain at all depths."""
@@ -175,12 +198,8 @@ class ViewNetwork(Network):
             cameras: (k, n, 3) cameras, see `agree`.
             points: (k, d, h, w, 3) points.
         """
-        logits, views = volume.logits, cameras.shape[1]
-        # The second channel counts the frustums that contain a point; the others do not affect the mean.
-        counted = torch.cat([logits, torch.ones_like(logits)], dim=1)
-        positions = locate(points.repeat_interleave(views, 0), cameras.flatten(0, 1)).to(counted)
-        samples = F.grid_sample(counted, positions, align_corners=False).unflatten(0, (-1, views))
-        total, count = samples.sum(1).unbind(1)
+        logits, within, _ = volume.logits_at(cameras, points)
+        total, count = logits.sum(1), within.sum(1)  # other frustums do not affect the mean
         return torch.sigmoid(total / count.clamp_min(1)) * (count > 0.5)
 
     def render(self, volume: FeatureVolume, known: Tensor, pose: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The network that estimates where a crop shows the middle of an object."""
+"""The network that estimates how high cameras are and where crops show the middle of an object."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import torch
 
 from latentdem.errors import UserError
 from latentdem.priors.loading import load_network
-from latentdem.three_d.geometry.cameras import RADIUS
+from latentdem.three_d.geometry.cameras import POLAR_RANGE, RADIUS
 from latentdem.three_d.pose_search.known_views import frame_crops
 from latentdem.three_d.priors.framing import DEVIATIONS, Framing, standardised
 
 from ..tiny_priors import crops, finite, tiny
 
 
-def network(size: int = 32, seed: int = 0) -> Framing:
-    """An untrained network whose statistics and estimates are not trivial."""
+def network(seed: int = 0) -> Framing:
+    """An untrained network for the features of `tiny` priors."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Framing(size, (8, 16, 16), 4)
-        model(torch.randn(8, 3, size, size))
+        model = Framing(32, 4, 8, 8, 16)
     return model.eval().requires_grad_(False)
 
 
@@ -29,16 +28,37 @@ def pictures(count: int = 3, size: int = 32) -> torch.Tensor:
     return 2 * torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)) - 1
 
 
+def features(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of views and of their mirror images."""
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(count, 32, 4, 4, generator=generator), torch.randn(count, 32, 4, 4, generator=generator)
+
+
 def test_estimates_are_cameras():
     """The estimates are averaged over a crop and its mirror image."""
-    model, x = network(), pictures()
-    cameras, _ = model.cameras(x)
+    model, (own, flipped) = network(), features()
+    cameras, _ = model.cameras(own, flipped)
     assert cameras.shape == (3, 5)
     assert not cameras[:, 1].any()
-    direct, mirror = model(x)[0], model(x.flip(-1))[0]
+    direct, mirror = model(own)[0], model(flipped)[0]
     mirror = mirror * torch.tensor([1.0, 1.0, -1.0, 1.0])
     usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
     torch.testing.assert_close(standardised(cameras + usual), (direct + mirror) / 2)
+
+
+def test_heights_stay_in_the_range_that_was_learnt():
+    model, (own, flipped) = network(), features()
+    model.head[-1].bias[0] = 100.0
+    assert torch.equal(model.cameras(own, flipped)[0][:, 0], torch.full((3,), POLAR_RANGE[1]))
+
+
+def test_the_prior_gives_features_of_views_and_of_their_mirror_images():
+    model, x = network(), pictures()
+    prior = tiny(framing=model)
+    expected = model.cameras(*(prior.network.overview(prior.encode(y), y) for y in (x, x.flip(-1))))
+    for found, wanted in zip(prior.framing(x), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert prior.overview(x).shape == (3, 32, 4, 4)
 
 
 def test_estimates_are_standardised():
@@ -52,29 +72,30 @@ def test_estimates_are_standardised():
 
 
 def test_mirrored_crops_have_mirrored_cameras():
-    model, x = network(), pictures()
-    (cameras, deviation), (mirrored, same) = model.cameras(x), model.cameras(x.flip(-1))
+    model, (own, flipped) = network(), features()
+    (cameras, deviation), (mirrored, same) = model.cameras(own, flipped), model.cameras(flipped, own)
     torch.testing.assert_close(mirrored, cameras * torch.tensor([1.0, 1.0, 1.0, -1.0, 1.0]))
     torch.testing.assert_close(same, deviation)
 
 
 def test_crops_do_not_depend_on_each_other():
-    model, x = network(), pictures()
-    for all_of_them, one in zip(model.cameras(x), model.cameras(x[1:2]), strict=True):
+    prior, x = tiny(framing=network()), pictures()
+    for all_of_them, one in zip(prior.framing(x), prior.framing(x[1:2]), strict=True):
         torch.testing.assert_close(all_of_them[1:2], one)
 
 
 def test_deviations_are_those_of_the_cameras():
     """In their units: that of the logarithm of a distance times the distance."""
-    model, x = network(), pictures()
-    ways = [model(view)[1].exp().sqrt() * torch.tensor(DEVIATIONS) for view in (x, x.flip(-1))]
-    cameras, deviation = model.cameras(x)
+    model, (own, flipped) = network(), features()
+    ways = [model(view)[1].exp().sqrt() * torch.tensor(DEVIATIONS) for view in (own, flipped)]
+    cameras, deviation = model.cameras(own, flipped)
     polar, share, right, up = ((ways[0] + ways[1]) / 2).unbind(1)
-    expected = torch.stack([polar, torch.zeros(len(x)), share * (RADIUS + cameras[:, 2]), right, up], 1)
+    expected = torch.stack([polar, torch.zeros(len(own)), share * (RADIUS + cameras[:, 2]), right, up], 1)
     torch.testing.assert_close(deviation, expected)
+    prior, x = tiny(framing=model), pictures()
     assert tiny().condition(x).deviation is None
-    condition = tiny(framing=model).condition(x)
-    torch.testing.assert_close(condition[torch.tensor([1])].deviation, deviation[1:2])
+    condition = prior.condition(x)
+    torch.testing.assert_close(condition[torch.tensor([1])].deviation, prior.framing(x)[1][1:2])
 
 
 def test_crops_follow_the_estimates_of_the_prior():
@@ -120,7 +141,7 @@ def test_other_sizes_are_refused():
 
 
 def test_weights_are_read_again(tmp_path):
-    model, x = network(), pictures()
+    model, views = network(), features()
     model.save_pretrained(tmp_path)
     again = load_network(Framing, tmp_path)
-    torch.testing.assert_close(again.cameras(x)[0], model.cameras(x)[0])
+    torch.testing.assert_close(again.cameras(*views)[0], model.cameras(*views)[0])

@@ -133,7 +133,7 @@ def test_weights_are_small():
     """Those of the prior itself, and those that only judge poses."""
     sizes = {file.parent.name: file.stat().st_size for file in EMBEDDED_3D_WEIGHTS.rglob("*.safetensors")}
     assert sizes.pop("pose_scorer") < 1e6
-    assert sorted(sizes) == ["autoencoder", "framing", "network"]
+    assert sorted(sizes) == ["autoencoder", "framing", "network", "occupancy"]
     assert sum(sizes.values()) < 24e6
 
 
@@ -156,7 +156,7 @@ def test_true_poses_have_the_best_score():
     assert right >= 5
 
 
-@pytest.mark.parametrize("name", ["network", "autoencoder", "framing", "pose_scorer"])
+@pytest.mark.parametrize("name", ["network", "autoencoder", "framing", "pose_scorer", "occupancy"])
 def test_weights_are_finite(name):
     from safetensors.torch import load_file
 
