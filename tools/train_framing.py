@@ -3,7 +3,7 @@
     python tools/train_framing.py render --out runs/framing
     python tools/train_framing.py render --out runs/framing --meshes OBJECTS --photos PHOTOS
     python tools/train_framing.py train --out runs/framing --views runs/views
-    python tools/train_framing.py evaluate --out runs/framing
+    python tools/train_framing.py evaluate --out runs/framing --views runs/views
     python tools/train_framing.py export --out runs/framing
 
 The first renders procedural objects, the second objects in files. `render` and `train` resume where they
@@ -47,6 +47,7 @@ DEFAULT = Path("runs/framing")
 RENDERED = 128  # pixels along one side of the renderings before cropping
 SMALLEST = 0.65  # smallest scale of an object whose crop shares its scale with a larger view
 SHOWN = 32  # crops in the figure
+TOOLS = {"crops": "train_framing.py", "views": "train_view_prior.py"}  # which renders what
 
 Weights = Annotated[Path, typer.Option(help="Folder of the prior.")]
 RenderedViews = Annotated[
@@ -125,7 +126,7 @@ def render(
 class CropData:
     """What the encoder of the prior sees in views and crops, and the values to be estimated, in memory.
 
-    A picture or its mirror image is encoded, by chance.
+    The features of a picture take 20 kB. A picture or its mirror image is encoded, by chance.
 
     Args:
         prior: embedded prior.
@@ -141,10 +142,18 @@ class CropData:
             for rows in tqdm(torch.arange(len(pictures)).split(64), folder.name, mininterval=5):
                 x, turned = images(pictures[rows]), mirrored[rows]
                 x[turned] = x[turned].flip(-1)
-                features.append(prior.overview(x.to(prior.alphas_cumprod.device)).half().cpu())
+                features.append(prior.overview(x.to(prior.device)).half().cpu())
             values = standardised(cameras)
             targets.append(torch.where(mirrored[:, None], values * values.new_tensor(MIRRORED), values))
         self.features, self.targets = torch.cat(features), torch.cat(targets)
+
+
+def training_folders(top: Path) -> list[Path]:
+    """Folders of rendered training objects; a SystemExit if there are none."""
+    folders = [top / name for name in ("train", "train_meshes") if (top / name).exists()]
+    if not folders:
+        raise SystemExit(f"No training objects in {top}; check the name, or run the command `render` first.")
+    return folders
 
 
 def read(folder: Path) -> tuple[Tensor, Tensor]:
@@ -152,9 +161,9 @@ def read(folder: Path) -> tuple[Tensor, Tensor]:
     name = next((name for name in ("crops", "views") if (folder / f"{name}.npy").exists()), None)
     if name is None:
         raise SystemExit(f"No crops in {folder}; run `train_framing.py render` first.")
-    cameras = torch.from_numpy(np.load(folder / "cameras.npy"))
+    cameras, tool = torch.from_numpy(np.load(folder / "cameras.npy")), TOOLS[name]
     if cameras.isnan().any():
-        raise SystemExit(f"Crops are missing in {folder}; run `train_framing.py render` to the end first.")
+        raise SystemExit(f"Some {name} are missing in {folder}; run `{tool} render` to the end first.")
     cameras = F.pad(cameras, (0, 5 - cameras.shape[-1])).flatten(0, -2)
     return torch.from_numpy(np.load(folder / f"{name}.npy")).flatten(0, -4), cameras
 
@@ -191,9 +200,8 @@ def train(
 ) -> None:
     """Trains the network and evaluates it."""
     place, prior = torch.device(device), EmbeddedViewPrior.from_pretrained(weights, device)
-    folders = [top / name for top in (out, views) if top for name in ("train", "train_meshes")]
     torch.manual_seed(0)
-    data = CropData(prior, *(folder for folder in folders if folder.exists()))
+    data = CropData(prior, *training_folders(out), *(training_folders(views) if views else ()))
     model = Framing(*data.features.shape[1:3])
     model.save_config(out / "network")
     model = model.train().to(place)
@@ -226,7 +234,7 @@ def evaluate(
     weights: Weights = EMBEDDED_3D_WEIGHTS,
     device: Device = "cpu",
 ) -> None:
-    """Errors on crops of held-out objects, compared with no estimate, and a figure of some crops each."""
+    """Errors on crops and views of held-out objects, compared with no estimate, and a figure of some each."""
     prior = EmbeddedViewPrior.from_pretrained(weights, device)
     model = trained(out).to(device).requires_grad_(False)
     for top, which in ((out, "crops"), (views, "views")):
@@ -240,7 +248,7 @@ def _evaluate(prior: EmbeddedViewPrior, model: Framing, folder: Path, figure_pat
     pictures, true = read(folder)
     targets = standardised(true)
     usual = torch.tensor([0.0, 0.0, RADIUS, 0.0, 0.0])
-    parts = [images(part).to(prior.alphas_cumprod.device) for part in pictures.split(64)]
+    parts = [images(part).to(prior.device) for part in pictures.split(64)]
     found = [model.cameras(prior.overview(x), prior.overview(x.flip(-1)))[0].cpu() for x in parts]
     estimates = standardised(torch.cat(found) + usual)
     pixels = pictures.shape[1] / (2 * RADIUS * math.tan(FIELD_OF_VIEW / 2))

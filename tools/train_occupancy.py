@@ -142,9 +142,11 @@ def train(
     torch.manual_seed(trainer.step)
 
     def loss_fn(step: int) -> dict[str, Tensor]:
+        if step % 100 == 0:
+            data.update()
         known = KNOWN[int(torch.randint(len(KNOWN), ()))]
         drawn = draw(data, prior, model, data.draw(batch), known)
-        return losses_of(model(drawn.x, drawn.logits).float(), drawn.inside)
+        return losses_of(model(drawn.x, drawn.logits), drawn.inside)
 
     trainer.run(loss_fn, place)
     evaluate(out, weights, device)

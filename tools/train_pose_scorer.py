@@ -107,7 +107,7 @@ def _some_pairs(prior: EmbeddedViewPrior, data: Views, count: int, jittered: flo
         views[row] = far[torch.randint(len(far), ())]
     true = data.cameras[objects[:, None], views].float()
     x = data.images(objects[:, None], views).flatten(0, 1)
-    x = jitter(x, jittered).to(prior.alphas_cumprod.device)
+    x = jitter(x, jittered).to(prior.device)
     cameras = random_hypotheses(true)
     condition, latents = prior.condition(x), prior.encode(x).unflatten(0, (count, 2))
     first = 2 * torch.arange(count).repeat_interleave(HYPOTHESES)

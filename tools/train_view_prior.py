@@ -235,7 +235,7 @@ def _evaluate(
     prior: EmbeddedViewPrior, data: Views, pairs: int, steps: int, folder: Path, name: str, step: int
 ) -> None:
     """Adds a row to evaluation.csv, and shows the known views, the wanted ones and the predictions of pairs."""
-    place = prior.alphas_cumprod.device
+    place = prior.device
     generator = torch.manual_seed(0)
     objects, known, targets = data.groups(pairs, 1)
     target = targets[:, 0]
@@ -291,6 +291,9 @@ def export(
     make_readable(weights)
     total = sum(p.numel() for m in (coder, model) for p in m.parameters())
     typer.echo(f"Wrote {total / 1e6:.2f} M parameters to {weights}.")
+    others = [name for name in ("framing", "occupancy", "pose_scorer") if (weights / name).exists()]
+    if others:
+        typer.echo(f"What is in {', '.join(others)} was trained with another network; train it again.")
 
 
 def mixed(model: Learnt, base: Path | None, share: float) -> Learnt:

@@ -82,11 +82,12 @@ def renderings(train_framing, tmp_path_factory):
 def views(tmp_path_factory):
     """Views that are not cropped, as train_view_prior.py renders them."""
     folder = tmp_path_factory.mktemp("views")
-    (folder / "held_out").mkdir()
     cameras = [random_cameras(2, torch.Generator().manual_seed(seed)) for seed in range(8)]
     pictures = [on_white(render(random_scene(5), c, 64)) for c in cameras]
-    np.save(folder / "held_out" / "views.npy", np.stack(pictures))
-    np.save(folder / "held_out" / "cameras.npy", torch.stack(cameras).numpy())
+    for name in ("train", "held_out"):
+        (folder / name).mkdir()
+        np.save(folder / name / "views.npy", np.stack(pictures))
+        np.save(folder / name / "cameras.npy", torch.stack(cameras).numpy())
     return folder
 
 
@@ -125,6 +126,8 @@ def test_missing_crops_are_reported(train_framing, tmp_path, rendered):
     cameras.flush()
     with pytest.raises(SystemExit, match="to the end"):
         train_framing.read(rendered / "train")
+    with pytest.raises(SystemExit, match=r"No training objects in .*nothing"):
+        train_framing.training_folders(tmp_path / "nothing")
 
 
 def test_the_likelihood_is_that_of_a_gaussian(train_framing):

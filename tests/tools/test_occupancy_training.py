@@ -30,8 +30,8 @@ def run(tool, *args: object) -> str:
 def folder(tmp_path_factory):
     """Two rendered objects to train on and one that is held out, three views each; all fill x > 0."""
     out = tmp_path_factory.mktemp("views")
-    solid = np.zeros((GRID, GRID, GRID), bool)  # along z, y and x
-    solid[:, :, GRID // 2 :] = True
+    solid = np.zeros((32, 32, 32), bool)  # along z, y and x
+    solid[:, :, 16:] = True
     for name, seeds in (("train", (3, 4)), ("held_out", (5,))):
         (out / name).mkdir()
         cameras = [random_cameras(3, torch.Generator().manual_seed(seed)) for seed in seeds]

@@ -119,7 +119,7 @@ class UNet(Network):
         return result
 
     def coarsest(self, x: Tensor, t: Tensor | int) -> Tensor:
-        """Features (B, c, h', w') at the lowest resolution, from which `forward` starts upwards."""
+        """Features (B, c, h', w') at the lowest resolution, halfway through `forward`, given the same."""
         return self._down(x, t)[0]
 
     def _down(self, x: Tensor, t: Tensor | int) -> tuple[Tensor, list[Tensor], Tensor]:

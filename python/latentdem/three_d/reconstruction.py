@@ -227,8 +227,7 @@ def _filled(prior: ViewPrior, known: KnownViews, posterior: PosePosterior, poses
     filled = prior.filled(known.condition.at(cameras), poses, points)
     if filled is None or known.mirrored is None:
         return filled
-    reflected = mirrored(points)  # of points, too, the second coordinate changes its sign
-    mirror = prior.filled(known.mirrored.at(mirrored(cameras)), mirrored(poses), reflected)
+    mirror = prior.filled(known.mirrored.at(mirrored(cameras)), mirrored(poses), mirrored(points))
     return filled if mirror is None else (filled + mirror) / 2
 
 

@@ -55,7 +55,10 @@ def relative_pose(camera: Tensor, reference: Tensor) -> Tensor:
 
 
 def mirrored(cameras: Tensor) -> Tensor:
-    """Cameras or relative poses (..., 3) of mirrored pictures: the azimuth changes its sign."""
+    """Cameras or relative poses (..., 3) of mirrored pictures, whose azimuth changes its sign.
+
+    Points (..., 3) of the world are mirrored in the same way: their y changes its sign.
+    """
     return cameras * cameras.new_tensor([1.0, -1.0, 1.0])
 
 

@@ -142,7 +142,7 @@ class ViewPrior(Protocol):
         ...
 
     def framing(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Estimated cameras (N, 5) of crops `x` (N, 3, S, S) of objects, less `RADIUS` and at azimuth 0.
+        """Estimated cameras (N, 5) of views or crops `x` (N, 3, S, S), less `RADIUS` and at azimuth 0.
 
         Their principal points (see cameras.py) are where the crops show the point that is in the middle of the
         training images. The standard deviations (N, 5) of their errors follow. None for a prior that makes no

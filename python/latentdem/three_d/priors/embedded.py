@@ -36,7 +36,7 @@ def _weights_folder() -> Path:
 
 
 EMBEDDED_3D_WEIGHTS = _weights_folder()
-Optional = TypeVar("Optional", bound=Network)
+Part = TypeVar("Part", bound=Network)
 INSTALL = "pip install latentdem-3d-weights (in a clone: pip install ./python/latentdem-3d-weights)"
 
 
@@ -54,6 +54,9 @@ class EmbeddedViewPrior:
         framing: network that estimates where crops show the middle of an object; None for no such estimate.
         scorer: network that scores poses; None for none.
         occupancy: network that estimates what is inside an object; None to take the opacity for it.
+
+    Raises:
+        UserError: `framing` or `occupancy` was trained for a network of another shape.
     """
 
     temperature = 0.0
@@ -69,6 +72,7 @@ class EmbeddedViewPrior:
         scorer: PoseScorer | None = None,
         occupancy: Occupancy | None = None,
     ) -> None:
+        _check_parts_of(network, framing, occupancy)
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         accelerate_vae(self.autoencoder)
         self.network = network.eval().requires_grad_(False).channels_last()
@@ -108,7 +112,7 @@ class EmbeddedViewPrior:
         network = load_network(ViewNetwork, path / "network", device)
         schedule = load_schedule(path / "scheduler")
 
-        def optional(kind: type[Optional], name: str) -> Optional | None:
+        def optional(kind: type[Part], name: str) -> Part | None:
             return load_network(kind, path / name, device) if (path / name).is_dir() else None
 
         framing, scorer = optional(Framing, "framing"), optional(PoseScorer, "pose_scorer")
@@ -133,12 +137,22 @@ class EmbeddedViewPrior:
 
     def framing(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """See `ViewPrior.framing`; for errors see `encode`."""
+        check_views(x, self.image_size)
         if self._framing is None:
             return None
         return self._framing.cameras(self.overview(x), self.overview(x.flip(-1)))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.network.parameters()).device
+
     def overview(self, x: Tensor) -> Tensor:
-        """Features of views `x` (N, 3, S, S), from which `Framing` starts; see `ViewNetwork.overview`."""
+        """Features (N, c, h, w), in the dtype of `x`, from which `Framing` starts; see `ViewNetwork.overview`.
+
+        Args:
+            x: (N, 3, S, S) views in [-1, 1]; for errors see `encode`.
+        """
         latent = self.encode(x)
         with self._precision(x):
             return self.network.overview(latent, x).to(x.dtype)
@@ -216,6 +230,19 @@ class EmbeddedViewPrior:
 
     def _precision(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._autocast, enabled=self._autocast is not None)
+
+
+def _check_parts_of(network: ViewNetwork, framing: Framing | None, occupancy: Occupancy | None) -> None:
+    """A UserError unless the other networks take what this one gives."""
+    own = network.config
+    coarsest = {"channels": own["widths"][-1], "size": own["latent_size"] // 2}
+    for other, needed in ((framing, coarsest), (occupancy, {"features": own["volume_features"]})):
+        if other is not None and needed != {name: other.config[name] for name in needed}:
+            name = type(other).__name__.lower()
+            raise UserError(
+                f"The network in '{name}' belongs to another prior; train it again for this one by "
+                f"tools/train_{name}.py, or delete its folder."
+            )
 
 
 def _cameras(condition: ViewCondition, poses: Tensor) -> Tensor:

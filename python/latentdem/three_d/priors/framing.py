@@ -72,9 +72,12 @@ class Framing(Network):
         (N, 5) of their errors follow, 0 for the azimuth.
 
         Args:
-            features, mirrored: (N, channels, size, size) features of the views and of their mirror images.
+            features, mirrored: (N, channels, size, size) features of the views and of their mirror images; the
+                results have their dtype.
         """
-        means, log_variances = self(torch.cat([features, mirrored]))
+        means, log_variances = (
+            part.to(features) for part in self(torch.cat([features, mirrored]).to(self.dtype))
+        )
         direct, mirror = means.chunk(2)
         mean = (direct + mirror * mirror.new_tensor(MIRRORED)) / 2
         polar, distance, *principal = (mean * mean.new_tensor(DEVIATIONS) + mean.new_tensor(MEANS)).unbind(1)

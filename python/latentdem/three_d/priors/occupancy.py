@@ -14,8 +14,9 @@ from .layers import Block, convolution_3d
 from .network import FeatureVolume
 
 GRID = 32  # grid points along one side
-INK = 0.12  # a pixel shows the object if some channel is darker than white by more than this, in [-1, 1]
+INK = 0.12  # a pixel shows the object if some channel is darker than white by more than this; black is 2 darker
 SCALE = 4.0  # of logits as the network sees them
+ROUNDING = 1e-5  # of points on the sides of the cube
 NOTHING = -9.0  # logit at points that no view shows
 
 
@@ -73,15 +74,21 @@ class Occupancy(Network):
         Args:
             volume: n volumes of one object.
             cameras: (n, 3) polar angles and azimuths in radians and distances.
-            points: (..., 3) points of the cube with sides 2 `EXTENT`.
+            points: (..., 3) points of the world, whose dtype the result has; it is 0 outside the cube with
+                sides 2 `EXTENT`.
         """
-        grid = self(*self.known_at(volume, cameras[None], grid_points(GRID).to(cameras)[None]))
-        places = (points.flip(-1) / EXTENT).reshape(1, -1, 1, 1, 3)
-        sampled = F.grid_sample(grid[:, None], places.to(grid), padding_mode="border", align_corners=True)
-        return torch.sigmoid(sampled.view(points.shape[:-1]))
+        parts, like = FeatureVolume(*(part.to(self.dtype) for part in volume)), cameras.to(self.dtype)
+        grid = self(*self.known_at(parts, like[None], grid_points(GRID).to(like)[None]))
+        places = (points.flip(-1) / EXTENT).to(grid)
+        rows = places.reshape(1, -1, 1, 1, 3)
+        sampled = F.grid_sample(grid[:, None], rows, padding_mode="border", align_corners=True)
+        within = (places.abs() <= 1 + ROUNDING).all(-1)
+        return (torch.sigmoid(sampled.view(points.shape[:-1])) * within).to(points)
 
     def known_at(self, volume: FeatureVolume, cameras: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """What n known views of each of K objects say of points.
+        """What n known views of each of K objects say of points, in the dtype of the volumes.
+
+        Of a point that a view does not show, it says a logit, an outline and features of 0.
 
         Args:
             volume: K n volumes, n of each object.

@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from latentdem.errors import UserError
 from latentdem.priors.loading import load_network
 from latentdem.three_d.geometry.cameras import EXTENT, RADIUS, grid_points
+from latentdem.three_d.priors.framing import Framing
 from latentdem.three_d.priors.frustum import cells
 from latentdem.three_d.priors.network import FeatureVolume
 from latentdem.three_d.priors.occupancy import GRID, INK, NOTHING, SCALE, Occupancy
@@ -87,6 +89,49 @@ def test_points_that_no_view_shows_are_outside(volume):
     x, mean = network().known_at(volume, CAMERAS[None], away)
     assert (mean == NOTHING).all()
     assert not x[0, 5].any()
+
+
+def test_it_is_zero_outside_the_cube(volume):
+    model = network()
+    corner = torch.full((1, 3), EXTENT)
+    assert model.at(volume, CAMERAS, corner) > 0
+    assert not model.at(volume, CAMERAS, corner * 1.01).any()
+
+
+def test_objects_do_not_depend_on_each_other(volume):
+    """Two objects with volumes of their own, one of them seen from elsewhere."""
+    model, points = network(), grid_points(8)[None]
+    other = FeatureVolume(*(part.flip(-1) for part in volume))
+    both = FeatureVolume(*(torch.cat(parts) for parts in zip(volume, other, strict=True)))
+    cameras = torch.stack([CAMERAS, CAMERAS + torch.tensor([0.1, 0.4, 0.0])])
+    x, logits = model.known_at(both, cameras, points.expand(2, -1, -1, -1, -1))
+    for row, alone in enumerate((volume, other)):
+        one, mean = model.known_at(alone, cameras[row : row + 1], points)
+        torch.testing.assert_close(x[row], one[0])
+        torch.testing.assert_close(logits[row], mean[0])
+    assert (x[0] - x[1]).abs().max() > 0.1
+
+
+def test_double_precision_is_kept(volume):
+    model, points = network(), grid_points(8)
+    found = model.at(FeatureVolume(*(part.double() for part in volume)), CAMERAS.double(), points.double())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), model.at(volume, CAMERAS, points), atol=1e-5, rtol=1e-4)
+
+
+def test_the_same_views_again_change_nothing(volume):
+    again = [i % 2 for i in range(8)]
+    several, points = FeatureVolume(*(part[again] for part in volume)), grid_points(GRID)
+    found, _ = network().known_at(several, CAMERAS[None, again], points[None])
+    middle = points.norm(dim=-1) < 0.5  # further away, parts of the surroundings are in no view
+    torch.testing.assert_close(found[0, :, middle], known(network(), volume)[0][0, :, middle])
+
+
+def test_networks_of_another_prior_are_refused():
+    with pytest.raises(UserError, match="'occupancy' belongs to another prior; train it again"):
+        tiny(occupancy=Occupancy(16, (4, 8, 8)))
+    with pytest.raises(UserError, match="'framing' belongs to another prior"):
+        tiny(framing=Framing())
 
 
 def test_the_order_of_views_does_not_matter(volume):
