@@ -23,10 +23,10 @@ NOTHING = -9.0  # logit at points that no view shows
 class Occupancy(Network):
     """Corrects the mean opacity of all known views, on a grid in the world, to the probability of being inside.
 
-    The opacity of a view is trained to explain pictures, so that a thin thing is as thick as its position is
-    uncertain, and the mean of several does not know what one outline alone excludes. Here a small U-Net sees
-    opacities and features of all views together with the outlines, and is trained on volumes, half of the loss
-    being that of their intersection over union. Its output is added to the mean logit. Trained by
+    The opacity that the prior estimates from one view alone is spread over all depths that are possible, and
+    the mean of several does not know what one outline excludes. Here a small U-Net sees opacities and features
+    of all views together with the outlines. It is trained on volumes, with their intersection over union as a
+    part of the loss. Its output is added to the mean logit. Trained by
     tools/train_occupancy.py. A network that turns projected features of several views into a volume is that of
     Kar et al. 2017, *Learning a multi-view stereo machine*; U-Net: Cicek et al. 2016, *3D U-Net*.
 
