@@ -32,7 +32,7 @@ NATIVE = os.environ.get("LATENTDEM_NATIVE", "ON").upper()
 CUDA = os.environ.get("LATENTDEM_CUDA", "AUTO").upper()
 CUDA_ARCHS = os.environ.get("LATENTDEM_CUDA_ARCHS", "80;90")
 REPOSITORY = os.environ.get("LATENTDEM_REPOSITORY", "").rstrip("/")
-WEIGHTS_3D = ROOT / "python" / "latentdem-3d-weights"
+WEIGHTS_3D = ROOT / "python" / "weights_3d"  # with a hyphen in it, pip would keep a built wheel and reuse it
 HELP = "Set LATENTDEM_NATIVE=OFF to install without the native modules."
 CUDA_HELP = "Set LATENTDEM_CUDA=OFF to install without the CUDA module."
 

@@ -207,12 +207,13 @@ def test_extra_three_d_of_a_clone_takes_the_weights_from_it(tmp_path):
     """No index need have them."""
     if (ROOT / "PKG-INFO").exists():
         pytest.skip("a source distribution names the package alone")
-    folder = (ROOT / "python" / "latentdem-3d-weights").as_uri()
+    folder = (ROOT / "python" / "weights_3d").as_uri()
+    assert "-" not in Path(folder).name  # pip would take it for a name and a version, and keep the wheel
     assert f'Requires-Dist: latentdem-3d-weights @ {folder} ; extra == "three-d"' in metadata(tmp_path)
 
 
 def test_extra_three_d_of_a_release_names_the_version_of_the_weights(tmp_path):
     text = metadata(tmp_path, LATENTDEM_REPOSITORY="https://host.example/owner/name")
     (version,) = re.findall('Requires-Dist: latentdem-3d-weights==(.+); extra == "three-d"', text)
-    project = (ROOT / "python" / "latentdem-3d-weights" / "pyproject.toml").read_text(encoding="utf-8")
+    project = (ROOT / "python" / "weights_3d" / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{version}"' in project

@@ -30,14 +30,14 @@ from .pose_scorer import PoseScorer
 
 def _weights_folder() -> Path:
     """The folder of the weights in a clone, or else in the package, if that is installed."""
-    clone = Path(__file__).parents[3] / "latentdem-3d-weights" / "latentdem_3d_weights"
+    clone = Path(__file__).parents[3] / "weights_3d" / "latentdem_3d_weights"
     package = None if clone.is_dir() else find_spec(clone.name)
     return clone if package is None or package.origin is None else Path(package.origin).parent
 
 
 EMBEDDED_3D_WEIGHTS = _weights_folder()
 Part = TypeVar("Part", bound=Network)
-INSTALL = "pip install latentdem-3d-weights (in a clone: pip install ./python/latentdem-3d-weights)"
+INSTALL = "pip install latentdem-3d-weights (in a clone: pip install ./python/weights_3d)"
 
 
 class EmbeddedViewPrior:
