@@ -256,8 +256,8 @@ def weights_3d() -> str:
     distribution has the file PKG-INFO.
     """
     if REPOSITORY or "sdist" in sys.argv or (ROOT / "PKG-INFO").exists():
-        return f"{WEIGHTS_3D.name}=={version_of(WEIGHTS_3D)}"
-    return f"{WEIGHTS_3D.name} @ {WEIGHTS_3D.as_uri()}"
+        return f"latentdem-3d-weights=={version_of(WEIGHTS_3D)}"
+    return f"latentdem-3d-weights @ {WEIGHTS_3D.as_uri()}"
 
 
 def version_of(folder: Path) -> str:
