@@ -33,7 +33,7 @@ from PIL import Image
 from torch import Tensor
 from torch.optim import AdamW
 from tqdm import tqdm
-from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
+from train_prior import Device, Minutes, Out, Steps, averaged, make_readable
 
 from latentdem.three_d.geometry.cameras import FIELD_OF_VIEW, RADIUS, random_cameras
 from latentdem.three_d.pictures import FILLED, SEEN, Crops
@@ -221,9 +221,7 @@ def train(
 
 def trained(out: Path) -> Framing:
     """The trained network with averaged weights."""
-    model = Framing.from_config(Framing.load_config(out / "network"))
-    model.load_state_dict(averaged_weights(out / "network" / "checkpoint.pt"))
-    return model.eval()
+    return averaged(Framing, out / "network")
 
 
 @app.command()

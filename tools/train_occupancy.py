@@ -23,7 +23,7 @@ from _training import Trainer
 from _views import Views
 from torch import Tensor
 from torch.optim import AdamW
-from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
+from train_prior import Device, Minutes, Out, Steps, averaged, make_readable
 from train_view_prior import training_views
 
 from latentdem.three_d.geometry.cameras import POLAR_RANGE, grid_points
@@ -154,9 +154,7 @@ def train(
 
 def trained(out: Path) -> Occupancy:
     """The trained network with averaged weights."""
-    model = Occupancy.from_config(Occupancy.load_config(out / "occupancy"))
-    model.load_state_dict(averaged_weights(out / "occupancy" / "checkpoint.pt"))
-    return model.eval()
+    return averaged(Occupancy, out / "occupancy")
 
 
 @app.command()

@@ -27,7 +27,7 @@ from _views import Views
 from torch import Tensor
 from torch.optim import AdamW
 from tqdm import tqdm
-from train_prior import Device, Minutes, Out, Steps, averaged_weights, make_readable
+from train_prior import Device, Minutes, Out, Steps, averaged, make_readable
 from train_view_prior import Base, Init, Share, mixed, training_views
 
 from latentdem.priors.loading import load_network
@@ -255,9 +255,7 @@ def train(
 
 def trained(out: Path) -> PoseScorer:
     """The trained network with averaged weights."""
-    model = PoseScorer.from_config(PoseScorer.load_config(out / "pose_scorer"))
-    model.load_state_dict(averaged_weights(out / "pose_scorer" / "checkpoint.pt"))
-    return model.eval()
+    return averaged(PoseScorer, out / "pose_scorer")
 
 
 @app.command()

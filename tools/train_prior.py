@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from latentdem.priors.autoencoder import EmbeddedAutoencoder
 from latentdem.priors.loading import load_network
+from latentdem.priors.network import Network
 from latentdem.priors.unet import UNet
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -33,6 +34,7 @@ Out = Annotated[Path, typer.Option(help="Folder for checkpoints, curves and samp
 Steps = Annotated[int, typer.Option(help="Optimiser steps in total, over all resumed runs.")]
 Minutes = Annotated[float | None, typer.Option(help="Time limit, until which the learning rates fall.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Trained = TypeVar("Trained", bound=Network)
 
 
 def build_unet() -> UNet:
@@ -90,6 +92,13 @@ def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
     """The exponential moving averages in a checkpoint of `Trainer`."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["ema"]
     return {k[len("module.") :]: v for k, v in state.items() if k.startswith("module.")}
+
+
+def averaged(kind: type[Trained], folder: Path) -> Trained:
+    """The network that `Trainer` trains in `folder`, with averaged weights, for inference."""
+    model = kind.from_config(kind.load_config(folder))
+    model.load_state_dict(averaged_weights(folder / "checkpoint.pt"))
+    return model.eval()
 
 
 def make_readable(weights: Path) -> None:
